@@ -1,0 +1,188 @@
+"""Trainer, set-up and main loop that both tasks share; pretraining and detection add to it."""
+
+import argparse
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Callable
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import (
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    default_setup,
+)
+from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
+
+from .amp import AMPTrainer
+from .backbone import architecture
+from .checkpoint import ISONetCheckpointer
+from .command_line import readable_errors
+from .compat import coco_evaluator, create_ddp_model, launch
+from .regularizer import OrthogonalRegularizer
+from .solver import build_optimizer, epochs_to_iterations
+
+logger = logging.getLogger("d2_isonet.engine")
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer with the orthogonal regularizer, checked weights and a resumable optimizer.
+
+    It trains every detectron2 model; detection is evaluated by COCO's measures.
+    """
+
+    def __init__(self, cfg: CfgNode, trust_pickle: bool = False):
+        TrainerBase.__init__(self)  # DefaultTrainer's own cannot run on several CPUs
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        model = create_ddp_model(model)
+        self._trainer = _build_step(cfg, model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = build_checkpointer(
+            cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list:
+        hooks = super().build_hooks()
+        for hook in hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP or None
+        if self.cfg.SOLVER.ORTHO_COEFF > 0:
+            hooks.insert(
+                0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
+            )
+        return hooks
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
+        return coco_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    def state_dict(self) -> dict:
+        # v0.6 leaves the optimizer out: its momentum would be lost
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        else:
+            logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
+
+
+def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> SimpleTrainer:
+    if not cfg.SOLVER.AMP.ENABLED:
+        return SimpleTrainer(model, data_loader, optimizer)
+    if cfg.MODEL.DEVICE == "cpu":
+        logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in float32")
+        return SimpleTrainer(model, data_loader, optimizer)
+    return AMPTrainer(model, data_loader, optimizer, precision=cfg.SOLVER.AMP.PRECISION)
+
+
+def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
+    """The checkpointer of cfg.OUTPUT_DIR, which knows what network and pixels cfg asks for."""
+    return ISONetCheckpointer(model, cfg.OUTPUT_DIR, expected_meta=describe(cfg), **options)
+
+
+def describe(cfg: CfgNode) -> dict:
+    """The part of backbone.pth's meta record that cfg decides."""
+    pixels = {
+        "format": cfg.INPUT.FORMAT,
+        "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
+        "pixel_std": list(cfg.MODEL.PIXEL_STD),
+    }
+    return {"architecture": architecture(cfg), "input": pixels}
+
+
+def use_available_device(cfg: CfgNode) -> None:
+    """Fall back to the CPU, in one line, where cfg asks for a GPU and there is none."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        setup_logger(name="d2_isonet", distributed_rank=comm.get_rank())
+        logger.warning("There is no CUDA device: running on the CPU (MODEL.DEVICE cpu)")
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def check_solver(cfg: CfgNode) -> None:
+    """Raise ValueError for a batch that the processes cannot share."""
+    world_size, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
+    if images < 1 or images % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {images}; it must be a positive multiple of the "
+            f"{world_size} processes"
+        )
+
+
+def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0) -> CfgNode:
+    """Scale to the processes at hand, check, freeze, open the logs and seed.
+
+    Args:
+        num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
+    """
+    use_available_device(cfg)
+    cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+    cfg = epochs_to_iterations(cfg, num_training_images)
+    check_solver(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
+    return cfg
+
+
+def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
+    """What follows the set-up in every script; returns the results of the evaluation."""
+    if args.eval_only:
+        with readable_errors():
+            model = _load_for_evaluation(cfg, args, trainer_class)
+        return trainer_class.test(cfg, model)
+    with readable_errors():
+        trainer = trainer_class(cfg, trust_pickle=args.trust_pickle)
+        if not cfg.MODEL.WEIGHTS and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+            logger.warning(
+                f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
+                " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
+            )
+        trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
+    model = trainer_class.build_model(cfg)
+    checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
+    resumes = args.resume and checkpointer.has_checkpoint()
+    if not cfg.MODEL.WEIGHTS and not resumes:
+        raise ValueError(
+            "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
+            f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
+        )
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    return model
+
+
+def run(main: Callable, args: argparse.Namespace) -> None:
+    """Launch `main(args)` in every process; a process that ended with a message ends us too."""
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as error:
+        sys.exit(error.exit_code)

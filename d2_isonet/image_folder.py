@@ -1,0 +1,171 @@
+"""Folder trees of classified images, ROOT/{train,val}/<class>/*: listed, checked and read."""
+
+import logging
+import os
+
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+logger = logging.getLogger(__name__)
+
+
+def _some(names: list[str]) -> str:
+    """The first five names and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _expected_tree(root: str) -> str:
+    return (
+        f"expected tree: {root}/{{train,val}}/<class>/<image>; set DETECTRON2_DATASETS to the "
+        "folder that holds imagenet/, or give --data-root"
+    )
+
+
+def _visible_folders(folder: str) -> list[str]:
+    """Sorted names of the folders in `folder`, links included, dot folders left out."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _require_split(root: str, split: str) -> None:
+    if not os.path.isdir(root):
+        problem = "is not a folder" if os.path.exists(root) else "does not exist"
+        raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
+    if not os.path.isdir(os.path.join(root, split)):
+        there = _some(_visible_folders(root)) or "none"
+        raise FileNotFoundError(
+            f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
+        )
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _list_images(folder: str) -> tuple[list[str], list[str]]:
+    """Sorted paths of the images in `folder`, at any depth, and of its other files."""
+    images, others = [], []
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):  # ._x.JPEG, .DS_Store: what macOS leaves in archives
+                is_image = name.lower().endswith(IMG_EXTENSIONS)
+                (images if is_image else others).append(os.path.join(parent, name))
+    return sorted(images), sorted(others)
+
+
+def _class_names(root: str, split: str) -> list[str]:
+    """Class names in index order: the folders of train/; where there is no train/, of `split`."""
+    train = os.path.join(root, "train")
+    if os.path.isdir(train):
+        return _visible_folders(train)
+    logger.warning(
+        "No %s: class indices of %s come from the folders of %s/ alone", train, root, split
+    )
+    return _visible_folders(os.path.join(root, split))
+
+
+def _check_classes(root: str, split: str, folders: list[str], classes: list[str]) -> None:
+    folder = os.path.join(root, split)
+    if not folders:
+        images = [name for name in os.listdir(folder) if name.lower().endswith(IMG_EXTENSIONS)]
+        lying = f"; {len(images)} images lie directly in it" if images else ""
+        raise ValueError(
+            f"{folder} has no class folders{lying}; put the images of each class into a folder "
+            f"of its own, {folder}/<class>/<image>"
+        )
+    unknown = sorted(set(folders) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{folder} has {len(unknown)} class folder(s) that {root}/train has not: "
+            f"{_some(unknown)}; class indices come from train/, so add or rename them there, or "
+            f"remove them from {split}/"
+        )
+
+
+def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) -> None:
+    suffixes = " ".join(IMG_EXTENSIONS)
+    empty = [name for name, paths in images.items() if not paths]
+    if len(empty) == len(images):
+        raise ValueError(
+            f"{folder} has {len(images)} class folder(s) and no image in any of them "
+            f"({len(others)} other files); images end in {suffixes}"
+        )
+    if empty:
+        raise ValueError(
+            f"{folder} has {len(empty)} class folder(s) without an image: {_some(empty)}; add "
+            f"images ({suffixes}) or remove the folder(s)"
+        )
+    if others:
+        logger.warning(
+            "%d files in %s are no images by their suffix and are left out: %s",
+            len(others),
+            folder,
+            _some(others),
+        )
+
+
+def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
+    """The images of ROOT/SPLIT/<class>/ as dicts, and the class names in index order.
+
+    The class index is the position among the sorted folder names of ROOT/train for every split,
+    so that a val/ with some of the classes keeps the network's numbering.
+
+    Args:
+        root: folder with train/ and val/; `~` is expanded.
+        split: "train", "val" or another folder of `root`.
+
+    Returns:
+        Dicts {"file_name": absolute path, "image_id": int, "label": int}, sorted by class and
+        path; class names.
+
+    Raises:
+        FileNotFoundError: `root` or `split` is missing.
+        ValueError: no class folders, empty class folders, no image, or a class train/ has not.
+    """
+    root = os.path.abspath(os.path.expanduser(root))
+    _require_split(root, split)
+    folder = os.path.join(root, split)
+    folders, classes = _visible_folders(folder), _class_names(root, split)
+    _check_classes(root, split, folders, classes)
+    images, others = {}, []
+    for name in folders:
+        images[name], other = _list_images(os.path.join(folder, name))
+        others += other
+    _check_images(folder, images, others)
+    label_of = {name: index for index, name in enumerate(classes)}
+    labelled = ((path, label_of[name]) for name in folders for path in images[name])
+    dicts = [
+        {"file_name": path, "image_id": image_id, "label": label}
+        for image_id, (path, label) in enumerate(labelled)
+    ]
+    return dicts, classes
+
+
+def read_image(path: str) -> Image.Image:
+    """The image as 8-bit RGB; grey, palette and CMYK are converted, an alpha channel is dropped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded, or has more than 8 bits a channel (a conversion would
+            clip almost all of it to white).
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            converted = image.convert("RGB")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Image {path} does not exist (a broken link, or removed since it was listed); restore "
+            "it or start again"
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"Image {path} cannot be read ({error}); replace or remove the file"
+        ) from error
+    if mode.startswith(("I", "F")):
+        raise ValueError(
+            f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
+        )
+    return converted

@@ -1,0 +1,108 @@
+"""Shifted ReLU and the residual scale: the two layers an isometric network has and a ResNet has not."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+
+class _ShiftedMaximum(torch.autograd.Function):
+    """max(x, b) with the gradient of relu(x - b) + b: where x == b, it goes to b alone.
+
+    Ties are the rule here, not the exception: between two delta-initialized layers every
+    value the first one clipped meets the same threshold again. (torch.maximum would split it.)
+    """
+
+    @staticmethod
+    def forward(ctx, x, shift):
+        y = torch.maximum(x, shift)
+        ctx.save_for_backward(y, shift)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        y, shift = ctx.saved_tensors
+        above = y > shift
+        grad_x = grad * above if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None
+        accumulate = torch.promote_types(grad.dtype, torch.float32)
+        grad_shift = grad.masked_fill(above, 0).sum((0, 2, 3), keepdim=True, dtype=accumulate)
+        return grad_x, grad_shift.to(shift.dtype)
+
+
+class SReLU(nn.Module):
+    """Shifted ReLU, y = max(x, b) = relu(x - b) + b with one learned b per channel (ISONet eq. 15).
+
+    Args:
+        num_channels: C of the (N, C, H, W) input.
+        init: first value of b; -1 in the paper (table 3): 0 is ReLU, -infinity the identity.
+        learnable: whether b is trained (table 3 (b) against (c)).
+
+    The parameter is called `shift`, not `bias`, so that an optimizer can tell it by its name.
+    """
+
+    def __init__(self, num_channels: int, init: float = -1.0, learnable: bool = True):
+        super().__init__()
+        self.shift = nn.Parameter(torch.full((num_channels,), float(init)), learnable)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shift = self.shift.to(x.dtype).view(1, -1, 1, 1)  # stays in half precision under AMP
+        if torch.jit.is_scripting() or not torch.is_grad_enabled():
+            return torch.maximum(x, shift)
+        return _ShiftedMaximum.apply(x, shift)
+
+    def extra_repr(self) -> str:
+        return f"{self.shift.numel()}, learnable={self.shift.requires_grad}"
+
+
+_ACTIVATIONS = {
+    "ReLU": lambda num_channels: nn.ReLU(inplace=True),
+    "SReLU": SReLU,
+}
+
+
+def get_activation(activation: str | Callable[[int], nn.Module], num_channels: int) -> nn.Module:
+    """The activation module for `num_channels`; a sibling of detectron2's `get_norm`.
+
+    Args:
+        activation: a name, or any callable from the number of channels to a module.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if callable(activation):
+        return activation(num_channels)
+    if activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"MODEL.ISONET.ACTIVATION is {activation!r}; it must be one of {sorted(_ACTIVATIONS)}"
+        )
+    return _ACTIVATIONS[activation](num_channels)
+
+
+def residual_scale_parameter(
+    init: float | None, shape: str, num_channels: int
+) -> nn.Parameter | None:
+    """The learned factor on a residual branch, or None where there is none.
+
+    Args:
+        init: first value; 0 in R-ISONet, so that a block starts as its shortcut.
+        shape: "block", one scalar as in the authors' code, or "channel", one per channel, as the
+            paper's "shared within each channel" can be read (ISONet section 2.4).
+
+    Returns:
+        A parameter of shape (1,) or (C,).
+
+    Raises:
+        ValueError: the shape is neither.
+    """
+    sizes = {"block": 1, "channel": num_channels}
+    if shape not in sizes:
+        raise ValueError(
+            f"MODEL.ISONET.RESIDUAL_SCALE_SHAPE is {shape!r}; it must be one of {sorted(sizes)}"
+        )
+    if init is None:
+        return None
+    return nn.Parameter(torch.full((sizes[shape],), float(init)))

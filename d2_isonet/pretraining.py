@@ -1,0 +1,120 @@
+"""Pretraining: the Trainer on images with one label, and the backbone it hands over."""
+
+import argparse
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .checkpoint import save_backbone
+from .engine import Trainer, describe, finish_setup
+from .imagenet import (
+    ImageNetEvaluator,
+    ImageNetMapper,
+    build_image_test_loader,
+    build_image_train_loader,
+    load_registered,
+    register_data_root,
+)
+
+logger = logging.getLogger("d2_isonet.pretraining")
+
+
+class ClassificationTrainer(Trainer):
+    """Trainer whose data are classified images; it writes backbone.pth beside its checkpoints."""
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_image_train_loader(
+            cfg.DATASETS.TRAIN,
+            _mapper(cfg, is_train=True),
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            seed=cfg.SEED if cfg.SEED >= 0 else None,
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        return build_image_test_loader(
+            dataset_name,
+            _mapper(cfg, is_train=False),
+            batch_size=cfg.TEST.CLASSIFICATION_BATCH_SIZE,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ImageNetEvaluator:
+        return ImageNetEvaluator(cfg.MODEL.CLASSIFIER.NUM_CLASSES)
+
+    def build_hooks(self) -> list:
+        hooks = super().build_hooks()
+        if comm.is_main_process():  # after the evaluation, whose result goes into the file
+            hooks.insert(-1, BackboneWriter(self.cfg, self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        return hooks
+
+
+class BackboneWriter(HookBase):
+    """Write OUTPUT_DIR/backbone.pth every `period` iterations and at the end of the training."""
+
+    def __init__(self, cfg: CfgNode, period: int):
+        self.cfg = cfg
+        self.period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 and done < self.trainer.max_iter:
+            self._write()
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            path = self._write()
+            logger.info(f"Pretrained backbone written to {path}: give it as MODEL.WEIGHTS")
+
+    def _write(self) -> str:
+        path = os.path.join(self.cfg.OUTPUT_DIR, "backbone.pth")
+        results = getattr(self.trainer, "_last_eval_results", None) or {}
+        meta = {
+            **describe(self.cfg),
+            "num_classes": self.cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+            "accuracy": {k: float(v) for k, v in results.get("classification", {}).items()},
+            "iteration": self.trainer.iter + 1,
+        }
+        save_backbone(path, _unwrap(self.trainer.model).backbone.state_dict(), meta)
+        return path
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
+    sizes = cfg.INPUT.CLASSIFICATION
+    return ImageNetMapper(is_train, cfg.INPUT.FORMAT, sizes.CROP_SIZE, sizes.RESIZE)
+
+
+def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+    """Find the images, size the head and the schedule by them, then `finish_setup`.
+
+    Raises:
+        FileNotFoundError: the folder tree is not there.
+        ValueError: it is not of the expected shape, or its number of classes is not
+            MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0).
+    """
+    if args.data_root:
+        train, val = register_data_root(args.data_root)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (val,)
+    dicts, classes = load_registered(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN)
+    asked = cfg.MODEL.CLASSIFIER.NUM_CLASSES
+    if asked not in (0, len(classes)):
+        raise ValueError(
+            f"MODEL.CLASSIFIER.NUM_CLASSES is {asked}, but {cfg.DATASETS.TRAIN} has {len(classes)} "
+            "classes: set it to 0 to take the number from the data, or give the right data"
+        )
+    cfg.MODEL.CLASSIFIER.NUM_CLASSES = len(classes)
+    if not args.eval_only:
+        load_registered(cfg.DATASETS.TEST)  # a bad validation set ends the run now, not in hours
+    return finish_setup(cfg, args, num_training_images=len(dicts))

@@ -1,0 +1,202 @@
+"""The hook that adds the gradient of the orthogonal penalty just before the optimizer's step."""
+
+import functools
+import logging
+import math
+import re
+import types
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from detectron2.engine import HookBase
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
+
+__all__ = ["OrthogonalRegularizer", "default_convolutions", "stage_of"]
+
+logger = logging.getLogger(__name__)
+Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
+
+
+class OrthogonalRegularizer(HookBase):
+    """Trains loss + coeff * sum of `orthogonal_penalty` over convolutions, in any trainer.
+
+    ISONet paper (arXiv 2006.16992), eq. 13 and 14. The closed-form gradient is added to `.grad`
+    when `trainer.optimizer.step` is called: once per step, before detectron2's gradient clipping,
+    after GradScaler has unscaled (a step that it skips adds nothing), and, because every process
+    adds the same to gradients already averaged, without communication. Frozen weights are left
+    alone. The total loss that detectron2 prints does not contain the penalty.
+
+    Logged at each step: `loss_ortho`, the sum of penalty minus its minimum for the shape, not
+    multiplied by coeff; 0 means as orthogonal as these shapes can be. `ortho/res2`, ... is the
+    share of each stage.
+    """
+
+    def __init__(self, coeff: float, form: str = "exact", convs: Convolutions | None = None):
+        """
+        Args:
+            coeff: the paper's gamma; 1e-4 there (3e-4 for ISONet-101). With 0 it only logs.
+            form: "exact", "official" or "flattened", see `orthogonal_penalty`.
+            convs: name -> nn.Conv2d or nn.ConvTranspose2d, or (name, convolution) pairs; a weight
+                shared by several is taken once. Default: `default_convolutions(trainer.model)`.
+
+        Raises:
+            ValueError: negative or infinite coeff, unknown form, no or unusable convolutions.
+        """
+        if not (math.isfinite(coeff) and coeff >= 0):
+            raise ValueError(f"the coefficient of the orthogonal penalty must be >= 0; got {coeff}")
+        if form not in FORMS:
+            raise ValueError(
+                f"unknown form of the orthogonal penalty {form!r}; choose from {FORMS}"
+            )
+        self.coeff = coeff
+        self.form = form
+        self._given = None if convs is None else _checked(convs)
+        self._convs: list[tuple[str, nn.Module]] = []
+        self._undo: Callable[[], None] = _nothing
+
+    def before_train(self) -> None:
+        given = self._given
+        self._convs = _checked(default_convolutions(self.trainer.model)) if given is None else given
+        frozen = sum(not conv.weight.requires_grad for _, conv in self._convs)
+        logger.info(
+            f"Orthogonal penalty ({self.form}, coefficient {self.coeff:g}) on {len(self._convs)} "
+            f"convolutions, {frozen} of them frozen and left alone"
+        )
+        self._undo = _run_before_step(self.trainer.optimizer, self._regularize)
+
+    def after_train(self) -> None:
+        # Also called when before_train, of this or of another hook, has raised.
+        self._undo()
+        self._undo = _nothing
+
+    @torch.no_grad()
+    def _regularize(self, optimizer: torch.optim.Optimizer) -> None:
+        # A fused optimizer unscales inside its kernel: it meets gradients still multiplied by this.
+        scale = getattr(optimizer, "grad_scale", None)
+        trained = [(name, conv) for name, conv in self._convs if conv.weight.requires_grad]
+        if trained:
+            excesses = [self._add_gradient(conv, scale) for _, conv in trained]
+            values = torch.stack(excesses).tolist()  # the only wait for the device
+            self._log({name: value for (name, _), value in zip(trained, values, strict=True)})
+
+    def _add_gradient(self, conv: nn.Module, scale: torch.Tensor | None) -> torch.Tensor:
+        weight = conv.weight
+        layer = (conv.stride, conv.dilation, conv.groups, self.form)
+        value, gradient = orthogonal_penalty_and_gradient(weight, *layer)
+        if self.coeff:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            gradient *= self.coeff
+            if scale is not None:
+                gradient *= scale
+            weight.grad += gradient.to(weight.grad.dtype)
+        return value - minimum_orthogonal_penalty(weight.shape, *layer)
+
+    def _log(self, excesses: dict[str, float]) -> None:
+        # detectron2 has checked the losses before the step; this one is nobody else's to check.
+        stages: dict[str, float] = defaultdict(float)
+        for name, excess in excesses.items():
+            if not math.isfinite(excess):
+                raise FloatingPointError(
+                    f"the orthogonal penalty of {name} became {excess} at iteration "
+                    f"{self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR, lengthen "
+                    "the warm-up or clip gradients (SOLVER.CLIP_GRADIENTS)"
+                )
+            stages[stage_of(name)] += excess
+        storage = self.trainer.storage
+        storage.put_scalar("loss_ortho", sum(excesses.values()))
+        for stage, excess in stages.items():
+            # Without "loss" in the name: detectron2's console line shows every name that has it.
+            storage.put_scalar(f"ortho/{stage}", excess)
+
+
+def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Every nn.Conv2d of model.backbone (of the model where it has none) but `stem`, and of
+    roi_heads.res5, the last stage of a C4 detector; by their names in the model.
+
+    The paper leaves the stem's 7x7, 3 -> 64, out. Of an FPN only bottom_up is taken: the lateral
+    and output convolutions end in the detector's heads, not in a further layer of an isometric
+    chain, and a lateral 2048 -> 256 has to drop most of its input.
+    """
+    if isinstance(model, DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    root, prefix = model, ""
+    for part in ("backbone", "bottom_up"):
+        if hasattr(root, part):
+            root, prefix = getattr(root, part), f"{prefix}{part}."
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+        and (name.startswith(prefix) or name.startswith("roi_heads.res5."))
+        and not f"{name}.".startswith(f"{prefix}stem.")
+    }
+
+
+def stage_of(name: str) -> str:
+    """res2, res3, ... of a dotted name; its first component where it has no such stage."""
+    components = name.split(".")
+    return next((part for part in components if re.fullmatch(r"res\d+", part)), components[0])
+
+
+def _checked(convs: Convolutions) -> list[tuple[str, nn.Module]]:
+    """The convolutions with a weight of their own, in order."""
+    chosen = {}
+    for name, conv in convs.items() if isinstance(convs, Mapping) else convs:
+        if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+            raise ValueError(f"{name} is a {type(conv).__name__}, not a 2D convolution")
+        if not isinstance(conv.weight, nn.Parameter):
+            raise ValueError(
+                f"the weight of {name} is computed from other parameters (a parametrization); "
+                "the orthogonal penalty needs a weight that is itself trained"
+            )
+        chosen.setdefault(id(conv.weight), (name, conv))
+    if not chosen:
+        raise ValueError(
+            "no convolution for the orthogonal penalty: pass convs={name: nn.Conv2d, ...}, or set "
+            "the coefficient (SOLVER.ORTHO_COEFF) to 0"
+        )
+    return list(chosen.values())
+
+
+def _run_before_step(
+    optimizer: torch.optim.Optimizer, action: Callable[[torch.optim.Optimizer], None]
+) -> Callable[[], None]:
+    """Let optimizer.step() run action(optimizer) before all else; return what undoes that.
+
+    register_step_pre_hook is not enough. torch fires pre-hooks from a wrapper around the `step` of
+    each class that was ever instantiated: with clipping by a subclass they fire before it, again
+    in super().step(), or, when detectron2 has set the class of an existing optimizer, only there,
+    after the clipping. Learning rate schedulers have kept that unwrapped `step` by then. What the
+    trainer calls is this instance's attribute, whatever stands behind it.
+    """
+    step = optimizer.step
+    inside = "step" in vars(optimizer)
+    active = True
+
+    # The names and marks that schedulers look for lie on the function, not on the bound method.
+    @functools.wraps(getattr(step, "__func__", step))
+    def step_after_action(self: torch.optim.Optimizer, *args, **kwargs):
+        if active:
+            action(self)
+        return step(*args, **kwargs)
+
+    def undo() -> None:
+        nonlocal active
+        active = False  # a scheduler created meanwhile may keep calling the function above
+        if getattr(vars(optimizer).get("step"), "__func__", None) is step_after_action:
+            if inside:
+                optimizer.step = step
+            else:
+                del optimizer.step
+
+    optimizer.step = types.MethodType(step_after_action, optimizer)
+    return undo
+
+
+def _nothing() -> None:
+    """What there is to undo before training."""

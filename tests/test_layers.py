@@ -1,0 +1,122 @@
+"""SReLU, residual scale and the activation factory."""
+
+import pytest
+import torch
+
+from d2_isonet import SReLU
+from d2_isonet.layers import get_activation, residual_scale_parameter
+
+
+def formula(x, shift):
+    """The authors' expression of eq. 15."""
+    shift = shift.view(1, -1, 1, 1)
+    return torch.relu(x - shift) + shift
+
+
+def gradients(function, x, shift, grad):
+    x, shift = x.clone().requires_grad_(), shift.clone().requires_grad_()
+    y = function(x, shift)
+    y.backward(grad)
+    return y.detach(), x.grad, shift.grad
+
+
+def srelu(x, shift):
+    module = SReLU(len(shift)).to(x.dtype)
+    del module.shift
+    module.shift = shift
+    return module(x)
+
+
+def test_srelu_is_the_maximum_of_input_and_shift():
+    x = torch.tensor([-3.0, -1.0, -0.5, 2.0]).view(1, 1, 2, 2)
+    expected = torch.tensor([-1.0, -1.0, -0.5, 2.0]).view(1, 1, 2, 2)
+    assert torch.equal(SReLU(1)(x), expected)
+
+
+def test_srelu_and_its_gradients_are_those_of_the_formula():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    shift = torch.tensor([-1.0, 0.0, 0.3], dtype=torch.float64)
+    x[0, 0, 0, 0], x[1, 2, 3, 4] = -1.0, 0.3  # ties, which delta initialization makes the rule
+    grad = torch.randn_like(x)
+    for ours, theirs in zip(
+        gradients(srelu, x, shift, grad), gradients(formula, x, shift, grad), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_tie_sends_its_gradient_to_the_shift_alone():
+    x = torch.full((1, 1, 1, 2), -1.0)
+    _, grad_x, grad_shift = gradients(srelu, x, torch.tensor([-1.0]), torch.ones_like(x))
+    assert torch.equal(grad_x, torch.zeros_like(x))
+    assert torch.equal(grad_shift, torch.tensor([2.0]))
+
+
+def test_srelu_passes_gradcheck_away_from_ties():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    shift = torch.tensor([-1.0, 0.1, 0.3], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(srelu, (x, shift))
+
+
+def test_a_frozen_shift_gets_no_gradient_and_the_input_does():
+    module = SReLU(3, learnable=False)
+    x = torch.randn(1, 3, 4, 4, requires_grad=True)
+    module(x).sum().backward()
+    assert module.shift.grad is None
+    assert torch.equal(x.grad, (x > -1).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_srelu_stays_in_half_precision_under_amp(dtype):
+    module, x = SReLU(3), torch.randn(2, 3, 4, 4).to(dtype).requires_grad_()
+    y = module(x)
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == dtype
+    assert module.shift.grad.dtype == torch.float32
+    assert torch.equal(module.shift.grad, (x <= -1).float().sum((0, 2, 3)))
+
+
+def test_srelu_keeps_channels_last_and_takes_empty_input():
+    x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    assert SReLU(3)(x).is_contiguous(memory_format=torch.channels_last)
+    empty = torch.zeros(0, 3, 7, 7, requires_grad=True)
+    module = SReLU(3)
+    module(empty).sum().backward()
+    assert torch.equal(module.shift.grad, torch.zeros(3))
+
+
+def test_srelu_keeps_no_activation_but_its_output():
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        y = SReLU(3)(torch.randn(2, 3, 8, 8, requires_grad=True))
+    large = [t for t in saved if t.numel() > 3]
+    assert [t.data_ptr() for t in large] == [y.data_ptr()]
+
+
+def test_srelu_scripts():
+    module = torch.jit.script(SReLU(3))
+    x = torch.randn(1, 3, 4, 4)
+    assert torch.equal(module(x), SReLU(3)(x))
+
+
+def test_the_shift_is_not_called_bias():
+    assert [name for name, _ in SReLU(4).named_parameters()] == ["shift"]
+
+
+def test_an_unknown_activation_is_named_with_the_choices():
+    with pytest.raises(ValueError, match="'SRELU'.*ReLU.*SReLU"):
+        get_activation("SRELU", 3)
+
+
+def test_an_activation_can_be_a_callable():
+    assert isinstance(get_activation(lambda channels: torch.nn.PReLU(channels), 3), torch.nn.PReLU)
+
+
+def test_a_residual_scale_is_one_number_a_block_or_one_a_channel():
+    assert residual_scale_parameter(0.0, "block", 8).tolist() == [0.0]
+    assert residual_scale_parameter(0.5, "channel", 3).tolist() == [0.5] * 3
+    assert residual_scale_parameter(None, "block", 8) is None
+
+
+def test_an_unknown_residual_scale_shape_is_named_with_the_choices():
+    with pytest.raises(ValueError, match="'layer'.*block.*channel"):
+        residual_scale_parameter(0.0, "layer", 8)

@@ -1,0 +1,29 @@
+#!/usr/bin/env python
+"""Pretrain a backbone on ImageNet or on any folder tree of that shape.
+
+python tools/pretrain_imagenet.py --config-file configs/imagenet/risonet50.yaml --num-gpus 8
+"""
+
+from d2_isonet.command_line import argument_parser, load_config, readable_errors
+from d2_isonet.engine import evaluate_or_train, run
+from d2_isonet.pretraining import ClassificationTrainer, finish_pretraining_setup
+
+
+def parse_args():
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder with train/<class>/ and val/<class>/ (default: $DETECTRON2_DATASETS/imagenet)",
+    )
+    return parser.parse_args()
+
+
+def main(args):
+    with readable_errors():
+        cfg = finish_pretraining_setup(load_config(args.config_file, args.opts), args)
+    return evaluate_or_train(cfg, args, ClassificationTrainer)
+
+
+if __name__ == "__main__":
+    run(main, parse_args())

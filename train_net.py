@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector: Faster or Mask R-CNN on COCO-format data.
+
+python train_net.py --config-file configs/risonet50_c4.yaml --num-gpus 8
+"""
+
+from d2_isonet.command_line import argument_parser, load_config, readable_errors
+from d2_isonet.datasets import check_datasets, use_own_data
+from d2_isonet.engine import Trainer, evaluate_or_train, finish_setup, run
+
+
+def parse_args():
+    parser = argument_parser(__doc__)
+    own = parser.add_argument_group("a COCO-format data set of your own (classes from the file)")
+    own.add_argument("--train-json", metavar="FILE", help="annotations to train on")
+    own.add_argument("--train-images", metavar="DIR", help="the folder of their images")
+    own.add_argument("--val-json", metavar="FILE", help="annotations to evaluate on")
+    own.add_argument("--val-images", metavar="DIR", help="the folder of their images")
+    return parser.parse_args()
+
+
+def setup(args):
+    cfg = load_config(args.config_file, args.opts)
+    use_own_data(cfg, args)
+    check_datasets(cfg)
+    return finish_setup(cfg, args)
+
+
+def main(args):
+    with readable_errors():
+        cfg = setup(args)
+    return evaluate_or_train(cfg, args, Trainer)
+
+
+if __name__ == "__main__":
+    run(main, parse_args())
