@@ -158,22 +158,27 @@ def convert(
     return meta, list(Counter(part_of(name) for name in tensors).items())
 
 
-def config_options(meta: Mapping) -> list[str]:
-    """KEY VALUE pairs that make a config of R-ISONet (configs/*.yaml) describe these weights."""
+def config_options(meta: Mapping, detector: bool = False) -> list[str]:
+    """KEY VALUE pairs that make configs/risonet*.yaml describe these weights.
+
+    Args:
+        detector: freeze batch norm, as detectors of a few images a batch need, and leave the
+            orthogonal penalty out where the weights were trained with batch norm, so without it.
+    """
     architecture = meta["architecture"]
-    pairs = {
-        "MODEL.RESNETS.DEPTH": architecture["depth"],
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": architecture["res2_out_channels"],
-    }
     usual = {
-        "MODEL.RESNETS.NORM": ("norm", ""),
         "MODEL.RESNETS.STEM_OUT_CHANNELS": ("stem_out_channels", 64),
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": ("res2_out_channels", None),
         "MODEL.RESNETS.NUM_GROUPS": ("num_groups", 1),
         "MODEL.RESNETS.WIDTH_PER_GROUP": ("width_per_group", 64),
+        "MODEL.RESNETS.NORM": ("norm", ""),
         "MODEL.ISONET.ACTIVATION": ("activation", "SReLU"),
         "MODEL.ISONET.SHORTCUT": ("shortcut", True),
     }
+    pairs = {"MODEL.RESNETS.DEPTH": architecture["depth"]}
     pairs |= {k: architecture[n] for k, (n, value) in usual.items() if architecture[n] != value}
     if not architecture["residual_scale"]:
         pairs["MODEL.ISONET.RESIDUAL_SCALE"] = None
+    if detector and architecture["norm"] == "BN":
+        pairs |= {"MODEL.RESNETS.NORM": "FrozenBN", "SOLVER.ORTHO_COEFF": 0.0}
     return [str(word) for pair in pairs.items() for word in pair]

@@ -1,6 +1,7 @@
 """Trainer, set-up and main loop that both tasks share; pretraining and detection add to it."""
 
 import argparse
+import difflib
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from detectron2.engine import (
     default_setup,
 )
 from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
@@ -109,15 +111,29 @@ def describe(cfg: CfgNode) -> dict:
     return {"architecture": architecture(cfg), "input": pixels}
 
 
-def use_available_device(cfg: CfgNode) -> None:
-    """Fall back to the CPU, in one line, where cfg asks for a GPU and there is none."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        setup_logger(name="d2_isonet", distributed_rank=comm.get_rank())
-        logger.warning("There is no CUDA device: running on the CPU (MODEL.DEVICE cpu)")
+def falls_back_to_cpu(cfg: CfgNode) -> bool:
+    """Set cfg.MODEL.DEVICE to "cpu" where it asks for a GPU and there is none."""
+    falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    if falls_back:
         cfg.MODEL.DEVICE = "cpu"
+    return falls_back
 
 
-def check_solver(cfg: CfgNode) -> None:
+def check_names(cfg: CfgNode) -> None:
+    """Raise ValueError for a part of the model that nobody registered."""
+    asked = {
+        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        "MODEL.ROI_HEADS.NAME": (cfg.MODEL.ROI_HEADS.NAME, ROI_HEADS_REGISTRY),
+    }
+    for key, (name, registry) in asked.items():
+        if name not in registry:
+            near = difflib.get_close_matches(name, [n for n, _ in registry], n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; import the package that defines it"
+            raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
+
+
+def check_batch(cfg: CfgNode) -> None:
     """Raise ValueError for a batch that the processes cannot share."""
     world_size, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
     if images < 1 or images % world_size:
@@ -133,13 +149,16 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     Args:
         num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
-    use_available_device(cfg)
+    on_cpu_instead = falls_back_to_cpu(cfg)
     cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
     cfg = epochs_to_iterations(cfg, num_training_images)
-    check_solver(cfg)
+    check_names(cfg)
+    check_batch(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
+    if on_cpu_instead:
+        logger.warning("There is no CUDA device: running on the CPU (MODEL.DEVICE cpu)")
     return cfg
 
 

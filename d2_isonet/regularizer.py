@@ -118,9 +118,9 @@ def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """Every nn.Conv2d of model.backbone (of the model where it has none) but `stem`, and of
     roi_heads.res5, the last stage of a C4 detector; by their names in the model.
 
-    The paper leaves the stem's 7x7, 3 -> 64, out. Of an FPN only bottom_up is taken: the lateral
-    and output convolutions end in the detector's heads, not in a further layer of an isometric
-    chain, and a lateral 2048 -> 256 has to drop most of its input.
+    The authors' code leaves the 7x7 stem out. Of an FPN only bottom_up is taken: the lateral and
+    output convolutions end in the detector's heads, not in a further layer of an isometric chain,
+    and a lateral 2048 -> 256 has to drop most of its input.
     """
     if isinstance(model, DistributedDataParallel | nn.DataParallel):
         model = model.module

@@ -9,7 +9,7 @@ __all__ = ["delta_fill", "get_fill"]
 
 
 def delta_fill(conv: nn.Conv2d) -> None:
-    """Make `conv` the (Kronecker) delta: output channel m copies input channel m (ISONet, Example 1).
+    """Make `conv` the Kronecker delta: output channel m copies input channel m (ISONet, Example 1).
 
     The centre tap is one where the two indices agree (per group), all else is zero, the bias
     too. With more outputs than inputs the remaining outputs are zero, with fewer the remaining

@@ -1,10 +1,14 @@
 """Fixtures that several test files share."""
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# detectron2's log handlers outlive the stdout that pytest gave to the test that opened them
+logging.raiseExceptions = False
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,90 @@
+"""detectron2 data sets of classified images, by name: ImageNet or a tree of its shape."""
+
+import difflib
+import os
+from collections.abc import Iterable
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .image_folder import load_image_folder
+
+
+def _builtin_root() -> str:
+    return os.path.join(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
+
+
+def register_image_folder(name: str, root: str | None = None, split: str = "train") -> None:
+    """Register ROOT/SPLIT/<class>/* as detectron2 data set `name`; the disk is read when it loads.
+
+    Loading sets MetadataCatalog.get(name).classes. The same registration again does nothing.
+
+    Args:
+        root: None means $DETECTRON2_DATASETS/imagenet, looked up when the data set loads.
+
+    Raises:
+        ValueError: `name` is registered for something else.
+    """
+    place = (root and os.path.abspath(os.path.expanduser(root)), split)
+    if name in DatasetCatalog.list():
+        registered = MetadataCatalog.get(name).get("image_folder")
+        if registered != place:
+            raise ValueError(
+                f"Data set {name!r} is already registered for {registered or 'other data'}, not "
+                f"for {place}; choose another name"
+            )
+        return
+
+    def load() -> list[dict]:
+        dicts, classes = load_image_folder(place[0] or _builtin_root(), split)
+        # Not setattr, which refuses a new value: the tree may have changed since the last load.
+        vars(MetadataCatalog.get(name))["classes"] = classes
+        return dicts
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(image_folder=place, evaluator_type="classification")
+
+
+def register_data_root(root: str) -> tuple[str, str]:
+    """Register ROOT/train and ROOT/val (`--data-root ROOT`); their names are the folders' paths."""
+    root = os.path.abspath(os.path.expanduser(root))
+    names = os.path.join(root, "train"), os.path.join(root, "val")
+    for name, split in zip(names, ("train", "val"), strict=True):
+        register_image_folder(name, root, split)
+    return names
+
+
+def load_registered(names: str | Iterable[str]) -> tuple[list[dict], list[str]]:
+    """The dicts of one or several registered data sets, joined, and their common class names.
+
+    Raises:
+        ValueError: a name is not registered, holds no classified images, or the classes differ.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    dicts, classes = [], None
+    for name in names:
+        if name not in DatasetCatalog.list():
+            near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3) or ["none"]
+            raise ValueError(
+                f"Data set {name!r} is not registered; nearest names: {', '.join(near)}. Use "
+                "imagenet_train and imagenet_val, or give --data-root"
+            )
+        loaded = DatasetCatalog.get(name)
+        own = MetadataCatalog.get(name).get("classes")
+        if own is None:
+            raise ValueError(
+                f"Data set {name!r} has no metadata `classes`: it is no classification data set; "
+                "register it with register_image_folder"
+            )
+        if classes is not None and own != classes:
+            raise ValueError(f"Data sets {', '.join(names)} have different classes; use one only")
+        dicts, classes = dicts + loaded, own
+    if not dicts:
+        raise ValueError(
+            "No data set is named; use imagenet_train and imagenet_val, or --data-root"
+        )
+    return dicts, classes
+
+
+for _name, _split in (("imagenet_train", "train"), ("imagenet_val", "val")):
+    if _name not in DatasetCatalog.list():  # another project's data set of that name stays
+        register_image_folder(_name, split=_split)

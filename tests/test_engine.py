@@ -1,0 +1,238 @@
+"""The Trainer: one step, resuming, several processes, evaluation, and both scripts end to end."""
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from PIL import Image
+from torch import nn
+
+from d2_isonet.command_line import load_config
+from d2_isonet.compat import launch
+from d2_isonet.engine import Trainer
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
+
+
+@META_ARCH_REGISTRY.register()
+class TwoConvolutions(nn.Module):
+    """A model small enough to compare bit by bit."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+        self.double()
+
+    def forward(self, batch):
+        return {"loss": self.backbone(torch.stack(batch)).square().mean()}
+
+
+class OwnShareTrainer(Trainer):
+    """Every step sees the same four images, each process its own share of them."""
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+        share = list(images.chunk(comm.get_world_size())[comm.get_rank()])
+        return [share] * 100
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        return {}
+
+
+def toy_config(output_dir, *opts: str):
+    cfg = load_config(
+        "",
+        ["MODEL.META_ARCHITECTURE", "TwoConvolutions", "MODEL.DEVICE", "cpu",
+         "SOLVER.BASE_LR", "0.05", "SOLVER.WARMUP_ITERS", "0", "SOLVER.STEPS", "(3,)",
+         "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.CHECKPOINT_PERIOD", "2",
+         "SOLVER.ORTHO_COEFF", "0.01", "OUTPUT_DIR", str(output_dir), *opts],
+    )  # fmt: skip
+    Path(output_dir).mkdir(exist_ok=True)
+    return cfg
+
+
+def weights(trainer) -> list[torch.Tensor]:
+    model = trainer.model.module if hasattr(trainer.model, "module") else trainer.model
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def train(cfg, resume: bool = False) -> OwnShareTrainer:
+    trainer = OwnShareTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("clip", ["False", "True"])
+def test_a_resumed_run_ends_bit_by_bit_where_an_uninterrupted_one_does(clip, tmp_path):
+    opts = ["SOLVER.CLIP_GRADIENTS.ENABLED", clip]
+    whole = train(toy_config(tmp_path / "whole", *opts))
+    train(toy_config(tmp_path / "parts", *opts, "SOLVER.MAX_ITER", "2"))
+    resumed = train(toy_config(tmp_path / "parts", *opts), resume=True)
+    assert resumed.start_iter == 2
+    for a, b in zip(weights(resumed), weights(whole), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_without_optimizer_resumes_and_says_so(tmp_path, caplog):
+    train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2"))
+    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    del content["trainer"]["_trainer"]  # what plain detectron2 v0.6 writes
+    torch.save(content, tmp_path / "model_final.pth")
+    resumed = train(toy_config(tmp_path), resume=True)
+    assert resumed.start_iter == 2
+    assert "momentum starts from zero" in caplog.text
+
+
+def test_the_penalty_is_in_the_step_and_in_the_log(tmp_path):
+    without = train(toy_config(tmp_path / "a", "SOLVER.ORTHO_COEFF", "0.0"))
+    with_it = train(toy_config(tmp_path / "b"))
+    assert not torch.equal(weights(without)[0], weights(with_it)[0])
+    last = json.loads((tmp_path / "b" / "metrics.json").read_text().splitlines()[-1])
+    assert last["loss_ortho"] > 0
+    assert "loss_ortho" not in (tmp_path / "a" / "metrics.json").read_text()
+
+
+def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path):
+    opts = ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINT_MAX_TO_KEEP", "2"]
+    train(toy_config(tmp_path, *opts))
+    files = sorted(p.name for p in tmp_path.glob("model_*.pth"))
+    assert files == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
+
+
+def save_weights_of_a_run(output_dir, path) -> None:
+    trainer = train(toy_config(output_dir))
+    if comm.is_main_process():
+        torch.save(weights(trainer), path)
+
+
+def test_a_two_process_run_equals_a_one_process_run(tmp_path):
+    launch(save_weights_of_a_run, 2, args=(str(tmp_path / "two"), str(tmp_path / "two.pth")))
+    save_weights_of_a_run(tmp_path / "one", tmp_path / "one.pth")
+    two, one = (torch.load(tmp_path / f"{n}.pth", weights_only=True) for n in ("two", "one"))
+    for a, b in zip(two, one, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.fixture
+def image_tree(tmp_path) -> Path:
+    """Two classes, red and blue, four images of training and two of validation each."""
+    root = tmp_path / "classified"
+    for split, count in (("train", 4), ("val", 2)):
+        for channel, name in ((0, "red"), (2, "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.RandomState(i).randint(0, 60, (40, 48, 3), dtype=np.uint8)
+                pixels[..., channel] += 180
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+PRETRAIN = [
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8",
+    "SOLVER.MAX_EPOCHS", "12", "SOLVER.IMS_PER_BATCH", "8", "SOLVER.REFERENCE_WORLD_SIZE", "0",
+    "SOLVER.BASE_LR", "0.05", "MODEL.CLASSIFIER.DROPOUT", "0.0", "DATALOADER.NUM_WORKERS", "0",
+    "INPUT.CLASSIFICATION.CROP_SIZE", "32", "INPUT.CLASSIFICATION.RESIZE", "36", "SEED", "1",
+]  # fmt: skip
+DETECT = [
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8",
+    "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "SOLVER.IMS_PER_BATCH", "2",
+    "SOLVER.REFERENCE_WORLD_SIZE", "0", "DATALOADER.NUM_WORKERS", "0",
+    "INPUT.MIN_SIZE_TRAIN", "(60,)", "INPUT.MIN_SIZE_TEST", "60", "MODEL.BACKBONE.FREEZE_AT", "0",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
+]  # fmt: skip
+
+
+def arguments(config_file: str, *opts: str, **given) -> Namespace:
+    defaults = {
+        "resume": False, "eval_only": False, "trust_pickle": False, "data_root": None,
+        "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto",
+        "train_json": None, "train_images": None, "val_json": None, "val_images": None,
+    }  # fmt: skip
+    return Namespace(config_file=config_file, opts=list(opts), **{**defaults, **given})
+
+
+def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
+    image_tree, coco_files, tmp_path
+):
+    import pretrain_imagenet
+    import train_net
+
+    out = tmp_path / "pretraining"
+    results = {}
+    pretrain = arguments(
+        "configs/imagenet/risonet18.yaml",
+        *PRETRAIN, "OUTPUT_DIR", str(out), data_root=str(image_tree),
+    )  # fmt: skip
+    pretrain_imagenet.main(pretrain)
+    backbone = torch.load(out / "backbone.pth", weights_only=True)
+    assert backbone["meta"]["accuracy"]["top1"] == 100
+    assert backbone["meta"]["num_classes"] == 2
+
+    pretrain.eval_only = True
+    pretrain.opts += ["MODEL.WEIGHTS", str(out / "model_final.pth")]
+    results = pretrain_imagenet.main(pretrain)
+    assert results["classification"]["top1"] == 100
+
+    files = dict(zip(("json", "images"), map(str, coco_files), strict=True))
+    own = {f"{split}_{k}": v for split in ("train", "val") for k, v in files.items()}
+    detect = arguments(
+        "configs/risonet18_dc5.yaml",
+        *DETECT, "MODEL.WEIGHTS", str(out / "backbone.pth"), "OUTPUT_DIR", str(tmp_path / "det"),
+        **own,
+    )  # fmt: skip
+    train_net.main(detect)
+    detect.eval_only = True
+    detect.opts[detect.opts.index("MODEL.WEIGHTS") + 1] = str(tmp_path / "det" / "model_final.pth")
+    results = train_net.main(detect)
+    for task in ("bbox", "segm"):
+        assert {"AP", "AP50", "AP75", "AP-cat", "AP-tree", "AP-ship"} <= set(results[task])
+
+
+@pytest.mark.parametrize(
+    ("script", "opts", "given", "message"),
+    [
+        ("train_net", ["MODEL.WEIGHTS", "nowhere.pth"], {}, "there is no file .*nowhere.pth"),
+        ("train_net", ["MODEL.WEIGHTS", ""], {"eval_only": True}, "would evaluate random weights"),
+        ("train_net", ["SOLVER.IMS_PER_BATCH", "0"], {}, "SOLVER.IMS_PER_BATCH is 0"),
+        ("train_net", ["SOLVER.BASE_LRR", "1"], {}, "did you mean SOLVER.BASE_LR?"),
+        (
+            "train_net",
+            ["MODEL.BACKBONE.NAME", "build_isonet"],
+            {},
+            "did you mean build_isonet_backbone?",
+        ),
+        ("pretrain_imagenet", [], {"data_root": "nowhere"}, "nowhere does not exist"),
+        ("pretrain_imagenet", ["MODEL.CLASSIFIER.NUM_CLASSES", "3"], {}, "NUM_CLASSES is 3, but"),
+    ],
+)
+def test_a_scripts_user_gets_one_clear_message(
+    script, opts, given, message, image_tree, coco_files, tmp_path, capsys, monkeypatch
+):
+    import importlib
+    import re
+
+    monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
+    if script == "train_net":
+        files = dict(zip(("json", "images"), map(str, coco_files), strict=True))
+        given = {**{f"{s}_{k}": v for s in ("train", "val") for k, v in files.items()}, **given}
+        configured = arguments("configs/risonet18_dc5.yaml", *DETECT, **given)
+    else:
+        given = {"data_root": str(image_tree), **given}
+        configured = arguments("configs/imagenet/risonet18.yaml", *PRETRAIN, **given)
+    configured.opts += ["OUTPUT_DIR", str(tmp_path / "out"), *opts]
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main(configured)
+    error = capsys.readouterr().err
+    assert re.search(f"error: .*{message}", error), error
+    assert "Traceback" not in error
