@@ -61,7 +61,7 @@ class Trainer(DefaultTrainer):
         for hook in hooks:
             if isinstance(hook, PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP or None
-        if self.cfg.SOLVER.ORTHO_COEFF > 0:
+        if self.cfg.SOLVER.ORTHO_COEFF != 0:  # a negative one is refused by name
             hooks.insert(
                 0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
             )

@@ -1,5 +1,6 @@
 """Every yaml: it loads, it builds, and it carries the paper's numbers."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,7 @@ def named(paths):
 
 
 def depth_of(path: Path) -> int:
-    return int("".join(c for c in path.stem.split("_")[0 if "faster" not in path.stem else 1]
-                       if c.isdigit()))  # fmt: skip
+    return int(re.search(r"isonet(\d+)", path.stem)[1])
 
 
 @named(LEAVES)

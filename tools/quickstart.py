@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""The main job on real photographs: pretrain, transfer to Mask R-CNN, evaluate, compare.
+
+python tools/quickstart.py [--scale small|full] [--seeds 1] [--output output/quickstart]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from quickstart_report import draw_predictions
+from tabulate import tabulate
+from training_run import run_tool, run_training
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIGS = REPOSITORY / "configs" / "quickstart"
+DETECTORS = {"pretrained": "R-ISONet pretrained", "random": "random initialization"}
+MEASURES = {"box AP": "bbox/AP", "box AP50": "bbox/AP50", "mask AP": "segm/AP",
+            "mask AP50": "segm/AP50"}  # fmt: skip
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=("small", "full"), default="small")
+    parser.add_argument("--seeds", type=int, default=1, help="repetitions with other seeds")
+    parser.add_argument("--output", type=Path, default=Path("output/quickstart"))
+    parser.add_argument("--source", default="auto", help="pictures: auto, debian or shapes")
+    parser.add_argument("opts", nargs="*", help="KEY=VALUE for all trainings")
+    return parser.parse_args()
+
+
+def prepare(args: argparse.Namespace, data: Path) -> int:
+    """Make the pictures (again only if they are not there yet); returns the number of classes."""
+    options = ["--output", data, "--scale", args.scale, "--source", args.source]
+    run_tool(REPOSITORY / "tools" / "prepare_cutouts.py", *options)
+    return sum(1 for p in (data / "classification" / "train").iterdir() if p.is_dir())
+
+
+def run_seed(args: argparse.Namespace, data: Path, seed: int) -> dict:
+    """One pretraining and both detectors; results by name."""
+    folder = args.output / args.scale / f"seed{seed}"
+    common = [f"SEED={seed}", *args.opts]
+    results = {}
+    results["pretraining"] = run_training(
+        f"pretraining, seed {seed}",
+        REPOSITORY / "tools" / "pretrain_imagenet.py",
+        CONFIGS / f"{args.scale}_risonet18.yaml",
+        folder / "pretraining",
+        ["--data-root", data / "classification"],
+        common,
+    )
+    own = []
+    for split in ("train", "val"):
+        own += [f"--{split}-json", data / "detection" / f"instances_{split}.json"]
+        own += [f"--{split}-images", data / "detection" / split]
+    for name, title in DETECTORS.items():
+        weights = folder / "pretraining" / "backbone.pth" if name == "pretrained" else ""
+        results[name] = run_training(
+            f"Mask R-CNN, {title}, seed {seed}",
+            REPOSITORY / "train_net.py",
+            CONFIGS / f"{args.scale}_risonet18_dc5.yaml",
+            folder / name,
+            own,
+            [f"MODEL.WEIGHTS={weights}", *common],
+        )
+    return results
+
+
+def mean_and_spread(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def tables(results: dict[int, dict], num_classes: int) -> str:
+    """What a person wants to know, as text: accuracy against chance, and AP of both detectors."""
+    top1 = [r["pretraining"]["classification/top1"] for r in results.values()]
+    rows = [
+        [title, *(mean_and_spread([r[name].get(key) or 0.0 for r in results.values()])
+                  for key in MEASURES.values())]
+        for name, title in DETECTORS.items()
+    ]  # fmt: skip
+    return (
+        f"Classification of {num_classes} classes on unseen cut-outs and backgrounds: top-1 "
+        f"{mean_and_spread(top1)} % (chance {100 / num_classes:.1f} %)\n\n"
+        + tabulate(rows, headers=["Mask R-CNN, backbone from", *MEASURES])
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    start = time.time()
+    data = args.output / args.scale / "data"
+    num_classes = prepare(args, data)
+    results = {seed: run_seed(args, data, seed) for seed in range(1, args.seeds + 1)}
+    folder = args.output / args.scale
+    report = tables(results, num_classes)
+    (folder / "results.json").write_text(json.dumps(results, indent=1))
+    (folder / "results.txt").write_text(report + "\n")
+    picture = draw_predictions(
+        data / "detection" / "instances_val.json",
+        data / "detection" / "val",
+        {title: folder / "seed1" / name for name, title in DETECTORS.items()},
+        folder / "predictions.png",
+    )
+    print(f"\n{report}\n")
+    print(f"Predictions beside the truth: {picture}")
+    print(f"Results: {folder / 'results.json'}; weights, logs and metrics: {folder}/seed*/")
+    print(f"Pictures trained on, and their licences: {data}/README.txt")
+    print(f"Time: {(time.time() - start) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
