@@ -16,6 +16,8 @@ def add_isonet_config(cfg: CN) -> None:
     cfg.INPUT.CLASSIFICATION.CROP_SIZE = 224
     # Evaluation resizes the shorter side to this many pixels before the centre crop.
     cfg.INPUT.CLASSIFICATION.RESIZE = 256
+    # Least share of the image's area that a training crop covers.
+    cfg.INPUT.CLASSIFICATION.MIN_AREA = 0.08
     # Images per process in one batch of classification evaluation.
     cfg.TEST.CLASSIFICATION_BATCH_SIZE = 64
 

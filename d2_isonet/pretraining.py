@@ -92,8 +92,14 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def _mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
-    sizes = cfg.INPUT.CLASSIFICATION
-    return ImageNetMapper(is_train, cfg.INPUT.FORMAT, sizes.CROP_SIZE, sizes.RESIZE)
+    options = cfg.INPUT.CLASSIFICATION
+    return ImageNetMapper(
+        is_train,
+        image_format=cfg.INPUT.FORMAT,
+        crop_size=options.CROP_SIZE,
+        resize=options.RESIZE,
+        scale=(options.MIN_AREA, 1.0),
+    )
 
 
 def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
