@@ -45,8 +45,8 @@ class ImageClassifier(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict:
         if cfg.MODEL.CLASSIFIER.NUM_CLASSES < 1:
             raise ValueError(
-                f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}; set it to the "
-                "number of classes (tools/pretrain_imagenet.py takes it from the data set)"
+                f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}; set it to "
+                "the number of classes (tools/pretrain_imagenet.py takes it from the data set)"
             )
         return {
             "backbone": build_backbone(cfg),

@@ -1,4 +1,4 @@
-"""What a user types: arguments, the yaml file and KEY VALUE pairs, with errors a person can read."""
+"""What a user types: arguments, the yaml file and KEY VALUE pairs; errors a person can read."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""Shifted ReLU and the residual scale: the two layers an isometric network has and a ResNet has not."""
+"""Shifted ReLU and the residual scale: the two layers that a ResNet has not."""
 
 from collections.abc import Callable
 

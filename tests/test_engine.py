@@ -166,6 +166,7 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
     image_tree, coco_files, tmp_path
 ):
     import pretrain_imagenet
+
     import train_net
 
     out = tmp_path / "pretraining"
