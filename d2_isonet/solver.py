@@ -36,9 +36,17 @@ def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:
 
     Args:
         num_images: size of the training set.
+
+    Raises:
+        ValueError: there is such a schedule and num_images is 0, its size unknown.
     """
     if cfg.SOLVER.MAX_EPOCHS <= 0:
         return cfg
+    if num_images < 1:
+        raise ValueError(
+            f"SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}, but epochs are for pretraining; give "
+            "a detector SOLVER.MAX_ITER and set MAX_EPOCHS 0"
+        )
     cfg = cfg.clone()
     cfg.defrost()
     epoch = -(-num_images // cfg.SOLVER.IMS_PER_BATCH)

@@ -63,6 +63,11 @@ def test_a_short_training_drops_the_steps_it_does_not_reach():
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (31, (30,))
 
 
+def test_epochs_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="MAX_EPOCHS is 100.*SOLVER.MAX_ITER"):
+        epochs_to_iterations(config("risonet18"), num_images=0)
+
+
 def test_without_epochs_the_schedule_stays():
     cfg = config("risonet18", "SOLVER.MAX_EPOCHS", "0", "SOLVER.MAX_ITER", "7")
     assert epochs_to_iterations(cfg, 100) is cfg
