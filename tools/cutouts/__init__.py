@@ -1,0 +1,1 @@
+"""Composed photographs with exact boxes and masks: cut-outs pasted on backgrounds."""

@@ -1,0 +1,134 @@
+"""Real photographs: the stamps and the wallpapers of Debian packages."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .catalogue import CLASSES, CREDITS, PHOTOGRAPHS, STAMPS_PACKAGE
+from .library import MINIMUM_CUTOUTS, Cutout, Material, Photograph
+from .packages import PackagesUnavailable, fetch_packages, unpack_package
+from .scales import Scale
+
+STAMPS_FOLDER = "usr/share/tuxpaint/stamps"
+SMALLEST_SIDE = 32  # pixels; a smaller cut-out shows nothing when enlarged
+LEAST_OPAQUE = 0.6  # of the pixels that show at all: glass is no good mask
+MINIMUM_PHOTOGRAPHS = 8
+PHOTOGRAPH_MARGIN = 2.5  # photographs are kept at most this many times as large as a scene
+
+
+def debian_material(scale: Scale, cache: Path) -> Material:
+    """Fetch, unpack and read what the scale needs. Raises PackagesUnavailable."""
+    packages = (STAMPS_PACKAGE, *scale.background_packages)
+    archives = fetch_packages(packages, cache)
+    for stale in cache.glob("unpacked-*"):  # of a killed run
+        shutil.rmtree(stale)
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(dir=cache, prefix="unpacked-") as folder:
+        for archive in tqdm(archives, desc="unpacking", unit="package"):
+            unpack_package(archive, Path(folder), (".png", ".jpg", "/copyright"))
+        licences = {p: _licence(Path(folder), p) for p in packages}
+        cutouts = _read_classes(Path(folder) / STAMPS_FOLDER, scale, notes)
+        photographs = _read_photographs(Path(folder), scale, notes)
+    if not cutouts or len(photographs) < MINIMUM_PHOTOGRAPHS:
+        raise PackagesUnavailable(
+            f"{', '.join(a.name for a in archives)} hold only {len(cutouts)} usable classes and "
+            f"{len(photographs)} backgrounds: another layout than expected"
+        )
+    files = [archive.name for archive in archives]
+    credits = [f"{file}: {CREDITS[name]}" for file, name in zip(files, packages, strict=True)]
+    return Material(cutouts, photographs, credits, licences, notes)
+
+
+def _licence(root: Path, package: str) -> str:
+    return (root / "usr/share/doc" / package / "copyright").read_text(errors="replace")
+
+
+def _read_classes(stamps: Path, scale: Scale, notes: list[str]) -> dict[str, list[Cutout]]:
+    classes = {}
+    limit = max(scale.object_side[1], scale.image_side)
+    for label in scale.classes:
+        cutouts = list(_read_cutouts(stamps, label, limit, notes))
+        if len(cutouts) >= MINIMUM_CUTOUTS:
+            classes[label] = cutouts
+        else:
+            notes.append(f"class {label}: left out, {len(cutouts)} cut-outs are too few")
+    return classes
+
+
+def _read_cutouts(stamps: Path, label: str, limit: int, notes: list[str]) -> Iterator[Cutout]:
+    for path in class_files(stamps, CLASSES[label]):
+        name = path.relative_to(stamps).with_suffix("").as_posix()
+        try:
+            rgba = read_cutout(path, limit)
+        except (OSError, ValueError) as error:
+            notes.append(f"{name}: left out, {error}")
+        else:
+            yield Cutout(name, label, rgba)
+
+
+def class_files(stamps: Path, patterns: Sequence[str]) -> list[Path]:
+    """PNG files by the patterns of the catalogue, without mirrored copies, sorted."""
+    wanted: set[Path] = set()
+    for pattern in patterns:
+        if pattern.startswith("-"):
+            wanted -= set(stamps.glob(pattern[1:]))
+        else:
+            wanted |= set(stamps.glob(pattern))
+    return sorted(p for p in wanted if p.suffix == ".png" and not p.stem.endswith("_mirror"))
+
+
+def read_cutout(path: Path, limit: int) -> np.ndarray:
+    """The part that shows, its long side at most limit: uint8 (H, W, 4).
+
+    Raises ValueError where it has no usable alpha, OSError where it cannot be read.
+    """
+    with Image.open(path) as image:
+        if "A" not in image.getbands() and "transparency" not in image.info:
+            raise ValueError("no alpha channel")
+        image = image.convert("RGBA")
+    shown = image.getchannel("A").point(lambda alpha: 255 * (alpha > 12))
+    image = image.crop(shown.getbbox() or (0, 0, 1, 1))
+    alpha = np.asarray(image.getchannel("A"))
+    if max(image.size) < SMALLEST_SIDE:
+        raise ValueError(f"only {image.width}x{image.height} pixels show")
+    if (alpha > 127).sum() < LEAST_OPAQUE * (alpha > 12).sum() or alpha.min() > 127:
+        raise ValueError("not an opaque object on a transparent ground")
+    return np.asarray(_at_most(image, limit))
+
+
+def _at_most(image: Image.Image, limit: int) -> Image.Image:
+    if max(image.size) <= limit:
+        return image
+    ratio = limit / max(image.size)
+    size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
+    return image.resize(size, Image.Resampling.LANCZOS)  # on RGBA, weighted by alpha
+
+
+def _read_photographs(root: Path, scale: Scale, notes: list[str]) -> list[Photograph]:
+    wanted = {name for p in scale.background_packages for name in PHOTOGRAPHS[p]}
+    found = {p.stem: p for p in sorted(root.rglob("*.jpg")) if p.stem in wanted}
+    photographs = []
+    for name in sorted(wanted):
+        try:
+            photographs.append(Photograph(name, _read_photograph(found[name], scale)))
+        except (KeyError, OSError) as error:
+            notes.append(f"background {name}: left out, {error!r}")
+    return photographs
+
+
+def _read_photograph(path: Path, scale: Scale) -> np.ndarray:
+    """Shrunk so that it still covers PHOTOGRAPH_MARGIN scenes: uint8 (H, W, 3)."""
+    target = tuple(round(PHOTOGRAPH_MARGIN * side) for side in scale.scene_size)
+    with Image.open(path) as image:
+        image.draft("RGB", target)
+        image = image.convert("RGB")
+        ratio = max(target[0] / image.width, target[1] / image.height)
+        if ratio < 1:
+            size = (round(image.width * ratio), round(image.height * ratio))
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        return np.asarray(image)

@@ -1,0 +1,124 @@
+"""Generated stand-ins where no photographs can be had: textured shapes on textured grounds."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from .library import Cutout, Material, Photograph
+
+VARIANTS = 24  # cut-outs of a class
+GROUNDS = 16
+SIDE = 160  # pixels of a shape
+SUPERSAMPLING = 4  # for smooth edges
+GROUND_SIZE = (800, 600)
+
+
+def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
+    """Corners of a polygon on the unit circle; inner < 1 makes a star."""
+    steps = corners * (1 if inner == 1.0 else 2)
+    angles = 2 * np.pi * np.arange(steps) / steps - np.pi / 2
+    radii = np.where(np.arange(steps) % 2 == 1, inner, 1.0)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
+
+
+def _polygon(points: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def draw(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        size = x.shape[0]
+        canvas = np.zeros(x.shape, np.uint8)
+        corners = np.rint((points + 1) / 2 * (size - 1)).astype(np.int32)
+        return cv2.fillPoly(canvas, [corners], 1) > 0
+
+    return draw
+
+
+def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x**2 + y**2 < 1
+
+
+def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _circle(x, y) & (x**2 + y**2 > 0.3)
+
+
+def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _circle(x, y) & ((x - 0.55) ** 2 + y**2 > 0.7)
+
+
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.abs(x) < 0.3) | (np.abs(y) < 0.3)
+
+
+def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.abs(x) < 0.85) & (np.abs(y) < 0.85)
+
+
+SHAPES = {
+    "circle": _circle,
+    "crescent": _crescent,
+    "cross": _cross,
+    "hexagon": _polygon(_regular(6)),
+    "ring": _ring,
+    "square": _square,
+    "star": _polygon(_regular(5, inner=0.42)),
+    "triangle": _polygon(_regular(3)),
+}
+
+
+def shapes_material(seed: int) -> Material:
+    """Cut-outs of every class of SHAPES and grounds to paste them on, from the seed alone."""
+    cutouts = {
+        label: [_cutout(label, [seed, 1, index, i]) for i in range(VARIANTS)]
+        for index, label in enumerate(sorted(SHAPES))
+    }
+    grounds = [Photograph(f"ground-{i:02d}", _ground([seed, 2, i])) for i in range(GROUNDS)]
+    return Material(cutouts, grounds, ["generated shapes and textures"])
+
+
+def _cutout(label: str, seed: list[int]) -> Cutout:
+    generator = np.random.default_rng(seed)
+    size = SIDE * SUPERSAMPLING
+    x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
+    alpha = cv2.resize(
+        SHAPES[label](x, y).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
+    )
+    height = max(1, round(SIDE * generator.uniform(0.7, 1.0)))  # classes are not one aspect ratio
+    rgba = np.dstack([_texture((SIDE, SIDE), generator), 255 * alpha])
+    rgba = cv2.resize(rgba, (SIDE, height), interpolation=cv2.INTER_AREA)
+    return Cutout(f"{label}-{seed[-1]:02d}", label, np.rint(rgba).clip(0, 255).astype(np.uint8))
+
+
+def _texture(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Two colours mixed by stripes, by clouds or by a slope: float32 (H, W, 3) in 0..255."""
+    width, height = size
+    first, second = generator.uniform(20, 235, (2, 3))
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    angle = generator.uniform(0, np.pi)
+    slope = x * np.cos(angle) + y * np.sin(angle)
+    kind = generator.integers(3)
+    if kind == 0:
+        mix = (np.sin(2 * np.pi * generator.uniform(3, 8) * slope) > 0).astype(np.float32)
+    elif kind == 1:
+        mix = _clouds(size, generator)
+    else:
+        mix = (slope - slope.min()) / np.ptp(slope)
+    return (first + (second - first) * mix[..., None]).astype(np.float32)
+
+
+def _clouds(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Noise of several sizes added up, from 0 to 1: (H, W)."""
+    width, height = size
+    total = np.zeros((height, width), np.float32)
+    for cells in (3, 6, 12, 48):
+        noise = generator.random((cells, cells), dtype=np.float32)
+        total += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC) / np.sqrt(cells)
+    return (total - total.min()) / np.ptp(total)
+
+
+def _ground(seed: list[int]) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    colours = generator.uniform(20, 235, (3, 3)).astype(np.float32)
+    first, second = (_clouds(GROUND_SIZE, generator)[..., None] for _ in range(2))
+    ground = colours[0] + (colours[1] - colours[0]) * first
+    ground += (colours[2] - ground) * second * 0.6
+    grain = generator.normal(0, generator.uniform(2, 14), (*ground.shape[:2], 1))
+    return np.clip(ground + grain, 0, 255).astype(np.uint8)
