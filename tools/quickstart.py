@@ -69,6 +69,12 @@ def run_seed(args: argparse.Namespace, data: Path, seed: int) -> dict:
     return results
 
 
+def measure(metrics: dict, key: str) -> float:
+    """A metric in percent; 0 where nothing was found, which COCO's evaluation leaves undefined."""
+    value = metrics.get(key, 0.0)
+    return value if value == value else 0.0
+
+
 def mean_and_spread(values: list[float]) -> str:
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
@@ -78,7 +84,7 @@ def tables(results: dict[int, dict], num_classes: int) -> str:
     """What a person wants to know, as text: accuracy against chance, and AP of both detectors."""
     top1 = [r["pretraining"]["classification/top1"] for r in results.values()]
     rows = [
-        [title, *(mean_and_spread([r[name].get(key) or 0.0 for r in results.values()])
+        [title, *(mean_and_spread([measure(r[name], key) for r in results.values()])
                   for key in MEASURES.values())]
         for name, title in DETECTORS.items()
     ]  # fmt: skip
