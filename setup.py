@@ -1,0 +1,46 @@
+"""Installation of d2_isonet: lower bounds; constraints.txt has the versions it is tested with."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The __version__ of d2_isonet, without importing it (that would need torch)."""
+    lines = (ROOT / "d2_isonet" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    return next(line.split('"')[1] for line in lines if line.startswith("__version__"))
+
+
+# detectron2 is not named here, because no package index has it: `make` builds and installs it, or
+# `pip install ./third_party/detectron2` does; an official one serves as well.
+REQUIREMENTS = [
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "numpy>=1.23",
+    "Pillow>=9.1",
+    "fvcore>=0.1.5.post20220512",
+    "iopath>=0.1.9",
+    "yacs>=0.1.8",
+    "omegaconf>=2.1",
+    "pycocotools>=2.0.6",
+    "opencv-python-headless>=4.5",
+    "matplotlib>=3.6",
+    "tabulate>=0.8.9",
+    "tensorboard>=2.10",
+]
+
+setup(
+    name="d2_isonet",
+    version=read_version(),
+    description="Norm-free isometric backbones (ISONet, R-ISONet) for Detectron2",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["d2_isonet", "d2_isonet.*"]),
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "dev": ["pytest>=7.4", "ruff>=0.6"],
+        "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
+    },
+)
