@@ -22,7 +22,7 @@ def parse_args():
 def setup(args):
     cfg = load_config(args.config_file, args.opts)
     use_own_data(cfg, args)
-    check_datasets(cfg)
+    check_datasets(cfg, args.eval_only)
     return finish_setup(cfg, args)
 
 

@@ -86,7 +86,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
     Args:
         expected_meta: what a file's meta record must say ("architecture", "input"); None to skip.
-        strict: True asks for every tensor of the model, not those of the backbone alone.
+        strict: True asks for every tensor of the model, not those of the backbone alone. A
+            checkpoint that a training goes on from is always asked for all.
         trust_pickle: read .pkl files, which can run any code their author put in.
 
     Raises (from load):
@@ -118,12 +119,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
                 "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
                 "or set MODEL.WEIGHTS '' to start from initialization"
             )
-        # a full load is a resume: then nothing at all may be missing
-        strict, self.strict = self.strict, self.strict or checkpointables is None
-        try:
-            return super().load(path, checkpointables)
-        finally:
-            self.strict = strict
+        self._resumes = checkpointables is None
+        return super().load(path, checkpointables)
 
     def _load_file(self, filename):
         problem = what_is_wrong(filename, self.trust_pickle)
@@ -146,20 +143,20 @@ class ISONetCheckpointer(DetectionCheckpointer):
                     f"{self._path} is not the network the config describes:\n  "
                     + "\n  ".join(differences)
                 )
-        if meta and not self.strict:  # the classifier's last layer has no place in a detector
-            has_linear = any(name.startswith("linear.") for name in self.model.state_dict())
-            if not has_linear:
-                for name in [n for n in checkpoint["model"] if n.startswith("linear.")]:
-                    del checkpoint["model"][name]
+        if meta and "linear.weight" not in self.model.state_dict():
+            for name in ("linear.weight", "linear.bias"):  # a classifier's; no place in a detector
+                checkpoint["model"].pop(name, None)
+        # what a training has saved must come back whole when it goes on
+        strict = self.strict or (self._resumes and "trainer" in checkpoint)
         found = {name: tuple(value.shape) for name, value in checkpoint["model"].items()}
         incompatible = super()._load_model(checkpoint)
         unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}
-        self._check_loaded(unloaded, found)
+        self._check_loaded(unloaded, found, strict)
         return incompatible
 
-    def _check_loaded(self, unloaded: set[str], found: Mapping) -> None:
+    def _check_loaded(self, unloaded: set[str], found: Mapping, strict: bool) -> None:
         """Print N of M tensors a part; raise where a part that must be loaded is not whole."""
-        rows, incomplete = load_report(self.model.state_dict(), unloaded, self.strict)
+        rows, incomplete = load_report(self.model.state_dict(), unloaded, strict)
         headers = ["part", "tensors loaded", "of", "still as initialized"]
         self.logger.info(f"Weights from {self._path}:\n" + tabulate(rows, headers=headers))
         if incomplete:

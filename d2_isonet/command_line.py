@@ -16,16 +16,31 @@ from .config import add_isonet_config
 
 
 @contextlib.contextmanager
-def readable_errors() -> Iterator[None]:
-    """End the process with the message alone where the user's input is at fault."""
+def readable_errors(of_this_process: bool = False) -> Iterator[None]:
+    """End the process with the message alone where the user's input is at fault.
+
+    detectron2 logs the traceback of an error in training; D2_ISONET_TRACEBACK=1 shows all.
+
+    Args:
+        of_this_process: the error may be this process's alone (its share of the images); False
+            where all processes meet the same one and the main process's message is enough.
+    """
     try:
         yield
     except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("D2_ISONET_TRACEBACK"):
             raise
-        if comm.is_main_process():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        if of_this_process or comm.is_main_process():
+            print(f"error: {_original_message(error)}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def _original_message(error: Exception) -> str:
+    """What a loader's process said, which torch wraps into its traceback."""
+    message = str(error)
+    if message.startswith("Caught ") and "DataLoader" in message:
+        return message.rstrip().splitlines()[-1].split(": ", 1)[-1]
+    return message
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:

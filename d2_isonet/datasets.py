@@ -5,7 +5,7 @@ import json
 import os
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 
@@ -49,16 +49,20 @@ def read_class_names(json_file: str) -> list[str]:
     return names
 
 
-def check_datasets(cfg: CfgNode) -> None:
+def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     """Raise one clear error where a set of cfg.DATASETS is unknown, not there, or not for the head.
+
+    Args:
+        eval_only: then DATASETS.TEST may not be empty, otherwise DATASETS.TRAIN.
 
     Raises:
         ValueError: no set, an unknown name, or a number of classes other than the head's.
         FileNotFoundError: the annotations or the image folder are missing.
     """
-    for key in ("TRAIN", "TEST"):
-        if not cfg.DATASETS[key]:
-            raise ValueError(f"DATASETS.{key} is empty; name a data set, e.g. \"('my_set',)\"")
+    needed = "TEST" if eval_only else "TRAIN"
+    if not cfg.DATASETS[needed]:
+        raise ValueError(f"DATASETS.{needed} is empty; name a data set, e.g. \"('my_set',)\"")
+    for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             _check_name(key, name)
             _check_files(name)
@@ -128,3 +132,16 @@ def use_own_data(cfg: CfgNode, args) -> None:
     number = len(next(iter(classes.values())))
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
     cfg.MODEL.RETINANET.NUM_CLASSES = number
+
+
+class NamingDatasetMapper(DatasetMapper):
+    """detectron2's DatasetMapper whose errors name the image that cannot be used."""
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        try:
+            return super().__call__(dataset_dict)
+        except OSError as error:  # Pillow's for truncated and unknown files, which name none
+            raise ValueError(
+                f"{dataset_dict['file_name']} cannot be read ({error}): replace the file, or take "
+                "it out of the annotations"
+            ) from error

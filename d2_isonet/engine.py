@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import (
     DefaultTrainer,
     SimpleTrainer,
@@ -27,6 +28,7 @@ from .backbone import architecture
 from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
+from .datasets import NamingDatasetMapper
 from .regularizer import OrthogonalRegularizer
 from .solver import build_optimizer, epochs_to_iterations
 
@@ -66,6 +68,15 @@ class Trainer(DefaultTrainer):
                 0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
             )
         return hooks
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_detection_train_loader(cfg, mapper=NamingDatasetMapper(cfg, True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        mapper = NamingDatasetMapper(cfg, False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -167,7 +178,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
     if args.eval_only:
         with readable_errors():
             model = _load_for_evaluation(cfg, args, trainer_class)
-        return trainer_class.test(cfg, model)
+        with readable_errors(of_this_process=True):
+            return trainer_class.test(cfg, model)
     with readable_errors():
         trainer = trainer_class(cfg, trust_pickle=args.trust_pickle)
         if not cfg.MODEL.WEIGHTS and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
@@ -176,7 +188,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
                 " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
             )
         trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    with readable_errors(of_this_process=True):
+        return trainer.train()
 
 
 def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
@@ -194,6 +207,9 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
 
 def run(main: Callable, args: argparse.Namespace) -> None:
     """Launch `main(args)` in every process; a process that ended with a message ends us too."""
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < args.num_gpus:
+        sys.exit(f"error: --num-gpus is {args.num_gpus}, but this machine has {gpus}")
     try:
         launch(
             main,

@@ -132,6 +132,12 @@ def test_a_file_without_the_matching_flag_is_refused_instead_of_training_on_rand
         build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "plain.pth"), [])
 
 
+def test_a_full_load_of_a_pretrained_backbone_asks_for_the_backbone_only(tmp_path):
+    write(tmp_path / "backbone.pth")
+    cfg = detection_config("risonet18_dc5")
+    build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"))
+
+
 def test_a_fine_tuned_detector_may_have_another_head_and_evaluation_may_not(tmp_path):
     source = build_model(detection_config("risonet18_dc5", "MODEL.ROI_HEADS.NUM_CLASSES", "4"))
     DetectionCheckpointer(source, str(tmp_path)).save("detector")

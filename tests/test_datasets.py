@@ -104,9 +104,17 @@ def test_a_misspelt_name_gets_the_nearest():
         check_datasets(cfg)
 
 
-def test_an_empty_list_of_data_sets_is_refused():
-    with pytest.raises(ValueError, match="DATASETS.TRAIN is empty"):
-        check_datasets(config("DATASETS.TRAIN", "()"))
+@pytest.mark.parametrize(("key", "eval_only"), [("TRAIN", False), ("TEST", True)])
+def test_an_empty_list_of_the_data_sets_needed_is_refused(key, eval_only):
+    with pytest.raises(ValueError, match=f"DATASETS.{key} is empty"):
+        check_datasets(config(f"DATASETS.{key}", "()"), eval_only)
+
+
+def test_one_may_train_without_a_validation_set(coco_files):
+    cfg = config()
+    use_own_data(cfg, arguments(train_json=str(coco_files[0]), train_images=str(coco_files[1])))
+    assert cfg.DATASETS.TEST == ()
+    check_datasets(cfg)
 
 
 def test_coco_that_is_not_there_names_the_path_and_the_variable():

@@ -1,6 +1,8 @@
 """The Trainer: one step, resuming, several processes, evaluation, and both scripts end to end."""
 
+import importlib
 import json
+import re
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -200,6 +202,30 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
         assert {"AP", "AP50", "AP75", "AP-cat", "AP-tree", "AP-ship"} <= set(results[task])
 
 
+@pytest.mark.parametrize("script", ["train_net", "pretrain_imagenet"])
+def test_an_image_that_breaks_off_is_named(
+    script, image_tree, coco_files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
+    json_file, images = coco_files
+    folder = images if script == "train_net" else image_tree / "train" / "red"
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    own = {f"{s}_json": str(json_file) for s in ("train", "val")}
+    own |= {f"{s}_images": str(images) for s in ("train", "val")}
+    configured = {
+        "train_net": arguments("configs/risonet18_dc5.yaml", *DETECT, "MODEL.WEIGHTS", "", **own),
+        "pretrain_imagenet": arguments(
+            "configs/imagenet/risonet18.yaml", *PRETRAIN, data_root=str(image_tree)
+        ),
+    }[script]
+    configured.opts += ["OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "1"]
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main(configured)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and str(folder) in last
+
+
 @pytest.mark.parametrize(
     ("script", "opts", "given", "message"),
     [
@@ -220,9 +246,6 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
 def test_a_scripts_user_gets_one_clear_message(
     script, opts, given, message, image_tree, coco_files, tmp_path, capsys, monkeypatch
 ):
-    import importlib
-    import re
-
     monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
     if script == "train_net":
         files = dict(zip(("json", "images"), map(str, coco_files), strict=True))
