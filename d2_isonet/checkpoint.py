@@ -10,8 +10,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from tabulate import tabulate
 
+from .resnet import STAGES, stage_of
+
 FORMAT_VERSION = 1
-BACKBONE_PARTS = ("stem", "res2", "res3", "res4", "res5")
 # Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
 _BATCH_NORMS = {"BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"}
 
@@ -39,19 +40,6 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
     temporary.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, temporary)
     os.replace(temporary, path)
-
-
-def part_of(name: str) -> str:
-    """The part of the model a tensor belongs to: "stem", "res2" ... "res5", else its first names.
-
-    >>> part_of("roi_heads.res5.0.conv1.weight"), part_of("proposal_generator.rpn_head.conv.bias")
-    ('res5', 'proposal_generator')
-    """
-    components = name.split(".")
-    for component in components:
-        if component in BACKBONE_PARTS:
-            return component
-    return components[0]
 
 
 def meta_differences(meta: Mapping, expected: Mapping) -> list[str]:
@@ -169,12 +157,12 @@ def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[
     names = defaultdict(list)
     for name in state_dict:
         if not name.endswith("num_batches_tracked"):  # detectron2's zoo has none
-            names[part_of(name)].append(name)
+            names[stage_of(name)].append(name)
     rows, incomplete = [], []
     for part, members in names.items():
         left = [name for name in members if name in unloaded]
         rows.append((part, len(members) - len(left), len(members), len(left) or ""))
-        if strict or part in BACKBONE_PARTS:
+        if strict or part in STAGES:
             incomplete += left
     return rows, incomplete
 

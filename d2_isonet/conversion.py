@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .checkpoint import WeightsError, part_of, save_backbone
-from .resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
+from .checkpoint import WeightsError, save_backbone
+from .resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage, stage_of
 from .source_weights import read_state_dict
 from .weight_names import rename_tensors, some
 
@@ -155,7 +155,7 @@ def convert(
         "source": f"{os.path.basename(path)}, names of {origin}",
     }
     save_backbone(target, tensors, meta)
-    return meta, list(Counter(part_of(name) for name in tensors).items())
+    return meta, list(Counter(stage_of(name) for name in tensors).items())
 
 
 def config_options(meta: Mapping, detector: bool = False) -> list[str]:

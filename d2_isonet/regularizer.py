@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-import re
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +13,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
+from .resnet import stage_of
 
-__all__ = ["OrthogonalRegularizer", "default_convolutions", "stage_of"]
+__all__ = ["OrthogonalRegularizer", "default_convolutions"]
 
 logger = logging.getLogger(__name__)
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
@@ -135,12 +135,6 @@ def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
         and (name.startswith(prefix) or name.startswith("roi_heads.res5."))
         and not f"{name}.".startswith(f"{prefix}stem.")
     }
-
-
-def stage_of(name: str) -> str:
-    """res2, res3, ... of a dotted name; its first component where it has no such stage."""
-    components = name.split(".")
-    return next((part for part in components if re.fullmatch(r"res\d+", part)), components[0])
 
 
 def _checked(convs: Convolutions) -> list[tuple[str, nn.Module]]:

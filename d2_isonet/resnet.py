@@ -21,6 +21,17 @@ NUM_BLOCKS = {
     152: (3, 8, 36, 3),
 }
 
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+def stage_of(name: str) -> str:
+    """The stage that a dotted name belongs to; its first component where it has none.
+
+    "roi_heads.res5.0.conv1.weight" belongs to "res5", "roi_heads.box_head.fc1" to "roi_heads".
+    """
+    components = name.split(".")
+    return next((part for part in components if part in STAGES), components[0])
+
 
 def needs_bias(norm: str, activation) -> bool:
     """A convolution has a bias only where neither a norm nor a shifted ReLU moves its output."""

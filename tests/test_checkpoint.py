@@ -12,11 +12,11 @@ from d2_isonet.checkpoint import (
     ISONetCheckpointer,
     WeightsError,
     meta_differences,
-    part_of,
     save_backbone,
 )
 from d2_isonet.command_line import load_config
 from d2_isonet.engine import build_checkpointer, describe
+from d2_isonet.resnet import STAGES, stage_of
 
 CPU = ["MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "OUTPUT_DIR", ""]
 
@@ -77,7 +77,7 @@ def test_the_file_holds_tensors_and_plain_types_only(tmp_path):
     write(tmp_path / "backbone.pth")
     content = torch.load(tmp_path / "backbone.pth", weights_only=True)
     assert set(content) == {"model", "matching_heuristics", "meta"}
-    assert {part_of(name) for name in content["model"]} == {"stem", "res2", "res3", "res4", "res5"}
+    assert {stage_of(name) for name in content["model"]} == set(STAGES)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,11 @@ def test_a_file_without_the_matching_flag_is_refused_instead_of_training_on_rand
 
 
 def test_a_full_load_of_a_pretrained_backbone_asks_for_the_backbone_only(tmp_path):
-    write(tmp_path / "backbone.pth")
+    pretrained = write(tmp_path / "backbone.pth")
     cfg = detection_config("risonet18_dc5")
-    build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"))
+    model = build_model(cfg)
+    build_checkpointer(cfg, model).load(str(tmp_path / "backbone.pth"))
+    assert torch.equal(model.backbone.res3[0].conv1.weight, pretrained["res3.0.conv1.weight"])
 
 
 def test_a_fine_tuned_detector_may_have_another_head_and_evaluation_may_not(tmp_path):

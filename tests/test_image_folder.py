@@ -115,6 +115,7 @@ def test_one_folder_by_two_spellings_is_one_registration(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for root in ("~/data", str(tmp_path / "data")):
         register_image_folder("image_folder_test_spelling", root)
+    assert DatasetCatalog.list().count("image_folder_test_spelling") == 1
 
 
 def test_a_name_cannot_be_registered_for_another_folder(tmp_path):
