@@ -54,11 +54,12 @@ def meta_differences(meta: Mapping, expected: Mapping) -> list[str]:
 
 
 def _same(key: str, found, asked) -> bool:
-    if key == "norm" and {found, asked} <= _BATCH_NORMS:
+    if key == "norm" and found in _BATCH_NORMS and asked in _BATCH_NORMS:
         return True
-    if isinstance(asked, (list, tuple)):
-        pairs = zip(found, asked, strict=True)
-        return len(found) == len(asked) and all(abs(a - b) < 1e-3 for a, b in pairs)
+    if isinstance(asked, list):
+        return len(found) == len(asked) and all(
+            abs(a - b) < 1e-3 for a, b in zip(found, asked, strict=True)
+        )
     return found == asked
 
 
@@ -117,13 +118,20 @@ class ISONetCheckpointer(DetectionCheckpointer):
         try:
             return super()._load_file(filename)
         except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise WeightsError(
                 f"{os.path.abspath(filename)} cannot be read as a checkpoint (truncated, or holds "
-                f"more than tensors and plain types): {str(error).splitlines()[0]}"
+                f"more than tensors and plain types): {reason}"
             ) from error
 
     def _load_model(self, checkpoint):
         meta = checkpoint.get("meta")
+        others = [n for n, x in checkpoint["model"].items() if not hasattr(x, "shape")]
+        if others:
+            raise WeightsError(
+                f"{self._path} has entries that are no tensors: {', '.join(others[:5])}. Weights "
+                "of another program go through tools/convert_isonet_weights.py first"
+            )
         if meta and self.expected_meta:
             differences = meta_differences(meta, self.expected_meta)
             if differences:
@@ -164,6 +172,8 @@ def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[
         rows.append((part, len(members) - len(left), len(members), len(left) or ""))
         if strict or part in STAGES:
             incomplete += left
+    if not any(loaded for _, loaded, _, _ in rows):
+        incomplete = [name for members in names.values() for name in members]
     return rows, incomplete
 
 

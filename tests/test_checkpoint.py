@@ -140,6 +140,18 @@ def test_a_full_load_of_a_pretrained_backbone_asks_for_the_backbone_only(tmp_pat
     assert torch.equal(model.backbone.res3[0].conv1.weight, pretrained["res3.0.conv1.weight"])
 
 
+def test_weights_of_which_nothing_fits_are_refused_whatever_the_backbone(tmp_path):
+    torch.save({"elsewhere.weight": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="2 tensors would keep their random initialization"):
+        ISONetCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "other.pth"), [])
+
+
+def test_another_programs_checkpoint_is_sent_to_the_converter(tmp_path):
+    torch.save({"state_dict": {"conv1.weight": torch.ones(1)}, "epoch": 3}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="state_dict, epoch.*convert_isonet_weights.py"):
+        ISONetCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "other.pth"), [])
+
+
 def test_a_fine_tuned_detector_may_have_another_head_and_evaluation_may_not(tmp_path):
     source = build_model(detection_config("risonet18_dc5", "MODEL.ROI_HEADS.NUM_CLASSES", "4"))
     DetectionCheckpointer(source, str(tmp_path)).save("detector")
