@@ -144,14 +144,30 @@ def check_names(cfg: CfgNode) -> None:
             raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
 
 
-def check_batch(cfg: CfgNode) -> None:
-    """Raise ValueError for a batch that the processes cannot share."""
-    world_size, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
+def scale_to_processes(cfg: CfgNode) -> CfgNode:
+    """`cfg` with batch, learning rate and schedule for the processes at hand.
+
+    They are given for SOLVER.REFERENCE_WORLD_SIZE processes (0: for any number, as they stand).
+
+    Raises:
+        ValueError: the batch cannot be shared by those, or by these.
+    """
+    world_size, reference = comm.get_world_size(), cfg.SOLVER.REFERENCE_WORLD_SIZE
+    images = cfg.SOLVER.IMS_PER_BATCH
+    if reference and images % reference:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
+            f"processes: give a multiple of {reference}, which is rescaled to the {world_size} at "
+            "hand, or SOLVER.REFERENCE_WORLD_SIZE 0 to have all numbers taken as they stand"
+        )
+    cfg = DefaultTrainer.auto_scale_workers(cfg, world_size)
+    images = cfg.SOLVER.IMS_PER_BATCH
     if images < 1 or images % world_size:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {images}; it must be a positive multiple of the "
             f"{world_size} processes"
         )
+    return cfg
 
 
 def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0) -> CfgNode:
@@ -161,10 +177,8 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
         num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
     on_cpu_instead = falls_back_to_cpu(cfg)
-    cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-    cfg = epochs_to_iterations(cfg, num_training_images)
     check_names(cfg)
-    check_batch(cfg)
+    cfg = epochs_to_iterations(scale_to_processes(cfg), num_training_images)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")

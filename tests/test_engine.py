@@ -232,6 +232,12 @@ def test_an_image_that_breaks_off_is_named(
         ("train_net", ["MODEL.WEIGHTS", "nowhere.pth"], {}, "there is no file .*nowhere.pth"),
         ("train_net", ["MODEL.WEIGHTS", ""], {"eval_only": True}, "would evaluate random weights"),
         ("train_net", ["SOLVER.IMS_PER_BATCH", "0"], {}, "SOLVER.IMS_PER_BATCH is 0"),
+        (
+            "train_net",
+            ["SOLVER.REFERENCE_WORLD_SIZE", "8"],
+            {},
+            "IMS_PER_BATCH is 2, for SOLVER.REFERENCE_WORLD_SIZE 8.*REFERENCE_WORLD_SIZE 0",
+        ),
         ("train_net", ["SOLVER.BASE_LRR", "1"], {}, "did you mean SOLVER.BASE_LR?"),
         (
             "train_net",
