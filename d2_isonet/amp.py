@@ -8,6 +8,14 @@ from detectron2.engine import SimpleTrainer
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+def check_precision(precision: str) -> None:
+    """Raise ValueError unless `precision` is a key of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION is {precision!r}; it must be one of {sorted(PRECISIONS)}"
+        )
+
+
 class AMPTrainer(SimpleTrainer):
     """SimpleTrainer whose forward runs under autocast.
 
@@ -21,10 +29,7 @@ class AMPTrainer(SimpleTrainer):
 
     def __init__(self, model, data_loader, optimizer, *, precision="float16", device_type="cuda"):
         super().__init__(model, data_loader, optimizer)
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"SOLVER.AMP.PRECISION is {precision!r}; it must be one of {sorted(PRECISIONS)}"
-            )
+        check_precision(precision)
         self.precision = PRECISIONS[precision]
         self.device_type = device_type
         # bfloat16 has float32's range: nothing to scale

@@ -8,7 +8,7 @@ from detectron2.modeling.backbone.resnet import ResNet
 
 from .resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
 
-NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
+NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # detectron2's default of RES2_OUT_CHANNELS: a bottleneck's width, and wrong for a basic block.
 _BOTTLENECK_RES2_OUT_CHANNELS = 256
 

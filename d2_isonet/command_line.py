@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -23,14 +24,14 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
 
     Args:
         of_this_process: the error may be this process's alone (its share of the images); False
-            where all processes meet the same one and the main process's message is enough.
+            where all processes of a machine meet the same one and one message is enough.
     """
     try:
         yield
     except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("D2_ISONET_TRACEBACK"):
             raise
-        if of_this_process or comm.is_main_process():
+        if of_this_process or comm.get_local_rank() == 0:
             print(f"error: {_original_message(error)}", file=sys.stderr, flush=True)
         sys.exit(2)
 
@@ -47,6 +48,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     """detectron2's arguments and --trust-pickle."""
     parser = default_argument_parser()
     parser.description = description
+    parser.set_defaults(dist_url="auto")  # a free port; detectron2's is one for every job of a user
     parser.add_argument(
         "--trust-pickle",
         action="store_true",
@@ -58,6 +60,8 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """detectron2's defaults, ours, the yaml (never executed), then KEY VALUE or KEY=VALUE pairs.
 
+    A whole number is taken for a float where the default is one (SOLVER.ORTHO_COEFF 0).
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key is unknown, a value of another type, the pairs do not pair, or the yaml
@@ -65,16 +69,56 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """
     cfg = get_cfg()
     add_isonet_config(cfg)
-    if config_file and not os.path.isfile(config_file):
-        raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(config_file)}")
+    if config_file:
+        with _explained(config_file, cfg):
+            _merge_file(cfg, config_file)
     pairs = _split_pairs(opts)
-    try:
-        if config_file:
-            cfg.merge_from_file(config_file, allow_unsafe=False)
-        cfg.merge_from_list(pairs)
-    except (KeyError, AssertionError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(_explain(error, cfg, config_file)) from error
+    with _explained("command line", cfg):
+        cfg.merge_from_list(_with_floats(pairs, cfg))
     return cfg
+
+
+def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    if not os.path.isfile(config_file):
+        raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(config_file)}")
+    content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
+    if content.get("VERSION", cfg.VERSION) != cfg.VERSION:  # detectron2 upgrades old ones
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+        return
+    _integers_to_floats(content, cfg)
+    cfg.merge_from_other_cfg(CfgNode(content))
+
+
+def _integers_to_floats(content: dict, defaults: CfgNode) -> None:
+    for key, value in content.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, CfgNode):
+            _integers_to_floats(value, default)
+        elif isinstance(default, float) and type(value) is int:
+            content[key] = float(value)
+
+
+def _with_floats(pairs: list[str], cfg: CfgNode) -> list:
+    """The pairs, with a number for the text of a whole number where cfg has a float."""
+    converted = list(pairs)
+    for i in range(0, len(pairs), 2):
+        node = cfg
+        for name in pairs[i].split("."):
+            node = node.get(name) if isinstance(node, CfgNode) else None
+        if isinstance(node, float) and re.fullmatch(r"[+-]?\d+", pairs[i + 1]):
+            converted[i + 1] = float(pairs[i + 1])
+    return converted
+
+
+@contextlib.contextmanager
+def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
+    """Turn what yacs and yaml raise into one ValueError that names the source."""
+    try:
+        yield
+    except (KeyError, AssertionError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{source}: {_explain(error, cfg)}") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: this is no yaml of KEY: VALUE lines ({error})") from error
 
 
 def _split_pairs(opts: list[str]) -> list[str]:
@@ -89,7 +133,7 @@ def _split_pairs(opts: list[str]) -> list[str]:
     return pairs
 
 
-def _explain(error: Exception, cfg: CfgNode, config_file: str) -> str:
+def _explain(error: Exception, cfg: CfgNode) -> str:
     """The message of yacs or yaml and, where there is one, what was probably meant."""
     message = str(error) if isinstance(error, yaml.YAMLError) else str(error.args[0])
     key = message.replace("'", " ").split()[-1]
@@ -99,7 +143,7 @@ def _explain(error: Exception, cfg: CfgNode, config_file: str) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
     elif "tuple" in message and "str" in message:
         hint = f"; a list of names is written {key} \"('my_set',)\""
-    return f"{config_file or 'command line'}: {message}{hint}"
+    return message + hint
 
 
 def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:

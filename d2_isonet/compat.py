@@ -35,7 +35,7 @@ def launch(
     elif torch.cuda.is_available():
         detectron2_launch(main, num_processes, num_machines, machine_rank, dist_url, args)
     else:
-        if dist_url == "auto" or num_machines == 1:
+        if num_machines == 1:
             dist_url = f"tcp://127.0.0.1:{_free_port()}"
         mp.spawn(
             _cpu_worker,
@@ -63,12 +63,10 @@ def _run_worker(main, args, processes_per_machine, init_method, **rank_and_size)
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group("nccl" if on_gpu else "gloo", init_method, **rank_and_size)
-    try:
-        _create_local_process_group(processes_per_machine)
-        comm.synchronize()
-        main(*args)
-    finally:
-        dist.destroy_process_group()
+    _create_local_process_group(processes_per_machine)
+    comm.synchronize()
+    main(*args)
+    dist.destroy_process_group()  # not after an error: it could wait for the others for ever
 
 
 def _create_local_process_group(processes_per_machine: int) -> None:
@@ -93,5 +91,13 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
 
 
 def coco_evaluator(dataset_name: str, output_dir: str) -> COCOEvaluator:
-    """A COCOEvaluator by pycocotools, the reference; it needs no compiled detectron2."""
-    return COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
+    """A COCOEvaluator by pycocotools, the reference; it needs no compiled detectron2.
+
+    What annotation tools leave out and pycocotools needs is filled in: objects are no crowds, and
+    their area is that of their box.
+    """
+    evaluator = COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
+    for annotation in evaluator._coco_api.dataset.get("annotations", []):
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    return evaluator

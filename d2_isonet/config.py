@@ -57,6 +57,6 @@ def _add_solver_config(cfg: CN) -> None:
     # WARMUP_ITERS, TEST.EVAL_PERIOD and CHECKPOINT_PERIOD by the iterations these make.
     cfg.SOLVER.MAX_EPOCHS = 0
     cfg.SOLVER.EPOCH_STEPS = (30, 60, 90)
-    cfg.SOLVER.WARMUP_EPOCHS = 5
+    cfg.SOLVER.WARMUP_EPOCHS = 5.0
     # How many checkpoints to keep, the newest; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP = 0

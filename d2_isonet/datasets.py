@@ -1,52 +1,37 @@
 """COCO-format data: registering a user's own, and finding out early what is wrong with a set."""
 
 import difflib
-import json
 import os
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from .annotations import check_annotations, class_names, read_annotations
 
-def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]:
+
+def register_coco_files(
+    name: str, json_file: str, image_root: str, masks: bool = False
+) -> list[str]:
     """Register a COCO-format data set, again if need be, and return its class names in order.
 
+    Args:
+        masks: whether every object needs a segmentation.
+
     Raises:
-        FileNotFoundError: the json or the folder is not there.
-        ValueError: the json is none, or has no categories.
+        FileNotFoundError: the json, the folder or an image is not there.
+        ValueError: see `read_annotations` and `check_annotations`.
     """
-    if not os.path.isfile(json_file):
-        raise FileNotFoundError(f"annotations: there is no file {os.path.abspath(json_file)}")
+    content = read_annotations(json_file)
     if not os.path.isdir(image_root):
         raise FileNotFoundError(f"images: there is no folder {os.path.abspath(image_root)}")
-    classes = read_class_names(json_file)
+    check_annotations(content, json_file, image_root, masks)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     register_coco_instances(name, {}, json_file, image_root)
-    MetadataCatalog.get(name).thing_classes = classes
-    return classes
-
-
-def read_class_names(json_file: str) -> list[str]:
-    """Category names of a COCO json in the order of their ids, which is detectron2's.
-
-    Raises:
-        ValueError: the file is not json, or has no categories.
-    """
-    try:
-        with open(json_file) as file:
-            categories = json.load(file)["categories"]
-        names = [c["name"] for c in sorted(categories, key=lambda c: c["id"])]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{os.path.abspath(json_file)} is no COCO annotation file: "
-            f"{type(error).__name__} {error}; it needs images, annotations and categories"
-        ) from error
-    if not names:
-        raise ValueError(f"{os.path.abspath(json_file)} has an empty list of categories")
-    return names
+    MetadataCatalog.get(name).thing_classes = class_names(content)
+    return class_names(content)
 
 
 def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
@@ -117,7 +102,9 @@ def use_own_data(cfg: CfgNode, args) -> None:
             raise ValueError(f"--{split}-json and --{split}-images go together; one is missing")
         if json_file:
             names[key] = f"own_{split}"
-            classes[key] = register_coco_files(names[key], json_file, image_root)
+            classes[key] = register_coco_files(
+                names[key], json_file, image_root, masks=cfg.MODEL.MASK_ON
+            )
     if not names:
         return
     if "TRAIN" not in names and not args.eval_only:

@@ -23,7 +23,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from .amp import AMPTrainer
+from .amp import AMPTrainer, check_precision
 from .backbone import architecture
 from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
@@ -178,6 +178,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     """
     on_cpu_instead = falls_back_to_cpu(cfg)
     check_names(cfg)
+    check_precision(cfg.SOLVER.AMP.PRECISION)
     cfg = epochs_to_iterations(scale_to_processes(cfg), num_training_images)
     cfg.freeze()
     default_setup(cfg, args)
@@ -201,9 +202,21 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
                 f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
                 " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
             )
+        if args.resume:
+            _tell_what_is_resumed(trainer.checkpointer)
         trainer.resume_or_load(resume=args.resume)
     with readable_errors(of_this_process=True):
         return trainer.train()
+
+
+def _tell_what_is_resumed(checkpointer: ISONetCheckpointer) -> None:
+    """Warn where --resume finds no checkpoint to go on from."""
+    if checkpointer.has_checkpoint():
+        return
+    folder = checkpointer.save_dir
+    others = sorted(os.path.basename(f) for f in checkpointer.get_all_checkpoint_files())
+    hint = f", although {others[-1]} is there: write its name into that file" if others else ""
+    logger.warning(f"--resume: {folder} has no file last_checkpoint{hint}. Starting at 0")
 
 
 def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
@@ -224,10 +237,12 @@ def run(main: Callable, args: argparse.Namespace) -> None:
     gpus = torch.cuda.device_count()
     if 0 < gpus < args.num_gpus:
         sys.exit(f"error: --num-gpus is {args.num_gpus}, but this machine has {gpus}")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        sys.exit("error: --num-machines needs --dist-url tcp://HOST:PORT of the first machine")
     try:
         launch(
             main,
-            args.num_gpus,
+            max(1, args.num_gpus),  # 0 is said to mean the CPU
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,

@@ -67,21 +67,21 @@ class BackboneWriter(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self.period == 0 and done < self.trainer.max_iter:
-            self._write()
+            self._write(done)
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
-            path = self._write()
+        if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
+            path = self._write(self.trainer.max_iter)
             logger.info(f"Pretrained backbone written to {path}: give it as MODEL.WEIGHTS")
 
-    def _write(self) -> str:
+    def _write(self, iteration: int) -> str:
         path = os.path.join(self.cfg.OUTPUT_DIR, "backbone.pth")
         results = getattr(self.trainer, "_last_eval_results", None) or {}
         meta = {
             **describe(self.cfg),
             "num_classes": self.cfg.MODEL.CLASSIFIER.NUM_CLASSES,
             "accuracy": {k: float(v) for k, v in results.get("classification", {}).items()},
-            "iteration": self.trainer.iter + 1,
+            "iteration": iteration,
         }
         save_backbone(path, _unwrap(self.trainer.model).backbone.state_dict(), meta)
         return path
@@ -113,14 +113,19 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     if args.data_root:
         train, val = register_data_root(args.data_root)
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (val,)
-    dicts, classes = load_registered(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN)
+    names = cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN
+    dicts, classes = load_registered(names)
     asked = cfg.MODEL.CLASSIFIER.NUM_CLASSES
     if asked not in (0, len(classes)):
         raise ValueError(
-            f"MODEL.CLASSIFIER.NUM_CLASSES is {asked}, but {cfg.DATASETS.TRAIN} has {len(classes)} "
+            f"MODEL.CLASSIFIER.NUM_CLASSES is {asked}, but {names} has {len(classes)} "
             "classes: set it to 0 to take the number from the data, or give the right data"
         )
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = len(classes)
-    if not args.eval_only:
-        load_registered(cfg.DATASETS.TEST)  # a bad validation set ends the run now, not in hours
+    if cfg.DATASETS.TEST and not args.eval_only:  # a bad one ends the run now, not in hours
+        if load_registered(cfg.DATASETS.TEST)[1] != classes:
+            raise ValueError(
+                f"{cfg.DATASETS.TEST} and {cfg.DATASETS.TRAIN} have different classes: their "
+                "numbers would not mean the same"
+            )
     return finish_setup(cfg, args, num_training_images=len(dicts))

@@ -9,7 +9,7 @@ from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from .layers import get_activation, residual_scale_parameter
+from .layers import SReLU, get_activation, residual_scale_parameter
 from .weight_init import get_fill
 
 # Blocks in res2..res5 (He et al. 2016, table 1; the authors' ISONet code has the same).
@@ -35,7 +35,7 @@ def stage_of(name: str) -> str:
 
 def needs_bias(norm: str, activation) -> bool:
     """A convolution has a bias only where neither a norm nor a shifted ReLU moves its output."""
-    return not norm and activation != "SReLU"
+    return not norm and activation not in ("SReLU", SReLU)
 
 
 class ISONetStem(CNNBlockBase):

@@ -1,6 +1,7 @@
 """Reading a config: what works, and one clear message for what does not."""
 
 import pytest
+import yaml
 
 from d2_isonet.command_line import load_config, readable_errors
 
@@ -28,6 +29,39 @@ def test_pairs_and_equations_are_the_same():
 def test_a_wrong_pair_is_explained(opts, message):
     with pytest.raises(ValueError, match=message):
         load_config(BASE, opts)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [("SOLVER.ORTHO_COEFF", "0", 0.0), ("MODEL.ISONET.RESIDUAL_SCALE", "1", 1.0),
+     ("SOLVER.WARMUP_EPOCHS", "0.5", 0.5), ("MODEL.ISONET.RESIDUAL_SCALE", "None", None),
+     ("SOLVER.MAX_ITER", "7", 7)],
+)  # fmt: skip
+def test_a_whole_number_serves_as_a_float_where_one_is_asked(key, text, value, tmp_path):
+    path = tmp_path / "leaf.yaml"
+    *sections, name = key.split(".")
+    content = {name: value if value is None else int(value) if value == int(value) else value}
+    for section in reversed(sections):
+        content = {section: content}
+    path.write_text(yaml.safe_dump(content))
+    for cfg in (load_config(BASE, [key, text]), load_config(str(path), [])):
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        assert node == value and type(node) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "42", "[1, 2]", "words"])
+def test_a_yaml_that_is_no_mapping_is_explained(text, tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="odd.yaml: this is no yaml of KEY: VALUE"):
+        load_config(str(path), [])
+
+
+def test_a_wrong_pair_is_not_blamed_on_the_file():
+    with pytest.raises(ValueError, match="^command line: .*SOLVER.BASE_LRR"):
+        load_config(BASE, ["SOLVER.BASE_LRR", "1"])
 
 
 def test_a_missing_file_is_named():

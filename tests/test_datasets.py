@@ -7,6 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2_isonet.command_line import load_config
+from d2_isonet.compat import coco_evaluator
 from d2_isonet.datasets import check_datasets, register_coco_files, use_own_data
 
 
@@ -82,12 +83,59 @@ def test_other_categories_for_validation_are_refused(coco_files, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "no COCO annotation file"), ('{"images": []}', "categories"), ("[]", "no COCO"),
-     ('{"categories": []}', "empty list of categories")],
+     ('{"images": [], "annotations": [], "categories": []}', "empty list of categories")],
 )  # fmt: skip
 def test_a_json_that_is_no_coco_file_is_refused(content, message, tmp_path):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(ValueError, match=f"bad.json.*{message}"):
         register_coco_files("bad_set", str(tmp_path / "bad.json"), str(tmp_path))
+
+
+def broken(coco_files, change) -> tuple[str, str]:
+    json_file, images = coco_files
+    content = json.loads(json_file.read_text())
+    change(content)
+    json_file.write_text(json.dumps(content))
+    return str(json_file), str(images)
+
+
+def all_crowd(content):
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0].update(category_id=8), r"1 of 7 .*none of \[3, 7, 9\]"),
+        (lambda c: c["annotations"][0].update(image_id=99), "image_id that no image has"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "four finite"),
+        (lambda c: c["annotations"][0].pop("bbox"), "1 of 7 annotations have no bbox"),
+        (lambda c: c["annotations"][1].pop("segmentation"), "no segmentation .*MASK_ON False"),
+        (lambda c: c.update(annotations=[]), "no annotation can be learned .there are none"),
+        (all_crowd, "no annotation can be learned .all are iscrowd"),
+    ],
+)
+def test_annotations_that_would_end_a_training_midway_are_refused(change, message, coco_files):
+    with pytest.raises(ValueError, match=message):
+        register_coco_files("broken_set", *broken(coco_files, change), masks=True)
+
+
+def test_images_in_another_folder_are_named(coco_files, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="4 of 4 looked for .*empty, the first is 0.jpg"):
+        register_coco_files("folder_set", str(coco_files[0]), str(tmp_path / "empty"))
+
+
+def test_annotations_without_area_and_iscrowd_are_evaluated(coco_files, tmp_path):
+    def change(content):
+        for annotation in content["annotations"]:
+            del annotation["area"], annotation["iscrowd"]
+
+    register_coco_files("bare_set", *broken(coco_files, change))
+    evaluator = coco_evaluator("bare_set", str(tmp_path / "inference"))
+    annotation = evaluator._coco_api.loadAnns(1)[0]
+    assert (annotation["area"], annotation["iscrowd"]) == (18 * 40, 0)
 
 
 def test_missing_own_files_are_named(coco_files, tmp_path):

@@ -17,7 +17,7 @@ from torch import nn
 
 from d2_isonet.command_line import load_config
 from d2_isonet.compat import launch
-from d2_isonet.engine import Trainer
+from d2_isonet.engine import Trainer, _tell_what_is_resumed
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
@@ -105,6 +105,13 @@ def test_the_penalty_is_in_the_step_and_in_the_log(tmp_path):
     assert "loss_ortho" not in (tmp_path / "a" / "metrics.json").read_text()
 
 
+def test_resuming_without_a_last_checkpoint_is_told(tmp_path, caplog):
+    train(toy_config(tmp_path))
+    (tmp_path / "last_checkpoint").unlink()
+    _tell_what_is_resumed(OwnShareTrainer(toy_config(tmp_path)).checkpointer)
+    assert "no file last_checkpoint, although model_final.pth is there" in caplog.text
+
+
 def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path):
     opts = ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINT_MAX_TO_KEEP", "2"]
     train(toy_config(tmp_path, *opts))
@@ -181,6 +188,7 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
     backbone = torch.load(out / "backbone.pth", weights_only=True)
     assert backbone["meta"]["accuracy"]["top1"] == 100
     assert backbone["meta"]["num_classes"] == 2
+    assert backbone["meta"]["iteration"] == 12
 
     pretrain.eval_only = True
     pretrain.opts += ["MODEL.WEIGHTS", str(out / "model_final.pth")]
@@ -238,6 +246,7 @@ def test_an_image_that_breaks_off_is_named(
             {},
             "IMS_PER_BATCH is 2, for SOLVER.REFERENCE_WORLD_SIZE 8.*REFERENCE_WORLD_SIZE 0",
         ),
+        ("train_net", ["SOLVER.AMP.PRECISION", "half"], {}, "PRECISION is 'half'"),
         ("train_net", ["SOLVER.BASE_LRR", "1"], {}, "did you mean SOLVER.BASE_LR?"),
         (
             "train_net",

@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
 from torch import nn
 
+from d2_isonet import SReLU
 from d2_isonet.resnet import (
     ISONetBasicBlock,
     ISONetBottleneckBlock,
@@ -116,7 +117,13 @@ def test_the_projection_is_not_scaled_and_a_strided_block_has_one_at_equal_width
 
 @pytest.mark.parametrize(
     ("norm", "activation", "has_bias"),
-    [("", "SReLU", False), ("BN", "ReLU", False), ("", "ReLU", True), ("BN", "SReLU", False)],
+    [
+        ("", "SReLU", False),
+        ("", SReLU, False),
+        ("BN", "ReLU", False),
+        ("", "ReLU", True),
+        ("BN", "SReLU", False),
+    ],
 )
 def test_a_convolution_has_a_bias_only_without_norm_and_shift(norm, activation, has_bias):
     block = ISONetBottleneckBlock(4, 8, bottleneck_channels=2, norm=norm, activation=activation)
