@@ -100,6 +100,11 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self.trust_pickle = trust_pickle
         self.logger = logging.getLogger("d2_isonet.checkpoint")
 
+    def save(self, name, **extra):
+        # so that evaluating or going on with other pixels is refused as at the first load
+        meta = {} if self.expected_meta is None else {"meta": dict(self.expected_meta)}
+        super().save(name, **meta, **extra)
+
     def load(self, path, checkpointables=None):
         self._path = path
         if path and "://" not in path and not os.path.isfile(path):

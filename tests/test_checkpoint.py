@@ -152,6 +152,15 @@ def test_another_programs_checkpoint_is_sent_to_the_converter(tmp_path):
         ISONetCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "other.pth"), [])
 
 
+def test_a_detector_is_not_evaluated_on_other_pixels_than_it_was_trained_on(tmp_path):
+    cfg = detection_config("risonet18_dc5", "OUTPUT_DIR", str(tmp_path))
+    build_checkpointer(cfg, build_model(cfg)).save("detector")
+    build_checkpointer(cfg, build_model(cfg), strict=True).load(str(tmp_path / "detector.pth"))
+    cfg.INPUT.FORMAT = "BGR"
+    with pytest.raises(WeightsError, match="'RGB' in the file, 'BGR' in the config"):
+        build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "detector.pth"))
+
+
 def test_a_fine_tuned_detector_may_have_another_head_and_evaluation_may_not(tmp_path):
     source = build_model(detection_config("risonet18_dc5", "MODEL.ROI_HEADS.NUM_CLASSES", "4"))
     DetectionCheckpointer(source, str(tmp_path)).save("detector")
