@@ -1,5 +1,6 @@
 """Generated stand-ins where no photographs can be had: textured shapes on textured grounds."""
 
+import colorsys
 from collections.abc import Callable
 
 import cv2
@@ -82,7 +83,11 @@ def _cutout(label: str, seed: list[int]) -> Cutout:
         SHAPES[label](x, y).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
     )
     height = max(1, round(SIDE * generator.uniform(0.7, 1.0)))  # classes are not one aspect ratio
-    rgba = np.dstack([_texture((SIDE, SIDE), generator), 255 * alpha])
+    # like fruit and signs, a class has a colour of its own: the outline alone is hard to learn
+    hue = (sorted(SHAPES).index(label) / len(SHAPES) + generator.normal(0, 0.02)) % 1
+    colour = 255 * np.array(colorsys.hsv_to_rgb(hue, 0.8, generator.uniform(0.6, 0.95)))
+    texture = 0.4 * _texture((SIDE, SIDE), generator) + 0.6 * colour.astype(np.float32)
+    rgba = np.dstack([texture, 255 * alpha])
     rgba = cv2.resize(rgba, (SIDE, height), interpolation=cv2.INTER_AREA)
     return Cutout(f"{label}-{seed[-1]:02d}", label, np.rint(rgba).clip(0, 255).astype(np.uint8))
 

@@ -13,7 +13,7 @@ from .scales import Scale
 STAMP_NAME = "cutouts.json"
 PARTIAL_NAME = ".partial"
 CACHE_NAME = "cache"  # what was downloaded; may be put there by hand
-FORMAT = 1  # raise it when the same parameters give other pictures
+FORMAT = 2  # raise it when the same parameters give other pictures
 
 
 def parameters_of(scale: Scale, seed: int, source: str) -> dict[str, Any]:
