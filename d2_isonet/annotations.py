@@ -85,13 +85,10 @@ def _is_box(box) -> bool:
 def _check_images(images: list[dict], image_root: str) -> None:
     """A look at a sample; a wrong folder has none of them."""
     sample = images[:: max(1, len(images) // 20)]
-    missing = [i["file_name"] for i in sample if not os.path.isfile(_join(image_root, i))]
+    names = [image["file_name"] for image in sample]
+    missing = [name for name in names if not os.path.isfile(os.path.join(image_root, name))]
     if missing:
         raise FileNotFoundError(
             f"images: {len(missing)} of {len(sample)} looked for are not in "
             f"{os.path.abspath(image_root)}, the first is {missing[0]}"
         )
-
-
-def _join(image_root: str, image: dict) -> str:
-    return os.path.join(image_root, image["file_name"])

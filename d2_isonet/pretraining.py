@@ -7,8 +7,6 @@ import os
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from .checkpoint import save_backbone
 from .engine import Trainer, describe, finish_setup
@@ -83,12 +81,9 @@ class BackboneWriter(HookBase):
             "accuracy": {k: float(v) for k, v in results.get("classification", {}).items()},
             "iteration": iteration,
         }
-        save_backbone(path, _unwrap(self.trainer.model).backbone.state_dict(), meta)
+        model = self.trainer.checkpointer.model  # without DistributedDataParallel around it
+        save_backbone(path, model.backbone.state_dict(), meta)
         return path
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
