@@ -18,37 +18,100 @@ def add_isonet_config(cfg: CN) -> None:
     cfg.INPUT.CLASSIFICATION.RESIZE = 256
     # Least share of the image's area that a training crop covers.
     cfg.INPUT.CLASSIFICATION.MIN_AREA = 0.08
+    # > 0: training pads the image by so many zero pixels and crops CROP_SIZE (the CIFAR recipe)
+    # instead of the random resized crop.
+    cfg.INPUT.CLASSIFICATION.PADDING = 0
+    # alpha of mixup (Zhang et al. 2018) in training; 0 is none, 0.7 Fixup++ (ISONet table 5).
+    cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA = 0.0
     # Images per process in one batch of classification evaluation.
     cfg.TEST.CLASSIFICATION_BATCH_SIZE = 64
 
 
 def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.ISONET = CN()
-    # "SReLU" (ISONet eq. 15) or "ReLU".
+    # "residual" (ResNet, ISONet and their relatives), "fixup" (Zhang et al. 2019) or "modified"
+    # (the modified ResNet-18 of Decoupled Networks).
+    cfg.MODEL.ISONET.BLOCK = "residual"
+    # True: for images of about 32 pixels (He et al. 2016, section 4.2). 3x3 stem without pooling,
+    # stages res2..res4 of n basic blocks, depth 6n + 2, widths RES2_OUT_CHANNELS x (1, 2, 4).
+    cfg.MODEL.ISONET.SMALL_IMAGES = False
+    # "Conv2d" or "Decoupled", see MODEL.DECOUPLED; projections of shortcuts are always Conv2d.
+    cfg.MODEL.ISONET.CONV = "Conv2d"
+    # "SReLU" (ISONet eq. 15), "ReLU", "LeakyReLU", "PReLU", "RReLU", "ELU", "SELU", "Swish" or
+    # "Identity" (none).
     cfg.MODEL.ISONET.ACTIVATION = "SReLU"
+    # First value of SReLU's shift b, and whether it is learned (ISONet table 3).
+    cfg.MODEL.ISONET.SHIFT_INIT = -1.0
+    cfg.MODEL.ISONET.SHIFT_LEARNED = True
     # True: R-ISONet, ResNet. False: ISONet, Vanilla.
     cfg.MODEL.ISONET.SHORTCUT = True
     # First value of the learned scale s on a residual branch (section 2.4); null for no scale.
     cfg.MODEL.ISONET.RESIDUAL_SCALE = 0.0
     # "block": one s per block, as in the authors' code; "channel": one per channel.
     cfg.MODEL.ISONET.RESIDUAL_SCALE_SHAPE = "block"
-    # "delta" (the paper's) or "msra" (He et al. 2015).
+    # "delta" (the paper's), "delta_orthogonal" (Xiao et al. 2018), "phase_shifted_delta" (exact
+    # isometry also at stride 2), "msra" (He et al. 2015) or "fixup" (Zhang et al. 2019).
     cfg.MODEL.ISONET.INIT = "delta"
+    # True: the last norm of a residual branch starts with weight 0 (Goyal et al. 2017), as in the
+    # authors' ResNet baselines; needs NORM and SHORTCUT.
+    cfg.MODEL.ISONET.ZERO_INIT_LAST_NORM = False
+
+    _add_decoupled_config(cfg)
 
     cfg.MODEL.CLASSIFIER = CN()
     # Outputs of ImageClassifier; 0 takes the number of classes of the training set.
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = 0
     # Probability of dropping a feature before the linear layer (0.4 R-ISONet, 0.1 ISONet).
     cfg.MODEL.CLASSIFIER.DROPOUT = 0.0
+    # True: weight and bias of the linear layer start at zero (Fixup).
+    cfg.MODEL.CLASSIFIER.ZERO_INIT = False
+    # Share of the target that goes to all classes alike (0.01 in the Decoupled Networks code).
+    cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING = 0.0
+
+
+def _add_decoupled_config(cfg: CN) -> None:
+    """Decoupled convolution, f(w, x) = h(|x|) g(theta) (Liu et al., CVPR 2018)."""
+    cfg.MODEL.DECOUPLED = CN()
+    # h: "Sphere", "Ball", "Tanh", "Linear", "Seg", "Log" or "Mix".
+    cfg.MODEL.DECOUPLED.MAGNITUDE = "Tanh"
+    # g: "cosine", "linear", "square_cosine" or "sigmoid".
+    cfg.MODEL.DECOUPLED.ANGULAR = "cosine"
+    # alpha, and beta of Seg (slope beyond the radius) and Mix (weight of the logarithm).
+    cfg.MODEL.DECOUPLED.ALPHA = 1.0
+    cfg.MODEL.DECOUPLED.BETA = 0.5
+    # First value of the operator radius rho, one per filter, and whether it is learned.
+    cfg.MODEL.DECOUPLED.RADIUS = 1.0
+    cfg.MODEL.DECOUPLED.RADIUS_LEARNED = True
+    # What rho is multiplied by: "batch" (mean patch norm of the batch, as released), "running"
+    # (its moving average in training too), "frozen" (that average, no longer updated) or "none".
+    cfg.MODEL.DECOUPLED.RADIUS_SCALE = "batch"
+    # k of the sigmoid, and whether it is learned (one per filter).
+    cfg.MODEL.DECOUPLED.SIGMOID_K = 0.3
+    cfg.MODEL.DECOUPLED.SIGMOID_K_LEARNED = False
 
 
 def _add_solver_config(cfg: CN) -> None:
+    # "SGD" or "Adam" (the Decoupled Networks CIFAR recipe).
+    cfg.SOLVER.OPTIMIZER = "SGD"
     # Coefficient of the orthogonal penalty (gamma, eq. 14); 0 removes the regularizer.
     cfg.SOLVER.ORTHO_COEFF = 1e-4
     # "exact", "official" (the authors' code) or "flattened" (eq. 16).
     cfg.SOLVER.ORTHO_FORM = "exact"
     # Learning rate of residual scales relative to the rest (0.1 in the authors' code).
     cfg.SOLVER.RESIDUAL_SCALE_LR_FACTOR = 0.1
+    # Learning rate of Fixup's scalar biases relative to the rest.
+    cfg.SOLVER.SCALAR_BIAS_LR_FACTOR = 0.1
+    # Decoupled filters are divided by their norm every so many iterations (100 in the released
+    # code); 0 never.
+    cfg.SOLVER.WEIGHT_PROJECTION_PERIOD = 0
+    # Coefficient of the orthogonality penalty on normalized decoupled filters (1e-5 as released).
+    cfg.SOLVER.FILTER_ORTHO_COEFF = 0.0
+    # Adversarial training: "" (none), "FGSM" or "BIM"; size and step in pixel values of 0-255.
+    cfg.SOLVER.ADVERSARIAL = CN()
+    cfg.SOLVER.ADVERSARIAL.ATTACK = ""
+    cfg.SOLVER.ADVERSARIAL.EPS = 8.0
+    cfg.SOLVER.ADVERSARIAL.STEP = 2.0
+    cfg.SOLVER.ADVERSARIAL.ITERATIONS = 10
     # Weight decay of SReLU shifts (0 in the authors' code).
     cfg.SOLVER.WEIGHT_DECAY_SHIFT = 0.0
     # Where SOLVER.AMP.ENABLED: "float16" (with loss scaling) or "bfloat16".
