@@ -1,0 +1,125 @@
+"""A table of ours beside the paper's: as text, as json and as a picture."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from tabulate import tabulate
+
+from .cells import Cell, Folders, read_result
+from .tables import Row, Table
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of a table: what the seeds gave.
+
+    Args:
+        values: one per seed that converged.
+        done: seeds that were run.
+    """
+
+    values: tuple[float, ...]
+    done: int
+    paper: str
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def __str__(self) -> str:
+        if not self.done:
+            return "not run"
+        if not self.values:
+            return f"N/A ({self.done} of {self.done} seeds fail)"
+        text = f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if len(self.values) > 1 else "")
+        failed = self.done - len(self.values)
+        few = f" ({self.done} seeds)" if self.done < 3 else ""
+        return text + (f" ({failed} of {self.done} seeds fail)" if failed else few)
+
+
+def places(table: Table, row: Row, folders: Folders, seeds: int) -> list[Place]:
+    """The places of a row: a cell a column, or one cell whose measures are the columns."""
+    if len(table.measures) > 1:
+        wanted = [(row.cells[0], measure) for measure in table.measures]
+    else:
+        wanted = [(cell, table.measures[0]) for cell in row.cells]
+    return [
+        _place(cell, measure, figure, folders, seeds)
+        for (cell, measure), figure in zip(wanted, row.paper, strict=True)
+    ]
+
+
+def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds: int) -> Place:
+    if cell is None:
+        return Place((), 0, figure)
+    results = [read_result(folders, cell, seed) for seed in range(1, seeds + 1)]
+    found = [result["measures"] for result in results if result]
+    return Place(tuple(m[measure] for m in found if measure in m), len(found), figure)
+
+
+def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") -> str:
+    """Ours, and the paper's in brackets where it has a figure."""
+    lines = []
+    for row in table.rows:
+        shown = places(table, row, folders, seeds)
+        lines.append([row.label, *(f"{p}" + (f"  [{p.paper}]" if p.paper else "") for p in shown)])
+    headers = ["", *table.columns]
+    return tabulate(lines, headers, tablefmt=form, disable_numparse=True)
+
+
+def write_report(table: Table, folders: Folders, seeds: int, output: Path) -> None:
+    """Print the table; write it as {table}.json and, with any result, {table}.png."""
+    print(f"\n{table.title}\n{', '.join(table.measures)}: ours [the paper's]\n")
+    print(as_text(table, folders, seeds))
+    output.mkdir(parents=True, exist_ok=True)
+    content = [
+        {
+            "row": row.label,
+            "column": column,
+            "values": place.values,
+            "seeds run": place.done,
+            "paper": place.paper,
+        }
+        for row in table.rows
+        for column, place in zip(table.columns, places(table, row, folders, seeds), strict=True)
+    ]
+    (output / f"{table.name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    if any(entry["values"] for entry in content):
+        picture = output / f"{table.name}.png"
+        draw(table, folders, seeds, picture)
+        print(f"\nPicture: {picture}")
+
+
+def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
+    """A bar for each place, grouped by column: mean over seeds, and every seed as a point."""
+    figure = Figure(figsize=(8, 1.5 + 0.32 * len(table.rows) * len(table.columns)))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    height = 0.8 / len(table.columns)
+    for i, row in enumerate(table.rows):
+        for j, place in enumerate(places(table, row, folders, seeds)):
+            y = i + j * height
+            if place.values:
+                axes.barh(y, place.mean, height * 0.9, color=f"C{j}", alpha=0.6)
+                axes.plot(place.values, [y] * len(place.values), "k.", markersize=4)
+            elif place.done:
+                axes.text(0, y, " N/A", va="center", fontsize=8)
+    centre = (len(table.columns) - 1) * height / 2
+    axes.set_yticks([i + centre for i in range(len(table.rows))], [r.label for r in table.rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{' / '.join(table.measures)} in percent; points are seeds")
+    axes.set_title(table.title, fontsize=9)
+    if len(table.columns) > 1:
+        handles = [Patch(color=f"C{j}", alpha=0.6) for j in range(len(table.columns))]
+        axes.legend(handles, table.columns, fontsize=8)
+    figure.savefig(picture, dpi=120, bbox_inches="tight")
