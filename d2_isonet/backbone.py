@@ -1,48 +1,26 @@
 """From cfg to the explicit arguments of stem and stages; the registered backbones."""
 
+import functools
+from collections.abc import Callable
+
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import ResNet
+from torch import nn
 
-from .resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
-
-NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
-# detectron2's default of RES2_OUT_CHANNELS: a bottleneck's width, and wrong for a basic block.
-_BOTTLENECK_RES2_OUT_CHANNELS = 256
-
-
-def check_architecture(cfg: CfgNode) -> None:
-    """Raise ValueError naming the key, its value and the remedy where cfg asks the impossible."""
-    resnets = cfg.MODEL.RESNETS
-    if resnets.DEPTH not in NUM_BLOCKS:
-        raise ValueError(
-            f"MODEL.RESNETS.DEPTH is {resnets.DEPTH}; it must be one of {sorted(NUM_BLOCKS)}"
-        )
-    if resnets.NORM not in NORMS:
-        raise ValueError(
-            f"MODEL.RESNETS.NORM is {resnets.NORM!r}; it must be one of {list(NORMS)} ('' is none)"
-        )
-    if resnets.RES5_DILATION not in (1, 2):
-        raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}; use 1 or 2")
-    if any(resnets.DEFORM_ON_PER_STAGE):
-        raise ValueError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE is set; isometric blocks have no deformable form, "
-            "leave it all False"
-        )
-    if resnets.DEPTH < 50 and resnets.NUM_GROUPS != 1:
-        raise ValueError(
-            f"MODEL.RESNETS.NUM_GROUPS is {resnets.NUM_GROUPS} at depth {resnets.DEPTH}; basic "
-            "blocks have one group, use 1 or a depth of 50 and more"
-        )
-
-
-def _res2_out_channels(cfg: CfgNode) -> int:
-    channels = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
-    if cfg.MODEL.RESNETS.DEPTH < 50 and channels == _BOTTLENECK_RES2_OUT_CHANNELS:
-        return cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
-    return channels
+from .architecture_checks import check_architecture, conflict, res2_out_channels
+from .decoupled import DecoupledConv2d
+from .fixup import scalar_bias_norm
+from .layers import SReLU
+from .modified_resnet import ModifiedStem, make_modified_stage
+from .resnet import (
+    ISONetSmallStem,
+    ISONetStem,
+    make_isonet_stage,
+    zero_last_norm,
+)
 
 
 def architecture(cfg: CfgNode) -> dict:
@@ -56,52 +34,131 @@ def architecture(cfg: CfgNode) -> dict:
         "residual_scale": isonet.RESIDUAL_SCALE is not None,
         "residual_scale_shape": isonet.RESIDUAL_SCALE_SHAPE,
         "stem_out_channels": resnets.STEM_OUT_CHANNELS,
-        "res2_out_channels": _res2_out_channels(cfg),
+        "res2_out_channels": res2_out_channels(cfg),
         "num_groups": resnets.NUM_GROUPS,
         "width_per_group": resnets.WIDTH_PER_GROUP,
         "stride_in_1x1": resnets.STRIDE_IN_1X1,
+        "block": isonet.BLOCK,
+        "small_images": isonet.SMALL_IMAGES,
+        "conv": isonet.CONV,
+        **({"norm_groups": isonet.NORM_GROUPS} if resnets.NORM == "GN" else {}),
+        **(_decoupled_architecture(cfg) if isonet.CONV == "Decoupled" else {}),
     }
 
 
-def stage_arguments(cfg: CfgNode) -> dict:
-    """Keyword arguments of `make_isonet_stage` that all stages share."""
+def _decoupled_architecture(cfg: CfgNode) -> dict:
+    """What changes the function or the names of its tensors; radii and a learned k are tensors."""
+    decoupled = cfg.MODEL.DECOUPLED
+    record = {
+        "magnitude": decoupled.MAGNITUDE,
+        "angular": decoupled.ANGULAR,
+        "alpha": decoupled.ALPHA,
+    }
+    if decoupled.MAGNITUDE in ("Seg", "Mix"):
+        record["beta"] = decoupled.BETA
+    if decoupled.MAGNITUDE in ("Ball", "Tanh", "Seg"):
+        record["radius_scaled"] = decoupled.RADIUS_SCALE != "none"
+    if decoupled.ANGULAR == "sigmoid":
+        learned = decoupled.SIGMOID_K_LEARNED
+        record["sigmoid_k"] = "learned" if learned else decoupled.SIGMOID_K
+    return record
+
+
+def activation_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
+    """`get_activation`'s argument that MODEL.ISONET.ACTIVATION and SHIFT_* ask for."""
+    isonet = cfg.MODEL.ISONET
+    if isonet.ACTIVATION != "SReLU":
+        return isonet.ACTIVATION
+    return functools.partial(SReLU, init=isonet.SHIFT_INIT, learnable=isonet.SHIFT_LEARNED)
+
+
+def norm_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
+    """`get_norm`'s argument that MODEL.RESNETS.NORM and NORM_GROUPS ask for."""
+    if cfg.MODEL.RESNETS.NORM != "GN":
+        return cfg.MODEL.RESNETS.NORM
+    return functools.partial(nn.GroupNorm, cfg.MODEL.ISONET.NORM_GROUPS)
+
+
+def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Module]:
+    """`get_conv`'s argument that MODEL.ISONET.CONV and MODEL.DECOUPLED ask for."""
+    if cfg.MODEL.ISONET.CONV != "Decoupled":
+        return cfg.MODEL.ISONET.CONV
+    options = {key.lower(): value for key, value in cfg.MODEL.DECOUPLED.items()}
+    return functools.partial(DecoupledConv2d, **options)
+
+
+def build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
+    """The stem of the network that cfg asks for.
+
+    Raises:
+        ValueError: cfg asks for the impossible.
+    """
+    check_architecture(cfg)
+    isonet, out_channels = cfg.MODEL.ISONET, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
+    options = {
+        "norm": scalar_bias_norm if isonet.BLOCK == "fixup" else norm_option(cfg),
+        "activation": activation_option(cfg),
+        "conv": conv_option(cfg),
+    }
+    if isonet.BLOCK == "modified":
+        return ModifiedStem(in_channels, out_channels, **options)
+    stem_class = ISONetSmallStem if isonet.SMALL_IMAGES else ISONetStem
+    return stem_class(in_channels, out_channels, init=isonet.INIT, **options)
+
+
+def build_stage(cfg: CfgNode, stage: int, dilation: int = 1) -> list[CNNBlockBase]:
+    """The blocks of res{stage} of the network that cfg asks for.
+
+    Raises:
+        ValueError: cfg asks for the impossible.
+    """
     check_architecture(cfg)
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    return {
-        "depth": resnets.DEPTH,
+    options = {
         "stem_out_channels": resnets.STEM_OUT_CHANNELS,
-        "res2_out_channels": _res2_out_channels(cfg),
-        "num_groups": resnets.NUM_GROUPS,
-        "width_per_group": resnets.WIDTH_PER_GROUP,
-        "stride_in_1x1": resnets.STRIDE_IN_1X1,
-        "norm": resnets.NORM,
-        "activation": isonet.ACTIVATION,
-        "shortcut": isonet.SHORTCUT,
-        "residual_scale": isonet.RESIDUAL_SCALE,
-        "residual_scale_shape": isonet.RESIDUAL_SCALE_SHAPE,
-        "init": isonet.INIT,
+        "dilation": dilation,
+        "activation": activation_option(cfg),
     }
+    if isonet.BLOCK != "fixup":
+        options.update(norm=norm_option(cfg), conv=conv_option(cfg))
+    if isonet.BLOCK == "modified":
+        return make_modified_stage(stage, **options)
+    if isonet.BLOCK == "residual":
+        options["shortcut"] = isonet.SHORTCUT
+        options["residual_scale_shape"] = isonet.RESIDUAL_SCALE_SHAPE
+    blocks = make_isonet_stage(
+        stage,
+        resnets.DEPTH,
+        block=isonet.BLOCK,
+        small_images=isonet.SMALL_IMAGES,
+        res2_out_channels=res2_out_channels(cfg),
+        num_groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        residual_scale=isonet.RESIDUAL_SCALE,
+        init=isonet.INIT,
+        **options,
+    )
+    if isonet.ZERO_INIT_LAST_NORM:
+        for block in blocks:
+            zero_last_norm(block)
+    return blocks
 
 
 @BACKBONE_REGISTRY.register()
 def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """ISONet, R-ISONet or, by options, ResNet, in detectron2's ResNet container.
+    """ISONet, R-ISONet and, by options, every other network, in detectron2's ResNet container.
 
     MODEL.RESNETS.RES5_DILATION 2 gives DC5 at every depth; MODEL.BACKBONE.FREEZE_AT is honoured.
+
+    Raises:
+        ValueError: cfg asks for the impossible.
     """
-    arguments = stage_arguments(cfg)
-    stem = ISONetStem(
-        input_shape.channels,
-        arguments["stem_out_channels"],
-        norm=arguments["norm"],
-        activation=arguments["activation"],
-        init=arguments["init"],
-    )
+    stem = build_stem(cfg, input_shape.channels)
+    dilations = {5: cfg.MODEL.RESNETS.RES5_DILATION}
+    num_stages = 3 if cfg.MODEL.ISONET.SMALL_IMAGES else 4
     stages = [
-        make_isonet_stage(
-            stage, dilation=cfg.MODEL.RESNETS.RES5_DILATION if stage == 5 else 1, **arguments
-        )
-        for stage in (2, 3, 4, 5)
+        build_stage(cfg, stage, dilations.get(stage, 1)) for stage in range(2, 2 + num_stages)
     ]
     return ResNet(
         stem,
@@ -113,11 +170,23 @@ def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
 @BACKBONE_REGISTRY.register()
 def build_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """`build_isonet_backbone` with detectron2's FPN on top."""
+    """`build_isonet_backbone` with detectron2's FPN on top.
+
+    Raises:
+        ValueError: cfg asks for the impossible, for a dilated res5 or for small images.
+    """
     if cfg.MODEL.RESNETS.RES5_DILATION != 1:
         raise ValueError(
             f"MODEL.RESNETS.RES5_DILATION is {cfg.MODEL.RESNETS.RES5_DILATION} with an FPN, whose "
             "levels must halve in size: set it to 1, or use a *_dc5.yaml without FPN"
+        )
+    if cfg.MODEL.ISONET.SMALL_IMAGES:
+        raise conflict(
+            cfg,
+            "MODEL.ISONET.SMALL_IMAGES",
+            "MODEL.BACKBONE.NAME",
+            "a pyramid needs res2 to res5: SMALL_IMAGES must be False, or the backbone "
+            "'build_isonet_backbone'",
         )
     return FPN(
         bottom_up=build_isonet_backbone(cfg, input_shape),

@@ -1,11 +1,16 @@
 """Image classification as a detectron2 meta-architecture: the pretraining task."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from torch import nn
+from torchvision.transforms import v2
+
+from .attacks import build_attack, evaluation_mode
 
 
 @META_ARCH_REGISTRY.register()
@@ -20,6 +25,11 @@ class ImageClassifier(nn.Module):
         num_classes: length of the logits.
         pixel_mean, pixel_std: per channel, in the channel order of the image, range 0-255.
         dropout: probability, before the linear layer only (ISONet section 3.3).
+        zero_init: the linear layer starts at zero (Zhang et al. 2019, Fixup).
+        label_smoothing: share of the target that goes to all classes alike.
+        mixup_alpha: of mixup in training (Zhang et al. 2018, "mixup"); 0 is none.
+        attack: (logits, images, labels) -> images that replace the batch in training, such as
+            `attacks.build_attack` makes.
     """
 
     @configurable
@@ -31,6 +41,10 @@ class ImageClassifier(nn.Module):
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
         dropout: float = 0.0,
+        zero_init: bool = False,
+        label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        attack: Callable | None = None,
     ):
         super().__init__()
         self.backbone = backbone
@@ -38,6 +52,12 @@ class ImageClassifier(nn.Module):
         channels = backbone.output_shape()[self.feature].channels
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, num_classes)
+        if zero_init:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+        self.label_smoothing = label_smoothing
+        self.mixup_alpha = mixup_alpha
+        self.attack = attack
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -48,31 +68,53 @@ class ImageClassifier(nn.Module):
                 f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}; set it to "
                 "the number of classes (tools/pretrain_imagenet.py takes it from the data set)"
             )
+        classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
+        mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA
+        _check_range("MODEL.CLASSIFIER.DROPOUT", classifier.DROPOUT, below=1)
+        _check_range("MODEL.CLASSIFIER.LABEL_SMOOTHING", classifier.LABEL_SMOOTHING, below=1)
+        _check_range("INPUT.CLASSIFICATION.MIXUP_ALPHA", mixup_alpha)
         return {
             "backbone": build_backbone(cfg),
-            "num_classes": cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+            "num_classes": classifier.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "dropout": cfg.MODEL.CLASSIFIER.DROPOUT,
+            "dropout": classifier.DROPOUT,
+            "zero_init": classifier.ZERO_INIT,
+            "label_smoothing": classifier.LABEL_SMOOTHING,
+            "mixup_alpha": mixup_alpha,
+            "attack": build_attack(
+                adversarial.ATTACK, adversarial.EPS, adversarial.STEP, adversarial.ITERATIONS
+            ),
         }
 
     @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def preprocess_images(self, batched_inputs: list[dict]) -> torch.Tensor:
-        """(N, C, H, W), normalized, from N images (C, H, W) of one size and range 0-255.
+    def stack_images(self, batched_inputs: list[dict]) -> torch.Tensor:
+        """(N, C, H, W) on the device, from N images (C, H, W) of one size and range 0-255.
 
-        They travel to the device as they are (uint8) and become floats there.
+        They travel as they are (uint8) and become floats there.
         """
         images = torch.stack([x["image"] for x in batched_inputs])
-        images = images.to(self.device, non_blocking=True)
+        return images.to(self.device, non_blocking=True)
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) of mean 0 and deviation 1 from images (N, C, H, W) of range 0-255."""
         return (images - self.pixel_mean) / self.pixel_std
+
+    def preprocess_images(self, batched_inputs: list[dict]) -> torch.Tensor:
+        """(N, C, H, W), normalized, from N images (C, H, W) of one size and range 0-255."""
+        return self.normalize(self.stack_images(batched_inputs))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """(N, num_classes) from normalized images (N, C, H, W)."""
         features = self.backbone(images)[self.feature].mean(dim=(2, 3))
         return self.linear(self.dropout(features))
+
+    def pixel_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, num_classes) from images (N, C, H, W) of range 0-255, for attacks."""
+        return self.logits(self.normalize(images))
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
         """
@@ -84,8 +126,34 @@ class ImageClassifier(nn.Module):
             In training {"loss_cls": scalar}, the mean cross-entropy; in evaluation one dict an
             image, {"logits": (num_classes,)}.
         """
-        logits = self.logits(self.preprocess_images(batched_inputs))
+        images = self.stack_images(batched_inputs)
         if not self.training:
-            return [{"logits": x} for x in logits]
+            return [{"logits": x} for x in self.pixel_logits(images)]
         labels = torch.tensor([x["label"] for x in batched_inputs], device=self.device)
-        return {"loss_cls": F.cross_entropy(logits, labels)}
+        if self.attack is not None:
+            images = self._attacked(images, labels)
+        return {"loss_cls": self._loss(self.normalize(images), labels)}
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean cross-entropy of normalized images, mixed with their neighbours by mixup."""
+        if self.mixup_alpha > 0:
+            mixup = v2.MixUp(alpha=self.mixup_alpha, num_classes=self.linear.out_features)
+            images, labels = mixup(images, labels)  # labels: (N, num_classes), rows sum to 1
+        return F.cross_entropy(self.logits(images), labels, label_smoothing=self.label_smoothing)
+
+    def _attacked(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Adversarial examples of the network as it is now.
+
+        In eval mode: the statistics of a batch norm see only what is trained on, and no dropout
+        blurs the gradient (more clean accuracy, as much robustness: Pang et al. 2021, "Bag of
+        tricks for adversarial training"). In float32: float16 loses the small gradients of
+        confident images.
+        """
+        with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
+            return self.attack(self.pixel_logits, images, labels)
+
+
+def _check_range(key: str, value: float, below: float = float("inf")) -> None:
+    if not 0 <= value < below:
+        limit = f" and below {below}" if below < float("inf") else ""
+        raise ValueError(f"{key} is {value}; it must be at least 0{limit}")

@@ -43,6 +43,8 @@ def _add_model_config(cfg: CN) -> None:
     # First value of SReLU's shift b, and whether it is learned (ISONet table 3).
     cfg.MODEL.ISONET.SHIFT_INIT = -1.0
     cfg.MODEL.ISONET.SHIFT_LEARNED = True
+    # Groups of MODEL.RESNETS.NORM "GN"; 32 is detectron2's, too many for narrow networks.
+    cfg.MODEL.ISONET.NORM_GROUPS = 32
     # True: R-ISONet, ResNet. False: ISONet, Vanilla.
     cfg.MODEL.ISONET.SHORTCUT = True
     # First value of the learned scale s on a residual branch (section 2.4); null for no scale.

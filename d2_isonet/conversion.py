@@ -53,6 +53,9 @@ def infer_architecture(path: str, tensors: Mapping) -> dict:
         "num_groups": groups,
         "width_per_group": width // groups,
         "stride_in_1x1": False,  # torchvision since 2017, timm and the authors: on the 3x3
+        "block": "residual",
+        "small_images": False,
+        "conv": "Conv2d",
     }
 
 

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import (
     DefaultTrainer,
+    HookBase,
     SimpleTrainer,
     TrainerBase,
     default_setup,
@@ -29,6 +30,7 @@ from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
 from .datasets import NamingDatasetMapper
+from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .regularizer import OrthogonalRegularizer
 from .solver import build_optimizer, epochs_to_iterations
 
@@ -67,7 +69,7 @@ class Trainer(DefaultTrainer):
             hooks.insert(
                 0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
             )
-        return hooks
+        return [*decoupled_hooks(self.cfg), *hooks]
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -96,6 +98,16 @@ class Trainer(DefaultTrainer):
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
+
+
+def decoupled_hooks(cfg: CfgNode) -> list[HookBase]:
+    """What SOLVER asks for decoupled filters: their penalty, their projection, or nothing."""
+    hooks: list[HookBase] = []
+    if cfg.SOLVER.FILTER_ORTHO_COEFF != 0:
+        hooks.append(FilterOrthogonalRegularizer(cfg.SOLVER.FILTER_ORTHO_COEFF))
+    if cfg.SOLVER.WEIGHT_PROJECTION_PERIOD != 0:
+        hooks.append(WeightProjection(cfg.SOLVER.WEIGHT_PROJECTION_PERIOD))
+    return hooks
 
 
 def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> SimpleTrainer:

@@ -1,10 +1,13 @@
-"""Shifted ReLU and the residual scale: the two layers that a ResNet has not."""
+"""Layers that a ResNet has not, and the factories that turn an option's name into a layer."""
 
 from collections.abc import Callable
 
 import torch
+from detectron2.layers import Conv2d
 from torch import nn
 from torch.autograd.function import once_differentiable
+
+from .options import check_name
 
 
 class _ShiftedMaximum(torch.autograd.Function):
@@ -58,28 +61,73 @@ class SReLU(nn.Module):
         return f"{self.shift.numel()}, learnable={self.shift.requires_grad}"
 
 
+class ScalarBias(nn.Module):
+    """y = x + b with one learned b for all channels (Fixup, Zhang et al. 2019, section 3).
+
+    The parameter is called `scalar_bias`, so that an optimizer can tell it by its name.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.scalar_bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.scalar_bias.to(x.dtype)  # no promotion to float32 under AMP
+
+
+# In place where the gradient needs the output only, as ReLU in detectron2's ResNet.
 _ACTIVATIONS = {
+    "ELU": lambda num_channels: nn.ELU(inplace=True),
+    "Identity": lambda num_channels: nn.Identity(),
+    "LeakyReLU": lambda num_channels: nn.LeakyReLU(inplace=True),
+    "PReLU": nn.PReLU,
+    "RReLU": lambda num_channels: nn.RReLU(inplace=True),
     "ReLU": lambda num_channels: nn.ReLU(inplace=True),
+    "SELU": lambda num_channels: nn.SELU(inplace=True),
     "SReLU": SReLU,
+    "Swish": lambda num_channels: nn.SiLU(),
 }
+ACTIVATIONS = tuple(_ACTIVATIONS)
 
 
 def get_activation(activation: str | Callable[[int], nn.Module], num_channels: int) -> nn.Module:
     """The activation module for `num_channels`; a sibling of detectron2's `get_norm`.
 
     Args:
-        activation: a name, or any callable from the number of channels to a module.
+        activation: a name in ACTIVATIONS, or any callable from the number of channels to a
+            module. The slopes are PyTorch's defaults: LeakyReLU 0.01, RReLU 1/8 to 1/3, PReLU
+            0.25 at first and learned per channel, ELU 1. Swish is x sigmoid(x).
 
     Raises:
         ValueError: the name is unknown.
     """
     if callable(activation):
         return activation(num_channels)
-    if activation not in _ACTIVATIONS:
-        raise ValueError(
-            f"MODEL.ISONET.ACTIVATION is {activation!r}; it must be one of {sorted(_ACTIVATIONS)}"
-        )
+    check_name("MODEL.ISONET.ACTIVATION", activation, ACTIVATIONS)
     return _ACTIVATIONS[activation](num_channels)
+
+
+def get_conv(conv: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """The constructor of convolutions; a sibling of detectron2's `get_norm`.
+
+    Args:
+        conv: "Conv2d" (detectron2's), or any callable that takes the same arguments.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if callable(conv):
+        return conv
+    check_name("conv", conv, ["Conv2d"])
+    return Conv2d
+
+
+def needs_bias(norm: str, activation, conv: str | Callable[..., nn.Module] = "Conv2d") -> bool:
+    """Whether a convolution has a bias: only where neither a norm nor a shifted ReLU moves its
+    output, and only an ordinary one (a decoupled convolution has none).
+    """
+    shifted = activation == "SReLU" or getattr(activation, "func", activation) is SReLU
+    return not norm and not shifted and get_conv(conv) is Conv2d
 
 
 def residual_scale_parameter(

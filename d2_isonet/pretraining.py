@@ -94,6 +94,7 @@ def _mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
         crop_size=options.CROP_SIZE,
         resize=options.RESIZE,
         scale=(options.MIN_AREA, 1.0),
+        padding=options.PADDING,
     )
 
 

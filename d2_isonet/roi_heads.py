@@ -5,8 +5,8 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
-from .backbone import stage_arguments
-from .resnet import make_isonet_stage
+from .architecture_checks import conflict
+from .backbone import build_stage
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -18,5 +18,12 @@ class ISONetRes5ROIHeads(Res5ROIHeads):
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
-        blocks = make_isonet_stage(5, **stage_arguments(cfg))
+        if cfg.MODEL.ISONET.SMALL_IMAGES:
+            raise conflict(
+                cfg,
+                "MODEL.ISONET.SMALL_IMAGES",
+                "MODEL.ROI_HEADS.NAME",
+                "the head is res5: SMALL_IMAGES must be False, or the heads 'StandardROIHeads'",
+            )
+        blocks = build_stage(cfg, 5)
         return nn.Sequential(*blocks), blocks[-1].out_channels

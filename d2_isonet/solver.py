@@ -1,18 +1,32 @@
-"""The optimizer with the paper's parameter groups, and schedules given in epochs."""
+"""The optimizer with the papers' parameter groups, and schedules given in epochs."""
+
+from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
+
+from .decoupled import DecoupledConv2d
+from .options import check_name
+
+OPTIMIZERS = ("SGD", "Adam")
 
 
-def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.SGD:
-    """SGD as detectron2 builds it, and two groups of its own for an isometric network.
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD as detectron2 builds it, or Adam, with groups of its own for the networks of the papers.
 
-    SReLU shifts have no weight decay, residual scales a tenth of the learning rate (the
-    authors' code); both are told by the exact name of the parameter.
+    Told by the exact name of the parameter: SReLU shifts have no weight decay, residual scales and
+    Fixup's scalar biases a tenth of the learning rate (the authors' codes). Told by the layer:
+    nothing of a decoupled convolution decays, its filters have no length that counts (the
+    authors' code), nor a PReLU's slope, which would decay towards a ReLU (He et al. 2015).
+
+    Raises:
+        ValueError: SOLVER.OPTIMIZER is neither "SGD" nor "Adam".
     """
     solver = cfg.SOLVER
-    parameters = get_default_optimizer_params(
+    check_name("SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)
+    groups = get_default_optimizer_params(
         model,
         base_lr=solver.BASE_LR,
         weight_decay=solver.WEIGHT_DECAY,
@@ -22,10 +36,27 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.SGD:
         overrides={
             "shift": {"weight_decay": solver.WEIGHT_DECAY_SHIFT},
             "residual_scale": {"lr": solver.BASE_LR * solver.RESIDUAL_SCALE_LR_FACTOR},
+            "scalar_bias": {"lr": solver.BASE_LR * solver.SCALAR_BIAS_LR_FACTOR},
         },
     )
+    groups = list(_without_decay(groups, model))
+    if solver.OPTIMIZER == "Adam":
+        return maybe_add_gradient_clipping(cfg, torch.optim.Adam)(groups, solver.BASE_LR)
     sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
-    return sgd(parameters, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    return sgd(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+
+
+def _without_decay(groups: list[dict], model: nn.Module) -> Iterator[dict]:
+    """The groups, each with what must not decay taken out into a group of its own."""
+    layers = (m for m in model.modules() if isinstance(m, DecoupledConv2d | nn.PReLU))
+    exempt = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    for group in groups:
+        decaying = [p for p in group["params"] if id(p) not in exempt]
+        others = [p for p in group["params"] if id(p) in exempt]
+        if decaying:
+            yield {**group, "params": decaying}
+        if others:
+            yield {**group, "params": others, "weight_decay": 0.0}
 
 
 def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:

@@ -1,11 +1,24 @@
 """Convolution initializers; siblings of fvcore's c2_msra_fill."""
 
+import functools
+import math
 from collections.abc import Callable
 
+import torch
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
-__all__ = ["delta_fill", "get_fill"]
+from .options import check_name
+
+__all__ = [
+    "DELTA_FILLS",
+    "FILLS",
+    "delta_fill",
+    "delta_orthogonal_fill",
+    "fixup_fill",
+    "get_fill",
+    "phase_shifted_delta_fill",
+]
 
 
 def delta_fill(conv: nn.Conv2d) -> None:
@@ -16,19 +29,104 @@ def delta_fill(conv: nn.Conv2d) -> None:
     inputs are dropped; a stride samples.
     """
     nn.init.dirac_(conv.weight, conv.groups)
+    _clear_bias(conv)
+
+
+@torch.no_grad()
+def delta_orthogonal_fill(conv: nn.Conv2d) -> None:
+    """Make the centre tap a random orthogonal matrix per group, all else zero (Xiao et al. 2018).
+
+    The matrix has orthonormal rows or columns, whichever are fewer, and gain 1: with stride 1
+    every singular value of the convolution is 1 or, where outputs or inputs are left over, 0.
+    """
+    weight = conv.weight
+    row, column = (size // 2 for size in weight.shape[2:])
+    nn.init.zeros_(weight)
+    for group in weight.chunk(conv.groups):
+        group[:, :, row, column] = nn.init.orthogonal_(group.new_empty(group.shape[:2]))
+    _clear_bias(conv)
+
+
+@torch.no_grad()
+def phase_shifted_delta_fill(conv: nn.Conv2d) -> None:
+    """Make `conv` a delta that is isometric with a stride too.
+
+    A strided delta of more outputs than inputs reads one pixel in S x S and leaves the remaining
+    outputs zero. Here output channel m copies input channel m mod C at phase m div C of the
+    S x S pixels (per group): rows are orthonormal for C < M <= C S^2. This attains the minimum
+    of the exact orthogonal penalty for every shape; without a stride, or with M <= C, it is
+    `delta_fill`.
+    """
+    weight = conv.weight
+    taps = [
+        _phase_taps(size, stride // math.gcd(stride, dilation))
+        for size, stride, dilation in zip(weight.shape[2:], conv.stride, conv.dilation, strict=True)
+    ]
+    phases = [(row, column) for row in taps[0] for column in taps[1]]
+    nn.init.zeros_(weight)
+    for group in weight.chunk(conv.groups):
+        outputs, inputs = group.shape[:2]
+        for m in range(min(outputs, inputs * len(phases))):
+            phase, channel = divmod(m, inputs)
+            group[m, channel, phases[phase][0], phases[phase][1]] = 1
+    _clear_bias(conv)
+
+
+def _phase_taps(kernel_size: int, stride: int) -> list[int]:
+    """Taps of different phases along one axis, the centre first, then backwards from it."""
+    count = min(kernel_size, stride)
+    first_taps = [kernel_size // 2 - phase for phase in range(count)]
+    return [tap if tap >= 0 else tap + count for tap in first_taps]
+
+
+def fixup_fill(*convs: nn.Conv2d, num_branches: int = 1) -> None:
+    """Fixup's rule for the m convolutions of a residual branch, in order (Zhang et al. 2019).
+
+    He's normal distribution times L^(-1/(2m-2)), L being `num_branches` of the whole network, and
+    zeros in the last; biases are zero. One convolution alone is no branch: He's, unscaled.
+    """
+    for conv in convs:
+        c2_msra_fill(conv)
+    if len(convs) == 1:
+        return
+    with torch.no_grad():
+        for conv in convs[:-1]:
+            conv.weight *= num_branches ** (-1 / (2 * len(convs) - 2))
+        convs[-1].weight.zero_()
+
+
+def _clear_bias(conv: nn.Conv2d) -> None:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
-_FILLS = {"delta": delta_fill, "msra": c2_msra_fill}
+def _fill_each(fill: Callable[[nn.Conv2d], None], *convs: nn.Conv2d) -> None:
+    for conv in convs:
+        fill(conv)
 
 
-def get_fill(name: str) -> Callable[[nn.Conv2d], None]:
-    """The initializer called `name`.
+_FILLS = {
+    "delta": functools.partial(_fill_each, delta_fill),
+    "delta_orthogonal": functools.partial(_fill_each, delta_orthogonal_fill),
+    "fixup": fixup_fill,
+    "msra": functools.partial(_fill_each, c2_msra_fill),
+    "phase_shifted_delta": functools.partial(_fill_each, phase_shifted_delta_fill),
+}
+FILLS = tuple(_FILLS)
+# With few inputs these leave most outputs zero or a copy: not for a stem of three channels.
+DELTA_FILLS = ("delta", "delta_orthogonal", "phase_shifted_delta")
+
+
+def get_fill(init: str | Callable[..., None]) -> Callable[..., None]:
+    """The initializer of one convolution, or of several in series: fill(conv1, conv2, ...).
+
+    Args:
+        init: a name in FILLS, or such a callable.
 
     Raises:
         ValueError: the name is unknown.
     """
-    if name not in _FILLS:
-        raise ValueError(f"MODEL.ISONET.INIT is {name!r}; it must be one of {sorted(_FILLS)}")
-    return _FILLS[name]
+    if callable(init):
+        return init
+    check_name("MODEL.ISONET.INIT", init, FILLS)
+    return _FILLS[init]

@@ -126,6 +126,92 @@ def test_an_impossible_network_is_refused_by_name_and_remedy(name, opts, message
         build_backbone(config(name, *opts))
 
 
+FIXUP = [
+    *("MODEL.ISONET.BLOCK", "fixup", "MODEL.ISONET.INIT", "fixup"),
+    *("MODEL.ISONET.RESIDUAL_SCALE", "1.0", "MODEL.ISONET.ACTIVATION", "ReLU"),
+]
+MODIFIED = [
+    *("MODEL.ISONET.BLOCK", "modified", "MODEL.ISONET.RESIDUAL_SCALE", "None"),
+    *("MODEL.ISONET.ACTIVATION", "PReLU", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8"),
+]
+NARROW = ["MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"]
+TINY_DETECTOR = [
+    *("MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.ROI_HEADS.NUM_CLASSES", "3"),
+    *("MODEL.FPN.OUT_CHANNELS", "8", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
+    *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "50", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8"),
+]
+DECOUPLED = ["MODEL.ISONET.CONV", "Decoupled", "MODEL.ISONET.RESIDUAL_SCALE", "None"]
+
+
+@pytest.mark.parametrize("name", ["risonet18_c4", "risonet18_dc5", "risonet18_fpn"])
+@pytest.mark.parametrize(
+    "network",
+    [[*FIXUP, *NARROW], MODIFIED, [*DECOUPLED, *MODIFIED], [*DECOUPLED, *NARROW]],
+    ids=["fixup", "modified", "modified_decoupled", "decoupled"],
+)
+def test_every_kind_of_network_trains_as_a_detector(name, network, coco_batch):
+    model = build_model(config(name, *network, *TINY_DETECTOR))
+    with EventStorage():
+        sum(model(coco_batch).values()).backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert [n for n, g in gradients.items() if g is None or not g.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("network", [FIXUP, [*MODIFIED, "MODEL.RESNETS.STEM_OUT_CHANNELS", "64"]])
+def test_the_head_of_c4_is_of_the_backbones_kind(network):
+    res5 = build_model(config("risonet18_c4", *network)).roi_heads.res5
+    whole = build_backbone(config("risonet18_dc5", *network)).res5
+    assert {n: p.shape for n, p in res5.named_parameters()} == {
+        n: p.shape for n, p in whole.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_fixup_from_the_config_has_scalar_biases_from_the_stem_on(small):
+    opts = ["MODEL.ISONET.SMALL_IMAGES", str(small), "MODEL.RESNETS.OUT_FEATURES", "['res4']"]
+    opts += ["MODEL.RESNETS.RES5_DILATION", "1", "MODEL.RESNETS.DEPTH", "8" if small else "18"]
+    backbone = build_backbone(config("risonet18_dc5", *FIXUP, *NARROW, *opts))
+    names = [n for n, _ in backbone.named_parameters() if n.endswith("scalar_bias")]
+    assert names[0].startswith("stem.conv1.") and len(names) == 1 + 4 * (3 if small else 6)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_shift_is_what_the_config_says(learned):
+    opts = ["MODEL.ISONET.SHIFT_INIT", "-2.0", "MODEL.ISONET.SHIFT_LEARNED", str(learned)]
+    backbone = build_backbone(config("risonet18_dc5", "MODEL.BACKBONE.FREEZE_AT", "0", *opts))
+    shifts = {n: p for n, p in backbone.named_parameters() if n.endswith(".shift")}
+    assert len(shifts) == 17
+    assert all(bool((p == -2).all()) and p.requires_grad == learned for p in shifts.values())
+    assert all(m.bias is None for m in backbone.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_the_options_of_decoupled_convolutions_reach_them():
+    opts = ["MODEL.DECOUPLED.MAGNITUDE", "Seg", "MODEL.DECOUPLED.ANGULAR", "sigmoid"]
+    opts += ["MODEL.DECOUPLED.BETA", "0.25", "MODEL.DECOUPLED.SIGMOID_K_LEARNED", "True"]
+    opts += ["MODEL.DECOUPLED.RADIUS", "4.0", "MODEL.DECOUPLED.RADIUS_LEARNED", "False"]
+    opts += ["MODEL.DECOUPLED.RADIUS_SCALE", "none", "MODEL.DECOUPLED.ALPHA", "2.0"]
+    conv = build_backbone(config("risonet18_dc5", *DECOUPLED, *NARROW, *opts)).res4[0].conv1
+    assert (conv.magnitude, conv.angular, conv.alpha, conv.beta) == ("Seg", "sigmoid", 2.0, 0.25)
+    assert (conv.radius_scale, conv.radius.requires_grad) == ("none", False)
+    assert conv.radius.tolist() == [2.0] * 32  # its square is the radius
+    assert conv.sigmoid_k.requires_grad
+
+
+def test_the_record_tells_networks_apart_that_share_their_names():
+    def record(*opts):
+        return architecture(config("risonet18_dc5", *DECOUPLED, *opts))
+
+    assert {"block", "conv", "small_images"} <= set(architecture(config("risonet18_dc5")))
+    assert record() != record("MODEL.DECOUPLED.MAGNITUDE", "Ball")
+    assert record() != record("MODEL.DECOUPLED.ANGULAR", "linear")
+    assert record() != record("MODEL.DECOUPLED.RADIUS_SCALE", "none")
+    assert record() == record("MODEL.DECOUPLED.RADIUS_SCALE", "frozen")
+    assert record() == record("MODEL.DECOUPLED.RADIUS", "2.0")
+    seg = ["MODEL.DECOUPLED.MAGNITUDE", "Seg"]
+    assert record(*seg) != record(*seg, "MODEL.DECOUPLED.BETA", "0.25")
+
+
 def test_a_pyramid_of_a_dilated_network_is_refused():
     with pytest.raises(ValueError, match="set it to 1"):
         build_backbone(config("risonet18_fpn", "MODEL.RESNETS.RES5_DILATION", "2"))

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
+from d2_isonet.command_line import load_config
 from d2_isonet.compat import launch
 from d2_isonet.imagenet import (
     ImageNetEvaluator,
@@ -20,6 +21,7 @@ from d2_isonet.imagenet import (
     build_image_train_loader,
     load_registered,
 )
+from d2_isonet.pretraining import _mapper
 
 AUTHORS_TRANSFORMS = {
     True: [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()],
@@ -62,6 +64,54 @@ def test_mapper_gives_the_pixels_of_torchvision(is_train, samples, monkeypatch):
         assert ours.dtype == torch.uint8 and torch.equal(ours, expected)
 
 
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_padding_gives_the_cifar_recipe_of_torchvision(order, dicts):
+    theirs = transforms.Compose(
+        [transforms.Resize(20), transforms.RandomCrop(16, padding=3),
+         transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    )  # fmt: skip
+    mapper = ImageNetMapper(True, order, crop_size=16, resize=20, padding=3)
+    for seed, image_dict in enumerate(dicts):
+        torch.manual_seed(seed)
+        ours = mapper(image_dict)["image"]
+        torch.manual_seed(seed)
+        expected = theirs(Image.open(image_dict["file_name"]))
+        assert torch.equal(ours, expected.flip(0) if order == "BGR" else expected)
+
+
+def test_every_padded_crop_is_a_shifted_or_flipped_window_of_the_image(tmp_path):
+    pixels = torch.randint(1, 256, (14, 14, 3), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "x.png")
+    mapper = ImageNetMapper(True, crop_size=14, resize=14, padding=2)
+    padded = torch.nn.functional.pad(pixels.permute(2, 0, 1), (2, 2, 2, 2))
+    windows = {
+        (top, left, flipped): pixels[:, top : top + 14, left : left + 14]
+        for flipped, pixels in enumerate((padded, padded.flip(2)))
+        for top in range(5)
+        for left in range(5)
+    }
+    drawn = Counter()
+    for _ in range(800):
+        image = mapper({"file_name": str(tmp_path / "x.png")})["image"]
+        drawn.update(key for key, window in windows.items() if torch.equal(window, image))
+    assert sum(drawn.values()) == 800 and len(drawn) == 50
+
+
+def test_padding_does_not_touch_evaluation(dicts):
+    plain, padded = (ImageNetMapper(False, "RGB", 14, 14, padding=n) for n in (0, 2))
+    images = [mapper(dicts[3])["image"] for mapper in (plain, padded)]
+    expected = transforms.CenterCrop(14)(transforms.Resize(14)(Image.open(dicts[3]["file_name"])))
+    assert torch.equal(*images) and images[0].shape == (3, 14, 14)
+    assert torch.equal(images[0], transforms.PILToTensor()(expected))
+
+
+def test_keys_of_the_config_reach_the_mapper():
+    cfg = load_config("configs/imagenet/risonet18.yaml", ["INPUT.CLASSIFICATION.PADDING", "4"])
+    cfg.INPUT.CLASSIFICATION.CROP_SIZE, cfg.INPUT.CLASSIFICATION.RESIZE = 32, 33
+    resize, crop, *_ = _mapper(cfg, is_train=True).transform.transforms
+    assert (resize.size, crop.size, crop.padding) == (33, (32, 32), 4)
+
+
 def test_samples_number_the_classes_of_val_as_train(samples, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(samples))
     (train, classes), (val, same) = map(load_registered, ("imagenet_train", "imagenet_val"))
@@ -97,11 +147,13 @@ def test_exif_orientation_is_not_applied(tmp_path):
     [
         ({"image_format": "YUV"}, "INPUT.FORMAT is 'YUV'"),
         ({"crop_size": 300}, "INPUT.CLASSIFICATION.CROP_SIZE"),
+        ({"is_train": True, "padding": -1}, "INPUT.CLASSIFICATION.PADDING is -1"),
+        ({"is_train": True, "crop_size": 265, "padding": 4}, "256 with 4 pixels around it"),
     ],
 )
 def test_impossible_mapper_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ImageNetMapper(False, **arguments)
+        ImageNetMapper(**{"is_train": False, **arguments})
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

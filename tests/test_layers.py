@@ -1,10 +1,22 @@
-"""SReLU, residual scale and the activation factory."""
+"""SReLU, residual scale, scalar bias and the factories."""
+
+import functools
+import math
 
 import pytest
 import torch
+from detectron2.layers import Conv2d
+from torch import nn
 
 from d2_isonet import SReLU
-from d2_isonet.layers import get_activation, residual_scale_parameter
+from d2_isonet.layers import (
+    ACTIVATIONS,
+    ScalarBias,
+    get_activation,
+    get_conv,
+    needs_bias,
+    residual_scale_parameter,
+)
 
 
 def formula(x, shift):
@@ -120,3 +132,68 @@ def test_a_residual_scale_is_one_number_a_block_or_one_a_channel():
 def test_an_unknown_residual_scale_shape_is_named_with_the_choices():
     with pytest.raises(ValueError, match="'layer'.*block.*channel"):
         residual_scale_parameter(0.0, "layer", 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ReLU", [0.0, 0.0, 1.0]),
+        ("SReLU", [-1.0, -0.5, 1.0]),
+        ("LeakyReLU", [-0.02, -0.005, 1.0]),
+        ("PReLU", [-0.5, -0.125, 1.0]),
+        ("RReLU", [-2 * 11 / 48, -0.5 * 11 / 48, 1.0]),
+        ("ELU", [math.expm1(-2), math.expm1(-0.5), 1.0]),
+        ("SELU", [1.758099341 * math.expm1(-2), 1.758099341 * math.expm1(-0.5), 1.050700987]),
+        ("Swish", [-2 / (1 + math.e**2), -0.5 / (1 + math.e**0.5), 1 / (1 + math.e**-1)]),
+        ("Identity", [-2.0, -0.5, 1.0]),
+    ],
+)
+def test_an_activation_is_its_formula(name, expected):
+    x = torch.tensor([-2.0, -0.5, 1.0]).view(1, 1, 1, 3)
+    y = get_activation(name, 1).eval()(x)
+    torch.testing.assert_close(y.flatten(), torch.tensor(expected))
+
+
+def test_every_activation_has_a_test_of_its_formula():
+    marker = test_an_activation_is_its_formula.pytestmark[0]
+    assert sorted(name for name, _ in marker.args[1]) == sorted(ACTIVATIONS)
+
+
+def test_prelu_has_a_slope_per_channel():
+    assert get_activation("PReLU", 5).weight.shape == (5,)
+
+
+def test_a_near_miss_is_told():
+    with pytest.raises(ValueError, match="did you mean 'Swish'"):
+        get_activation("swish", 3)
+
+
+def test_a_scalar_bias_adds_one_number_and_has_a_name_of_its_own():
+    module = ScalarBias()
+    assert [name for name, _ in module.named_parameters()] == ["scalar_bias"]
+    nn.init.constant_(module.scalar_bias, 0.5)
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(module(x), x + 0.5)
+    assert module(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_convolution_is_detectron2s_or_any_callable():
+    assert get_conv("Conv2d") is Conv2d
+    assert get_conv(nn.Conv2d) is nn.Conv2d
+    with pytest.raises(ValueError, match="'Conv3d'.*Conv2d"):
+        get_conv("Conv3d")
+
+
+@pytest.mark.parametrize(
+    ("norm", "activation", "conv", "expected"),
+    [
+        ("", "ReLU", "Conv2d", True),
+        ("", "PReLU", Conv2d, True),
+        ("", functools.partial(SReLU, init=-2.0), "Conv2d", False),
+        ("", functools.partial(nn.PReLU, init=0.0), "Conv2d", True),
+        ("GN", "Identity", "Conv2d", False),
+        ("", "ReLU", functools.partial(Conv2d), False),
+    ],
+)
+def test_a_bias_stands_only_where_nothing_else_shifts(norm, activation, conv, expected):
+    assert needs_bias(norm, activation, conv) == expected

@@ -4,16 +4,19 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import get_cfg, instantiate
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
 from torch import nn
 
 from d2_isonet import SReLU
+from d2_isonet.decoupled import DecoupledConv2d
 from d2_isonet.resnet import (
     ISONetBasicBlock,
     ISONetBottleneckBlock,
+    ISONetSmallStem,
     ISONetStem,
     make_isonet_stage,
+    zero_last_norm,
 )
 
 RESNET = {"activation": "ReLU", "residual_scale": None, "init": "msra"}
@@ -138,6 +141,72 @@ def test_the_delta_stem_keeps_pytorchs_default_weights():
     torch.manual_seed(7)
     default = nn.Conv2d(3, 64, 7, bias=False)
     assert torch.equal(stem.conv1.weight, default.weight)
+
+
+@pytest.mark.parametrize("init", ["delta_orthogonal", "phase_shifted_delta"])
+def test_so_does_the_stem_of_its_relatives(init):
+    torch.manual_seed(7)
+    stem = ISONetStem(init=init)
+    torch.manual_seed(7)
+    assert torch.equal(stem.conv1.weight, ISONetStem().conv1.weight)
+
+
+def test_the_small_stem_is_filled_like_any_convolution():
+    x = torch.randn(1, 3, 8, 8)
+    y = ISONetSmallStem(3, 5)(x)
+    assert torch.equal(y[:, :3], x.clamp(min=-1))
+    assert torch.equal(y[:, 3:], torch.zeros(1, 2, 8, 8))
+
+
+def small_resnet(depth: int, width: int) -> ResNet:
+    options = {"stem_out_channels": width, "res2_out_channels": width, "norm": "BN", **RESNET}
+    stages = [make_isonet_stage(i, depth, small_images=True, **options) for i in (2, 3, 4)]
+    stem = ISONetSmallStem(3, width, norm="BN", activation="ReLU", init="msra")
+    return ResNet(stem, stages, num_classes=10, out_features=["res2", "res3", "res4", "linear"])
+
+
+def test_resnet20_for_small_images_has_the_published_number_of_parameters():
+    """0.27M (He et al. 2016, table 6): by hand, 269,722 and 2,752 of the two projections."""
+    assert sum(p.numel() for p in small_resnet(20, 16).parameters()) == 269_722 + 2_752
+
+
+@pytest.mark.parametrize(("depth", "width"), [(8, 4), (50, 4), (32, 96)])
+def test_a_small_network_has_three_stages_of_basic_blocks(depth, width):
+    with torch.device("meta"):
+        network = small_resnet(depth, width)
+        outputs = network(torch.empty(1, 3, 32, 32))
+    assert [len(stage) for stage in network.stages] == [(depth - 2) // 6] * 3
+    assert {k: tuple(v.shape[1:]) for k, v in outputs.items()} == {
+        "res2": (width, 32, 32),
+        "res3": (2 * width, 16, 16),
+        "res4": (4 * width, 8, 8),
+        "linear": (10,),
+    }
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_zeroed_last_norm_makes_a_block_its_shortcut(depth, norm):
+    width = 32 if depth == 18 else 128
+    block = make_isonet_stage(2, depth, res2_out_channels=width, norm=norm, **RESNET)[1]
+    zero_last_norm(block)
+    x = torch.randn(2, width, 4, 4)
+    assert torch.equal(block(x), x.relu())
+
+
+def test_a_frozen_last_norm_is_not_zeroed():
+    block = ISONetBasicBlock(4, 4, norm="FrozenBN", **RESNET)
+    zero_last_norm(block)
+    assert block.conv2.norm.weight.tolist() == [1.0] * 4
+
+
+def test_another_convolution_takes_all_places_but_the_projection():
+    block = ISONetBottleneckBlock(
+        4, 8, bottleneck_channels=2, activation="ReLU", init="msra", conv=DecoupledConv2d
+    )
+    convs = (block.conv1, block.conv2, block.conv3)
+    assert all(type(conv) is DecoupledConv2d and conv.bias is None for conv in convs)
+    assert type(block.shortcut) is Conv2d and block.shortcut.bias is not None
 
 
 def test_the_stride_of_a_bottleneck_sits_on_the_3x3():

@@ -5,8 +5,11 @@ import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
+from torch import nn
 
 from d2_isonet.command_line import load_config
+from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.layers import ScalarBias
 from d2_isonet.solver import build_optimizer, epochs_to_iterations
 
 OPTS = ["MODEL.DEVICE", "cpu", "MODEL.CLASSIFIER.NUM_CLASSES", "5"]
@@ -48,6 +51,57 @@ def test_gradient_clipping_is_detectron2s():
     optimizer = build_optimizer(cfg, build_model(cfg))
     assert isinstance(optimizer, torch.optim.SGD)
     assert type(optimizer).__name__ == "SGDWithGradientClip"
+
+
+class MixedModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.decoupled = DecoupledConv2d(
+            3, 4, 3, norm=nn.BatchNorm2d(4), angular="sigmoid", sigmoid_k_learned=True
+        )
+        self.activation = nn.PReLU(4)
+        self.bias = ScalarBias()
+        self.projection = nn.Conv2d(4, 4, 1, bias=False)
+
+
+def mixed_groups(*opts: str) -> dict[str, tuple[float, float]]:
+    cfg, model = config("risonet18", *opts), MixedModel()
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = build_optimizer(cfg, model).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_nothing_of_a_decoupled_convolution_decays(optimizer):
+    groups = mixed_groups("SOLVER.OPTIMIZER", optimizer)
+    names = ("decoupled.weight", "decoupled.radius", "decoupled.sigmoid_k", "activation.weight")
+    assert {name: groups[name] for name in names} == dict.fromkeys(names, (0.1, 0.0))
+    assert groups["projection.weight"] == (0.1, 1e-4)
+    assert groups["decoupled.norm.weight"] == (0.1, config().SOLVER.WEIGHT_DECAY_NORM)
+
+
+def test_scalar_biases_learn_at_their_own_rate():
+    groups = mixed_groups("SOLVER.SCALAR_BIAS_LR_FACTOR", "0.3")
+    assert groups["bias.scalar_bias"] == (pytest.approx(0.03), 1e-4)
+
+
+def test_adam_steps_and_clips_as_detectron2_does():
+    cfg = config("risonet18", "SOLVER.OPTIMIZER", "Adam", "SOLVER.CLIP_GRADIENTS.ENABLED", "True")
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(cfg, model)
+    assert isinstance(optimizer, torch.optim.Adam)
+    before = model.weight.clone()
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    # Adam's first step is the learning rate, whatever the gradient
+    torch.testing.assert_close(before - model.weight, torch.full((2, 2), 0.1))
+    assert type(optimizer).__name__ == "AdamWithGradientClip"
+
+
+def test_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'AdamW'.*'SGD', 'Adam'"):
+        build_optimizer(config("risonet18", "SOLVER.OPTIMIZER", "AdamW"), nn.Linear(2, 2))
 
 
 def test_imagenets_epochs_become_the_iterations_of_the_paper():

@@ -25,8 +25,9 @@ class Cell:
         opts: KEY=VALUE pairs.
         learning_rates: SOLVER.BASE_LR, tried in order until the training converges; () takes the
             config's.
+        converges_at: least top-1 in percent; below it the next learning rate is tried.
         weights: name of the cell whose backbone.pth (ROBUSTNESS: whose model) it starts from.
-        iterations: SOLVER.MAX_ITER where known, for the time left.
+        processes: --num-gpus; 0 does not name it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Cell:
     data: str = ""
     opts: tuple[str, ...] = ()
     learning_rates: tuple[float, ...] = ()
+    converges_at: float = 40.0  # "N/A stands for not converging or ... lower than 40", table 4
     weights: str = ""
     processes: int = 0
 
@@ -70,15 +72,18 @@ def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
 
 def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: float | None) -> list:
     """The command line behind the script's name."""
-    words = ["--config-file", cell.config]
+    output = folders.training(cell.name, seed)
+    weights = folders.training(cell.weights, seed) if cell.weights else None
+    words = ["--config-file", cell.config, *data]
+    if cell.script == ROBUSTNESS:
+        words += ["--weights", str(weights / "model_final.pth"), "--output", str(output)]
+        return [*words, "--seed", str(seed), *cell.opts]
     if cell.processes:
         words += ["--num-gpus", str(cell.processes)]
-    words += data
-    if cell.weights:
-        file = folders.training(cell.weights, seed) / "backbone.pth"
-        words.append(f"MODEL.WEIGHTS={file}")
+    if weights:
+        words.append(f"MODEL.WEIGHTS={weights / 'backbone.pth'}")
     words += [*cell.opts, *([] if rate is None else [f"SOLVER.BASE_LR={rate:g}"])]
-    return [*words, f"SEED={seed}", f"OUTPUT_DIR={folders.training(cell.name, seed)}"]
+    return [*words, f"SEED={seed}", f"OUTPUT_DIR={output}"]
 
 
 def command(cell: Cell, words: list[str]) -> str:

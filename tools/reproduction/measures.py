@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from .cells import CLASSIFICATION, DETECTION, Cell
+from .cells import CLASSIFICATION, DETECTION, ROBUSTNESS, Cell
 
 _METRICS = {
     CLASSIFICATION: {"top-1": "classification/top1"},
@@ -15,11 +15,13 @@ _METRICS = {
         "mask AP50": "segm/AP50",
     },
 }
-CONVERGED = 40.0  # percent: the paper's "N/A stands for not converging or ... lower than 40"
+SHIFT_BINS = (-2.5, 0.5, 30)  # lowest, highest, number
 
 
 def measures(cell: Cell, folder: Path) -> dict[str, float]:
     """Percentages by name, of the training in `folder`; an undefined AP (nothing found) is 0."""
+    if cell.script == ROBUSTNESS:
+        return _robustness(json.loads((folder / "robustness.json").read_text()))
     last = _last_metrics(folder / "metrics.json")
     found = {name: float(last.get(key, math.nan)) for name, key in _METRICS[cell.script].items()}
     if cell.script == DETECTION:
@@ -27,9 +29,19 @@ def measures(cell: Cell, folder: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
+def _robustness(found: dict) -> dict[str, float]:
+    """Accuracy without attack and under each attack asked for, and the median L2 effort."""
+    asked = [row for row in found["rows"] if row["eps"] in found["eps"]]
+    accuracies = {row["attack"].upper(): row["accuracy"] for row in asked}
+    effort = found["l2_effort"]["median"]  # null where most images could not be fooled
+    return {"none": found["clean"], **accuracies} | (
+        {} if effort is None else {"L2 effort": effort}
+    )
+
+
 def has_converged(cell: Cell, found: dict[str, float]) -> bool:
-    """By the paper's rule (table 4) where a learning rate is searched; else it has not diverged."""
-    return len(cell.learning_rates) < 2 or found.get("top-1", 0.0) >= CONVERGED
+    """Whether the next learning rate need not be tried; without a search, always."""
+    return len(cell.learning_rates) < 2 or found.get("top-1", 0.0) >= cell.converges_at
 
 
 def _last_metrics(path: Path) -> dict:
@@ -40,13 +52,26 @@ def _last_metrics(path: Path) -> dict:
     return metrics
 
 
-def shifts(backbone: Path) -> dict[str, list[float]]:
-    """The learned SReLU shifts of a backbone.pth by stage, for the paper's figure 3."""
+def shifts(folder: Path) -> dict[str, dict]:
+    """Where the learned SReLU shifts of a training ended, by stage (the paper's figure 3).
+
+    "counts" are of the bins of SHIFT_BINS; what lies outside counts into the first or last.
+    """
     import torch
 
-    state = torch.load(backbone, weights_only=True)["model"]
-    stages: dict[str, list[float]] = {}
+    path = folder / "backbone.pth"
+    state = torch.load(path, weights_only=True)["model"] if path.is_file() else {}
+    stages: dict[str, list] = {}
     for name, value in state.items():
         if name.endswith(".shift"):
-            stages.setdefault(name.split(".")[0], []).extend(value.tolist())
-    return stages
+            stages.setdefault(name.split(".")[0], []).append(value)
+    return {stage: _distribution(torch.cat(values)) for stage, values in stages.items()}
+
+
+def _distribution(values) -> dict:
+    low, high, count = SHIFT_BINS
+    return {
+        "mean": values.mean().item(),
+        "deviation": values.std(correction=0).item(),
+        "counts": values.clamp(low, high).histc(count, low, high).int().tolist(),
+    }

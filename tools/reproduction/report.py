@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from tabulate import tabulate
 
 from .cells import Cell, Folders, read_result
-from .tables import Row, Table
+from .table import Row, Table
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,18 @@ from tqdm import tqdm
 
 from .cells import REPOSITORY, Cell, Folders, arguments, command, read_result, write_result
 from .data import data_arguments
-from .measures import has_converged, measures
+from .measures import has_converged, measures, shifts
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.pretraining"]
 
 
-def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) -> None:
-    """Run what has no result yet; a cell waits for the one whose weights it starts from."""
+def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) -> list[str]:
+    """Run what has no result yet; a cell waits for the one whose weights it starts from.
+
+    A cell that fails is told at once, and the others go on. Returns the messages of those that
+    failed or could not be started for it.
+    """
     waiting = [job for job in jobs if _is_to_be_run(job, folders, jobs)]
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
@@ -32,19 +36,31 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     running: dict = {}
+    failed: dict[Job, str] = {}
     with (
         ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool,
         tqdm(total=len(waiting), unit="cell", smoothing=0.1) as bar,
     ):
         while waiting or running:
-            for job in [job for job in waiting if _can_start(job, waiting, running)]:
-                if len(running) < processes:
+            for job in list(waiting):
+                before = _weights_job(job, [*waiting, *running.values(), *failed])
+                if before in failed:
+                    failed[job] = f"{_title(job)}: not run, it needs {before[0].name}"
+                    waiting.remove(job)
+                elif before is None and len(running) < processes:
                     running[pool.submit(run_cell, *job, folders, threads)] = job
                     waiting.remove(job)
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                cell, seed = running.pop(done)
-                bar.write(f"{cell.name} seed {seed}: {_summary(done.result())}")
+                job = running.pop(done)
+                if done.exception():
+                    failed[job] = str(done.exception())
+                bar.write(f"{_title(job)}: {failed.get(job) or _summary(done.result())}")
                 bar.update()
+    return list(failed.values())
+
+
+def _title(job: Job) -> str:
+    return f"{job[0].name} seed {job[1]}"
 
 
 def _weights_job(job: Job, jobs) -> Job | None:
@@ -60,10 +76,6 @@ def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
     users = [j for j in jobs if j[0].weights == cell.name and j[1] == seed]
     needed = any(read_result(folders, *j) is None for j in users)
     return needed and not (folders.training(cell.name, seed) / "backbone.pth").is_file()
-
-
-def _can_start(job: Job, waiting: list[Job], running: dict) -> bool:
-    return _weights_job(job, [*waiting, *running.values()]) is None
 
 
 def _summary(result: dict) -> str:
@@ -90,6 +102,7 @@ def run_cell(cell: Cell, seed: int, folders: Folders, threads: int = 0) -> dict:
         "seed": seed,
         "measures": attempts[-1]["measures"] if attempts[-1]["converged"] else {},
         "attempts": attempts,
+        "shifts": shifts(folders.training(cell.name, seed)),
         "seconds": round(time.time() - start, 1),
         **_circumstances(),
     }
@@ -108,7 +121,7 @@ def _attempt(
     diverged = "FloatingPointError" in log
     if code and not diverged:
         tail = "\n".join(log.splitlines()[-15:])
-        raise RuntimeError(f"{cell.name} seed {seed} failed, see {folder}/output.log:\n{tail}")
+        raise RuntimeError(f"failed, see {folder}/output.log:\n{tail}")
     found = {} if diverged else measures(cell, folder)
     return {
         "learning_rate": rate,
@@ -142,14 +155,16 @@ def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
 def _output_to(path: Path) -> Iterator[None]:
     """Send this process's stdout and stderr, those of libraries included, to a file."""
     saved = [os.dup(1), os.dup(2)]
-    with open(path, "w") as file:
+    with (
+        open(path, "w") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         for number in (1, 2):
             os.dup2(file.fileno(), number)
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             for number, copy in zip((1, 2), saved, strict=True):
                 os.dup2(copy, number)
                 os.close(copy)

@@ -1,0 +1,132 @@
+"""CNN-9, the plain network of Decoupled Networks and SphereNet for images of about 32 pixels."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import CNNBlockBase, ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from torch import nn
+
+from .architecture_checks import CONVS, NORMS
+from .backbone import activation_option, conv_option, norm_option
+from .layers import ACTIVATIONS, get_activation, get_conv
+from .options import check_name
+from .weight_init import FILLS, get_fill
+
+__all__ = ["CNN9", "CNN9Stage", "build_cnn9_backbone"]
+
+STAGES = ("res2", "res3", "res4")
+
+
+class CNN9Stage(CNNBlockBase):
+    """y = max_pool2x2(layer(layer(layer(x)))), layer(x) = activation(norm(conv3x3(x)))."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        conv: str | Callable[..., nn.Module] = "Conv2d",
+        norm: str = "",
+        activation: str | Callable[[int], nn.Module] = "ReLU",
+        init: str = "msra",
+    ):
+        super().__init__(in_channels, out_channels, 2)
+        layers = [
+            get_conv(conv)(
+                in_channels if index == 0 else out_channels,
+                out_channels,
+                kernel_size=3,
+                padding=1,
+                bias=False,
+                norm=get_norm(norm, out_channels),
+                activation=get_activation(activation, out_channels),
+            )
+            for index in range(3)
+        ]
+        get_fill(init)(*layers)
+        self.conv1, self.conv2, self.conv3 = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv3(self.conv2(self.conv1(x)))
+        return torch.max_pool2d(x, kernel_size=2)
+
+
+class CNN9(Backbone):
+    """Three stages of three 3x3 convolutions and a pooling: res2, res3, res4 at strides 2, 4, 8.
+
+    Deviations: the released classifier is a 4x4 convolution to 256 numbers (decoupled too) and a
+    linear layer; here ImageClassifier averages res4 and has the linear layer alone, so that the
+    size of the image is free. The widths are the papers' 64, 128, 256, as far as we know; the
+    released SphereNet code has 128, 192, 256.
+
+    Args:
+        channels: width of res2; res3 and res4 have two and four times as many.
+        out_features: some of "res2", "res3", "res4"; (N, channels, H / 2, W / 2) and so on.
+        freeze_at: as in detectron2's ResNet: 2 freezes res2, 3 also res3, 4 all; there is no stem.
+        options: conv, norm, activation ("Identity" for none) and init of `CNN9Stage`; no
+            convolution has a bias, as in the authors' code.
+
+    Raises:
+        ValueError: an out_feature that is no stage, or none at all.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        channels: int = 64,
+        *,
+        out_features: Sequence[str] = ("res4",),
+        freeze_at: int = 0,
+        **options,
+    ):
+        super().__init__()
+        if not out_features or not set(out_features) <= set(STAGES):
+            raise ValueError(
+                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}; a CNN-9 has {list(STAGES)}"
+            )
+        self._out_features = list(out_features)
+        widths = [in_channels, channels, 2 * channels, 4 * channels]
+        self.res2 = CNN9Stage(widths[0], widths[1], **options)
+        self.res3 = CNN9Stage(widths[1], widths[2], **options)
+        self.res4 = CNN9Stage(widths[2], widths[3], **options)
+        self._out_feature_channels = dict(zip(STAGES, widths[1:], strict=True))
+        self._out_feature_strides = {"res2": 2, "res3": 4, "res4": 8}
+        for index, name in enumerate(STAGES, start=2):
+            if freeze_at >= index:
+                getattr(self, name).freeze()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = {}
+        features["res2"] = self.res2(x)
+        features["res3"] = self.res3(features["res2"])
+        features["res4"] = self.res4(features["res3"])
+        return {name: features[name] for name in self._out_features}
+
+
+@BACKBONE_REGISTRY.register()
+def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
+    """CNN-9 of width MODEL.RESNETS.STEM_OUT_CHANNELS, with MODEL.RESNETS.NORM and MODEL.ISONET's
+    CONV, ACTIVATION and INIT.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
+    check_name("MODEL.RESNETS.NORM", resnets.NORM, NORMS)
+    check_name("MODEL.ISONET.ACTIVATION", isonet.ACTIVATION, ACTIVATIONS)
+    # Fixup's zeros, in a network without shortcuts, would let nothing through
+    check_name("MODEL.ISONET.INIT", isonet.INIT, [fill for fill in FILLS if fill != "fixup"])
+    check_name("MODEL.ISONET.CONV", isonet.CONV, CONVS)
+    return CNN9(
+        input_shape.channels,
+        resnets.STEM_OUT_CHANNELS,
+        out_features=resnets.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        conv=conv_option(cfg),
+        norm=norm_option(cfg),
+        activation=activation_option(cfg),
+        init=isonet.INIT,
+    )

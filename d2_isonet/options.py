@@ -1,0 +1,15 @@
+"""Options of the configuration that are one of several names."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def check_name(key: str, name: object, choices: Iterable[str]) -> None:
+    """Raise ValueError with the key, the choices and the nearest of them if `name` is none."""
+    choices = list(choices)
+    if name in choices:
+        return
+    near = difflib.get_close_matches(str(name), [choice for choice in choices if choice], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    none = " ('' is none)" if "" in choices else ""
+    raise ValueError(f"{key} is {name!r}; it must be one of {choices}{none}{hint}")

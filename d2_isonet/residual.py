@@ -1,0 +1,138 @@
+"""Residual blocks of ResNet, ISONet, R-ISONet and their relatives, by options.
+
+With norm="BN" and activation="ReLU" they are detectron2's own, parameter names included.
+"""
+
+from collections.abc import Callable
+
+import torch
+from detectron2.layers import CNNBlockBase, get_norm
+from torch import nn
+
+from .layers import get_activation, get_conv, needs_bias, residual_scale_parameter
+from .weight_init import get_fill
+
+
+class ISONetBlockBase(CNNBlockBase):
+    """y = activation(shortcut(x) + residual_scale * residual(x)); a subclass gives residual(x).
+
+    Args:
+        norm: detectron2's norm name after every convolution; "" for none.
+        activation: name for `get_activation`.
+        shortcut: False makes a plain block, y = activation(residual(x)) (ISONet, Vanilla). The
+            shortcut is the identity, or a 1x1 projection where channels or stride change.
+        residual_scale: first value of the learned scale, None for none. See
+            `residual_scale_parameter`, which also tells residual_scale_shape.
+        init: name for `get_fill`, or its result. `make_isonet_stage` tells "fixup" the number of
+            branches, a block built alone counts as the only one.
+        conv: name for `get_conv`, or a constructor, of all convolutions but the projection.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        norm: str = "",
+        activation: str = "SReLU",
+        shortcut: bool = True,
+        residual_scale: float | None = 0.0,
+        residual_scale_shape: str = "block",
+        init: str | Callable[..., None] = "delta",
+        conv: str | Callable[..., nn.Module] = "Conv2d",
+    ):
+        super().__init__(in_channels, out_channels, stride)
+        self._options = {"norm": norm, "activation": activation, "conv": "Conv2d"}
+        self._fill = get_fill(init)
+        self.shortcut = None
+        if shortcut:
+            self.shortcut = nn.Identity()
+            if in_channels != out_channels or stride != 1:
+                self.shortcut = self._conv(
+                    in_channels, out_channels, 1, stride=stride, activate=False
+                )
+                self._fill(self.shortcut)
+        self._options["conv"] = conv
+        self.residual_scale = residual_scale_parameter(
+            residual_scale, residual_scale_shape, out_channels
+        )
+        self.activation = get_activation(activation, out_channels)
+
+    def _conv(self, in_channels, out_channels, kernel_size, *, activate=True, **kwargs):
+        """A k x k convolution with "same" padding, then norm, then (if activate) activation."""
+        norm, activation, conv = (self._options[key] for key in ("norm", "activation", "conv"))
+        return get_conv(conv)(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kwargs.get("dilation", 1) * (kernel_size // 2),
+            bias=needs_bias(norm, activation, conv),
+            norm=get_norm(norm, out_channels),
+            activation=get_activation(activation, out_channels) if activate else None,
+            **kwargs,
+        )
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        """The residual branch, (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.residual(x)
+        if self.residual_scale is not None:
+            # .to: no promotion to float32 under AMP
+            out = out * self.residual_scale.to(out.dtype).view(-1, 1, 1)
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return self.activation(out)
+
+
+class ISONetBasicBlock(ISONetBlockBase):
+    """residual(x) = conv3x3(activation(conv3x3/stride(x))), for depths 18 and 34.
+
+    A dilation applies to both 3x3 convolutions, so that a dilated res5 keeps the receptive field
+    of the strided one (detectron2 does the same to bottlenecks and cannot dilate basic blocks).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, **options
+    ):
+        super().__init__(in_channels, out_channels, stride=stride, **options)
+        self.conv1 = self._conv(in_channels, out_channels, 3, stride=stride, dilation=dilation)
+        self.conv2 = self._conv(out_channels, out_channels, 3, dilation=dilation, activate=False)
+        self._fill(self.conv1, self.conv2)
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv2(self.conv1(x))
+
+
+class ISONetBottleneckBlock(ISONetBlockBase):
+    """residual(x) = conv1x1(activation(conv3x3/stride(activation(conv1x1(x))))), depth 50 and on.
+
+    The stride sits on the 3x3 as in the authors' code; stride_in_1x1 puts it on the first 1x1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        num_groups: int = 1,
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+        **options,
+    ):
+        super().__init__(in_channels, out_channels, stride=stride, **options)
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        width = bottleneck_channels
+        self.conv1 = self._conv(in_channels, width, 1, stride=stride_1x1)
+        self.conv2 = self._conv(
+            width, width, 3, stride=stride_3x3, dilation=dilation, groups=num_groups
+        )
+        self.conv3 = self._conv(width, out_channels, 1, activate=False)
+        self._fill(self.conv1, self.conv2, self.conv3)
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv3(self.conv2(self.conv1(x)))

@@ -1,0 +1,217 @@
+"""How robust a classifier is: accuracy under attacks, and the L2 effort that fools it."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from .attacks import bim, fgsm, input_gradient, l2_effort
+from .classifier import ImageClassifier
+from .command_line import load_config
+from .engine import build_checkpointer, falls_back_to_cpu
+from .imagenet import load_registered
+
+# Half the range of a pixel: every image can become grey, so that a working attack succeeds.
+UNBOUNDED_EPS = 127.5
+
+
+def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassifier:
+    """The classifier that `cfg` describes in eval mode, all its tensors from `weights`.
+
+    Raises:
+        ValueError: `cfg` describes no ImageClassifier, or the file is that of another network.
+        FileNotFoundError: there is no file `weights`.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; attacks need an "
+            "'ImageClassifier' (a yaml of configs/imagenet)"
+        )
+    falls_back_to_cpu(cfg)
+    cfg.MODEL.CLASSIFIER.NUM_CLASSES = num_classes
+    model = build_model(cfg)
+    build_checkpointer(cfg, model, strict=True).load(weights)
+    return model.eval()
+
+
+def load_source(
+    config_file: str, opts: list[str], weights: str, target: CfgNode, num_classes: int
+) -> ImageClassifier:
+    """The classifier whose gradients a black-box attack takes.
+
+    Raises:
+        ValueError: it sees the channels in another order than `target`, whose images it is given;
+            and what `load_classifier` raises.
+    """
+    cfg = load_config(config_file, opts)
+    if cfg.INPUT.FORMAT != target.INPUT.FORMAT:
+        raise ValueError(
+            f"{config_file}: INPUT.FORMAT is {cfg.INPUT.FORMAT}, that of the attacked network "
+            f"{target.INPUT.FORMAT}; a black-box attack needs two networks of one channel order"
+        )
+    return load_classifier(cfg, weights, num_classes)
+
+
+def choose_images(names: Iterable[str], count: int, seed: int) -> tuple[list[dict], list[str]]:
+    """`count` dicts (or all there are) of the data sets `names`, drawn by `seed`; class names.
+
+    Raises:
+        ValueError: `count` is not positive; and what `load_registered` raises.
+    """
+    if count < 1:
+        raise ValueError(f"The number of images is {count}; it must be positive")
+    dicts, classes = load_registered(names)
+    order = torch.randperm(len(dicts), generator=torch.Generator().manual_seed(seed))
+    return [dicts[i] for i in order[:count].tolist()], classes
+
+
+def attack_settings(
+    names: Iterable[str], eps_values: Iterable[float], step: float | None, iterations: int
+) -> list[dict]:
+    """{"attack", "eps", "step", "iterations"} for each of `names` with each of `eps_values`.
+
+    Args:
+        names: "fgsm" or "bim".
+        eps_values: in pixel values of 0-255.
+        step: of bim; None takes 2.5 * eps / iterations, with which it can reach every point within
+            eps (Madry et al. 2018).
+
+    Raises:
+        ValueError: an unknown name, a negative eps, or a step or number that is not positive.
+    """
+    names, eps_values = list(names), list(eps_values)
+    unknown = sorted(set(names) - {"fgsm", "bim"})
+    if unknown:
+        raise ValueError(f"attack {unknown[0]!r} is unknown; there are 'fgsm' and 'bim'")
+    if any(not 0 <= eps <= 255 for eps in eps_values):
+        raise ValueError(f"eps is {eps_values}; each must be in pixel values, from 0 to 255")
+    if iterations < 1 or (step is not None and not step > 0):
+        raise ValueError(f"step is {step} and iterations {iterations}; both must be positive")
+
+    def setting(name: str, eps: float) -> dict:
+        if name == "fgsm":
+            return {"attack": name, "eps": eps, "step": eps, "iterations": 1}
+        size = 2.5 * eps / iterations if step is None else step
+        return {"attack": name, "eps": eps, "step": size, "iterations": iterations}
+
+    return [setting(name, float(eps)) for name in names for eps in eps_values]
+
+
+def unbounded_setting(iterations: int) -> dict:
+    """A bim without an effective bound: what it leaves of the accuracy, the attack has missed."""
+    return attack_settings(["bim"], [UNBOUNDED_EPS], None, max(iterations, 10))[0]
+
+
+def run_attack(
+    setting: dict, model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Adversarial (N, C, H, W) by the gradients of `model`; images (N, C, H, W), range 0-255."""
+    options = {key: setting[key] for key in ("eps", "step", "iterations")}
+    if setting["attack"] == "fgsm":
+        return fgsm(model.pixel_logits, images, labels, eps=options["eps"])
+    return bim(model.pixel_logits, images, labels, **options)
+
+
+def evaluate_robustness(
+    model: ImageClassifier,
+    batches: Iterable[list[dict]],
+    settings: list[dict],
+    source: ImageClassifier | None = None,
+    num_effort_images: int = 100,
+) -> dict:
+    """Accuracy in percent, clean and under every attack, and the L2 effort that fools `model`.
+
+    Args:
+        model: attacked; in eval mode, as `source`.
+        batches: of dicts with "image" (C, H, W), range 0-255, and "label".
+        settings: as `attack_settings` makes; each one is run white-box and, where there is a
+            `source`, black-box too: by the gradients of `source`.
+        num_effort_images: the L2 effort is that of the images classified right among the first so
+            many; 0 leaves it out.
+
+    Returns:
+        Plain types: "clean", "rows" (a setting with "access" and "accuracy"; the last is a
+        white-box attack without an effective bound, for `gradient_masking`), "zero_gradients"
+        (percent of images), "l2_effort", "num_images", "num_classes".
+
+    Raises:
+        FloatingPointError: logits are NaN or infinite.
+    """
+    sources = {"white-box": model, **({} if source is None else {"black-box": source})}
+    rows = [{**setting, "accuracy": 0} for setting in _with_access(settings, sources)]
+    clean, dead, count, efforts = 0, 0, 0, []
+    for batch in batches:
+        images = model.stack_images(batch)
+        labels = torch.tensor([x["label"] for x in batch], device=model.device)
+        clean += _num_right(model, images, labels)
+        dead += _num_zero_gradients(model, images, labels)
+        for row in rows:
+            adversarial = run_attack(row, sources[row["access"]], images, labels)
+            row["accuracy"] += _num_right(model, adversarial, labels)
+        part = slice(max(0, num_effort_images - count))
+        efforts.append(_efforts(model, images[part], labels[part]))
+        count += len(batch)
+    return {
+        "clean": 100 * clean / count,
+        "rows": [{**row, "accuracy": 100 * row["accuracy"] / count} for row in rows],
+        "zero_gradients": 100 * dead / count,
+        "l2_effort": _summary(torch.cat(efforts)),
+        "num_images": count,
+        "num_classes": model.linear.out_features,
+    }
+
+
+def _with_access(settings: list[dict], accesses: Iterable[str]) -> list[dict]:
+    """Every setting with every access, and the unbounded one where it is not among them."""
+    rows = [{**setting, "access": access} for setting in settings for access in accesses]
+    unbounded = unbounded_setting(max(setting["iterations"] for setting in settings))
+    return rows if unbounded in settings else [*rows, {**unbounded, "access": "white-box"}]
+
+
+@torch.no_grad()
+def _num_right(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> int:
+    logits = model.pixel_logits(images)
+    if not bool(logits.isfinite().all()):
+        raise FloatingPointError("NaN or infinite logits: the weights have diverged")
+    return int((logits.argmax(dim=1) == labels).sum())
+
+
+def _num_zero_gradients(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> int:
+    gradient = input_gradient(model.pixel_logits, images.float(), labels)
+    return int((gradient == 0).flatten(1).all(dim=1).sum())
+
+
+def _efforts(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(M, 2) of the M images classified right: L2 effort in pixel values, and over the norm."""
+    if len(images) == 0:
+        return torch.zeros(0, 2)
+    with torch.no_grad():
+        right = model.pixel_logits(images).argmax(dim=1) == labels
+    if not right.any():
+        return torch.zeros(0, 2)
+    efforts = l2_effort(model.pixel_logits, images[right], labels[right])
+    norms = images[right].float().flatten(1).norm(dim=1).clamp_min(1)
+    return torch.stack([efforts, efforts / norms], dim=1).cpu()
+
+
+def _summary(efforts: torch.Tensor) -> dict:
+    """Of (M, 2) efforts; the means are of the fooled images. None where there is no such image."""
+    fooled = efforts[efforts[:, 0].isfinite()]
+    nothing = torch.full((2,), torch.nan)
+    median = efforts.median(dim=0).values if len(efforts) else nothing
+    mean = fooled.mean(dim=0) if len(fooled) else nothing
+    return {
+        "median": _finite(median[0]),
+        "mean": _finite(mean[0]),
+        "relative_median": _finite(median[1]),
+        "relative_mean": _finite(mean[1]),
+        "not_fooled": 100 * (1 - len(fooled) / max(1, len(efforts))),
+        "num_images": len(efforts),
+    }
+
+
+def _finite(value: torch.Tensor) -> float | None:
+    """A number that json has; None for infinity (most images were not fooled) and NaN."""
+    return float(value) if math.isfinite(value) else None

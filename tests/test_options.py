@@ -1,0 +1,258 @@
+"""Every row of options trains, and every impossible combination is refused by name."""
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+
+from d2_isonet import add_isonet_config
+from d2_isonet.architecture_checks import check_architecture
+from d2_isonet.layers import ACTIVATIONS
+from d2_isonet.roi_heads import ISONetRes5ROIHeads
+from d2_isonet.weight_init import FILLS
+
+ISONET, RESNETS, DECOUPLED = "MODEL.ISONET.", "MODEL.RESNETS.", "MODEL.DECOUPLED."
+
+
+def options(prefix: str, **values) -> dict:
+    return {prefix + key: value for key, value in values.items()}
+
+
+def resnet(norm: str, **isonet) -> dict:
+    values = {"ACTIVATION": "ReLU", "RESIDUAL_SCALE": None, "INIT": "msra", **isonet}
+    return options(RESNETS, NORM=norm) | options(ISONET, **values)
+
+
+def decoupled(magnitude: str, angular: str, **values) -> dict:
+    operator = options(DECOUPLED, MAGNITUDE=magnitude, ANGULAR=angular, **values)
+    return resnet("", CONV="Decoupled") | operator
+
+
+# The option table of design.md, and what its rows vary.
+NETWORKS = {
+    "risonet": {},
+    "risonet_channel": options(ISONET, RESIDUAL_SCALE_SHAPE="channel"),
+    "isonet": options(ISONET, SHORTCUT=False, RESIDUAL_SCALE=None),
+    "resnet_bn": resnet("BN", ZERO_INIT_LAST_NORM=True),
+    "resnet_sync_bn": resnet("naiveSyncBN"),
+    "resnet_frozen_bn": resnet("FrozenBN"),
+    "resnet_gn": resnet("GN"),
+    "resnet_gn_4": resnet("GN", NORM_GROUPS=4),
+    "r_vanilla": resnet(""),
+    "vanilla": resnet("", SHORTCUT=False),
+    "vanilla_bn": resnet("BN", SHORTCUT=False),
+    "fixup": resnet("", BLOCK="fixup", INIT="fixup", RESIDUAL_SCALE=1.0),
+    "decoupled": decoupled("Tanh", "cosine"),
+    "decoupled_bn": decoupled("Ball", "linear") | options(RESNETS, NORM="BN"),
+    "risonet_decoupled": options(ISONET, CONV="Decoupled"),
+}
+MODIFIED = resnet("BN", BLOCK="modified", ACTIVATION="PReLU") | options(RESNETS, DEPTH=18)
+# One block a stage, 32 channels so that GN has its groups.
+SMALL = options(ISONET, SMALL_IMAGES=True) | options(
+    RESNETS, DEPTH=8, STEM_OUT_CHANNELS=32, RES2_OUT_CHANNELS=32, OUT_FEATURES=["res4"]
+)
+LARGE = options(
+    RESNETS,
+    DEPTH=18,
+    STEM_OUT_CHANNELS=32,
+    RES2_OUT_CHANNELS=32,
+    OUT_FEATURES=["res5"],
+    WIDTH_PER_GROUP=32,
+)
+
+
+def config(*rows: dict) -> CfgNode:
+    cfg = get_cfg()
+    add_isonet_config(cfg)
+    base = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.BACKBONE.NAME": "build_isonet_backbone",
+        "MODEL.BACKBONE.FREEZE_AT": 0,
+        RESNETS + "NORM": "",
+        RESNETS + "STRIDE_IN_1X1": False,
+    }
+    for row in (base, *rows):
+        cfg.merge_from_list([item for pair in row.items() for item in pair])
+    return cfg
+
+
+def train_once(*rows: dict, size: int = 8) -> torch.nn.Module:
+    """The backbone after a backward pass, every gradient of it there and finite."""
+    cfg = config(*rows)
+    backbone = build_backbone(cfg, ShapeSpec(channels=3)).train()
+    features = backbone(torch.randn(2, 3, size, size))[cfg.MODEL.RESNETS.OUT_FEATURES[-1]]
+    (features * torch.randn_like(features)).sum().backward()
+    trained = [(n, p) for n, p in backbone.named_parameters() if p.requires_grad]
+    assert trained
+    assert [n for n, p in trained if p.grad is None or not p.grad.isfinite().all()] == []
+    return backbone
+
+
+def ids(values) -> list[str]:
+    return ["-".join(map(str, value)) if isinstance(value, tuple) else value for value in values]
+
+
+def legal(network: str, activation: str = "ReLU", init: str = "msra") -> bool:
+    if network == "fixup":
+        return activation != "SReLU" and init == "fixup"
+    return init != "fixup" or network == "r_vanilla"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_trains_with_every_activation(network):
+    init = "fixup" if network == "fixup" else "msra"
+    for activation in (name for name in ACTIVATIONS if legal(network, name, init)):
+        row = options(ISONET, ACTIVATION=activation, INIT=init)
+        train_once(SMALL, NETWORKS[network], row)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_trains_with_every_initializer(network):
+    for init in (name for name in FILLS if legal(network, init=name)):
+        train_once(SMALL, NETWORKS[network], options(ISONET, INIT=init))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("init", FILLS)
+def test_every_activation_trains_with_every_initializer(activation, init):
+    row = options(ISONET, ACTIVATION=activation, INIT=init)
+    train_once(SMALL, NETWORKS["r_vanilla"], row)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_of_four_stages_trains(network):
+    train_once(LARGE, NETWORKS[network], size=64)
+
+
+@pytest.mark.parametrize("network", ["risonet", "resnet_bn", "fixup", "decoupled"])
+def test_bottlenecks_train(network):
+    bottleneck = options(RESNETS, DEPTH=50, RES2_OUT_CHANNELS=64)
+    train_once(LARGE, bottleneck, NETWORKS[network], size=64)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_modified_resnet_trains_with_every_activation(activation):
+    train_once(LARGE, MODIFIED, options(ISONET, ACTIVATION=activation), size=64)
+
+
+@pytest.mark.parametrize("norm", ["", "BN", "GN", "FrozenBN"])
+@pytest.mark.parametrize("conv", ["Conv2d", "Decoupled"])
+def test_the_modified_resnet_trains_with_every_norm_and_convolution(norm, conv):
+    row = options(ISONET, CONV=conv) | options(RESNETS, NORM=norm)
+    train_once(LARGE, MODIFIED, row, size=64)
+
+
+@pytest.mark.parametrize("magnitude", ["Sphere", "Ball", "Tanh", "Linear", "Seg", "Log", "Mix"])
+@pytest.mark.parametrize("angular", ["cosine", "linear", "square_cosine", "sigmoid"])
+def test_every_decoupled_operator_trains(magnitude, angular):
+    for scale in ("batch", "running", "frozen", "none"):
+        row = decoupled(magnitude, angular, RADIUS_SCALE=scale, SIGMOID_K_LEARNED=True)
+        train_once(SMALL, row)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_shift_has_a_gradient_only_where_it_is_learned(learned):
+    backbone = train_once(SMALL, options(ISONET, SHIFT_LEARNED=learned))
+    shifts = [p.grad for n, p in backbone.named_parameters() if n.endswith(".shift")]
+    assert shifts and all((grad is not None) == learned for grad in shifts)
+
+
+def test_gn_has_the_groups_that_are_asked_for():
+    norms = [m for m in train_once(SMALL, NETWORKS["resnet_gn_4"]).modules()
+             if isinstance(m, torch.nn.GroupNorm)]  # fmt: skip
+    assert norms and {norm.num_groups for norm in norms} == {4}
+
+
+def test_a_zeroed_branch_has_gradients_of_zero_but_its_norm_wakes_it():
+    block = train_once(SMALL, NETWORKS["resnet_bn"]).res2[0]
+    assert not block.conv1.weight.grad.count_nonzero()
+    assert block.conv2.norm.weight.grad.count_nonzero()
+
+
+FIXUP = NETWORKS["fixup"]
+FOR_ZERO_NORM = resnet("BN", ZERO_INIT_LAST_NORM=True)
+INIT_FIXUP = resnet("", INIT="fixup")
+# rows of options, then what the error must name, in order
+IMPOSSIBLE = [
+    ([FIXUP, options(RESNETS, NORM="BN")], "BLOCK is 'fixup' with .*NORM 'BN'.*''"),
+    ([FIXUP, options(ISONET, SHORTCUT=False)], "BLOCK is 'fixup' with .*SHORTCUT False.*True"),
+    ([FIXUP, options(ISONET, RESIDUAL_SCALE=None)], "'fixup' with .*RESIDUAL_SCALE None.*1.0"),
+    ([FIXUP, options(ISONET, RESIDUAL_SCALE=0.0)], "'fixup' with .*RESIDUAL_SCALE 0.0.*1.0"),
+    ([FIXUP, options(ISONET, RESIDUAL_SCALE_SHAPE="channel")], "'fixup' .*'channel'.*'block'"),
+    ([FIXUP, options(ISONET, ACTIVATION="SReLU")], "'fixup' with .*ACTIVATION 'SReLU'.*'PReLU'"),
+    ([FIXUP, options(ISONET, CONV="Decoupled")], "'fixup' with .*CONV 'Decoupled'.*'Conv2d'"),
+    ([FIXUP, options(ISONET, INIT="delta")], "'fixup' with .*INIT 'delta'.*'fixup'"),
+    ([MODIFIED, options(RESNETS, DEPTH=34)], "BLOCK is 'modified' with .*DEPTH 34.*18"),
+    ([MODIFIED, SMALL, options(RESNETS, DEPTH=18)], "'modified' with .*SMALL_IMAGES True"),
+    ([MODIFIED, options(ISONET, SHORTCUT=False)], "'modified' with .*SHORTCUT False.*True"),
+    ([MODIFIED, options(ISONET, RESIDUAL_SCALE=0.0)], "'modified' .*RESIDUAL_SCALE 0.0.*null"),
+    ([MODIFIED, options(ISONET, ZERO_INIT_LAST_NORM=True)], "'modified' .*LAST_NORM True.*False"),
+    ([MODIFIED, options(ISONET, INIT="fixup")], "'modified' with .*INIT 'fixup'"),
+    ([INIT_FIXUP, options(RESNETS, NORM="GN")], "INIT is 'fixup' with .*NORM 'GN'.*''"),
+    ([INIT_FIXUP, options(ISONET, SHORTCUT=False)], "INIT is 'fixup' with .*SHORTCUT False.*True"),
+    ([INIT_FIXUP, options(ISONET, RESIDUAL_SCALE=0.0)], "INIT is 'fixup' with .*SCALE 0.0.*null"),
+    ([INIT_FIXUP, options(ISONET, CONV="Decoupled")], "INIT is 'fixup' with .*CONV 'Decoupled'"),
+    ([FOR_ZERO_NORM, options(RESNETS, NORM="")], "LAST_NORM is True with .*NORM ''.*'BN'.*'GN'"),
+    ([FOR_ZERO_NORM, options(ISONET, SHORTCUT=False)], "LAST_NORM is True with .*SHORTCUT False"),
+    ([FOR_ZERO_NORM, options(ISONET, RESIDUAL_SCALE=0.0)], "LAST_NORM is True .*SCALE 0.0.*null"),
+    ([options(ISONET, SHORTCUT=False)], "RESIDUAL_SCALE is 0.0 with .*SHORTCUT False.*null"),
+    ([SMALL, resnet("GN", NORM_GROUPS=5)], r"NORM_GROUPS is 5 with .*NORM 'GN'.*divide .*\[32\]"),
+    ([SMALL, options(RESNETS, DEPTH=18)], "SMALL_IMAGES is True with .*DEPTH 18.*6n.*14 or 20"),
+    ([SMALL, options(RESNETS, DEPTH=2)], "SMALL_IMAGES is True with .*DEPTH 2.*use 8"),
+    ([SMALL, options(RESNETS, DEPTH=-7)], "SMALL_IMAGES is True with .*DEPTH -7.*use 8"),
+    ([SMALL, options(RESNETS, NUM_GROUPS=2)], "SMALL_IMAGES is True with .*NUM_GROUPS 2.*1"),
+    ([SMALL, options(RESNETS, RES5_DILATION=2)], "SMALL_IMAGES is True with .*DILATION 2.*1"),
+    ([SMALL, options(RESNETS, OUT_FEATURES=["res5"])], r"FEATURES is \['res5'\].*True.*'res4'\]"),
+    ([LARGE, options(RESNETS, OUT_FEATURES=["p5"])], r"FEATURES is \['p5'\].*False.*'res5'\]"),
+    ([LARGE, options(RESNETS, OUT_FEATURES=[])], r"OUT_FEATURES is \[\].*'res5'\]"),
+    ([SMALL, options(RESNETS, STEM_OUT_CHANNELS=16)], "STEM_OUT_CHANNELS is 16 .*CHANNELS 32"),
+    ([LARGE, options(RESNETS, DEPTH=20)], r"DEPTH is 20.*18, 34.*6n \+ 2 with .*SMALL_IMAGES"),
+    ([options(ISONET, BLOCK="Fixup")], r"BLOCK is 'Fixup'.*'residual', 'fixup'.*mean 'fixup'"),
+    ([options(ISONET, CONV="decoupled")], r"CONV is 'decoupled'.*mean 'Decoupled'"),
+    ([options(ISONET, INIT="phase_delta")], "INIT is 'phase_delta'.*'phase_shifted_delta'"),
+    ([options(RESNETS, NORM="bn")], r"NORM is 'bn'.*'FrozenBN'.*\('' is none\)"),
+    ([decoupled("", "square_cosine")], "ANGULAR is 'square_cosine' with .*MAGNITUDE ''.*'Tanh'"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), IMPOSSIBLE, ids=ids([m for _, m in IMPOSSIBLE]))
+def test_an_impossible_combination_is_refused_with_both_names_and_the_legal_choices(rows, message):
+    with pytest.raises(ValueError, match=f"MODEL.*{message}"):
+        check_architecture(config(*rows))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"MAGNITUDE": "tanh"},
+        {"ANGULAR": "square cosine"},
+        {"RADIUS_SCALE": "mean"},
+        {"MAGNITUDE": "Mix", "BETA": float("nan")},
+        {"RADIUS": 0.0},
+        {"RADIUS": float("inf")},
+        {"ANGULAR": "sigmoid", "SIGMOID_K": 0.0},
+        {"ALPHA": float("nan")},
+    ],
+    ids=str,
+)
+def test_an_impossible_decoupled_operator_is_refused(values):
+    key = list(values)[-1]
+    with pytest.raises(ValueError, match=f"MODEL.DECOUPLED.{key} is "):
+        train_once(SMALL, decoupled("Tanh", "cosine"), options(DECOUPLED, **values))
+
+
+def test_decoupled_options_mean_nothing_to_ordinary_convolutions():
+    check_architecture(config(LARGE, options(DECOUPLED, MAGNITUDE="", ANGULAR="square_cosine")))
+
+
+def test_a_pyramid_of_a_network_for_small_images_is_refused():
+    pyramid = {"MODEL.BACKBONE.NAME": "build_isonet_fpn_backbone"}
+    with pytest.raises(ValueError, match="SMALL_IMAGES is True with .*build_isonet_fpn_backbone"):
+        build_backbone(config(SMALL, pyramid), ShapeSpec(channels=3))
+
+
+def test_a_res5_head_of_a_network_for_small_images_is_refused():
+    head = {"MODEL.ROI_HEADS.NAME": "ISONetRes5ROIHeads"}
+    with pytest.raises(ValueError, match="SMALL_IMAGES is True with .*ISONetRes5ROIHeads"):
+        ISONetRes5ROIHeads._build_res5_block(config(SMALL, head))

@@ -1,0 +1,277 @@
+"""The tables of the papers as cells: what is run, what is kept, what is printed."""
+
+import gzip
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+import prepare_fashion_mnist  # noqa: E402
+from reproduction import figure3, page, runner  # noqa: E402
+from reproduction.cells import (  # noqa: E402
+    CLASSIFICATION,
+    Cell,
+    Folders,
+    arguments,
+    read_result,
+    write_result,
+)
+from reproduction.measures import shifts  # noqa: E402
+from reproduction.report import as_text, places, write_report  # noqa: E402
+from reproduction.table import Row, Table, jobs_of, select_rows  # noqa: E402
+from reproduction.tables import TABLES  # noqa: E402
+
+from d2_isonet.backbone import check_architecture  # noqa: E402
+from d2_isonet.command_line import load_config  # noqa: E402
+
+# A training that converges at a small learning rate only.
+SCRIPT = """
+import json, pathlib, sys
+values = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+out = pathlib.Path(values["OUTPUT_DIR"])
+(out / "backbone.pth").write_text("weights")
+rate = float(values.get("SOLVER.BASE_LR", 0))
+print("said", values)
+if rate > 0.5:
+    raise FloatingPointError("Loss became infinite or NaN")
+top1 = 80.0 + int(values["SEED"]) if rate < 0.05 else 10.0
+(out / "metrics.json").write_text(json.dumps({"iteration": 1, "classification/top1": top1}))
+"""
+CELLS = {
+    (cell.name, scale): cell
+    for scale in ("small", "full")
+    for build in TABLES.values()
+    for cell, _ in jobs_of([build(scale)], 1)
+}
+
+
+@pytest.fixture
+def folders(tmp_path) -> Folders:
+    return Folders(tmp_path / "results", tmp_path / "output", tmp_path / "data")
+
+
+@pytest.fixture
+def cell(tmp_path, monkeypatch) -> Cell:
+    monkeypatch.setattr(runner, "shifts", lambda folder: {})
+    (tmp_path / "script.py").write_text(SCRIPT)
+    script = str(tmp_path / "script.py")
+    monkeypatch.setitem(runner.measures.__globals__["_METRICS"], script,
+                        {"top-1": "classification/top1"})  # fmt: skip
+    return Cell("set/network", script, "a.yaml", learning_rates=(1.0, 0.1, 0.01))
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=["/".join(key) for key in CELLS])
+def test_every_cell_has_a_config_that_its_options_fit(cell):
+    cfg = load_config(str(REPOSITORY / cell.config), list(cell.opts))
+    check_architecture(cfg)
+    assert (REPOSITORY / cell.script).is_file()
+
+
+@pytest.mark.parametrize("scale", ["small", "full"])
+def test_every_row_of_every_table_has_a_cell_or_no_figure(scale):
+    for build in TABLES.values():
+        table = build(scale)
+        for row in table.rows:
+            assert len(row.paper) == len(table.columns)
+            for own, figure in zip(row.cells, row.paper, strict=False):
+                assert own is not None or figure == ""
+
+
+def test_a_cell_of_two_tables_is_run_once():
+    tables = [TABLES[name]("small") for name in ("table1", "table2", "table3")]
+    names = [cell.name for cell, _ in jobs_of(tables, 2)]
+    assert len(names) == 2 * len(set(names)) == 2 * (7 + 5 + 2)
+
+
+def test_only_the_pretrainings_that_are_needed_are_run():
+    table = select_rows(TABLES["table6"]("small"), ["ResNet, GN"], None)
+    assert {cell.name for cell, _ in jobs_of([table], 1)} == {
+        "cutouts/resnet18_gn", "detection/resnet18_gn", "detection/resnet18_gn_random"}  # fmt: skip
+
+
+def test_a_row_that_is_not_there_is_an_error_with_the_rows():
+    with pytest.raises(ValueError, match=r"no row \['VGG'\].*Vanilla"):
+        select_rows(TABLES["table1"]("small"), ["VGG"], None)
+
+
+def test_columns_are_selected_in_rows_and_title():
+    table = select_rows(TABLES["table4"]("small"), None, ["56", "20"])
+    assert table.columns == ("depth 20", "depth 56")
+    assert table.rows[2].paper == ("65.67", "63.09")
+
+
+def test_the_next_learning_rate_is_tried_until_one_converges(cell, folders):
+    result = runner.run_cell(cell, 2, folders)
+    assert [a["learning_rate"] for a in result["attempts"]] == [1.0, 0.1, 0.01]
+    assert [a["diverged"] for a in result["attempts"]] == [True, False, False]
+    assert result["measures"] == {"top-1": 82.0}
+    assert read_result(folders, cell, 2) == result
+    assert "SEED=2" in result["attempts"][-1]["command"]
+    assert result["attempts"][-1]["command"].startswith(f"python {cell.script} --config-file")
+    assert {"commit", "machine", "torch", "seconds", "date"} <= set(result)
+
+
+def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):
+    result = runner.run_cell(replace(cell, learning_rates=(1.0, 0.1)), 1, folders)
+    assert result["measures"] == {}
+    assert result["attempts"][1]["measures"] == {"top-1": 10.0}
+
+
+def test_what_fails_otherwise_stops_with_the_end_of_its_log(cell, folders):
+    Path(cell.script).write_text("import sys; print('the reason'); sys.exit(3)")
+    with pytest.raises(RuntimeError, match="the reason"):
+        runner.run_cell(cell, 1, folders)
+    assert read_result(folders, cell, 1) is None
+
+
+def test_a_stored_cell_is_not_run_again_and_weights_come_first(cell, folders, monkeypatch):
+    ran = []
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", _InThisProcess)
+    monkeypatch.setattr(runner, "run_cell", lambda c, s, *_: ran.append(c.name) or _RESULT)
+    user = replace(cell, name="user", weights=cell.name)
+    stored = replace(cell, name="stored")
+    write_result(folders, stored, 1, _RESULT)
+    runner.run_jobs([(user, 1), (stored, 1), (cell, 1)], folders, 2, 1)
+    assert ran == [cell.name, "user"]
+
+
+def test_the_others_go_on_where_a_cell_fails(cell, folders, monkeypatch):
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", _InThisProcess)
+    Path(cell.script).write_text("raise SystemExit(3)")
+    fine = replace(cell, name="fine", script=str(folders.results.parent / "fine.py"))
+    Path(fine.script).write_text(SCRIPT)
+    user = replace(fine, name="user", weights=cell.name)
+    monkeypatch.setitem(runner.measures.__globals__["_METRICS"], fine.script,
+                        {"top-1": "classification/top1"})  # fmt: skip
+    failed = runner.run_jobs([(cell, 1), (user, 1), (fine, 1)], folders, 1, 1)
+    assert read_result(folders, fine, 1)["measures"] == {"top-1": 81.0}
+    assert len(failed) == 2 and "user seed 1: not run, it needs set/network" in failed
+
+
+def test_weights_that_were_not_kept_are_made_again(cell, folders, monkeypatch):
+    user = replace(cell, name="user", weights=cell.name)
+    write_result(folders, cell, 1, _RESULT)
+    jobs = [(cell, 1), (user, 1)]
+    assert runner._is_to_be_run((cell, 1), folders, jobs)
+    folders.training(cell.name, 1).mkdir(parents=True)
+    (folders.training(cell.name, 1) / "backbone.pth").touch()
+    assert not runner._is_to_be_run((cell, 1), folders, jobs)
+
+
+_RESULT = {"measures": {"top-1": 50.0}, "seconds": 1.0, "attempts": [{"learning_rate": None}]}
+
+
+class _InThisProcess:
+    """A pool that runs at once."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *args):
+        from concurrent.futures import Future
+
+        future = Future()
+        try:
+            future.set_result(function(*args))
+        except RuntimeError as error:
+            future.set_exception(error)
+        return future
+
+
+def _table(cell: Cell) -> Table:
+    rows = (Row("ours", (cell,), ("73.29",)), Row("none", (replace(cell, name="n"),), ("N/A",)))
+    return Table("table9", "A table", ("depth 8",), ("top-1",), rows)
+
+
+def _store(folders: Folders, cell: Cell, values: list[float | None]) -> None:
+    for seed, value in enumerate(values, start=1):
+        found = {} if value is None else {"top-1": value}
+        result = {"measures": found, "seconds": 1800, "commit": "c0ffee", "machine": "CPU",
+                  "torch": "2", "attempts": [{"learning_rate": 0.1}]}  # fmt: skip
+        write_result(folders, cell, seed, result)
+
+
+def test_mean_and_spread_are_those_of_the_seeds(cell, folders):
+    _store(folders, cell, [80.0, 82.0, 84.0])
+    table = _table(cell)
+    place = places(table, table.rows[0], folders, 3)[0]
+    assert (place.mean, place.spread) == (82.0, 2.0)
+    assert "82.0 ± 2.0  [73.29]" in as_text(table, folders, 3)
+    assert "not run  [N/A]" in as_text(table, folders, 3)
+
+
+@pytest.mark.parametrize(
+    "values, shown",
+    [([None, None, None], "N/A (3 of 3 seeds fail)"), ([80.0], "80.0 (1 seeds)"),
+     ([80.0, None, 82.0], "81.0 ± 1.4 (1 of 3 seeds fail)")],
+)  # fmt: skip
+def test_failed_and_missing_seeds_are_said(cell, folders, values, shown):
+    _store(folders, cell, values)
+    assert shown in as_text(_table(cell), folders, 3)
+
+
+def test_the_report_writes_json_and_picture(cell, folders, capsys):
+    _store(folders, cell, [80.0, 82.0])
+    write_report(_table(cell), folders, 2, folders.output)
+    content = json.loads((folders.output / "table9.json").read_text())
+    assert content[0] == {"row": "ours", "column": "depth 8", "values": [80.0, 82.0],
+                          "seeds run": 2, "paper": "73.29"}  # fmt: skip
+    assert (folders.output / "table9.png").stat().st_size > 1000
+
+
+def test_the_page_keeps_its_words_and_gets_the_tables(cell, folders, tmp_path):
+    _store(folders, cell, [80.0, 82.0, 84.0])
+    path = tmp_path / "RESULTS.md"
+    path.write_text("words\n<!-- table9 -->\nold\n<!-- end -->\nmore words\n")
+    assert page.fill(path, [_table(cell)], folders, 3) == ["figure3"]
+    text = path.read_text()
+    assert text.startswith("words\n<!-- table9 -->\nA table.") and "more words" in text
+    assert "old" not in text and "3 of 6 cells run, 1.5 hours in all" in text
+
+
+def test_shifts_are_counted_by_stage(tmp_path, folders):
+    state = {"res2.0.activation.shift": torch.tensor([-1.0, -1.2]), "res2.0.conv1.weight":
+             torch.zeros(1), "stem.activation.shift": torch.tensor([-9.0])}  # fmt: skip
+    torch.save({"model": state}, tmp_path / "backbone.pth")
+    found = shifts(tmp_path)
+    assert found["res2"]["mean"] == pytest.approx(-1.1)
+    assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
+    cell = figure3._cells()[next(iter(figure3._cells()))]
+    write_result(folders, cell, 1, {"measures": {}, "shifts": {"res2": found["res2"]}})
+    assert "-1.100" in figure3.as_markdown(folders, 1)
+    assert figure3.draw(folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
+
+
+def test_the_arguments_are_those_a_person_types(folders):
+    cell = Cell("a", CLASSIFICATION, "a.yaml", opts=("X=1",), weights="b", processes=8)
+    words = arguments(cell, 3, Folders(Path("r"), Path("o"), Path("d")), ["--data-root", "d"], 0.1)
+    assert words == ["--config-file", "a.yaml", "--num-gpus", "8", "--data-root", "d",
+                     "MODEL.WEIGHTS=o/b/seed3/backbone.pth", "X=1", "SOLVER.BASE_LR=0.1",
+                     "SEED=3", "OUTPUT_DIR=o/a/seed3"]  # fmt: skip
+
+
+def _idx(path: Path, header: int, content: bytes) -> None:
+    with gzip.open(path, "wb") as file:
+        file.write(bytes(header) + content)
+
+
+def test_fashion_mnist_becomes_an_image_folder(tmp_path):
+    _idx(tmp_path / "t-images-idx3-ubyte.gz", 16, bytes(range(196)) * 8)
+    _idx(tmp_path / "t-labels-idx1-ubyte.gz", 8, bytes([9, 0]))
+    prepare_fashion_mnist.write_split(tmp_path, "t", 2, tmp_path / "val")
+    files = sorted(str(p.relative_to(tmp_path / "val")) for p in tmp_path.glob("val/*/*.png"))
+    assert files == ["0_t_shirt/00001.png", "9_ankle_boot/00000.png"]
+    with pytest.raises(ValueError, match="2 labels where 3 images"):
+        prepare_fashion_mnist.write_split(tmp_path, "t", 3, tmp_path / "val")

@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Accuracy of a classifier under FGSM and BIM, and the L2 effort needed to fool it.
+
+python tools/evaluate_robustness.py --config-file configs/imagenet/risonet18.yaml \\
+    --weights output/imagenet/risonet18/model_final.pth --eps 2 4 8
+"""
+
+import argparse
+
+from robustness_report import format_results, write_report
+from tqdm import tqdm
+
+from d2_isonet.command_line import load_config, readable_errors
+from d2_isonet.gradient_masking import masking_signs
+from d2_isonet.imagenet import register_data_root
+from d2_isonet.pretraining import ClassificationTrainer
+from d2_isonet.robustness import (
+    attack_settings,
+    choose_images,
+    evaluate_robustness,
+    load_classifier,
+    load_source,
+)
+
+
+def parse_args(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, help="yaml of the network (its OUTPUT_DIR/config.yaml)")
+    add("--weights", required=True, help="model_final.pth of its training")
+    add("--data-root", metavar="DIR", help="folder with train/<class>/ and val/<class>/")
+    add("--source-weights", help="black-box attacks too, by the gradients of this network")
+    add("--source-config", help="its yaml (default: --config-file with the KEY VALUE pairs)")
+    add("--attacks", nargs="+", choices=("fgsm", "bim"), default=["fgsm", "bim"])
+    add("--eps", nargs="+", type=float, default=[8.0], help="in pixel values of 0-255 (8)")
+    add("--step", type=float, help="of bim, in pixel values (2.5 * eps / iterations)")
+    add("--iterations", type=int, default=10, help="of bim (10)")
+    add("--num-images", type=int, default=1000, help="of the validation set, by --seed (1000)")
+    add("--effort-images", type=int, default=100, help="for the L2 effort; 0 for none (100)")
+    add("--seed", type=int, default=0)
+    add("--output", metavar="DIR", default="output/robustness", help="for json and picture")
+    add(
+        "opts",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="at the end, after an option that takes one value",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(args):
+    """Evaluate, print the table, write robustness.json and .png; returns what the json holds."""
+    with readable_errors():
+        settings = attack_settings(args.attacks, args.eps, args.step, args.iterations)
+        cfg = load_config(args.config_file, args.opts)
+        names = register_data_root(args.data_root)[1:] if args.data_root else cfg.DATASETS.TEST
+        dicts, classes = choose_images(names, args.num_images, args.seed)
+        model, source = load_classifier(cfg, args.weights, len(classes)), None
+        if args.source_weights:
+            yaml = (args.source_config, []) if args.source_config else (args.config_file, args.opts)
+            source = load_source(*yaml, args.source_weights, cfg, len(classes))
+        batches = ClassificationTrainer.build_test_loader(cfg, dicts)
+        progress = tqdm(batches, "attacking", unit="batch")
+        results = evaluate_robustness(model, progress, settings, source, args.effort_images)
+    results = {**vars(args), **results, "gradient_masking": masking_signs(results)}
+    print(format_results(results))
+    write_report(results, model, next(iter(batches)), classes, cfg.INPUT.FORMAT)
+    return results
+
+
+if __name__ == "__main__":
+    main(parse_args())

@@ -1,0 +1,58 @@
+"""RESULTS.md: the tables between its marks are written from the stored cells."""
+
+import re
+from pathlib import Path
+
+from .cells import Folders, read_result
+from .figure3 import as_markdown
+from .report import as_text
+from .table import Table
+
+_MARKS = r"(<!-- {name} -->\n).*?(<!-- end -->)"
+
+
+def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[str]:
+    """Replace what stands between `<!-- NAME -->` and `<!-- end -->`; returns the names not there.
+
+    The words around the tables stay.
+    """
+    text = page.read_text()
+    parts = {table.name: section(table, folders, seeds) for table in tables}
+    parts["figure3"] = as_markdown(folders, seeds)
+    missing = []
+    for name, part in parts.items():
+        marks = re.compile(_MARKS.format(name=re.escape(name)), re.DOTALL)
+        if not marks.search(text):
+            missing.append(name)
+        text = marks.sub(lambda found, part=part: f"{found[1]}{part}{found[2]}", text)
+    page.write_text(text)
+    return missing
+
+
+def section(table: Table, folders: Folders, seeds: int) -> str:
+    """The table in markdown, and below it how many cells were run, where, and how long it took."""
+    cells = [*table.before, *(c for row in table.rows for c in row.cells if c)]
+    unique = list({cell.name: cell for cell in cells}.values())
+    wanted = [(cell, seed) for cell in unique for seed in range(1, seeds + 1)]
+    found = [r for cell, seed in wanted if (r := read_result(folders, cell, seed))]
+    scale = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
+    lines = [
+        f"{table.title}. {', '.join(table.measures)}: ours [the paper's].",
+        "",
+        as_text(table, folders, seeds, "github"),
+        "",
+        f"`python tools/reproduce.py {table.name}{scale}`; "
+        f"{len(found)} of {len(wanted)} cells run{_circumstances(found)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _circumstances(found: list[dict]) -> str:
+    if not found:
+        return ""
+    commits, machines = (sorted({r[key] for r in found}) for key in ("commit", "machine"))
+    hours = sum(r["seconds"] for r in found) / 3600
+    return (
+        f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {found[0]['torch']}; "
+        f"commit {', '.join(commits)})"
+    )
