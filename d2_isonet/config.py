@@ -9,6 +9,8 @@ def add_isonet_config(cfg: CN) -> None:
     MODEL.RESNETS.* keep detectron2's meaning (DEPTH, NORM, RES5_DILATION, OUT_FEATURES, ...).
     """
     _add_model_config(cfg)
+    _add_decoupled_config(cfg)
+    _add_classifier_config(cfg)
     _add_solver_config(cfg)
 
     cfg.INPUT.CLASSIFICATION = CN()
@@ -58,8 +60,8 @@ def _add_model_config(cfg: CN) -> None:
     # authors' ResNet baselines; needs NORM and SHORTCUT.
     cfg.MODEL.ISONET.ZERO_INIT_LAST_NORM = False
 
-    _add_decoupled_config(cfg)
 
+def _add_classifier_config(cfg: CN) -> None:
     cfg.MODEL.CLASSIFIER = CN()
     # Outputs of ImageClassifier; 0 takes the number of classes of the training set.
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = 0
@@ -87,7 +89,7 @@ def _add_decoupled_config(cfg: CN) -> None:
     # What rho is multiplied by: "batch" (mean patch norm of the batch, as released), "running"
     # (its moving average in training too), "frozen" (that average, no longer updated) or "none".
     cfg.MODEL.DECOUPLED.RADIUS_SCALE = "batch"
-    # k of the sigmoid, and whether it is learned (one per filter).
+    # k of the sigmoid, and whether it is learned (one per filter, from 0.75 as released).
     cfg.MODEL.DECOUPLED.SIGMOID_K = 0.3
     cfg.MODEL.DECOUPLED.SIGMOID_K_LEARNED = False
 

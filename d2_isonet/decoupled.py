@@ -97,12 +97,8 @@ class DecoupledConv2d(nn.Conv2d):
     ):
         if bias:
             raise ValueError("a decoupled convolution has no bias; got bias=True")
-        check_name("MODEL.DECOUPLED.MAGNITUDE", magnitude, MAGNITUDES)
-        check_name("MODEL.DECOUPLED.ANGULAR", angular, ANGULARS)
-        check_name("MODEL.DECOUPLED.RADIUS_SCALE", radius_scale, RADIUS_SCALES)
-        _check_positive(ALPHA=alpha, RADIUS=radius, SIGMOID_K=sigmoid_k)
-        if not 0 <= beta < math.inf:
-            raise ValueError(f"MODEL.DECOUPLED.BETA is {beta}; it must not be negative")
+        _check_names(magnitude, angular, radius_scale)
+        _check_numbers(beta, ALPHA=alpha, RADIUS=radius, SIGMOID_K=sigmoid_k)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
         )
@@ -201,7 +197,15 @@ def _convolution_dtype(x: torch.Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _check_positive(**values: float) -> None:
-    for key, value in values.items():
+def _check_names(magnitude: str, angular: str, radius_scale: str) -> None:
+    check_name("MODEL.DECOUPLED.MAGNITUDE", magnitude, MAGNITUDES)
+    check_name("MODEL.DECOUPLED.ANGULAR", angular, ANGULARS)
+    check_name("MODEL.DECOUPLED.RADIUS_SCALE", radius_scale, RADIUS_SCALES)
+
+
+def _check_numbers(beta: float, **positive: float) -> None:
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"MODEL.DECOUPLED.BETA is {beta}; it must not be negative")
+    for key, value in positive.items():
         if not 0 < value < math.inf:
             raise ValueError(f"MODEL.DECOUPLED.{key} is {value}; it must be above 0")

@@ -1,7 +1,6 @@
 """What training does to decoupled filters: their projection and the penalty on their angles."""
 
 import logging
-import math
 
 import torch
 from detectron2.engine import HookBase
@@ -62,8 +61,10 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
     """Trains loss + coeff * sum of `filter_orthogonal_penalty` over the decoupled layers.
 
     How and when the gradient is added is told in `OrthogonalRegularizer`. Logged at each step:
-    `loss_filter_ortho`, the sum of the penalties, not multiplied by coeff.
+    `loss_filter_ortho`, the sum of the penalties, not multiplied by coeff, and each stage's share.
     """
+
+    label = "filter_ortho"
 
     def __init__(self, coeff: float = 1e-5):
         """
@@ -75,30 +76,11 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
         """
         super().__init__(coeff, form="flattened")
 
-    def before_train(self) -> None:
-        self._given = list(decoupled_convolutions(self.trainer.model).items())
-        super().before_train()
+    def _default_convolutions(self) -> dict[str, DecoupledConv2d]:
+        return decoupled_convolutions(self.trainer.model)
 
-    def _add_gradient(self, conv: DecoupledConv2d, scale: torch.Tensor | None) -> torch.Tensor:
-        weight = conv.weight
-        value, gradient = filter_orthogonal_penalty_and_gradient(weight, conv.groups)
-        if self.coeff:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            gradient *= self.coeff
-            if scale is not None:
-                gradient *= scale
-            weight.grad += gradient.to(weight.grad.dtype)
-        return value
-
-    def _log(self, penalties: dict[str, float]) -> None:
-        for name, penalty in penalties.items():
-            if not math.isfinite(penalty):
-                raise FloatingPointError(
-                    f"the penalty on the filters of {name} became {penalty} at iteration "
-                    f"{self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR"
-                )
-        self.trainer.storage.put_scalar("loss_filter_ortho", sum(penalties.values()))
+    def _value_and_gradient(self, conv: DecoupledConv2d) -> tuple[torch.Tensor, torch.Tensor]:
+        return filter_orthogonal_penalty_and_gradient(conv.weight, conv.groups)
 
 
 def decoupled_convolutions(model: nn.Module) -> dict[str, DecoupledConv2d]:

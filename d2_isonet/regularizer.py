@@ -35,6 +35,8 @@ class OrthogonalRegularizer(HookBase):
     share of each stage.
     """
 
+    label = "ortho"  # in the names of what is logged
+
     def __init__(self, coeff: float, form: str = "exact", convs: Convolutions | None = None):
         """
         Args:
@@ -60,13 +62,16 @@ class OrthogonalRegularizer(HookBase):
 
     def before_train(self) -> None:
         given = self._given
-        self._convs = _checked(default_convolutions(self.trainer.model)) if given is None else given
+        self._convs = _checked(self._default_convolutions()) if given is None else given
         frozen = sum(not conv.weight.requires_grad for _, conv in self._convs)
         logger.info(
             f"Orthogonal penalty ({self.form}, coefficient {self.coeff:g}) on {len(self._convs)} "
             f"convolutions, {frozen} of them frozen and left alone"
         )
         self._undo = _run_before_step(self.trainer.optimizer, self._regularize)
+
+    def _default_convolutions(self) -> dict[str, nn.Conv2d]:
+        return default_convolutions(self.trainer.model)
 
     def after_train(self) -> None:
         # Also called when before_train, of this or of another hook, has raised.
@@ -85,8 +90,7 @@ class OrthogonalRegularizer(HookBase):
 
     def _add_gradient(self, conv: nn.Module, scale: torch.Tensor | None) -> torch.Tensor:
         weight = conv.weight
-        layer = (conv.stride, conv.dilation, conv.groups, self.form)
-        value, gradient = orthogonal_penalty_and_gradient(weight, *layer)
+        value, gradient = self._value_and_gradient(conv)
         if self.coeff:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
@@ -94,24 +98,30 @@ class OrthogonalRegularizer(HookBase):
             if scale is not None:
                 gradient *= scale
             weight.grad += gradient.to(weight.grad.dtype)
-        return value - minimum_orthogonal_penalty(weight.shape, *layer)
+        return value
 
-    def _log(self, excesses: dict[str, float]) -> None:
+    def _value_and_gradient(self, conv: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is logged, the penalty minus its minimum, and the gradient."""
+        layer = (conv.stride, conv.dilation, conv.groups, self.form)
+        value, gradient = orthogonal_penalty_and_gradient(conv.weight, *layer)
+        return value - minimum_orthogonal_penalty(conv.weight.shape, *layer), gradient
+
+    def _log(self, values: dict[str, float]) -> None:
         # detectron2 has checked the losses before the step; this one is nobody else's to check.
         stages: dict[str, float] = defaultdict(float)
-        for name, excess in excesses.items():
-            if not math.isfinite(excess):
+        for name, value in values.items():
+            if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"the orthogonal penalty of {name} became {excess} at iteration "
+                    f"the orthogonal penalty of {name} became {value} at iteration "
                     f"{self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR, lengthen "
                     "the warm-up or clip gradients (SOLVER.CLIP_GRADIENTS)"
                 )
-            stages[stage_of(name)] += excess
+            stages[stage_of(name)] += value
         storage = self.trainer.storage
-        storage.put_scalar("loss_ortho", sum(excesses.values()))
-        for stage, excess in stages.items():
+        storage.put_scalar(f"loss_{self.label}", sum(values.values()))
+        for stage, value in stages.items():
             # Without "loss" in the name: detectron2's console line shows every name that has it.
-            storage.put_scalar(f"ortho/{stage}", excess)
+            storage.put_scalar(f"{self.label}/{stage}", value)
 
 
 def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:

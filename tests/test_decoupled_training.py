@@ -175,5 +175,5 @@ def test_diverged_filters_stop_the_training():
 
     trainer = Poison(model, [], torch.optim.SGD(model.parameters(), 0.1))
     trainer.register_hooks([hook])
-    with pytest.raises(FloatingPointError, match="filters of second became nan at iteration 0"):
+    with pytest.raises(FloatingPointError, match="penalty of second became nan at iteration 0"):
         trainer.train(0, 1)

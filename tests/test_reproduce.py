@@ -20,6 +20,7 @@ from reproduction.cells import (  # noqa: E402
     Folders,
     arguments,
     read_result,
+    settings,
     write_result,
 )
 from reproduction.measures import shifts  # noqa: E402
@@ -111,10 +112,16 @@ def test_the_next_learning_rate_is_tried_until_one_converges(cell, folders):
     assert [a["learning_rate"] for a in result["attempts"]] == [1.0, 0.1, 0.01]
     assert [a["diverged"] for a in result["attempts"]] == [True, False, False]
     assert result["measures"] == {"top-1": 82.0}
-    assert read_result(folders, cell, 2) == result
+    assert read_result(folders, cell, 2) == {**result, "settings": settings(cell)}
     assert "SEED=2" in result["attempts"][-1]["command"]
     assert result["attempts"][-1]["command"].startswith(f"python {cell.script} --config-file")
     assert {"commit", "machine", "torch", "seconds", "date"} <= set(result)
+
+
+def test_a_result_of_other_settings_is_not_shown(cell, folders):
+    runner.run_cell(cell, 1, folders)
+    assert read_result(folders, cell, 1)
+    assert read_result(folders, replace(cell, opts=("SOLVER.MAX_ITER=9",)), 1) is None
 
 
 def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):
@@ -257,7 +264,7 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
 def test_the_arguments_are_those_a_person_types(folders):
     cell = Cell("a", CLASSIFICATION, "a.yaml", opts=("X=1",), weights="b", processes=8)
     words = arguments(cell, 3, Folders(Path("r"), Path("o"), Path("d")), ["--data-root", "d"], 0.1)
-    assert words == ["--config-file", "a.yaml", "--num-gpus", "8", "--data-root", "d",
+    assert words == ["--config-file", "a.yaml", "--data-root", "d", "--num-gpus", "8",
                      "MODEL.WEIGHTS=o/b/seed3/backbone.pth", "X=1", "SOLVER.BASE_LR=0.1",
                      "SEED=3", "OUTPUT_DIR=o/a/seed3"]  # fmt: skip
 

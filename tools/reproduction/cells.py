@@ -56,14 +56,24 @@ class Folders:
         return self.output / name / f"seed{seed}"
 
 
+def settings(cell: Cell) -> dict:
+    """What decides a cell's result, as json gives it back."""
+    keys = ("script", "config", "data", "weights", "processes")
+    lists = {"opts": list(cell.opts), "learning_rates": list(cell.learning_rates)}
+    return {key: getattr(cell, key) for key in keys} | lists
+
+
 def read_result(folders: Folders, cell: Cell, seed: int) -> dict | None:
-    """The stored result, or None where this cell was not run."""
+    """The stored result, or None where this cell was not run, or with other settings."""
     path = folders.result(cell, seed)
-    return json.loads(path.read_text()) if path.is_file() else None
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return result if result.get("settings") == settings(cell) else None
 
 
 def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
+    """Keep `result` and the settings it was made with; the file appears complete."""
     path = folders.result(cell, seed)
+    result = {**result, "settings": settings(cell)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(result, indent=1) + "\n")
