@@ -18,6 +18,7 @@ from .resnet import stage_of
 __all__ = ["OrthogonalRegularizer", "default_convolutions"]
 
 logger = logging.getLogger(__name__)
+_LARGEST_BATCHED = 1 << 16  # entries of a weight; 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
 
 
@@ -82,46 +83,78 @@ class OrthogonalRegularizer(HookBase):
     def _regularize(self, optimizer: torch.optim.Optimizer) -> None:
         # A fused optimizer unscales inside its kernel: it meets gradients still multiplied by this.
         scale = getattr(optimizer, "grad_scale", None)
-        trained = [(name, conv) for name, conv in self._convs if conv.weight.requires_grad]
-        if trained:
-            excesses = [self._add_gradient(conv, scale) for _, conv in trained]
-            values = torch.stack(excesses).tolist()  # the only wait for the device
-            self._log({name: value for (name, _), value in zip(trained, values, strict=True)})
+        batches = _batches([pair for pair in self._convs if pair[1].weight.requires_grad])
+        if batches:
+            values = [self._add_gradients(list(batch.values()), scale) for batch in batches]
+            values = torch.stack(values).tolist()  # the only wait for the device
+            self._log(list(zip(batches, values, strict=True)))
 
-    def _add_gradient(self, conv: nn.Module, scale: torch.Tensor | None) -> torch.Tensor:
-        weight = conv.weight
-        value, gradient = self._value_and_gradient(conv)
+    def _add_gradients(self, convs: list[nn.Module], scale: torch.Tensor | None) -> torch.Tensor:
+        """Add those of convolutions alike; returns the sum of what is logged."""
+        value, gradient = self._value_and_gradient(convs)
         if self.coeff:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
             gradient *= self.coeff
             if scale is not None:
                 gradient *= scale
-            weight.grad += gradient.to(weight.grad.dtype)
+            for conv, part in zip(convs, gradient.chunk(len(convs)), strict=True):
+                if conv.weight.grad is None:
+                    conv.weight.grad = torch.zeros_like(conv.weight)
+                conv.weight.grad += part.to(conv.weight.grad.dtype)
         return value
 
-    def _value_and_gradient(self, conv: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is logged, the penalty minus its minimum, and the gradient."""
-        layer = (conv.stride, conv.dilation, conv.groups, self.form)
-        value, gradient = orthogonal_penalty_and_gradient(conv.weight, *layer)
-        return value - minimum_orthogonal_penalty(conv.weight.shape, *layer), gradient
+    def _value_and_gradient(self, convs: list[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of penalties minus their minimum; the gradients, one below the other."""
+        weight, layer = side_by_side(convs)
+        value, gradient = orthogonal_penalty_and_gradient(weight, *layer, self.form)
+        return value - minimum_orthogonal_penalty(weight.shape, *layer, self.form), gradient
 
-    def _log(self, values: dict[str, float]) -> None:
+    def _log(self, values: list[tuple[dict[str, nn.Module], float]]) -> None:
         # detectron2 has checked the losses before the step; this one is nobody else's to check.
         stages: dict[str, float] = defaultdict(float)
-        for name, value in values.items():
+        for batch, value in values:
             if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"the orthogonal penalty of {name} became {value} at iteration "
-                    f"{self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR, lengthen "
-                    "the warm-up or clip gradients (SOLVER.CLIP_GRADIENTS)"
+                    f"the orthogonal penalty of {_first_diverged(batch)} became {value} at "
+                    f"iteration {self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR, "
+                    "lengthen the warm-up or clip gradients (SOLVER.CLIP_GRADIENTS)"
                 )
-            stages[stage_of(name)] += value
+            stages[stage_of(next(iter(batch)))] += value
         storage = self.trainer.storage
-        storage.put_scalar(f"loss_{self.label}", sum(values.values()))
+        storage.put_scalar(f"loss_{self.label}", sum(stages.values()))
         for stage, value in stages.items():
             # Without "loss" in the name: detectron2's console line shows every name that has it.
             storage.put_scalar(f"{self.label}/{stage}", value)
+
+
+def _batches(convs: list[tuple[str, nn.Module]]) -> list[dict[str, nn.Module]]:
+    """Convolutions of one stage and shape together, as groups of one: small ones cost their calls.
+
+    Large ones stay alone: there is nothing to gain, and the copy would take memory.
+    """
+    batches: dict[tuple, dict[str, nn.Module]] = defaultdict(dict)
+    for name, conv in convs:
+        weight = conv.weight
+        alone = name if weight.numel() > _LARGEST_BATCHED else ""
+        layer = (conv.stride, conv.dilation, conv.groups)
+        batches[stage_of(name), weight.shape, weight.dtype, weight.device, layer, alone][name] = (
+            conv
+        )
+    return list(batches.values())
+
+
+def side_by_side(convs: list[nn.Module]) -> tuple[torch.Tensor, tuple]:
+    """The weight and (stride, dilation, groups) of one convolution with theirs as its groups."""
+    first = convs[0]
+    weight = first.weight if len(convs) == 1 else torch.cat([conv.weight for conv in convs])
+    return weight, (first.stride, first.dilation, first.groups * len(convs))
+
+
+def _first_diverged(batch: dict[str, nn.Module]) -> str:
+    """The first whose weight is not finite; else that of the largest entry."""
+    largest = {name: conv.weight.abs().max().item() for name, conv in batch.items()}
+    return next(
+        (n for n, x in largest.items() if not math.isfinite(x)), max(largest, key=largest.get)
+    )
 
 
 def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
