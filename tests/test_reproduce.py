@@ -13,7 +13,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
 import prepare_fashion_mnist  # noqa: E402
-from reproduction import figure3, page, runner  # noqa: E402
+import reproduce  # noqa: E402
+from reproduction import figure3, one_cell, page, runner  # noqa: E402
 from reproduction.cells import (  # noqa: E402
     CLASSIFICATION,
     Cell,
@@ -25,7 +26,7 @@ from reproduction.cells import (  # noqa: E402
 )
 from reproduction.measures import shifts  # noqa: E402
 from reproduction.report import as_text, places, write_report  # noqa: E402
-from reproduction.table import Row, Table, jobs_of, select_rows  # noqa: E402
+from reproduction.table import Row, Table, jobs_of, select  # noqa: E402
 from reproduction.tables import TABLES  # noqa: E402
 
 from d2_isonet.backbone import check_architecture  # noqa: E402
@@ -54,17 +55,17 @@ CELLS = {
 
 @pytest.fixture
 def folders(tmp_path) -> Folders:
-    return Folders(tmp_path / "results", tmp_path / "output", tmp_path / "data")
+    return Folders(tmp_path / "small", tmp_path / "output", tmp_path / "data")
 
 
 @pytest.fixture
 def cell(tmp_path, monkeypatch) -> Cell:
-    monkeypatch.setattr(runner, "shifts", lambda folder: {})
+    monkeypatch.setattr(one_cell, "shifts", lambda folder: {})
     (tmp_path / "script.py").write_text(SCRIPT)
     script = str(tmp_path / "script.py")
-    monkeypatch.setitem(runner.measures.__globals__["_METRICS"], script,
+    monkeypatch.setitem(one_cell.measures.__globals__["_METRICS"], script,
                         {"top-1": "classification/top1"})  # fmt: skip
-    return Cell("set/network", script, "a.yaml", learning_rates=(1.0, 0.1, 0.01))
+    return Cell("set/network", script, "configs/Base-ISONet.yaml", learning_rates=(1.0, 0.1, 0.01))
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=["/".join(key) for key in CELLS])
@@ -91,24 +92,48 @@ def test_a_cell_of_two_tables_is_run_once():
 
 
 def test_only_the_pretrainings_that_are_needed_are_run():
-    table = select_rows(TABLES["table6"]("small"), ["ResNet, GN"], None)
+    table = select(TABLES["table6"]("small"), ["ResNet, GN"], None)
     assert {cell.name for cell, _ in jobs_of([table], 1)} == {
         "cutouts/resnet18_gn", "detection/resnet18_gn", "detection/resnet18_gn_random"}  # fmt: skip
 
 
 def test_a_row_that_is_not_there_is_an_error_with_the_rows():
-    with pytest.raises(ValueError, match=r"no row \['VGG'\].*Vanilla"):
-        select_rows(TABLES["table1"]("small"), ["VGG"], None)
+    args = reproduce.parse_args(["table1", "table6", "--rows", "VGG"])
+    with pytest.raises(SystemExit, match="no row and column.*Vanilla.*R-ISONet"):
+        reproduce.chosen_tables(args)
+
+
+def test_rows_of_several_tables_are_looked_for_in_all_of_them():
+    args = reproduce.parse_args(["table1", "table6", "--rows", "Vanilla"])
+    assert [table.name for table in reproduce.chosen_tables(args)] == ["table1"]
+
+
+def test_columns_of_measures_are_selected_with_their_measures():
+    table = select(TABLES["table6"]("full"), None, ["mask"])
+    assert table.columns == table.measures == ("mask AP",)
+    assert table.rows[0].paper == ("32.2",) and len(table.rows[0].cells) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--seeds", "0"], ["--jobs", "x"], ["--page", "p", "--rows", "a"]]
+)
+def test_impossible_arguments_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.parse_args(["table1", *words])
+
+
+def test_eight_gpus_are_asked_for_once_at_a_time():
+    assert reproduce.parse_args(["table1", "--scale", "full"]).jobs == 1
 
 
 def test_columns_are_selected_in_rows_and_title():
-    table = select_rows(TABLES["table4"]("small"), None, ["56", "20"])
+    table = select(TABLES["table4"]("small"), None, ["56", "20"])
     assert table.columns == ("depth 20", "depth 56")
     assert table.rows[2].paper == ("65.67", "63.09")
 
 
 def test_the_next_learning_rate_is_tried_until_one_converges(cell, folders):
-    result = runner.run_cell(cell, 2, folders)
+    result = one_cell.run_cell(cell, 2, folders)
     assert [a["learning_rate"] for a in result["attempts"]] == [1.0, 0.1, 0.01]
     assert [a["diverged"] for a in result["attempts"]] == [True, False, False]
     assert result["measures"] == {"top-1": 82.0}
@@ -119,13 +144,13 @@ def test_the_next_learning_rate_is_tried_until_one_converges(cell, folders):
 
 
 def test_a_result_of_other_settings_is_not_shown(cell, folders):
-    runner.run_cell(cell, 1, folders)
+    one_cell.run_cell(cell, 1, folders)
     assert read_result(folders, cell, 1)
     assert read_result(folders, replace(cell, opts=("SOLVER.MAX_ITER=9",)), 1) is None
 
 
 def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):
-    result = runner.run_cell(replace(cell, learning_rates=(1.0, 0.1)), 1, folders)
+    result = one_cell.run_cell(replace(cell, learning_rates=(1.0, 0.1)), 1, folders)
     assert result["measures"] == {}
     assert result["attempts"][1]["measures"] == {"top-1": 10.0}
 
@@ -133,7 +158,7 @@ def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):
 def test_what_fails_otherwise_stops_with_the_end_of_its_log(cell, folders):
     Path(cell.script).write_text("import sys; print('the reason'); sys.exit(3)")
     with pytest.raises(RuntimeError, match="the reason"):
-        runner.run_cell(cell, 1, folders)
+        one_cell.run_cell(cell, 1, folders)
     assert read_result(folders, cell, 1) is None
 
 
@@ -141,7 +166,7 @@ def test_a_stored_cell_is_not_run_again_and_weights_come_first(cell, folders, mo
     ran = []
     monkeypatch.setattr(runner, "ProcessPoolExecutor", _InThisProcess)
     monkeypatch.setattr(runner, "run_cell", lambda c, s, *_: ran.append(c.name) or _RESULT)
-    user = replace(cell, name="user", weights=cell.name)
+    user = replace(cell, name="user", weights=cell)
     stored = replace(cell, name="stored")
     write_result(folders, stored, 1, _RESULT)
     runner.run_jobs([(user, 1), (stored, 1), (cell, 1)], folders, 2, 1)
@@ -153,8 +178,8 @@ def test_the_others_go_on_where_a_cell_fails(cell, folders, monkeypatch):
     Path(cell.script).write_text("raise SystemExit(3)")
     fine = replace(cell, name="fine", script=str(folders.results.parent / "fine.py"))
     Path(fine.script).write_text(SCRIPT)
-    user = replace(fine, name="user", weights=cell.name)
-    monkeypatch.setitem(runner.measures.__globals__["_METRICS"], fine.script,
+    user = replace(fine, name="user", weights=cell)
+    monkeypatch.setitem(one_cell.measures.__globals__["_METRICS"], fine.script,
                         {"top-1": "classification/top1"})  # fmt: skip
     failed = runner.run_jobs([(cell, 1), (user, 1), (fine, 1)], folders, 1, 1)
     assert read_result(folders, fine, 1)["measures"] == {"top-1": 81.0}
@@ -162,13 +187,39 @@ def test_the_others_go_on_where_a_cell_fails(cell, folders, monkeypatch):
 
 
 def test_weights_that_were_not_kept_are_made_again(cell, folders, monkeypatch):
-    user = replace(cell, name="user", weights=cell.name)
+    user = replace(cell, name="user", weights=cell)
     write_result(folders, cell, 1, _RESULT)
     jobs = [(cell, 1), (user, 1)]
     assert runner._is_to_be_run((cell, 1), folders, jobs)
-    folders.training(cell.name, 1).mkdir(parents=True)
-    (folders.training(cell.name, 1) / "backbone.pth").touch()
+    folder = folders.training(cell.name, 1)
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(json.dumps(settings(replace(cell, opts=("A=1",)))))
+    assert runner._is_to_be_run((cell, 1), folders, jobs)  # those are another network's
+    (folder / "cell.json").write_text(json.dumps(settings(cell)))
     assert not runner._is_to_be_run((cell, 1), folders, jobs)
+
+
+def test_a_training_that_failed_is_no_reason_to_run_it_again(cell, folders):
+    write_result(folders, cell, 1, {**_RESULT, "measures": {}})
+    user = replace(cell, name="user", weights=cell)
+    assert not runner._is_to_be_run((cell, 1), folders, [(cell, 1), (user, 1)])
+    assert one_cell.run_cell(user, 1, folders)["measures"] == {}
+
+
+def test_a_change_of_the_weights_or_the_yaml_is_another_cell(cell, monkeypatch):
+    user = replace(cell, name="user", weights=cell)
+    before = settings(user)
+    assert settings(replace(user, weights=replace(cell, opts=("A=1",)))) != before
+    monkeypatch.setitem(settings.__globals__, "_fingerprint", lambda config: "other")
+    assert settings(user) != before
+
+
+def test_two_processes_do_not_run_one_cell(cell, folders):
+    with one_cell._alone(folders.lock(cell, 1)) as alone:
+        assert alone
+        assert one_cell.run_cell(cell, 1, folders) is None
+    assert one_cell.run_cell(cell, 1, folders)["measures"]
+    assert not folders.lock(cell, 1).exists()
 
 
 _RESULT = {"measures": {"top-1": 50.0}, "seconds": 1.0, "attempts": [{"learning_rate": None}]}
@@ -221,7 +272,7 @@ def test_mean_and_spread_are_those_of_the_seeds(cell, folders):
 
 @pytest.mark.parametrize(
     "values, shown",
-    [([None, None, None], "N/A (3 of 3 seeds fail)"), ([80.0], "80.0 (1 seeds)"),
+    [([None, None, None], "N/A (3 of 3 seeds fail)"), ([80.0], "80.0 (1 seed)"),
      ([80.0, None, 82.0], "81.0 ± 1.4 (1 of 3 seeds fail)")],
 )  # fmt: skip
 def test_failed_and_missing_seeds_are_said(cell, folders, values, shown):
@@ -255,14 +306,17 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
     found = shifts(tmp_path)
     assert found["res2"]["mean"] == pytest.approx(-1.1)
     assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
-    cell = figure3._cells()[next(iter(figure3._cells()))]
+    cell = next(iter(figure3.cells("small").values()))
     write_result(folders, cell, 1, {"measures": {}, "shifts": {"res2": found["res2"]}})
-    assert "-1.100" in figure3.as_markdown(folders, 1)
-    assert figure3.draw(folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
+    assert "-1.100" in figure3.as_markdown("small", folders, 1)
+    assert figure3.draw("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
+
+
+_WEIGHTS = Cell("b", CLASSIFICATION, "a.yaml")
 
 
 def test_the_arguments_are_those_a_person_types(folders):
-    cell = Cell("a", CLASSIFICATION, "a.yaml", opts=("X=1",), weights="b", processes=8)
+    cell = Cell("a", CLASSIFICATION, "a.yaml", opts=("X=1",), weights=_WEIGHTS, processes=8)
     words = arguments(cell, 3, Folders(Path("r"), Path("o"), Path("d")), ["--data-root", "d"], 0.1)
     assert words == ["--config-file", "a.yaml", "--data-root", "d", "--num-gpus", "8",
                      "MODEL.WEIGHTS=o/b/seed3/backbone.pth", "X=1", "SOLVER.BASE_LR=0.1",

@@ -63,7 +63,11 @@ def main(args):
             source = load_source(*yaml, args.source_weights, cfg, len(classes))
         batches = ClassificationTrainer.build_test_loader(cfg, dicts)
         progress = tqdm(batches, "attacking", unit="batch")
-        results = evaluate_robustness(model, progress, settings, source, args.effort_images)
+        try:
+            results = evaluate_robustness(model, progress, settings, source, args.effort_images)
+        except FloatingPointError as error:
+            files = " or ".join(filter(None, (args.weights, args.source_weights)))
+            raise ValueError(f"{files}: {error}") from error
     results = {**vars(args), **results, "gradient_masking": masking_signs(results)}
     print(format_results(results))
     write_report(results, model, next(iter(batches)), classes, cfg.INPUT.FORMAT)

@@ -18,34 +18,61 @@ from reproduction.figure3 import draw
 from reproduction.page import fill
 from reproduction.report import write_report
 from reproduction.runner import run_jobs
-from reproduction.table import jobs_of, select_rows
+from reproduction.table import Table, jobs_of, select
 from reproduction.tables import TABLES
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", nargs="+", choices=[*TABLES, "all"])
-    parser.add_argument("--scale", choices=("small", "full"), default="small")
-    parser.add_argument("--rows", nargs="+", metavar="TEXT", help="rows whose label holds a TEXT")
-    parser.add_argument("--columns", nargs="+", metavar="TEXT", help="the same for columns")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads a cell")
-    parser.add_argument("--show", action="store_true", help="run nothing")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
-    parser.add_argument("--page", type=Path, help="write the tables between its marks (RESULTS.md)")
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "results")
-    parser.add_argument("--output", type=Path, default=Path("output/reproduce"))
-    parser.add_argument("--data", type=Path, default=Path("output/reproduce/data"))
-    return parser.parse_args(arguments)
+    add = parser.add_argument
+    add("table", nargs="+", choices=[*TABLES, "all"])
+    add("--scale", choices=("small", "full"), default="small")
+    add("--rows", nargs="+", metavar="TEXT", help="only rows whose label holds a TEXT")
+    add("--columns", nargs="+", metavar="TEXT", help="the same for columns")
+    add("--seeds", type=positive, default=3, metavar="N", help="seeds 1 to N (3)")
+    add("--jobs", type=positive, metavar="N", help="cells at a time (small: CPU cores, full: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads a small cell (1)")
+    add("--show", action="store_true", help="run nothing")
+    add("--dry-run", action="store_true", help="print the commands, run nothing")
+    add("--page", type=Path, help="write the tables between its marks (RESULTS.md)")
+    add("--results", type=Path, default=REPOSITORY / "results")
+    add("--output", type=Path, default=Path("output/reproduce"))
+    add("--data", type=Path, default=Path("output/reproduce/data"))
+    args = parser.parse_args(arguments)
+    if args.page and (args.rows or args.columns):
+        parser.error("--page writes whole tables: leave out --rows and --columns")
+    if args.scale == "full":
+        args.threads = 0  # as many as the script takes
+    args.jobs = args.jobs or (os.cpu_count() if args.scale == "small" else 1)
+    return args
+
+
+def chosen_tables(args: argparse.Namespace) -> list[Table]:
+    """The tables with the rows and columns asked for; ends the program where none is left."""
+    names = list(TABLES) if "all" in args.table else args.table
+    tables = [TABLES[name](args.scale) for name in names]
+    selected = [select(table, args.rows, args.columns) for table in tables]
+    selected = [table for table in selected if table.rows and table.columns]
+    if not selected:
+        rows = ", ".join(repr(row.label) for table in tables for row in table.rows)
+        columns = ", ".join(repr(column) for table in tables for column in table.columns)
+        sys.exit(f"error: no row and column of that name; rows: {rows}; columns: {columns}")
+    return selected
 
 
 def main() -> int:
     args = parse_args()
-    names = list(TABLES) if "all" in args.table else args.table
-    tables = [select_rows(TABLES[name](args.scale), args.rows, args.columns) for name in names]
+    tables = chosen_tables(args)
     folders = Folders(args.results / args.scale, args.output / args.scale, args.data)
     jobs = jobs_of(tables, args.seeds)
     if args.dry_run:
@@ -56,17 +83,22 @@ def main() -> int:
         for data in sorted({cell.data.split("/")[0] for cell, _ in jobs}):
             prepare(data, args.data)
         failed = run_jobs(jobs, folders, args.jobs, args.threads)
+    show(args, tables, folders)
+    if failed:
+        print(f"\n{len(failed)} cells failed, see above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def show(args: argparse.Namespace, tables: list[Table], folders: Folders) -> None:
+    """Print the tables, write their json and pictures and, where asked for, the page."""
     for table in tables:
         write_report(table, folders, args.seeds, folders.output)
-    histogram = draw(folders, args.seeds, folders.output / "figure3.png")
-    if histogram and not args.rows:
+    histogram = draw(args.scale, folders, args.seeds, folders.output / "figure3.png")
+    if histogram:
         print(f"Shifts of SReLU (figure 3): {histogram}")
     if args.page:
         missing = fill(args.page, tables, folders, args.seeds)
         print(f"Written: {args.page}" + (f"; it has no marks for {missing}" if missing else ""))
-    if failed:
-        print(f"\n{len(failed)} cells failed, see above", file=sys.stderr)
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """A cell: one training with one seed, its command, and the json that keeps its result."""
 
+import functools
+import hashlib
 import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+from fvcore.common.config import CfgNode
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CLASSIFICATION, DETECTION, ROBUSTNESS = (
@@ -18,15 +22,16 @@ class Cell:
     """What is run for one place of a table.
 
     Args:
-        name: where its results lie below the results folder; cells of one name are one.
+        name: where its results lie below the results folder.
         script: path of the script in the repository.
         config: yaml file in the repository.
         data: name of the data, see `data.py`; "" for what DETECTRON2_DATASETS holds.
         opts: KEY=VALUE pairs.
         learning_rates: SOLVER.BASE_LR, tried in order until the training converges; () takes the
             config's.
-        converges_at: least top-1 in percent; below it the next learning rate is tried.
-        weights: name of the cell whose backbone.pth (ROBUSTNESS: whose model) it starts from.
+        converges_at: least top-1 in percent; below it the next learning rate is tried, and where
+            there is none, it counts as not converging.
+        weights: the cell whose backbone.pth (ROBUSTNESS: whose model_final.pth) it starts from.
         processes: --num-gpus; 0 does not name it.
     """
 
@@ -37,7 +42,7 @@ class Cell:
     opts: tuple[str, ...] = ()
     learning_rates: tuple[float, ...] = ()
     converges_at: float = 40.0  # "N/A stands for not converging or ... lower than 40", table 4
-    weights: str = ""
+    weights: "Cell | None" = None
     processes: int = 0
 
 
@@ -55,12 +60,26 @@ class Folders:
     def training(self, name: str, seed: int) -> Path:
         return self.output / name / f"seed{seed}"
 
+    def lock(self, cell: Cell, seed: int) -> Path:
+        return self.result(cell, seed).with_suffix(".lock")
+
 
 def settings(cell: Cell) -> dict:
-    """What decides a cell's result, as json gives it back."""
-    keys = ("script", "config", "data", "weights", "processes")
-    lists = {"opts": list(cell.opts), "learning_rates": list(cell.learning_rates)}
-    return {key: getattr(cell, key) for key in keys} | lists
+    """What decides a cell's result, the content of its yaml included, as json gives it back."""
+    keys = ("script", "config", "data", "converges_at", "processes")
+    return {key: getattr(cell, key) for key in keys} | {
+        "opts": list(cell.opts),
+        "learning_rates": list(cell.learning_rates),
+        "yaml": _fingerprint(cell.config),
+        "weights": settings(cell.weights) if cell.weights else None,
+    }
+
+
+@functools.cache
+def _fingerprint(config: str) -> str:
+    """Of a yaml and its bases; a comment does not change it."""
+    content = CfgNode.load_yaml_with_base(str(REPOSITORY / config))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_result(folders: Folders, cell: Cell, seed: int) -> dict | None:
@@ -83,7 +102,7 @@ def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
 def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: float | None) -> list:
     """The command line behind the script's name."""
     output = folders.training(cell.name, seed)
-    weights = folders.training(cell.weights, seed) if cell.weights else None
+    weights = folders.training(cell.weights.name, seed) if cell.weights else None
     words = ["--config-file", cell.config, *data]
     if cell.script == ROBUSTNESS:
         words += ["--weights", str(weights / "model_final.pth"), "--output", str(output)]

@@ -18,11 +18,16 @@ def prepare(name: str, folder: Path) -> None:
     "cutouts/classification" and "cutouts/detection" are parts of the data "cutouts".
     """
     name = name.split("/")[0]
-    if name:
+    if name in _PREPARE:
         script, *options = _PREPARE[name]
         words = [sys.executable, REPOSITORY / script, "--output", folder / name, *options]
         if subprocess.call([str(w) for w in words]):
             sys.exit(f"{name}: the data could not be prepared, see above")
+    elif name and not (folder / name / "train").is_dir():
+        sys.exit(
+            f"{name}: cannot be fetched from here; put its images into "
+            f"{folder / name}/{{train,val}}/<class>/, or name another folder with --data"
+        )
 
 
 def data_arguments(cell: Cell, folder: Path) -> list[str]:

@@ -9,14 +9,16 @@ from tabulate import tabulate
 
 from . import small
 from .cells import Cell, Folders, read_result
+from .isonet_tables import classifier
 from .measures import SHIFT_BINS
 
+_LEAVES = {"ISONet": "isonet34_no_dropout", "R-ISONet": "risonet34_no_dropout"}
 
-def _cells() -> dict[str, Cell]:
-    return {
-        f"{name}, depth {small.DEPTHS[34]}": small.fashion_mnist(leaf, small.DEPTHS[34])
-        for name, leaf in (("ISONet", "isonet34_no_dropout"), ("R-ISONet", "risonet34_no_dropout"))
-    }
+
+def cells(scale: str) -> dict[str, Cell]:
+    """The networks whose shifts are shown, by their titles."""
+    depth = small.DEPTHS[34] if scale == "small" else 34
+    return {f"{name}, depth {depth}": classifier(scale, leaf, 34) for name, leaf in _LEAVES.items()}
 
 
 def _by_stage(cell: Cell, folders: Folders, seeds: int) -> dict[str, list[dict]]:
@@ -29,7 +31,7 @@ def _by_stage(cell: Cell, folders: Folders, seeds: int) -> dict[str, list[dict]]
     return stages
 
 
-def as_markdown(folders: Folders, seeds: int) -> str:
+def as_markdown(scale: str, folders: Folders, seeds: int) -> str:
     """Mean and deviation of the shifts by network and stage."""
     rows = [
         (
@@ -38,7 +40,7 @@ def as_markdown(folders: Folders, seeds: int) -> str:
             f"{np.mean([d['mean'] for d in found]):.3f}",
             f"{np.mean([d['deviation'] for d in found]):.3f}",
         )
-        for network, cell in _cells().items()
+        for network, cell in cells(scale).items()
         for stage, found in _by_stage(cell, folders, seeds).items()
     ]
     if not rows:
@@ -47,9 +49,9 @@ def as_markdown(folders: Folders, seeds: int) -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True) + "\n"
 
 
-def draw(folders: Folders, seeds: int, picture: Path) -> Path | None:
+def draw(scale: str, folders: Folders, seeds: int, picture: Path) -> Path | None:
     """A histogram a stage and network; None where no such cell has been run."""
-    found = {n: s for n, cell in _cells().items() if (s := _by_stage(cell, folders, seeds))}
+    found = {n: s for n, cell in cells(scale).items() if (s := _by_stage(cell, folders, seeds))}
     if not found:
         return None
     edges = np.linspace(*SHIFT_BINS[:2], SHIFT_BINS[2] + 1)

@@ -58,21 +58,22 @@ _TABLE5 = {
 }
 
 
-def imagenet(leaf: str, depth: int) -> Cell:
+def imagenet(leaf: str) -> Cell:
     """The real run: configs/imagenet/{leaf}.yaml on eight processes."""
     config = f"configs/imagenet/{leaf}.yaml"
     return Cell(name=f"imagenet/{leaf}", script=CLASSIFICATION, config=config, processes=8)
 
 
-def _classifier(scale: str, leaf: str, depth: int) -> Cell:
+def classifier(scale: str, leaf: str, depth: int) -> Cell:
+    """A network on ImageNet, or small on Fashion-MNIST at the depth that stands for it."""
     if scale == "small":
         return small.fashion_mnist(leaf, small.DEPTHS[depth])
-    return imagenet(leaf, depth)
+    return imagenet(leaf)
 
 
 def _at_depth_34(name: str, title: str, rows: dict, scale: str) -> Table:
     made = tuple(
-        Row(label, (_classifier(scale, leaf, 34),), (figure,))
+        Row(label, (classifier(scale, leaf, 34),), (figure,))
         for label, (leaf, figure) in rows.items()
     )
     depth = small.DEPTHS[34] if scale == "small" else 34
@@ -82,7 +83,7 @@ def _at_depth_34(name: str, title: str, rows: dict, scale: str) -> Table:
 def _by_depth(name: str, title: str, rows: dict, scale: str) -> Table:
     made = []
     for label, (leaf, figures) in rows.items():
-        cells = [_classifier(scale, leaf.format(d=d), d) for d in small.DEPTHS]
+        cells = [classifier(scale, leaf.format(d=d), d) for d in small.DEPTHS]
         made.append(Row(label, tuple(cells), figures))
     shown = small.DEPTHS.values() if scale == "small" else small.DEPTHS
     columns = tuple(f"depth {d}" for d in shown)
@@ -128,9 +129,16 @@ _DETECTORS_FULL = {
 
 
 def coco(leaf: str, opts: tuple[str, ...] = ()) -> Cell:
-    """The real run: configs/{leaf}.yaml on eight processes."""
+    """The real run: configs/{leaf}.yaml on eight processes, from our own pretraining."""
     name = "-".join(["coco/" + leaf, *(opt.split(".")[-1].lower() for opt in opts)])
-    return Cell(name=name, script=DETECTION, config=f"configs/{leaf}.yaml", opts=opts, processes=8)
+    return Cell(
+        name=name,
+        script=DETECTION,
+        config=f"configs/{leaf}.yaml",
+        opts=opts,
+        weights=imagenet(leaf.replace("_dc5", "")),
+        processes=8,
+    )
 
 
 def _table6(scale: str) -> Table:
@@ -138,8 +146,7 @@ def _table6(scale: str) -> Table:
     columns = ("box AP", "mask AP")
     if scale == "small":
         rows = tuple(Row(n, (cell,), ("", "")) for n, cell in _DETECTORS_SMALL.items())
-        before = tuple(small.cutouts_pretraining(network) for network in small.NETWORKS)
-        return Table("table6", title, columns, columns, rows, before)
+        return Table("table6", title, columns, columns, rows)
     rows = tuple(
         Row(label, (coco(leaf, opts),), (box, mask))
         for label, (leaf, opts, box, mask) in _DETECTORS_FULL.items()

@@ -7,7 +7,7 @@ from pathlib import Path
 from .cells import CLASSIFICATION, DETECTION, ROBUSTNESS, Cell
 
 _METRICS = {
-    CLASSIFICATION: {"top-1": "classification/top1"},
+    CLASSIFICATION: {"top-1": "classification/top1", "top-5": "classification/top5"},
     DETECTION: {
         "box AP": "bbox/AP",
         "mask AP": "segm/AP",
@@ -18,30 +18,32 @@ _METRICS = {
 SHIFT_BINS = (-2.5, 0.5, 30)  # lowest, highest, number
 
 
-def measures(cell: Cell, folder: Path) -> dict[str, float]:
-    """Percentages by name, of the training in `folder`; an undefined AP (nothing found) is 0."""
+def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
+    """Percentages by name, of the training in `folder`; an undefined AP (nothing found) is 0.
+
+    "L2 effort" is in pixel values, and None where most images could not be fooled.
+    """
     if cell.script == ROBUSTNESS:
         return _robustness(json.loads((folder / "robustness.json").read_text()))
     last = _last_metrics(folder / "metrics.json")
     found = {name: float(last.get(key, math.nan)) for name, key in _METRICS[cell.script].items()}
     if cell.script == DETECTION:
         return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
+    if not math.isnan(found.get("top-5", math.nan)):
+        found["top-5 error"] = 100 - found["top-5"]
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
-def _robustness(found: dict) -> dict[str, float]:
+def _robustness(found: dict) -> dict[str, float | None]:
     """Accuracy without attack and under each attack asked for, and the median L2 effort."""
     asked = [row for row in found["rows"] if row["eps"] in found["eps"]]
     accuracies = {row["attack"].upper(): row["accuracy"] for row in asked}
-    effort = found["l2_effort"]["median"]  # null where most images could not be fooled
-    return {"none": found["clean"], **accuracies} | (
-        {} if effort is None else {"L2 effort": effort}
-    )
+    return {"none": found["clean"], **accuracies, "L2 effort": found["l2_effort"]["median"]}
 
 
-def has_converged(cell: Cell, found: dict[str, float]) -> bool:
-    """Whether the next learning rate need not be tried; without a search, always."""
-    return len(cell.learning_rates) < 2 or found.get("top-1", 0.0) >= cell.converges_at
+def has_converged(cell: Cell, found: dict[str, float | None]) -> bool:
+    """Whether a training that has not diverged counts; a classifier needs its accuracy."""
+    return found.get("top-1", math.inf) >= cell.converges_at
 
 
 def _last_metrics(path: Path) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 from .cells import Folders, read_result
 from .figure3 import as_markdown
 from .report import as_text
-from .table import Table
+from .table import Table, jobs_of
 
 _MARKS = r"(<!-- {name} -->\n).*?(<!-- end -->)"
 
@@ -14,11 +14,14 @@ _MARKS = r"(<!-- {name} -->\n).*?(<!-- end -->)"
 def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[str]:
     """Replace what stands between `<!-- NAME -->` and `<!-- end -->`; returns the names not there.
 
-    The words around the tables stay.
+    The words around the tables stay. At another scale than small its name follows: `table1-full`.
     """
     text = page.read_text()
+    scale = folders.results.name
     parts = {table.name: section(table, folders, seeds) for table in tables}
-    parts["figure3"] = as_markdown(folders, seeds)
+    parts["figure3"] = as_markdown(scale, folders, seeds)
+    if scale != "small":
+        parts = {f"{name}-{scale}": part for name, part in parts.items()}
     missing = []
     for name, part in parts.items():
         marks = re.compile(_MARKS.format(name=re.escape(name)), re.DOTALL)
@@ -31,9 +34,7 @@ def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[
 
 def section(table: Table, folders: Folders, seeds: int) -> str:
     """The table in markdown, and below it how many cells were run, where, and how long it took."""
-    cells = [*table.before, *(c for row in table.rows for c in row.cells if c)]
-    unique = list({cell.name: cell for cell in cells}.values())
-    wanted = [(cell, seed) for cell in unique for seed in range(1, seeds + 1)]
+    wanted = jobs_of([table], seeds)
     found = [r for cell, seed in wanted if (r := read_result(folders, cell, seed))]
     scale = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
     lines = [

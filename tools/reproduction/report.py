@@ -21,11 +21,13 @@ class Place:
     Args:
         values: one per seed that converged.
         done: seeds that were run.
+        undefined: seeds that have no such value although they converged.
     """
 
     values: tuple[float, ...]
     done: int
     paper: str
+    undefined: int = 0
 
     @property
     def mean(self) -> float:
@@ -39,12 +41,16 @@ class Place:
     def __str__(self) -> str:
         if not self.done:
             return "not run"
+        failed = self.done - len(self.values) - self.undefined
         if not self.values:
-            return f"N/A ({self.done} of {self.done} seeds fail)"
+            return "none" if self.undefined else f"N/A ({failed} of {_seeds(self.done)} fail)"
         text = f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if len(self.values) > 1 else "")
-        failed = self.done - len(self.values)
-        few = f" ({self.done} seeds)" if self.done < 3 else ""
-        return text + (f" ({failed} of {self.done} seeds fail)" if failed else few)
+        few = f" ({_seeds(self.done)})" if self.done < 3 else ""
+        return text + (f" ({failed} of {_seeds(self.done)} fail)" if failed else few)
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + ("s" if count > 1 else "")
 
 
 def places(table: Table, row: Row, folders: Folders, seeds: int) -> list[Place]:
@@ -64,7 +70,9 @@ def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds
         return Place((), 0, figure)
     results = [read_result(folders, cell, seed) for seed in range(1, seeds + 1)]
     found = [result["measures"] for result in results if result]
-    return Place(tuple(m[measure] for m in found if measure in m), len(found), figure)
+    values = [m[measure] for m in found if measure in m]
+    defined = tuple(value for value in values if value is not None)
+    return Place(defined, len(found), figure, len(values) - len(defined))
 
 
 def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") -> str:
@@ -101,25 +109,27 @@ def write_report(table: Table, folders: Folders, seeds: int, output: Path) -> No
 
 
 def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
-    """A bar for each place, grouped by column: mean over seeds, and every seed as a point."""
-    figure = Figure(figsize=(8, 1.5 + 0.32 * len(table.rows) * len(table.columns)))
+    """A bar for each percentage, grouped by column: mean over seeds, and every seed as a point."""
+    drawn = [j for j, column in enumerate(table.columns) if column != "L2 effort"]
+    figure = Figure(figsize=(8, 1.5 + 0.32 * len(table.rows) * len(drawn)))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    height = 0.8 / len(table.columns)
+    height = 0.8 / len(drawn)
     for i, row in enumerate(table.rows):
-        for j, place in enumerate(places(table, row, folders, seeds)):
-            y = i + j * height
+        shown = places(table, row, folders, seeds)
+        for k, place in enumerate(shown[j] for j in drawn):
+            y = i + k * height
             if place.values:
-                axes.barh(y, place.mean, height * 0.9, color=f"C{j}", alpha=0.6)
+                axes.barh(y, place.mean, height * 0.9, color=f"C{k}", alpha=0.6)
                 axes.plot(place.values, [y] * len(place.values), "k.", markersize=4)
             elif place.done:
                 axes.text(0, y, " N/A", va="center", fontsize=8)
-    centre = (len(table.columns) - 1) * height / 2
+    centre = (len(drawn) - 1) * height / 2
     axes.set_yticks([i + centre for i in range(len(table.rows))], [r.label for r in table.rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{' / '.join(table.measures)} in percent; points are seeds")
+    axes.set_xlabel(f"{' / '.join(dict.fromkeys(table.measures))} in percent; points are seeds")
     axes.set_title(table.title, fontsize=9)
-    if len(table.columns) > 1:
-        handles = [Patch(color=f"C{j}", alpha=0.6) for j in range(len(table.columns))]
-        axes.legend(handles, table.columns, fontsize=8)
+    if len(drawn) > 1:
+        handles = [Patch(color=f"C{k}", alpha=0.6) for k in range(len(drawn))]
+        axes.legend(handles, [table.columns[j] for j in drawn], fontsize=8)
     figure.savefig(picture, dpi=120, bbox_inches="tight")

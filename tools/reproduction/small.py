@@ -25,10 +25,10 @@ _FASHION_MNIST = (
     "SOLVER.MAX_ITER=600",
     "SOLVER.STEPS=(400,520)",
     "SOLVER.WARMUP_ITERS=60",
-    # minutes have no time for scales that learn at a tenth
-    "SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",
     "SOLVER.CHECKPOINT_PERIOD=100000",
 )
+# Minutes have no time for scales that start at 0 and learn at a tenth; Fixup's start at 1.
+_FAST_SCALES = ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
 # The paper's protocol for what has no recipe: "the largest learning rate that makes them
 # converge". The first is ResNet's and R-ISONet's.
 _LEARNING_RATES = (0.1, 0.02, 0.004)
@@ -75,7 +75,11 @@ def fashion_mnist(leaf: str, depth: int) -> Cell:
         script=CLASSIFICATION,
         config=f"configs/imagenet/{leaf}.yaml",
         data="fashion_mnist",
-        opts=(f"MODEL.RESNETS.DEPTH={depth}", *_FASHION_MNIST),
+        opts=(
+            f"MODEL.RESNETS.DEPTH={depth}",
+            *_FASHION_MNIST,
+            *(() if leaf.startswith("fixup") else _FAST_SCALES),
+        ),
         learning_rates=_LEARNING_RATES,
     )
 
@@ -88,6 +92,7 @@ def cutouts_pretraining(network: str) -> Cell:
         config=_CUTOUTS_PRETRAINING,
         data="cutouts/classification",
         opts=NETWORKS[network],
+        converges_at=0.0,
     )
 
 
@@ -99,7 +104,7 @@ def cutouts_detection(name: str, network: str, *opts: str, pretrained: bool = Tr
         config=_CUTOUTS_DETECTION,
         data="cutouts/detection",
         opts=(*NETWORKS[network], *opts, *_TWO_IMAGES),
-        weights=f"cutouts/{network}" if pretrained else "",
+        weights=cutouts_pretraining(network) if pretrained else None,
     )
 
 
