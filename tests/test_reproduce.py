@@ -133,7 +133,7 @@ def test_columns_are_selected_in_rows_and_title():
 
 
 def test_the_next_learning_rate_is_tried_until_one_converges(cell, folders):
-    result = one_cell.run_cell(cell, 2, folders)
+    result = one_cell.run_cell(cell, 2, folders)  # nothing is known of seed 1
     assert [a["learning_rate"] for a in result["attempts"]] == [1.0, 0.1, 0.01]
     assert [a["diverged"] for a in result["attempts"]] == [True, False, False]
     assert result["measures"] == {"top-1": 82.0}
@@ -147,6 +147,17 @@ def test_a_result_of_other_settings_is_not_shown(cell, folders):
     one_cell.run_cell(cell, 1, folders)
     assert read_result(folders, cell, 1)
     assert read_result(folders, replace(cell, opts=("SOLVER.MAX_ITER=9",)), 1) is None
+
+
+def test_later_seeds_begin_where_the_first_has_converged(cell, folders):
+    cell = replace(cell, learning_rates=(1.0, 0.1, 0.01, 0.001))
+    one_cell.run_cell(cell, 1, folders)
+    second = one_cell.run_cell(cell, 2, folders)
+    assert [attempt["learning_rate"] for attempt in second["attempts"]] == [0.01]
+    hopeless = replace(cell, name="hopeless", learning_rates=(1.0, 0.1))
+    one_cell.run_cell(hopeless, 1, folders)
+    second = one_cell.run_cell(hopeless, 2, folders)
+    assert [attempt["learning_rate"] for attempt in second["attempts"]] == [0.1]
 
 
 def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):

@@ -75,12 +75,25 @@ def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dic
     if before and not before["measures"]:
         return []
     attempts: list[dict] = []
-    for rate in cell.learning_rates or (None,):
+    for rate in _learning_rates(cell, seed, folders):
         words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
         attempts.append(_attempt(cell, seed, folders, words, rate, threads))
         if attempts[-1]["converged"]:
             break
     return attempts
+
+
+def _learning_rates(cell: Cell, seed: int, folders: Folders) -> tuple[float | None, ...]:
+    """Those to try. The first seed searches; the others begin where it converged.
+
+    Where it did not, they try the smallest alone.
+    """
+    rates = cell.learning_rates or (None,)
+    first = read_result(folders, cell, 1) if seed > 1 else None
+    if not first or not first["attempts"]:
+        return rates
+    last = first["attempts"][-1]
+    return rates[rates.index(last["learning_rate"]) :] if last["converged"] else rates[-1:]
 
 
 def _attempt(

@@ -31,7 +31,7 @@ _FASHION_MNIST = (
 _FAST_SCALES = ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
 # The paper's protocol for what has no recipe: "the largest learning rate that makes them
 # converge". The first is ResNet's and R-ISONet's.
-_LEARNING_RATES = (0.1, 0.02, 0.004)
+_LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
 
 # The quick start's pretraining, for networks whose leaf brings its own recipe.
 _CUTOUTS = (
