@@ -6,7 +6,8 @@ python train_net.py --config-file configs/risonet50_c4.yaml --num-gpus 8
 
 from d2_isonet.command_line import argument_parser, load_config, readable_errors
 from d2_isonet.datasets import check_datasets, use_own_data
-from d2_isonet.engine import Trainer, evaluate_or_train, finish_setup, run
+from d2_isonet.engine import Trainer, evaluate_or_train, run
+from d2_isonet.run_setup import check_detector, finish_setup
 
 
 def parse_args():
@@ -22,6 +23,7 @@ def parse_args():
 def setup(args):
     cfg = load_config(args.config_file, args.opts)
     use_own_data(cfg, args)
+    check_detector(cfg)
     check_datasets(cfg, args.eval_only)
     return finish_setup(cfg, args)
 

@@ -10,11 +10,13 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from .architecture_checks import check_architecture, conflict, res2_out_channels
+from .architecture_checks import check_architecture, res2_out_channels
 from .decoupled import DecoupledConv2d
 from .fixup import scalar_bias_norm
 from .layers import SReLU
 from .modified_resnet import ModifiedStem, make_modified_stage
+from .option_conflicts import conflict
+from .options import CNN9_BACKBONE
 from .resnet import (
     ISONetSmallStem,
     ISONetStem,
@@ -26,23 +28,33 @@ from .resnet import (
 def architecture(cfg: CfgNode) -> dict:
     """What a weights file must agree with cfg about, as plain types; see checkpoint.py."""
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
+    is_cnn9 = cfg.MODEL.BACKBONE.NAME == CNN9_BACKBONE
     return {
-        "depth": resnets.DEPTH,
+        "backbone": "cnn9" if is_cnn9 else "resnet",
         "norm": resnets.NORM,
         "activation": isonet.ACTIVATION,
+        "stem_out_channels": resnets.STEM_OUT_CHANNELS,
+        "conv": isonet.CONV,
+        **({"norm_groups": isonet.NORM_GROUPS} if resnets.NORM == "GN" else {}),
+        **(_decoupled_architecture(cfg) if isonet.CONV == "Decoupled" else {}),
+        **({} if is_cnn9 else _resnet_architecture(cfg)),
+    }
+
+
+def _resnet_architecture(cfg: CfgNode) -> dict:
+    """What a CNN-9 has not."""
+    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
+    return {
+        "depth": resnets.DEPTH,
         "shortcut": isonet.SHORTCUT,
         "residual_scale": isonet.RESIDUAL_SCALE is not None,
         "residual_scale_shape": isonet.RESIDUAL_SCALE_SHAPE,
-        "stem_out_channels": resnets.STEM_OUT_CHANNELS,
         "res2_out_channels": res2_out_channels(cfg),
         "num_groups": resnets.NUM_GROUPS,
         "width_per_group": resnets.WIDTH_PER_GROUP,
         "stride_in_1x1": resnets.STRIDE_IN_1X1,
         "block": isonet.BLOCK,
         "small_images": isonet.SMALL_IMAGES,
-        "conv": isonet.CONV,
-        **({"norm_groups": isonet.NORM_GROUPS} if resnets.NORM == "GN" else {}),
-        **(_decoupled_architecture(cfg) if isonet.CONV == "Decoupled" else {}),
     }
 
 
@@ -84,6 +96,7 @@ def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Module]:
     if cfg.MODEL.ISONET.CONV != "Decoupled":
         return cfg.MODEL.ISONET.CONV
     options = {key.lower(): value for key, value in cfg.MODEL.DECOUPLED.items()}
+    del options["from_conv2d"]  # checkpoint.py's
     return functools.partial(DecoupledConv2d, **options)
 
 

@@ -3,18 +3,19 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from tabulate import tabulate
+from torch import nn
 
+from .decoupled import DecoupledConv2d
 from .resnet import STAGES, stage_of
+from .weights_record import convolutions_of, meta_differences
 
 FORMAT_VERSION = 1
-# Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
-_BATCH_NORMS = {"BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"}
 
 
 class WeightsError(ValueError):
@@ -42,34 +43,6 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
     os.replace(temporary, path)
 
 
-def meta_differences(meta: Mapping, expected: Mapping) -> list[str]:
-    """One line for every entry in which the file's `meta` differs from what the config asks."""
-    lines = []
-    for section in ("architecture", "input"):
-        for key, asked in expected[section].items():
-            found = meta.get(section, {}).get(key, asked)
-            if not _same(key, found, asked) and not _unused(key, expected[section]):
-                lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config")
-    return lines
-
-
-def _same(key: str, found, asked) -> bool:
-    if key == "norm" and found in _BATCH_NORMS and asked in _BATCH_NORMS:
-        return True
-    if isinstance(asked, list):
-        return len(found) == len(asked) and all(
-            abs(a - b) < 1e-3 for a, b in zip(found, asked, strict=True)
-        )
-    return found == asked
-
-
-def _unused(key: str, architecture: Mapping) -> bool:
-    """Whether `key` changes nothing in this architecture."""
-    if key == "residual_scale_shape":
-        return not architecture["residual_scale"]
-    return key in ("width_per_group", "stride_in_1x1") and architecture["depth"] < 50
-
-
 class ISONetCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that stops where detectron2 warns and trains on random weights.
 
@@ -77,7 +50,12 @@ class ISONetCheckpointer(DetectionCheckpointer):
         expected_meta: what a file's meta record must say ("architecture", "input"); None to skip.
         strict: True asks for every tensor of the model, not those of the backbone alone. A
             checkpoint that a training goes on from is always asked for all.
+        from_conv2d: a training may start its decoupled convolutions from ordinary ones (the rows
+            marked * of the Decoupled Networks slides); what those have not, radius and k, stays
+            as initialized.
         trust_pickle: read .pkl files, which can run any code their author put in.
+
+    `path` is the file that was loaded last.
 
     Raises (from load):
         FileNotFoundError: there is no such file.
@@ -91,12 +69,15 @@ class ISONetCheckpointer(DetectionCheckpointer):
         *,
         expected_meta: Mapping | None = None,
         strict: bool = False,
+        from_conv2d: bool = False,
         trust_pickle: bool = False,
         **checkpointables,
     ):
         super().__init__(model, save_dir, **checkpointables)
+        self.path = ""
         self.expected_meta = expected_meta
         self.strict = strict
+        self.from_conv2d = from_conv2d
         self.trust_pickle = trust_pickle
         self.logger = logging.getLogger("d2_isonet.checkpoint")
 
@@ -106,7 +87,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         super().save(name, **meta, **extra)
 
     def load(self, path, checkpointables=None):
-        self._path = path
+        self.path = path
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(
                 f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
@@ -134,35 +115,59 @@ class ISONetCheckpointer(DetectionCheckpointer):
         others = [n for n, x in checkpoint["model"].items() if not hasattr(x, "shape")]
         if others:
             raise WeightsError(
-                f"{self._path} has entries that are no tensors: {', '.join(others[:5])}. Weights "
+                f"{self.path} has entries that are no tensors: {', '.join(others[:5])}. Weights "
                 "of another program go through tools/convert_isonet_weights.py first"
             )
+        # what a training has saved must come back whole when it goes on
+        strict = self.strict or (self._resumes and "trainer" in checkpoint)
+        starts = self.from_conv2d and not strict and convolutions_of(meta) == "Conv2d"
         if meta and self.expected_meta:
-            differences = meta_differences(meta, self.expected_meta)
-            if differences:
-                raise WeightsError(
-                    f"{self._path} is not the network the config describes:\n  "
-                    + "\n  ".join(differences)
-                )
+            self._check_record(meta, starts)
         if meta and "linear.weight" not in self.model.state_dict():
             for name in ("linear.weight", "linear.bias"):  # a classifier's; no place in a detector
                 checkpoint["model"].pop(name, None)
-        # what a training has saved must come back whole when it goes on
-        strict = self.strict or (self._resumes and "trainer" in checkpoint)
         found = {name: tuple(value.shape) for name, value in checkpoint["model"].items()}
         incompatible = super()._load_model(checkpoint)
         unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}
-        self._check_loaded(unloaded, found, strict)
+        self._check_loaded(unloaded, found, strict, _operator_tensors(self.model) if starts else ())
         return incompatible
 
-    def _check_loaded(self, unloaded: set[str], found: Mapping, strict: bool) -> None:
+    def _check_record(self, meta: Mapping, starts_from_conv2d: bool) -> None:
+        differences = meta_differences(meta, self.expected_meta, starts_from_conv2d)
+        if not differences:
+            return
+        kinds = convolutions_of(meta), convolutions_of(self.expected_meta)
+        if kinds == ("Conv2d", "Decoupled") and not self.from_conv2d:
+            differences.append(
+                "(to start a decoupled network from ordinary convolutions, set "
+                "MODEL.DECOUPLED.FROM_CONV2D True)"
+            )
+        raise WeightsError(
+            f"{self.path} is not the network the config describes:\n  " + "\n  ".join(differences)
+        )
+
+    def _check_loaded(
+        self, unloaded: set[str], found: Mapping, strict: bool, exempt: Collection[str]
+    ) -> None:
         """Print N of M tensors a part; raise where a part that must be loaded is not whole."""
         rows, incomplete = load_report(self.model.state_dict(), unloaded, strict)
         headers = ["part", "tensors loaded", "of", "still as initialized"]
-        self.logger.info(f"Weights from {self._path}:\n" + tabulate(rows, headers=headers))
+        self.logger.info(f"Weights from {self.path}:\n" + tabulate(rows, headers=headers))
+        incomplete = [name for name in incomplete if name not in exempt]
         if incomplete:
             asked = {name: tuple(self.model.state_dict()[name].shape) for name in incomplete}
-            raise WeightsError(_mismatch_message(self._path, asked, found))
+            raise WeightsError(_mismatch_message(self.path, asked, found))
+
+
+def _operator_tensors(model: nn.Module) -> set[str]:
+    """Names of what a decoupled convolution has beside its weight: radius, its scale, k."""
+    return {
+        f"{prefix}.{name}"
+        for prefix, conv in model.named_modules()
+        if isinstance(conv, DecoupledConv2d)
+        for name, _ in (*conv.named_parameters(recurse=False), *conv.named_buffers(recurse=False))
+        if name != "weight"
+    }
 
 
 def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[list, list[str]]:

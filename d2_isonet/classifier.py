@@ -21,7 +21,7 @@ class ImageClassifier(nn.Module):
     GeneralizedRCNN, so that pretraining and detection cannot disagree about pixels.
 
     Args:
-        backbone: its last output feature is classified.
+        backbone: its output feature of the largest stride is classified, the last of several.
         num_classes: length of the logits.
         pixel_mean, pixel_std: per channel, in the channel order of the image, range 0-255.
         dropout: probability, before the linear layer only (ISONet section 3.3).
@@ -48,7 +48,7 @@ class ImageClassifier(nn.Module):
     ):
         super().__init__()
         self.backbone = backbone
-        self.feature = list(backbone.output_shape())[-1]
+        self.feature = _deepest_feature(backbone)
         channels = backbone.output_shape()[self.feature].channels
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, num_classes)
@@ -151,6 +151,11 @@ class ImageClassifier(nn.Module):
         """
         with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
             return self.attack(self.pixel_logits, images, labels)
+
+
+def _deepest_feature(backbone: Backbone) -> str:
+    strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
+    return [name for name, stride in strides.items() if stride == max(strides.values())][-1]
 
 
 def _check_range(key: str, value: float, below: float = float("inf")) -> None:

@@ -9,11 +9,10 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
-from .architecture_checks import CONVS, NORMS
+from .architecture_checks import check_architecture
 from .backbone import activation_option, conv_option, norm_option
-from .layers import ACTIVATIONS, get_activation, get_conv
-from .options import check_name
-from .weight_init import FILLS, get_fill
+from .layers import get_activation, get_conv
+from .weight_init import get_fill
 
 __all__ = ["CNN9", "CNN9Stage", "build_cnn9_backbone"]
 
@@ -64,7 +63,8 @@ class CNN9(Backbone):
 
     Args:
         channels: width of res2; res3 and res4 have two and four times as many.
-        out_features: some of "res2", "res3", "res4"; (N, channels, H / 2, W / 2) and so on.
+        out_features: some of "res2", "res3", "res4"; (N, channels, H / 2, W / 2) and so on. What
+            comes after the last of them is not built.
         freeze_at: as in detectron2's ResNet: 2 freezes res2, 3 also res3, 4 all; there is no stem.
         options: conv, norm, activation ("Identity" for none) and init of `CNN9Stage`; no
             convolution has a bias, as in the authors' code.
@@ -88,21 +88,21 @@ class CNN9(Backbone):
                 f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}; a CNN-9 has {list(STAGES)}"
             )
         self._out_features = list(out_features)
-        widths = [in_channels, channels, 2 * channels, 4 * channels]
-        self.res2 = CNN9Stage(widths[0], widths[1], **options)
-        self.res3 = CNN9Stage(widths[1], widths[2], **options)
-        self.res4 = CNN9Stage(widths[2], widths[3], **options)
-        self._out_feature_channels = dict(zip(STAGES, widths[1:], strict=True))
-        self._out_feature_strides = {"res2": 2, "res3": 4, "res4": 8}
-        for index, name in enumerate(STAGES, start=2):
-            if freeze_at >= index:
-                getattr(self, name).freeze()
+        self._stages = STAGES[: 1 + max(STAGES.index(name) for name in out_features)]
+        self._out_feature_channels, self._out_feature_strides = {}, {}
+        for index, name in enumerate(self._stages):
+            width = channels * 2**index
+            stage = CNN9Stage(in_channels, width, **options)
+            if freeze_at >= index + 2:
+                stage.freeze()
+            self.add_module(name, stage)
+            self._out_feature_channels[name] = in_channels = width
+            self._out_feature_strides[name] = 2 ** (index + 1)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         features = {}
-        features["res2"] = self.res2(x)
-        features["res3"] = self.res3(features["res2"])
-        features["res4"] = self.res4(features["res3"])
+        for name in self._stages:
+            features[name] = x = getattr(self, name)(x)
         return {name: features[name] for name in self._out_features}
 
 
@@ -112,14 +112,10 @@ def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
     CONV, ACTIVATION and INIT.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: cfg asks for the impossible, or for what a ResNet has and a CNN-9 has not.
     """
+    check_architecture(cfg)
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    check_name("MODEL.RESNETS.NORM", resnets.NORM, NORMS)
-    check_name("MODEL.ISONET.ACTIVATION", isonet.ACTIVATION, ACTIVATIONS)
-    # Fixup's zeros, in a network without shortcuts, would let nothing through
-    check_name("MODEL.ISONET.INIT", isonet.INIT, [fill for fill in FILLS if fill != "fixup"])
-    check_name("MODEL.ISONET.CONV", isonet.CONV, CONVS)
     return CNN9(
         input_shape.channels,
         resnets.STEM_OUT_CHANNELS,

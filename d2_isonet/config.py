@@ -54,7 +54,8 @@ def _add_model_config(cfg: CN) -> None:
     # "block": one s per block, as in the authors' code; "channel": one per channel.
     cfg.MODEL.ISONET.RESIDUAL_SCALE_SHAPE = "block"
     # "delta" (the paper's), "delta_orthogonal" (Xiao et al. 2018), "phase_shifted_delta" (exact
-    # isometry also at stride 2), "msra" (He et al. 2015) or "fixup" (Zhang et al. 2019).
+    # isometry also at stride 2), "msra" (He et al. 2015) or "fixup" (Zhang et al. 2019). BLOCK
+    # "modified" has its own: leave it "msra", as its yaml has it.
     cfg.MODEL.ISONET.INIT = "delta"
     # True: the last norm of a residual branch starts with weight 0 (Goyal et al. 2017), as in the
     # authors' ResNet baselines; needs NORM and SHORTCUT.
@@ -92,6 +93,9 @@ def _add_decoupled_config(cfg: CN) -> None:
     # k of the sigmoid, and whether it is learned (one per filter, from 0.75 as released).
     cfg.MODEL.DECOUPLED.SIGMOID_K = 0.3
     cfg.MODEL.DECOUPLED.SIGMOID_K_LEARNED = False
+    # True: MODEL.WEIGHTS may be those of the same network with ordinary convolutions (the slides'
+    # rows marked *); radii and k then start as above.
+    cfg.MODEL.DECOUPLED.FROM_CONV2D = False
 
 
 def _add_solver_config(cfg: CN) -> None:

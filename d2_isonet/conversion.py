@@ -42,6 +42,7 @@ def infer_architecture(path: str, tensors: Mapping) -> dict:
     width, conv2 = tensors[needed[0]].shape[0], tensors[needed[1]]
     groups = max(1, width // conv2.shape[1]) if last == "conv3" else 1
     return {
+        "backbone": "resnet",
         "depth": depths[0],
         "norm": "BN" if "stem.conv1.norm.weight" in tensors else "",
         "activation": "SReLU" if "stem.conv1.activation.shift" in tensors else "ReLU",
@@ -73,12 +74,11 @@ def kind_of(architecture: Mapping) -> str:
 def expected_shapes(architecture: Mapping, num_classes: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of that network, taken from its modules (without memory)."""
     options = {key: architecture[key] for key in ("norm", "activation")}
+    arguments = {key: value for key, value in architecture.items() if key != "backbone"}
+    arguments["residual_scale"] = 0.0 if architecture["residual_scale"] else None
     with torch.device("meta"):
         parts = {"stem": ISONetStem(3, architecture["stem_out_channels"], **options)}
         for stage in (2, 3, 4, 5):
-            arguments = {**architecture, "residual_scale": None}
-            if architecture["residual_scale"]:
-                arguments["residual_scale"] = 0.0
             parts[f"res{stage}"] = nn.Sequential(*make_isonet_stage(stage, **arguments))
         channels = parts["res5"][-1].out_channels
         parts["linear"] = nn.Linear(channels, num_classes)

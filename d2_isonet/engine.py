@@ -1,7 +1,6 @@
-"""Trainer, set-up and main loop that both tasks share; pretraining and detection add to it."""
+"""Trainer and main loop that both tasks share; pretraining and detection add to it."""
 
 import argparse
-import difflib
 import logging
 import os
 import sys
@@ -11,20 +10,12 @@ from collections.abc import Callable
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import (
-    DefaultTrainer,
-    HookBase,
-    SimpleTrainer,
-    TrainerBase,
-    default_setup,
-)
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import PeriodicCheckpointer
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from .amp import AMPTrainer, check_precision
+from .amp import AMPTrainer
 from .backbone import architecture
 from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
@@ -32,9 +23,9 @@ from .compat import coco_evaluator, create_ddp_model, launch
 from .datasets import NamingDatasetMapper
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .regularizer import OrthogonalRegularizer
-from .solver import build_optimizer, epochs_to_iterations
+from .solver import build_optimizer, name_of_optimizer
 
-logger = logging.getLogger("d2_isonet.engine")
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -69,6 +60,12 @@ class Trainer(DefaultTrainer):
             hooks.insert(
                 0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
             )
+        if self.cfg.SOLVER.ORTHO_COEFF > 0 and self.cfg.MODEL.ISONET.CONV == "Decoupled":
+            logger.warning(
+                f"SOLVER.ORTHO_COEFF is {self.cfg.SOLVER.ORTHO_COEFF} with MODEL.ISONET.CONV "
+                "'Decoupled': that penalty acts on filters whose length does not count; "
+                "SOLVER.FILTER_ORTHO_COEFF is theirs"
+            )
         return [*decoupled_hooks(self.cfg), *hooks]
 
     @classmethod
@@ -93,11 +90,26 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """
+        Raises:
+            ValueError: the state is that of another optimizer than SOLVER.OPTIMIZER.
+        """
+        if "_trainer" in state_dict:
+            self._check_optimizer(state_dict["_trainer"]["optimizer"]["param_groups"])
         TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
+
+    def _check_optimizer(self, saved_groups: list[dict]) -> None:
+        asked = name_of_optimizer(self._trainer.optimizer.param_groups)
+        found = name_of_optimizer(saved_groups)
+        if found != asked:
+            raise ValueError(
+                f"SOLVER.OPTIMIZER is {asked!r}, but {self.checkpointer.path} is a training with "
+                f"{found!r}: set it to that, or start anew with another OUTPUT_DIR"
+            )
 
 
 def decoupled_hooks(cfg: CfgNode) -> list[HookBase]:
@@ -121,7 +133,10 @@ def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> SimpleTrainer:
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
     """The checkpointer of cfg.OUTPUT_DIR, which knows what network and pixels cfg asks for."""
-    return ISONetCheckpointer(model, cfg.OUTPUT_DIR, expected_meta=describe(cfg), **options)
+    from_conv2d = cfg.MODEL.DECOUPLED.FROM_CONV2D
+    return ISONetCheckpointer(
+        model, cfg.OUTPUT_DIR, expected_meta=describe(cfg), from_conv2d=from_conv2d, **options
+    )
 
 
 def describe(cfg: CfgNode) -> dict:
@@ -132,72 +147,6 @@ def describe(cfg: CfgNode) -> dict:
         "pixel_std": list(cfg.MODEL.PIXEL_STD),
     }
     return {"architecture": architecture(cfg), "input": pixels}
-
-
-def falls_back_to_cpu(cfg: CfgNode) -> bool:
-    """Set cfg.MODEL.DEVICE to "cpu" where it asks for a GPU and there is none."""
-    falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
-    if falls_back:
-        cfg.MODEL.DEVICE = "cpu"
-    return falls_back
-
-
-def check_names(cfg: CfgNode) -> None:
-    """Raise ValueError for a part of the model that nobody registered."""
-    asked = {
-        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
-        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-        "MODEL.ROI_HEADS.NAME": (cfg.MODEL.ROI_HEADS.NAME, ROI_HEADS_REGISTRY),
-    }
-    for key, (name, registry) in asked.items():
-        if name not in registry:
-            near = difflib.get_close_matches(name, [n for n, _ in registry], n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; import the package that defines it"
-            raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
-
-
-def scale_to_processes(cfg: CfgNode) -> CfgNode:
-    """`cfg` with batch, learning rate and schedule for the processes at hand.
-
-    They are given for SOLVER.REFERENCE_WORLD_SIZE processes (0: for any number, as they stand).
-
-    Raises:
-        ValueError: the batch cannot be shared by those, or by these.
-    """
-    world_size, reference = comm.get_world_size(), cfg.SOLVER.REFERENCE_WORLD_SIZE
-    images = cfg.SOLVER.IMS_PER_BATCH
-    if reference and images % reference:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
-            f"processes: give a multiple of {reference}, which is rescaled to the {world_size} at "
-            "hand, or SOLVER.REFERENCE_WORLD_SIZE 0 to have all numbers taken as they stand"
-        )
-    cfg = DefaultTrainer.auto_scale_workers(cfg, world_size)
-    images = cfg.SOLVER.IMS_PER_BATCH
-    if images < 1 or images % world_size:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {images}; it must be a positive multiple of the "
-            f"{world_size} processes"
-        )
-    return cfg
-
-
-def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0) -> CfgNode:
-    """Scale to the processes at hand, check, freeze, open the logs and seed.
-
-    Args:
-        num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
-    """
-    on_cpu_instead = falls_back_to_cpu(cfg)
-    check_names(cfg)
-    check_precision(cfg.SOLVER.AMP.PRECISION)
-    cfg = epochs_to_iterations(scale_to_processes(cfg), num_training_images)
-    cfg.freeze()
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
-    if on_cpu_instead:
-        logger.warning("There is no CUDA device: running on the CPU (MODEL.DEVICE cpu)")
-    return cfg
 
 
 def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):

@@ -3,6 +3,12 @@
 import difflib
 from collections.abc import Iterable
 
+BLOCKS = ("residual", "fixup", "modified")
+CONVS = ("Conv2d", "Decoupled")
+NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+# The name of the backbone that is no ResNet.
+CNN9_BACKBONE = "build_cnn9_backbone"
+
 
 def check_name(key: str, name: object, choices: Iterable[str]) -> None:
     """Raise ValueError with the key, the choices and the nearest of them if `name` is none."""

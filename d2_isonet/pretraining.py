@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from .checkpoint import save_backbone
-from .engine import Trainer, describe, finish_setup
+from .engine import Trainer, describe
 from .imagenet import (
     ImageNetEvaluator,
     ImageNetMapper,
@@ -18,6 +18,7 @@ from .imagenet import (
     load_registered,
     register_data_root,
 )
+from .run_setup import finish_setup
 
 logger = logging.getLogger("d2_isonet.pretraining")
 

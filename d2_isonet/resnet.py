@@ -73,8 +73,6 @@ def make_isonet_stage(
 ) -> list[CNNBlockBase]:
     """The blocks of res{stage} for a network of the given depth.
 
-    A stage after res2 halves the resolution unless it is dilated.
-
     Args:
         stage: 2 to 5; to 4 for small images.
         block: "residual" or "fixup".
@@ -82,13 +80,11 @@ def make_isonet_stage(
         num_groups, width_per_group, stride_in_1x1: mean bottlenecks only.
         options: those of `ISONetBlockBase`, or of `FixupBlockBase`.
     """
-    growth = 2 ** (stage - 2)
-    out_channels = res2_out_channels * growth
+    out_channels = res2_out_channels * 2 ** (stage - 2)
     num_blocks = num_blocks_per_stage(depth, small_images)
-    first_stride = 1 if stage == 2 or dilation > 1 else 2
     bottleneck = depth >= 50 and not small_images
     if bottleneck:
-        options["bottleneck_channels"] = num_groups * width_per_group * growth
+        options["bottleneck_channels"] = num_groups * width_per_group * 2 ** (stage - 2)
         options.update(num_groups=num_groups, stride_in_1x1=stride_in_1x1)
     if options.get("init", "fixup" if block == "fixup" else None) == "fixup":
         options["init"] = functools.partial(fixup_fill, num_branches=sum(num_blocks))
@@ -97,10 +93,15 @@ def make_isonet_stage(
         num_blocks[stage - 2],
         in_channels=stem_out_channels if stage == 2 else out_channels // 2,
         out_channels=out_channels,
-        stride_per_block=[first_stride] + [1] * (num_blocks[stage - 2] - 1),
+        stride_per_block=_strides(stage, num_blocks[stage - 2], dilation),
         dilation=dilation,
         **options,
     )
+
+
+def _strides(stage: int, num_blocks: int, dilation: int) -> list[int]:
+    """Of each block: a stage after res2 halves the resolution unless it is dilated."""
+    return [1 if stage == 2 or dilation > 1 else 2] + [1] * (num_blocks - 1)
 
 
 def zero_last_norm(block: ISONetBlockBase) -> None:

@@ -10,8 +10,9 @@ from detectron2.modeling import build_model
 from .attacks import bim, fgsm, input_gradient, l2_effort
 from .classifier import ImageClassifier
 from .command_line import load_config
-from .engine import build_checkpointer, falls_back_to_cpu
+from .engine import build_checkpointer
 from .imagenet import load_registered
+from .run_setup import falls_back_to_cpu
 
 # Half the range of a pixel: every image can become grey, so that a working attack succeeds.
 UNBOUNDED_EPS = 127.5
@@ -137,7 +138,7 @@ def evaluate_robustness(
         (percent of images), "l2_effort", "num_images", "num_classes".
 
     Raises:
-        FloatingPointError: logits are NaN or infinite.
+        FloatingPointError: logits of `model` or `source` are NaN or infinite.
     """
     sources = {"white-box": model, **({} if source is None else {"black-box": source})}
     rows = [{**setting, "accuracy": 0} for setting in _with_access(settings, sources)]
@@ -145,6 +146,8 @@ def evaluate_robustness(
     for batch in batches:
         images = model.stack_images(batch)
         labels = torch.tensor([x["label"] for x in batch], device=model.device)
+        if source is not None:
+            _finite_logits(source, images, "the source of black-box attacks")
         clean += _num_right(model, images, labels)
         dead += _num_zero_gradients(model, images, labels)
         for row in rows:
@@ -170,12 +173,20 @@ def _with_access(settings: list[dict], accesses: Iterable[str]) -> list[dict]:
     return rows if unbounded in settings else [*rows, {**unbounded, "access": "white-box"}]
 
 
-@torch.no_grad()
 def _num_right(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> int:
+    logits = _finite_logits(model, images, "the attacked network")
+    return int((logits.argmax(dim=1) == labels).sum())
+
+
+@torch.no_grad()
+def _finite_logits(model: ImageClassifier, images: torch.Tensor, role: str) -> torch.Tensor:
     logits = model.pixel_logits(images)
     if not bool(logits.isfinite().all()):
-        raise FloatingPointError("NaN or infinite logits: the weights have diverged")
-    return int((logits.argmax(dim=1) == labels).sum())
+        raise FloatingPointError(
+            f"NaN or infinite logits of {role}: its weights have diverged; give weights of a "
+            "training that converged"
+        )
+    return logits
 
 
 def _num_zero_gradients(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> int:

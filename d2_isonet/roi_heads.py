@@ -5,8 +5,9 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
-from .architecture_checks import conflict
 from .backbone import build_stage
+from .option_conflicts import conflict
+from .options import CNN9_BACKBONE
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -18,12 +19,28 @@ class ISONetRes5ROIHeads(Res5ROIHeads):
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
-        if cfg.MODEL.ISONET.SMALL_IMAGES:
-            raise conflict(
-                cfg,
-                "MODEL.ISONET.SMALL_IMAGES",
-                "MODEL.ROI_HEADS.NAME",
-                "the head is res5: SMALL_IMAGES must be False, or the heads 'StandardROIHeads'",
-            )
+        _check_res5(cfg)
         blocks = build_stage(cfg, 5)
         return nn.Sequential(*blocks), blocks[-1].out_channels
+
+
+def _check_res5(cfg: CfgNode) -> None:
+    """Raise ValueError where the network has no res5 that could be a head."""
+    remedies = {
+        "MODEL.BACKBONE.NAME": (
+            cfg.MODEL.BACKBONE.NAME == CNN9_BACKBONE,
+            "the head is res5, which a CNN-9 has not: NAME must be 'build_isonet_backbone'",
+        ),
+        "MODEL.ISONET.SMALL_IMAGES": (
+            cfg.MODEL.ISONET.SMALL_IMAGES,
+            "the head is res5: SMALL_IMAGES must be False",
+        ),
+        "MODEL.RESNETS.RES5_DILATION": (
+            cfg.MODEL.RESNETS.RES5_DILATION != 1,
+            "a region of one size needs no dilation: RES5_DILATION must be 1",
+        ),
+    }
+    for key, (is_wrong, remedy) in remedies.items():
+        if is_wrong:
+            heads = "MODEL.ROI_HEADS.NAME"
+            raise conflict(cfg, key, heads, f"{remedy}, or the heads 'StandardROIHeads'")

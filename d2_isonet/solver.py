@@ -46,6 +46,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     return sgd(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
 
 
+def name_of_optimizer(param_groups: list[dict]) -> str:
+    """One of OPTIMIZERS, told by what only Adam keeps for its groups."""
+    return "Adam" if "betas" in param_groups[0] else "SGD"
+
+
 def _without_decay(groups: list[dict], model: nn.Module) -> Iterator[dict]:
     """The groups, each with what must not decay taken out into a group of its own."""
     layers = (m for m in model.modules() if isinstance(m, DecoupledConv2d | nn.PReLU))

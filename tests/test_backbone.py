@@ -132,7 +132,8 @@ FIXUP = [
 ]
 MODIFIED = [
     *("MODEL.ISONET.BLOCK", "modified", "MODEL.ISONET.RESIDUAL_SCALE", "None"),
-    *("MODEL.ISONET.ACTIVATION", "PReLU", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8"),
+    *("MODEL.ISONET.ACTIVATION", "PReLU", "MODEL.ISONET.INIT", "msra"),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"),
 ]
 NARROW = ["MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"]
 TINY_DETECTOR = [
@@ -158,7 +159,7 @@ def test_every_kind_of_network_trains_as_a_detector(name, network, coco_batch):
     assert [n for n, g in gradients.items() if g is None or not g.isfinite().all()] == []
 
 
-@pytest.mark.parametrize("network", [FIXUP, [*MODIFIED, "MODEL.RESNETS.STEM_OUT_CHANNELS", "64"]])
+@pytest.mark.parametrize("network", [[*FIXUP, *NARROW], MODIFIED])
 def test_the_head_of_c4_is_of_the_backbones_kind(network):
     res5 = build_model(config("risonet18_c4", *network)).roi_heads.res5
     whole = build_backbone(config("risonet18_dc5", *network)).res5

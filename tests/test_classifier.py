@@ -71,6 +71,14 @@ def test_every_parameter_gets_a_gradient():
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("dilation", ["1", "2"])
+@pytest.mark.parametrize("order", ["['res2', 'res4', 'res5']", "['res5', 'res2']"])
+def test_the_deepest_feature_is_classified_whatever_the_order(order, dilation):
+    opts = ["MODEL.RESNETS.OUT_FEATURES", order, "MODEL.RESNETS.RES5_DILATION", dilation]
+    model = classifier(*opts)
+    assert (model.feature, model.linear.in_features) == ("res5", 64)
+
+
 def test_without_a_number_of_classes_it_says_so():
     with pytest.raises(ValueError, match="NUM_CLASSES is 0"):
         classifier("MODEL.CLASSIFIER.NUM_CLASSES", "0")

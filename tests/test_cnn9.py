@@ -9,8 +9,10 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from d2_isonet import add_isonet_config
+from d2_isonet.backbone import architecture
 from d2_isonet.cnn9 import CNN9, build_cnn9_backbone
 from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.roi_heads import ISONetRes5ROIHeads
 
 
 def config(*opts):
@@ -74,22 +76,71 @@ def test_every_parameter_of_every_row_has_a_gradient(magnitude, norm, activation
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def test_what_comes_after_the_last_feature_is_not_built():
+    model = CNN9(channels=4, out_features=["res3", "res2"])
+    features = model(torch.randn(1, 3, 16, 16))
+    assert list(features) == list(model.output_shape()) == ["res3", "res2"]
+    features["res3"].square().mean().backward()
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"res2", "res3"}
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_freezing_counts_from_res2():
     model = build_backbone(config("MODEL.BACKBONE.FREEZE_AT", "3"))
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"res4"}
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("MODEL.RESNETS.NORM", "BNN", "MODEL.RESNETS.NORM is 'BNN'"),
-        ("MODEL.RESNETS.OUT_FEATURES", "['res5']", "OUT_FEATURES is .'res5'.; a CNN-9 has"),
-        ("MODEL.ISONET.ACTIVATION", "none", "MODEL.ISONET.ACTIVATION is .none."),
-        ("MODEL.ISONET.CONV", "Sphere", "MODEL.ISONET.CONV is 'Sphere'"),
-        ("MODEL.ISONET.INIT", "fixup", "MODEL.ISONET.INIT is 'fixup'"),
-    ],
-)
-def test_unknown_names_are_refused(key, value, message):
+GN = {"MODEL.RESNETS.NORM": "GN"}
+# options, then what the error must name
+IMPOSSIBLE = [
+    ({"MODEL.RESNETS.NORM": "BNN"}, "MODEL.RESNETS.NORM is 'BNN'"),
+    ({"MODEL.RESNETS.OUT_FEATURES": ["res5"]}, "OUT_FEATURES is .'res5'.; a CNN-9 has"),
+    ({"MODEL.RESNETS.OUT_FEATURES": ["stem"]}, "OUT_FEATURES is .'stem'.; a CNN-9 has"),
+    ({"MODEL.ISONET.ACTIVATION": "none"}, "MODEL.ISONET.ACTIVATION is .none."),
+    ({"MODEL.ISONET.CONV": "Sphere"}, "MODEL.ISONET.CONV is 'Sphere'"),
+    ({"MODEL.ISONET.INIT": "fixup"}, "NAME is 'build_cnn9_backbone' with .*INIT 'fixup'.*'msra'"),
+    ({"MODEL.ISONET.BLOCK": "fixup"}, "'build_cnn9_backbone' with .*BLOCK 'fixup'.*'residual'"),
+    ({"MODEL.ISONET.BLOCK": "modified"}, "'build_cnn9_backbone' with .*BLOCK 'modified'"),
+    ({"MODEL.ISONET.RESIDUAL_SCALE": 1.0}, "'build_cnn9_backbone' with .*SCALE 1.0.*null"),
+    ({"MODEL.ISONET.RESIDUAL_SCALE_SHAPE": "channel"}, "cnn9_.* with .*'channel'.*'block'"),
+    ({"MODEL.ISONET.ZERO_INIT_LAST_NORM": True}, "cnn9_.* with .*LAST_NORM True.*False"),
+    ({"MODEL.RESNETS.DEPTH": 18}, "'build_cnn9_backbone' with .*DEPTH 18.*50"),
+    ({"MODEL.RESNETS.NUM_GROUPS": 2}, "'build_cnn9_backbone' with .*NUM_GROUPS 2.*1"),
+    ({"MODEL.RESNETS.RES5_DILATION": 2}, "'build_cnn9_backbone' with .*RES5_DILATION 2.*1"),
+    ({"MODEL.RESNETS.DEFORM_ON_PER_STAGE": [True] * 4}, "DEFORM_ON_PER_STAGE is set"),
+    ({"MODEL.RESNETS.RES2_OUT_CHANNELS": 32}, "STEM_OUT_CHANNELS is 64 with .*CHANNELS 32.*equal"),
+    ({**GN, "MODEL.ISONET.NORM_GROUPS": 48}, r"NORM_GROUPS is 48 with .*'GN'.*\[64\]"),
+    ({"MODEL.ISONET.CONV": "Decoupled", "MODEL.DECOUPLED.MAGNITUDE": ""}, "MAGNITUDE ''.*'Tanh'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), IMPOSSIBLE, ids=[str(o) for o, _ in IMPOSSIBLE])
+@pytest.mark.parametrize("small_images", [True, False])
+def test_what_a_cnn9_has_not_is_refused(options, message, small_images):
+    pairs = {"MODEL.ISONET.SMALL_IMAGES": small_images, **options}
+    cfg = config(*(word for pair in pairs.items() for word in pair))
     with pytest.raises(ValueError, match=message):
-        build_cnn9_backbone(config(key, value), ShapeSpec(channels=3))
+        build_cnn9_backbone(cfg, ShapeSpec(channels=3))
+
+
+def test_groups_that_divide_its_widths_are_legal_though_a_bottleneck_had_others():
+    cfg = config(*("MODEL.RESNETS.NORM", "GN", "MODEL.ISONET.NORM_GROUPS", "3"),
+                 *("MODEL.RESNETS.STEM_OUT_CHANNELS", "6"))  # fmt: skip
+    norm = build_cnn9_backbone(cfg, ShapeSpec(channels=3)).res2.conv1.norm
+    assert (norm.num_groups, norm.num_channels) == (3, 6)
+
+
+def test_it_has_no_res5_for_a_head():
+    cfg = config("MODEL.ROI_HEADS.NAME", "ISONetRes5ROIHeads")
+    with pytest.raises(ValueError, match="cnn9_backbone' with .*'ISONetRes5ROIHeads'.*Standard"):
+        ISONetRes5ROIHeads._build_res5_block(cfg)
+
+
+def test_its_record_has_no_key_that_it_does_not_use():
+    record = architecture(config())
+    unused = ["MODEL.RESNETS.WIDTH_PER_GROUP", "32", "MODEL.ISONET.SMALL_IMAGES", "True"]
+    unused += ["MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.ISONET.RESIDUAL_SCALE", "None"]
+    assert record == architecture(config(*unused))
+    for key, value in (("STEM_OUT_CHANNELS", "32"), ("NORM", "BN")):
+        assert record != architecture(config(f"MODEL.RESNETS.{key}", value))

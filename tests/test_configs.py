@@ -19,8 +19,8 @@ from config_files import (
 )
 from detectron2.solver import build_lr_scheduler
 
-from d2_isonet.checkpoint import meta_differences
 from d2_isonet.engine import describe
+from d2_isonet.weights_record import meta_differences
 
 
 @named(LEAVES)

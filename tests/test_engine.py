@@ -75,9 +75,10 @@ def train(cfg, resume: bool = False) -> OwnShareTrainer:
     return trainer
 
 
-@pytest.mark.parametrize("clip", ["False", "True"])
-def test_a_resumed_run_ends_bit_by_bit_where_an_uninterrupted_one_does(clip, tmp_path):
-    opts = ["SOLVER.CLIP_GRADIENTS.ENABLED", clip]
+@pytest.mark.parametrize("option", ["CLIP_GRADIENTS.ENABLED False", "CLIP_GRADIENTS.ENABLED True",
+                                    "OPTIMIZER Adam"])  # fmt: skip
+def test_a_resumed_run_ends_bit_by_bit_where_an_uninterrupted_one_does(option, tmp_path):
+    opts = f"SOLVER.{option}".split()
     whole = train(toy_config(tmp_path / "whole", *opts))
     train(toy_config(tmp_path / "parts", *opts, "SOLVER.MAX_ITER", "2"))
     resumed = train(toy_config(tmp_path / "parts", *opts), resume=True)
@@ -94,6 +95,23 @@ def test_a_checkpoint_without_optimizer_resumes_and_says_so(tmp_path, caplog):
     resumed = train(toy_config(tmp_path), resume=True)
     assert resumed.start_iter == 2
     assert "momentum starts from zero" in caplog.text
+
+
+@pytest.mark.parametrize(("before", "after"), [("SGD", "Adam"), ("Adam", "SGD")])
+def test_a_run_is_not_resumed_with_another_optimizer(before, after, tmp_path):
+    train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2", "SOLVER.OPTIMIZER", before))
+    message = f"OPTIMIZER is '{after}', but .*model_final.pth is a training with '{before}'"
+    trainer = OwnShareTrainer(toy_config(tmp_path, "SOLVER.OPTIMIZER", after))
+    with pytest.raises(ValueError, match=message):
+        trainer.resume_or_load(resume=True)
+
+
+@pytest.mark.parametrize("row", ["Decoupled 0.01 1", "Decoupled 0 0", "Conv2d 0.01 0"])
+def test_the_penalty_on_decoupled_filters_is_told_once(row, tmp_path, caplog):
+    conv, coeff, count = row.split()
+    cfg = toy_config(tmp_path, "MODEL.ISONET.CONV", conv, "SOLVER.ORTHO_COEFF", coeff)
+    OwnShareTrainer(cfg)
+    assert caplog.text.count("ORTHO_COEFF is 0.01 with MODEL.ISONET.CONV 'De") == int(count)
 
 
 def test_the_penalty_is_in_the_step_and_in_the_log(tmp_path):
@@ -254,6 +272,9 @@ def test_an_image_that_breaks_off_is_named(
             {},
             "did you mean build_isonet_backbone?",
         ),
+        ("train_net", ["INPUT.CLASSIFICATION.MIXUP_ALPHA", "1.0"], {}, "1.0 with .*RCNN'; only Im"),
+        ("train_net", ["SOLVER.ADVERSARIAL.ATTACK", "PGD"], {}, "ATTACK is 'PGD' with .*set it"),
+        ("pretrain_imagenet", ["SOLVER.ADVERSARIAL.ATTACK", "PGD"], {}, "ATTACK is 'PGD'.*'BIM'"),
         ("pretrain_imagenet", [], {"data_root": "nowhere"}, "nowhere does not exist"),
         ("pretrain_imagenet", ["MODEL.CLASSIFIER.NUM_CLASSES", "3"], {}, "NUM_CLASSES is 3, but"),
     ],

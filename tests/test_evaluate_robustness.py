@@ -166,6 +166,29 @@ def test_a_missing_file_is_one_message(root, capsys):
     assert "there is no file" in capsys.readouterr().err
 
 
+def diverged_weights(root: Path, tmp_path: Path, value: float) -> str:
+    """Weights with `value` in them; a finite one so large that the logits overflow."""
+    state = torch.load(root / "0.pth")
+    state["model"]["linear.weight"].fill_(value)
+    state["model"]["linear.weight"][0] *= -1
+    torch.save(state, tmp_path / "diverged.pth")
+    return str(tmp_path / "diverged.pth")
+
+
+@pytest.mark.parametrize("value", [torch.nan, 3e38], ids=["nan", "overflow"])
+@pytest.mark.parametrize("option", ["--weights", "--source-weights"])
+def test_diverged_weights_are_one_message_with_their_file(option, value, root, tmp_path, capsys):
+    weights = {"--weights": str(root / "0.pth"), "--source-weights": str(root / "1.pth")}
+    weights[option] = diverged_weights(root, tmp_path, value)
+    arguments = ["--config-file", CONFIG, "--data-root", str(root), "--output", str(tmp_path)]
+    arguments += [word for pair in weights.items() for word in pair]
+    with pytest.raises(SystemExit):
+        tool.main(tool.parse_args([*arguments, "--num-images", "4", "--seed", "0", *OPTS]))
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "diverged" in error.split("error: ")[1] and weights[option] in error.split("error: ")[1]
+
+
 def results(zero_gradients: float = 0.0, clean: float = 90.0, **accuracies: float) -> dict:
     """Hand-made: fgsm_8=40 is white-box FGSM at eps 8, black_bim_8=30 black-box BIM."""
     rows = []

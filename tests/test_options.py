@@ -195,6 +195,16 @@ IMPOSSIBLE = [
     ([MODIFIED, options(ISONET, RESIDUAL_SCALE=0.0)], "'modified' .*RESIDUAL_SCALE 0.0.*null"),
     ([MODIFIED, options(ISONET, ZERO_INIT_LAST_NORM=True)], "'modified' .*LAST_NORM True.*False"),
     ([MODIFIED, options(ISONET, INIT="fixup")], "'modified' with .*INIT 'fixup'"),
+    ([MODIFIED, options(ISONET, INIT="delta")], "'modified' with .*INIT 'delta'.*own.*'msra'"),
+    (
+        [MODIFIED, options(RESNETS, RES2_OUT_CHANNELS=32)],
+        "CHANNELS is 64 .*32; .*'modified'.*equal",
+    ),
+    ([LARGE, options(RESNETS, STEM_OUT_CHANNELS=0)], "STEM_OUT_CHANNELS is 0; .*at least 1"),
+    ([LARGE, options(RESNETS, RES2_OUT_CHANNELS=-4)], "RES2_OUT_CHANNELS is -4; .*at least 1"),
+    ([options(RESNETS, WIDTH_PER_GROUP=0)], "WIDTH_PER_GROUP is 0; .*at least 1"),
+    ([options(RESNETS, NUM_GROUPS=0)], "NUM_GROUPS is 0; .*at least 1"),
+    ([options(DECOUPLED, FROM_CONV2D=True)], "FROM_CONV2D is True with .*CONV 'Conv2d'"),
     ([INIT_FIXUP, options(RESNETS, NORM="GN")], "INIT is 'fixup' with .*NORM 'GN'.*''"),
     ([INIT_FIXUP, options(ISONET, SHORTCUT=False)], "INIT is 'fixup' with .*SHORTCUT False.*True"),
     ([INIT_FIXUP, options(ISONET, RESIDUAL_SCALE=0.0)], "INIT is 'fixup' with .*SCALE 0.0.*null"),
@@ -228,6 +238,10 @@ def test_an_impossible_combination_is_refused_with_both_names_and_the_legal_choi
         check_architecture(config(*rows))
 
 
+def test_the_modified_resnet_may_leave_the_width_of_res2_at_its_default():
+    check_architecture(config(MODIFIED, options(RESNETS, STEM_OUT_CHANNELS=128)))
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -258,7 +272,11 @@ def test_a_pyramid_of_a_network_for_small_images_is_refused():
         build_backbone(config(SMALL, pyramid), ShapeSpec(channels=3))
 
 
-def test_a_res5_head_of_a_network_for_small_images_is_refused():
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [(SMALL, "SMALL_IMAGES is True"), (options(RESNETS, RES5_DILATION=2), "RES5_DILATION is 2")],
+)
+def test_a_res5_head_of_a_network_for_small_images_or_with_dilation_is_refused(row, message):
     head = {"MODEL.ROI_HEADS.NAME": "ISONetRes5ROIHeads"}
-    with pytest.raises(ValueError, match="SMALL_IMAGES is True with .*ISONetRes5ROIHeads"):
-        ISONetRes5ROIHeads._build_res5_block(config(SMALL, head))
+    with pytest.raises(ValueError, match=f"{message} with .*ISONetRes5ROIHeads.*Standard"):
+        ISONetRes5ROIHeads._build_res5_block(config(row, head))

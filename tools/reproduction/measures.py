@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+from training_run import read_metrics
+
 from .cells import CLASSIFICATION, DETECTION, ROBUSTNESS, Cell
 
 _METRICS = {
@@ -25,7 +27,7 @@ def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
     """
     if cell.script == ROBUSTNESS:
         return _robustness(json.loads((folder / "robustness.json").read_text()))
-    last = _last_metrics(folder / "metrics.json")
+    last = read_metrics(folder / "metrics.json")
     found = {name: float(last.get(key, math.nan)) for name, key in _METRICS[cell.script].items()}
     if cell.script == DETECTION:
         return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
@@ -44,14 +46,6 @@ def _robustness(found: dict) -> dict[str, float | None]:
 def has_converged(cell: Cell, found: dict[str, float | None]) -> bool:
     """Whether a training that has not diverged counts; a classifier needs its accuracy."""
     return found.get("top-1", math.inf) >= cell.converges_at
-
-
-def _last_metrics(path: Path) -> dict:
-    metrics: dict = {}
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            metrics.update(json.loads(line))
-    return metrics
 
 
 def shifts(folder: Path) -> dict[str, dict]:

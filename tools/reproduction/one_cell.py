@@ -55,6 +55,9 @@ def run_cell(
         return result
 
 
+_SIGNS_OF_DIVERGENCE = ("FloatingPointError", "its weights have diverged")
+
+
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[bool]:
     """Whether no other process holds `lock`; a killed one holds nothing."""
@@ -104,7 +107,7 @@ def _attempt(
     folder.mkdir(parents=True)
     code = _run_script(cell.script, words, folder / "output.log", threads)
     log = (folder / "output.log").read_text(errors="replace")
-    diverged = "FloatingPointError" in log
+    diverged = any(sign in log for sign in _SIGNS_OF_DIVERGENCE)
     if code and not diverged:
         tail = "\n".join(log.splitlines()[-15:])
         raise RuntimeError(f"failed, see {folder}/output.log:\n{tail}")

@@ -1,0 +1,51 @@
+"""What a weights file says of its network, beside what the config asks."""
+
+from collections.abc import Mapping
+
+# Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
+_BATCH_NORMS = {"BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"}
+# What a record means that was written before it had these keys.
+_BEFORE = {"block": "residual", "small_images": False, "conv": "Conv2d", "norm_groups": 32}
+
+
+def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False) -> list[str]:
+    """One line for every entry in which the file's `meta` differs from what the config asks.
+
+    A section that the file has not, or a key that was always left to the tensors, is no difference.
+
+    Args:
+        from_conv2d: ordinary convolutions in the file are as good as decoupled ones.
+    """
+    lines = []
+    for section in ("architecture", "input"):
+        record = meta.get(section)
+        for key, asked in expected[section].items() if record else ():
+            found = record.get(key, _BEFORE.get(key, asked))
+            if key == "conv" and from_conv2d and found == "Conv2d":
+                continue
+            if not _same(key, found, asked) and not _unused(key, expected[section]):
+                lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config")
+    return lines
+
+
+def _same(key: str, found, asked) -> bool:
+    if key == "norm" and found in _BATCH_NORMS and asked in _BATCH_NORMS:
+        return True
+    if isinstance(asked, list):
+        return len(found) == len(asked) and all(
+            abs(a - b) < 1e-3 for a, b in zip(found, asked, strict=True)
+        )
+    return found == asked
+
+
+def _unused(key: str, architecture: Mapping) -> bool:
+    """Whether `key` changes nothing in this architecture."""
+    if key == "residual_scale_shape":
+        return not architecture["residual_scale"]
+    is_basic = architecture.get("depth", 0) < 50 or architecture.get("small_images", False)
+    return key in ("width_per_group", "stride_in_1x1") and is_basic
+
+
+def convolutions_of(meta: Mapping | None) -> str:
+    """MODEL.ISONET.CONV of the network that a record describes; "Conv2d" without one."""
+    return ((meta or {}).get("architecture") or {}).get("conv", _BEFORE["conv"])

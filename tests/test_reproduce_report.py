@@ -1,0 +1,109 @@
+"""How the tables of the papers are shown, and the images they are repeated on."""
+
+import gzip
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+import prepare_fashion_mnist  # noqa: E402
+from reproduction import figure3, page  # noqa: E402
+from reproduction.cells import CLASSIFICATION, Cell, Folders, write_result  # noqa: E402
+from reproduction.measures import shifts  # noqa: E402
+from reproduction.report import as_text, places, write_report  # noqa: E402
+from reproduction.table import Row, Table  # noqa: E402
+
+
+@pytest.fixture
+def folders(tmp_path) -> Folders:
+    return Folders(tmp_path / "small", tmp_path / "output", tmp_path / "data")
+
+
+@pytest.fixture
+def cell() -> Cell:
+    return Cell("set/network", CLASSIFICATION, "configs/Base-ISONet.yaml")
+
+
+def _table(cell: Cell) -> Table:
+    rows = (Row("ours", (cell,), ("73.29",)), Row("none", (replace(cell, name="n"),), ("N/A",)))
+    return Table("table9", "A table", ("depth 8",), ("top-1",), rows)
+
+
+def _store(folders: Folders, cell: Cell, values: list[float | None]) -> None:
+    for seed, value in enumerate(values, start=1):
+        found = {} if value is None else {"top-1": value}
+        result = {"measures": found, "seconds": 1800, "commit": "c0ffee", "machine": "CPU",
+                  "torch": "2", "attempts": [{"learning_rate": 0.1}]}  # fmt: skip
+        write_result(folders, cell, seed, result)
+
+
+def test_mean_and_spread_are_those_of_the_seeds(cell, folders):
+    _store(folders, cell, [80.0, 82.0, 84.0])
+    table = _table(cell)
+    place = places(table, table.rows[0], folders, 3)[0]
+    assert (place.mean, place.spread) == (82.0, 2.0)
+    assert "82.0 ± 2.0  [73.29]" in as_text(table, folders, 3)
+    assert "not run  [N/A]" in as_text(table, folders, 3)
+
+
+@pytest.mark.parametrize(
+    "values, shown",
+    [([None, None, None], "N/A (3 of 3 seeds fail)"), ([80.0], "80.0 (1 seed)"),
+     ([80.0, None, 82.0], "81.0 ± 1.4 (1 of 3 seeds fail)")],
+)  # fmt: skip
+def test_failed_and_missing_seeds_are_said(cell, folders, values, shown):
+    _store(folders, cell, values)
+    assert shown in as_text(_table(cell), folders, 3)
+
+
+def test_the_report_writes_json_and_picture(cell, folders, capsys):
+    _store(folders, cell, [80.0, 82.0])
+    write_report(_table(cell), folders, 2, folders.output)
+    content = json.loads((folders.output / "table9.json").read_text())
+    assert content[0] == {"row": "ours", "column": "depth 8", "values": [80.0, 82.0],
+                          "seeds run": 2, "paper": "73.29"}  # fmt: skip
+    assert (folders.output / "table9.png").stat().st_size > 1000
+
+
+def test_the_page_keeps_its_words_and_gets_the_tables(cell, folders, tmp_path):
+    _store(folders, cell, [80.0, 82.0, 84.0])
+    path = tmp_path / "RESULTS.md"
+    path.write_text("words\n<!-- table9 -->\nold\n<!-- end -->\nmore words\n")
+    assert page.fill(path, [_table(cell)], folders, 3) == ["figure3"]
+    text = path.read_text()
+    assert text.startswith("words\n<!-- table9 -->\nA table.") and "more words" in text
+    assert "old" not in text and "3 of 6 cells run, 1.5 hours in all" in text
+
+
+def test_shifts_are_counted_by_stage(tmp_path, folders):
+    state = {"res2.0.activation.shift": torch.tensor([-1.0, -1.2]), "res2.0.conv1.weight":
+             torch.zeros(1), "stem.activation.shift": torch.tensor([-9.0])}  # fmt: skip
+    torch.save({"model": state}, tmp_path / "backbone.pth")
+    found = shifts(tmp_path)
+    assert found["res2"]["mean"] == pytest.approx(-1.1)
+    assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
+    cell = next(iter(figure3.cells("small").values()))
+    write_result(folders, cell, 1, {"measures": {}, "shifts": {"res2": found["res2"]}})
+    assert "-1.100" in figure3.as_markdown("small", folders, 1)
+    assert figure3.draw("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
+
+
+def _idx(path: Path, header: int, content: bytes) -> None:
+    with gzip.open(path, "wb") as file:
+        file.write(bytes(header) + content)
+
+
+def test_fashion_mnist_becomes_an_image_folder(tmp_path):
+    _idx(tmp_path / "t-images-idx3-ubyte.gz", 16, bytes(range(196)) * 8)
+    _idx(tmp_path / "t-labels-idx1-ubyte.gz", 8, bytes([9, 0]))
+    prepare_fashion_mnist.write_split(tmp_path, "t", 2, tmp_path / "val")
+    files = sorted(str(p.relative_to(tmp_path / "val")) for p in tmp_path.glob("val/*/*.png"))
+    assert files == ["0_t_shirt/00001.png", "9_ankle_boot/00000.png"]
+    with pytest.raises(ValueError, match="2 labels where 3 images"):
+        prepare_fashion_mnist.write_split(tmp_path, "t", 3, tmp_path / "val")
