@@ -40,6 +40,7 @@ if rate > 0.5:
 top1 = 80.0 + int(values["SEED"]) if rate < 0.05 else 10.0
 (out / "metrics.json").write_text(json.dumps({"iteration": 1, "classification/top1": top1}))
 """
+YAML = "configs/Base-ISONet.yaml"
 CELLS = {
     (cell.name, scale): cell
     for scale in ("small", "full")
@@ -60,7 +61,7 @@ def cell(tmp_path, monkeypatch) -> Cell:
     script = str(tmp_path / "script.py")
     monkeypatch.setitem(one_cell.measures.__globals__["_METRICS"], script,
                         {"top-1": "classification/top1"})  # fmt: skip
-    return Cell("set/network", script, "configs/Base-ISONet.yaml", learning_rates=(1.0, 0.1, 0.01))
+    return Cell("set/network", script, YAML, learning_rates=(1.0, 0.1, 0.01))
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=["/".join(key) for key in CELLS])
@@ -144,9 +145,28 @@ def test_a_result_of_other_settings_is_not_shown(cell, folders):
     assert read_result(folders, replace(cell, opts=("SOLVER.MAX_ITER=9",)), 1) is None
 
 
-def test_later_seeds_begin_where_the_first_has_converged(cell, folders):
+def test_the_search_ends_where_accuracy_falls_and_the_best_counts(cell, folders):
+    script = SCRIPT.replace("80.0 + int", "1000 * rate + 40 + int").replace("< 0.05", "< 0.5")
+    Path(cell.script).write_text(script)
+    result = one_cell.run_cell(replace(cell, learning_rates=(0.03, 0.01, 0.003)), 1, folders)
+    assert [a["learning_rate"] for a in result["attempts"]] == [0.03, 0.01]
+    assert result["learning_rate"] == 0.03
+    assert result["measures"]["top-1"] == pytest.approx(71)
+
+
+def test_a_search_that_was_broken_off_goes_on(cell, folders):
+    whole = one_cell.run_cell(cell, 1, folders)
+    part = {**whole, "attempts": whole["attempts"][:1], "measures": {}, "learning_rate": None}
+    write_result(folders, cell, 1, part)
+    assert not one_cell.is_complete(cell, 1, folders)
+    again = one_cell.run_cell(cell, 1, folders)
+    assert [a["learning_rate"] for a in again["attempts"]] == [1.0, 0.1, 0.01]
+    assert one_cell.is_complete(cell, 1, folders)
+
+
+def test_later_seeds_take_the_learning_rate_of_the_first(cell, folders):
     cell = replace(cell, learning_rates=(1.0, 0.1, 0.01, 0.001))
-    one_cell.run_cell(cell, 1, folders)
+    assert one_cell.run_cell(cell, 1, folders)["learning_rate"] == 0.01
     second = one_cell.run_cell(cell, 2, folders)
     assert [attempt["learning_rate"] for attempt in second["attempts"]] == [0.01]
     hopeless = replace(cell, name="hopeless", learning_rates=(1.0, 0.1))
@@ -169,6 +189,7 @@ def test_what_fails_otherwise_stops_with_the_end_of_its_log(cell, folders):
 
 
 def test_a_stored_cell_is_not_run_again_and_weights_come_first(cell, folders, monkeypatch):
+    cell = replace(cell, learning_rates=())
     ran = []
     monkeypatch.setattr(runner, "ProcessPoolExecutor", _InThisProcess)
     monkeypatch.setattr(runner, "run_cell", lambda c, s, *_: ran.append(c.name) or _RESULT)
@@ -193,19 +214,22 @@ def test_the_others_go_on_where_a_cell_fails(cell, folders, monkeypatch):
 
 
 def test_weights_that_were_not_kept_are_made_again(cell, folders, monkeypatch):
+    cell = replace(cell, learning_rates=())
     user = replace(cell, name="user", weights=cell)
     write_result(folders, cell, 1, _RESULT)
     jobs = [(cell, 1), (user, 1)]
     assert runner._is_to_be_run((cell, 1), folders, jobs)
-    folder = folders.training(cell.name, 1)
+    folder = folders.training(cell, 1)
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text(json.dumps(settings(replace(cell, opts=("A=1",)))))
     assert runner._is_to_be_run((cell, 1), folders, jobs)  # those are another network's
-    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    assert len(one_cell.run_cell(cell, 1, folders)["attempts"]) == 1
+    assert json.loads((folder / "cell.json").read_text()) == settings(cell)
     assert not runner._is_to_be_run((cell, 1), folders, jobs)
 
 
 def test_a_training_that_failed_is_no_reason_to_run_it_again(cell, folders):
+    cell = replace(cell, learning_rates=())
     write_result(folders, cell, 1, {**_RESULT, "measures": {}})
     user = replace(cell, name="user", weights=cell)
     assert not runner._is_to_be_run((cell, 1), folders, [(cell, 1), (user, 1)])
@@ -228,7 +252,9 @@ def test_two_processes_do_not_run_one_cell(cell, folders):
     assert not folders.lock(cell, 1).exists()
 
 
-_RESULT = {"measures": {"top-1": 50.0}, "seconds": 1.0, "attempts": [{"learning_rate": None}]}
+_ATTEMPT = {"learning_rate": None, "measures": {"top-1": 50.0}, "converged": True, "shifts": {}}
+_RESULT = {"measures": {"top-1": 50.0}, "learning_rate": None, "seconds": 1.0,
+           "attempts": [_ATTEMPT]}  # fmt: skip
 
 
 class _InThisProcess:
@@ -254,12 +280,12 @@ class _InThisProcess:
         return future
 
 
-_WEIGHTS = Cell("b", CLASSIFICATION, "a.yaml")
+_WEIGHTS = Cell("b", CLASSIFICATION, YAML)
 
 
 def test_the_arguments_are_those_a_person_types(folders):
-    cell = Cell("a", CLASSIFICATION, "a.yaml", opts=("X=1",), weights=_WEIGHTS, processes=8)
+    cell = Cell("a", CLASSIFICATION, YAML, opts=("X=1",), weights=_WEIGHTS, processes=8)
     words = arguments(cell, 3, Folders(Path("r"), Path("o"), Path("d")), ["--data-root", "d"], 0.1)
-    assert words == ["--config-file", "a.yaml", "--data-root", "d", "--num-gpus", "8",
+    assert words == ["--config-file", YAML, "--data-root", "d", "--num-gpus", "8",
                      "MODEL.WEIGHTS=o/b/seed3/backbone.pth", "X=1", "SOLVER.BASE_LR=0.1",
-                     "SEED=3", "OUTPUT_DIR=o/a/seed3"]  # fmt: skip
+                     "SEED=3", "OUTPUT_DIR=o/a/seed3/rate0.1"]  # fmt: skip

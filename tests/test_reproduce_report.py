@@ -89,7 +89,8 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
     assert found["res2"]["mean"] == pytest.approx(-1.1)
     assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
     cell = next(iter(figure3.cells("small").values()))
-    write_result(folders, cell, 1, {"measures": {}, "shifts": {"res2": found["res2"]}})
+    attempt = {"learning_rate": 0.1, "shifts": {"res2": found["res2"]}}
+    write_result(folders, cell, 1, {"learning_rate": 0.1, "attempts": [attempt]})
     assert "-1.100" in figure3.as_markdown("small", folders, 1)
     assert figure3.draw("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
 

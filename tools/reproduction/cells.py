@@ -27,10 +27,9 @@ class Cell:
         config: yaml file in the repository.
         data: name of the data, see `data.py`; "" for what DETECTRON2_DATASETS holds.
         opts: KEY=VALUE pairs.
-        learning_rates: SOLVER.BASE_LR, tried in order until the training converges; () takes the
-            config's.
-        converges_at: least top-1 in percent; below it the next learning rate is tried, and where
-            there is none, it counts as not converging.
+        learning_rates: SOLVER.BASE_LR, descending: seed 1 tries them until accuracy falls, the
+            other seeds take its best; () takes the config's.
+        converges_at: least top-1 in percent; below it a training counts as not converging.
         weights: the cell whose backbone.pth (ROBUSTNESS: whose model_final.pth) it starts from.
         processes: --num-gpus; 0 does not name it.
     """
@@ -57,8 +56,14 @@ class Folders:
     def result(self, cell: Cell, seed: int) -> Path:
         return self.results / cell.name / f"seed{seed}.json"
 
-    def training(self, name: str, seed: int) -> Path:
-        return self.output / name / f"seed{seed}"
+    def training(self, cell: Cell, seed: int, rate: float | None = None) -> Path:
+        folder = self.output / cell.name / f"seed{seed}"
+        return folder if rate is None else folder / f"rate{rate:g}"
+
+    def weights(self, cell: Cell, seed: int) -> Path:
+        """The training of `cell` whose result counts."""
+        result = read_result(self, cell, seed) or {}
+        return self.training(cell, seed, result.get("learning_rate"))
 
     def lock(self, cell: Cell, seed: int) -> Path:
         return self.result(cell, seed).with_suffix(".lock")
@@ -101,8 +106,8 @@ def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
 
 def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: float | None) -> list:
     """The command line behind the script's name."""
-    output = folders.training(cell.name, seed)
-    weights = folders.training(cell.weights.name, seed) if cell.weights else None
+    output = folders.training(cell, seed, rate)
+    weights = folders.weights(cell.weights, seed) if cell.weights else None
     words = ["--config-file", cell.config, *data]
     if cell.script == ROBUSTNESS:
         words += ["--weights", str(weights / "model_final.pth"), "--output", str(output)]

@@ -25,9 +25,11 @@ def _by_stage(cell: Cell, folders: Folders, seeds: int) -> dict[str, list[dict]]
     """The distributions of all seeds, by stage."""
     stages: dict[str, list[dict]] = {}
     for seed in range(1, seeds + 1):
-        result = read_result(folders, cell, seed) or {}
-        for stage, distribution in result.get("shifts", {}).items():
-            stages.setdefault(stage, []).append(distribution)
+        result = read_result(folders, cell, seed) or {"attempts": []}
+        for attempt in result["attempts"]:
+            if attempt["learning_rate"] == result["learning_rate"]:
+                for stage, distribution in attempt["shifts"].items():
+                    stages.setdefault(stage, []).append(distribution)
     return stages
 
 

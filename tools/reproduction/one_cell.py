@@ -30,29 +30,38 @@ from .measures import has_converged, measures, shifts
 def run_cell(
     cell: Cell, seed: int, folders: Folders, commit: str = "", threads: int = 0
 ) -> dict | None:
-    """Train until one learning rate converges, store the result and return it.
+    """Train with the learning rates that are to be tried, store the best and return it.
 
-    A result is stored also where none does: that is one of the answers. None where another process
-    is at this cell.
+    A result is stored also where none converges: that is one of the answers. None where another
+    process is at this cell.
     """
     with _alone(folders.lock(cell, seed)) as alone:
         if not alone:
             return None
         start = time.time()
         attempts = _attempts(cell, seed, folders, threads)
-        converged = bool(attempts) and attempts[-1]["converged"]
+        best = max(filter(_converged, attempts), key=_accuracy, default={})
+        before = (read_result(folders, cell, seed) or {}).get("seconds", 0)
         result = {
             "cell": cell.name,
             "seed": seed,
-            "measures": attempts[-1]["measures"] if converged else {},
+            "measures": best.get("measures", {}),
+            "learning_rate": best.get("learning_rate"),
             "attempts": attempts,
-            "shifts": shifts(folders.training(cell.name, seed)),
-            "seconds": round(time.time() - start, 1),
+            "seconds": round(before + time.time() - start, 1),
             "commit": commit,
             **_machine(),
         }
         write_result(folders, cell, seed, result)
         return result
+
+
+def _converged(attempt: dict) -> bool:
+    return attempt["converged"]
+
+
+def _accuracy(attempt: dict) -> float:
+    return attempt["measures"].get("top-1", 0.0)
 
 
 _SIGNS_OF_DIVERGENCE = ("FloatingPointError", "its weights have diverged")
@@ -77,32 +86,47 @@ def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dic
     before = read_result(folders, cell.weights, seed) if cell.weights else None
     if before and not before["measures"]:
         return []
-    attempts: list[dict] = []
-    for rate in _learning_rates(cell, seed, folders):
-        words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
-        attempts.append(_attempt(cell, seed, folders, words, rate, threads))
-        if attempts[-1]["converged"]:
-            break
-    return attempts
+    rates = _learning_rates(cell, seed, folders)
+    stored = read_result(folders, cell, seed) or {"attempts": []}
+    attempts = [attempt for attempt in stored["attempts"] if attempt["learning_rate"] in rates]
+    if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
+        rates = (stored["learning_rate"],)
+        attempts = [attempt for attempt in attempts if attempt["learning_rate"] not in rates]
+    tried = {attempt["learning_rate"] for attempt in attempts}
+    for rate in (rate for rate in rates if rate not in tried):
+        if not _has_fallen(attempts):
+            attempts.append(_attempt(cell, seed, folders, rate, threads))
+    return sorted(attempts, key=lambda attempt: -(attempt["learning_rate"] or 0))
+
+
+def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
+    """Whether the stored result has nothing left to try."""
+    result = read_result(folders, cell, seed)
+    if result is None:
+        return False
+    rates, tried = _learning_rates(cell, seed, folders), result["attempts"]
+    over = _has_fallen(tried) or {attempt["learning_rate"] for attempt in tried} >= set(rates)
+    return over or not tried  # nothing was tried where the weights it needs have diverged
+
+
+def _has_fallen(attempts: list[dict]) -> bool:
+    """Whether the last learning rate gave less than a larger one."""
+    found = [_accuracy(attempt) for attempt in attempts if attempt["converged"]]
+    return len(found) > 1 and found[-1] < max(found)
 
 
 def _learning_rates(cell: Cell, seed: int, folders: Folders) -> tuple[float | None, ...]:
-    """Those to try. The first seed searches; the others begin where it converged.
-
-    Where it did not, they try the smallest alone.
-    """
+    """All for seed 1 (and where it was not run); its best for the others, else the smallest."""
     rates = cell.learning_rates or (None,)
     first = read_result(folders, cell, 1) if seed > 1 else None
-    if not first or not first["attempts"]:
+    if not first or rates == (None,):
         return rates
-    last = first["attempts"][-1]
-    return rates[rates.index(last["learning_rate"]) :] if last["converged"] else rates[-1:]
+    return (first["learning_rate"],) if first["measures"] else rates[-1:]
 
 
-def _attempt(
-    cell: Cell, seed: int, folders: Folders, words: list[str], rate: float | None, threads: int
-) -> dict:
-    folder = folders.training(cell.name, seed)
+def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, threads: int) -> dict:
+    words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
+    folder = folders.training(cell, seed, rate)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     code = _run_script(cell.script, words, folder / "output.log", threads)
@@ -119,6 +143,7 @@ def _attempt(
         "measures": found,
         "diverged": diverged,
         "converged": not diverged and has_converged(cell, found),
+        "shifts": shifts(folder),
     }
 
 

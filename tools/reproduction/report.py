@@ -122,11 +122,11 @@ def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
             if place.values:
                 axes.barh(y, place.mean, height * 0.9, color=f"C{k}", alpha=0.6)
                 axes.plot(place.values, [y] * len(place.values), "k.", markersize=4)
-            elif place.done:
-                axes.text(0, y, " N/A", va="center", fontsize=8)
+            else:
+                axes.text(0, y, " N/A" if place.done else " not run", va="center", fontsize=8)
     centre = (len(drawn) - 1) * height / 2
     axes.set_yticks([i + centre for i in range(len(table.rows))], [r.label for r in table.rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(table.rows) - 0.1, -0.6)  # the first row on top
     axes.set_xlabel(f"{' / '.join(dict.fromkeys(table.measures))} in percent; points are seeds")
     axes.set_title(table.title, fontsize=9)
     if len(drawn) > 1:

@@ -3,12 +3,13 @@
 import json
 import multiprocessing
 import os
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 from tqdm import tqdm
 
 from .cells import REPOSITORY, Cell, Folders, read_result, settings
-from .one_cell import current_commit, run_cell
+from .one_cell import current_commit, is_complete, run_cell
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.pretraining"]
@@ -35,7 +36,7 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
     ):
         while waiting or running:
             for job in list(waiting):
-                before = _weights_job(job, [*waiting, *running.values(), *failed])
+                before = _job_before(job, [*waiting, *running.values(), *failed])
                 if before in failed:
                     failed[job] = f"{_title(job)}: not run, it needs {before[0].name}"
                     waiting.remove(job)
@@ -55,33 +56,36 @@ def _title(job: Job) -> str:
     return f"{job[0].name} seed {job[1]}"
 
 
-def _weights_job(job: Job, jobs) -> Job | None:
+def _job_before(job: Job, jobs: Iterable[Job]) -> Job | None:
+    """One of `jobs` that must end first: the weights', or the first seed's search."""
     cell, seed = job
-    return next((j for j in jobs if j == (cell.weights, seed)), None)
+    needed = [(cell.weights, seed)]
+    if seed > 1 and cell.learning_rates:
+        needed.append((cell, 1))
+    return next((j for j in jobs if j in needed), None)
 
 
 def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
-    """Without a result, or with one but without the weights that another cell to be run needs."""
+    """Without a whole result, or with one but without the weights that a cell to be run needs."""
     cell, seed = job
-    result = read_result(folders, cell, seed)
-    if result is None:
+    if not is_complete(cell, seed, folders):
         return True
     users = [j for j in jobs if j[0].weights == cell and j[1] == seed]
-    needed = any(read_result(folders, *j) is None for j in users)
-    return needed and bool(result["measures"]) and not _has_weights(cell, seed, folders)
+    needed = any(not is_complete(*j, folders) for j in users)
+    trained = bool(read_result(folders, cell, seed)["measures"])
+    return needed and trained and not _has_weights(cell, seed, folders)
 
 
 def _has_weights(cell: Cell, seed: int, folders: Folders) -> bool:
     """Whether the training of just this cell, not of one with other settings, lies there."""
-    record = folders.training(cell.name, seed) / "cell.json"
+    record = folders.weights(cell, seed) / "cell.json"
     return record.is_file() and json.loads(record.read_text()) == settings(cell)
 
 
 def _summary(result: dict | None) -> str:
     if result is None:
         return "is being run by another process"
-    found = {k: v for k, v in result["measures"].items() if v is not None}
+    found = {k: v for k, v in result["measures"].items() if v is not None and "top-5" not in k}
     values = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
-    rates = [attempt["learning_rate"] for attempt in result["attempts"]]
-    tried = f", learning rates {rates}" if len(rates) > 1 else ""
+    tried = f", learning rate {result['learning_rate']}" if len(result["attempts"]) > 1 else ""
     return f"{values or 'does not converge'} ({result['seconds']:.0f} s{tried})"
