@@ -104,6 +104,12 @@ def test_rows_of_several_tables_are_looked_for_in_all_of_them():
     assert [table.name for table in reproduce.chosen_tables(args)] == ["table1"]
 
 
+def test_a_full_run_takes_the_gpus_there_are():
+    args = reproduce.parse_args(["table6", "--scale", "full", "--num-gpus", "2"])
+    cells = [row.cells[0] for row in reproduce.chosen_tables(args)[0].rows]
+    assert {cell.processes for cell in cells} == {cell.weights.processes for cell in cells} == {2}
+
+
 def test_columns_of_measures_are_selected_with_their_measures():
     table = select(TABLES["table6"]("full"), None, ["mask"])
     assert table.columns == table.measures == ("mask AP",)

@@ -18,7 +18,7 @@ from reproduction.figure3 import draw
 from reproduction.page import fill
 from reproduction.report import write_report
 from reproduction.runner import run_jobs
-from reproduction.table import Table, jobs_of, select
+from reproduction.table import Table, jobs_of, select, with_processes
 from reproduction.tables import TABLES
 
 
@@ -42,6 +42,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=positive, default=3, metavar="N", help="seeds 1 to N (3)")
     add("--jobs", type=positive, metavar="N", help="cells at a time (small: CPU cores, full: 1)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads a small cell (1)")
+    add("--num-gpus", type=positive, default=8, metavar="N", help="of a full run (8)")
     add("--show", action="store_true", help="run nothing")
     add("--dry-run", action="store_true", help="print the commands, run nothing")
     add("--page", type=Path, help="write the tables between its marks (RESULTS.md)")
@@ -60,7 +61,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def chosen_tables(args: argparse.Namespace) -> list[Table]:
     """The tables with the rows and columns asked for; ends the program where none is left."""
     names = list(TABLES) if "all" in args.table else args.table
-    tables = [TABLES[name](args.scale) for name in names]
+    tables = [with_processes(TABLES[name](args.scale), args.num_gpus) for name in names]
     selected = [select(table, args.rows, args.columns) for table in tables]
     selected = [table for table in selected if table.rows and table.columns]
     if not selected:

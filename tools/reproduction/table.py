@@ -57,6 +57,19 @@ def _some(values: tuple, chosen: list[int]) -> tuple:
     return tuple(values[i] for i in chosen)
 
 
+def with_processes(table: Table, count: int) -> Table:
+    """The table with `count` GPUs for each run on several (the configs rescale by themselves)."""
+
+    def changed(cell: Cell | None) -> Cell | None:
+        if cell is None:
+            return None
+        processes = count if cell.processes else 0
+        return replace(cell, weights=changed(cell.weights), processes=processes)
+
+    rows = (replace(row, cells=tuple(map(changed, row.cells))) for row in table.rows)
+    return replace(table, rows=tuple(rows))
+
+
 def jobs_of(tables: list[Table], seeds: int) -> list[tuple[Cell, int]]:
     """(cell, seed) of all tables, each once, first what others need the weights of.
 
