@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import platform
 import runpy
@@ -64,6 +65,7 @@ def _accuracy(attempt: dict) -> float:
     return attempt["measures"].get("top-1", 0.0)
 
 
+_LOGGERS = ("detectron2", "fvcore", "d2_isonet")
 _SIGNS_OF_DIVERGENCE = ("FloatingPointError", "its weights have diverged")
 
 
@@ -163,6 +165,9 @@ def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
         except FloatingPointError as error:
             print(f"FloatingPointError: {error}")
             return 1
+        finally:
+            for name in _LOGGERS:  # the next attempt would write through this one's handlers too
+                logging.getLogger(name).handlers.clear()
     return 0
 
 
