@@ -160,6 +160,21 @@ def test_the_search_ends_where_accuracy_falls_and_the_best_counts(cell, folders)
     assert result["measures"]["top-1"] == pytest.approx(71)
 
 
+def test_weights_are_made_again_by_the_best_learning_rate_between_worse_ones(cell, folders):
+    cell = replace(cell, learning_rates=(0.04, 0.03, 0.01))
+    whole = one_cell.run_cell(cell, 1, folders)
+    accuracies = (70.0, 81.0, 60.0)  # without the middle one, accuracy would have fallen
+    attempts = [
+        {**whole["attempts"][0], "learning_rate": rate, "measures": {"top-1": accuracy}}
+        for rate, accuracy in zip(cell.learning_rates, accuracies, strict=True)
+    ]
+    write_result(folders, cell, 1, {**whole, "attempts": attempts, "learning_rate": 0.03})
+    again = one_cell.run_cell(cell, 1, folders)
+    assert [a["measures"]["top-1"] for a in again["attempts"]] == [70.0, 81.0, 60.0]
+    assert again["learning_rate"] == 0.03
+    assert (folders.weights(cell, 1) / "backbone.pth").is_file()
+
+
 def test_a_search_that_was_broken_off_goes_on(cell, folders):
     whole = one_cell.run_cell(cell, 1, folders)
     part = {**whole, "attempts": whole["attempts"][:1], "measures": {}, "learning_rate": None}

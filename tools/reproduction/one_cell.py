@@ -84,7 +84,7 @@ def _alone(lock: Path) -> Iterator[bool]:
 
 
 def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dict]:
-    """One for each learning rate, up to the first that converges; none without weights to use."""
+    """One for each learning rate, until accuracy falls; none without weights to start from."""
     before = read_result(folders, cell.weights, seed) if cell.weights else None
     if before and not before["measures"]:
         return []
@@ -92,13 +92,14 @@ def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dic
     stored = read_result(folders, cell, seed) or {"attempts": []}
     attempts = [attempt for attempt in stored["attempts"] if attempt["learning_rate"] in rates]
     if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
-        rates = (stored["learning_rate"],)
-        attempts = [attempt for attempt in attempts if attempt["learning_rate"] not in rates]
-    tried = {attempt["learning_rate"] for attempt in attempts}
-    for rate in (rate for rate in rates if rate not in tried):
-        if not _has_fallen(attempts):
-            attempts.append(_attempt(cell, seed, folders, rate, threads))
-    return sorted(attempts, key=lambda attempt: -(attempt["learning_rate"] or 0))
+        best = stored["learning_rate"]
+        again = _attempt(cell, seed, folders, best, threads)
+        return [again if attempt["learning_rate"] == best else attempt for attempt in attempts]
+    for rate in rates[len(attempts) :]:
+        if _has_fallen(attempts):
+            break
+        attempts.append(_attempt(cell, seed, folders, rate, threads))
+    return attempts
 
 
 def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
