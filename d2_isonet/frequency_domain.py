@@ -1,0 +1,94 @@
+"""The orthogonal penalty at all lags, and its gradient, with the Grams of the kernel's spectrum.
+
+A(w) = sum_u w(u) e^{i w u} on a grid of 2 k - 1 frequencies an axis, where no lag wraps. Parseval:
+sum over lags ||G(lag) - delta(lag) I||^2 = 1 / N sum over the N frequencies ||A A^H - I||^2.
+A(-w) is the conjugate of A(w), so one real and (N - 1) / 2 complex frequencies say everything.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+
+def products_by_frequency(kernel: Sequence[int]) -> int:
+    """Real products of size rows x rows x channels: 3 (the Gram) and 4 (the gradient) for each
+    complex frequency, 1 and 1 for the real one.
+    """
+    return 2 + 7 * (math.prod(2 * k - 1 for k in kernel) // 2)
+
+
+def products_by_lag(kernel: Sequence[int]) -> int:
+    """The same count for one product of overlapping taps a lag, G(-lag) = G(lag)^T left out."""
+    overlaps = math.prod(k * k for k in kernel)
+    return (overlaps + math.prod(kernel)) // 2 + overlaps
+
+
+def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """sum over all lags of ||G(lag) - delta(lag) I||^2 (float64) and the gradient of its half.
+
+    Args:
+        blocks: (groups, rows, kh, kw, channels), float32 or wider; channels are summed over.
+
+    Returns:
+        0-dim tensor, and a tensor of blocks' shape.
+    """
+    groups, kernel = blocks.shape[0], tuple(blocks.shape[2:4])
+    transform, weights = _transform(kernel, blocks.dtype, blocks.device)
+    taps = blocks.permute(2, 3, 0, 1, 4)
+    spectrum = (transform @ taps.flatten(2).flatten(0, 1).flatten(1)).view(-1, *taps.shape[3:])
+    split = (len(transform) + 1) // 2 * groups
+    real, imaginary = spectrum[:split], spectrum[split:]  # the real frequency is the first
+    symmetric, antisymmetric = _residual(real, imaginary, groups)
+    squares = _squares(symmetric, antisymmetric, groups) / len(transform)
+    product = torch.empty_like(spectrum)
+    _multiply(symmetric, antisymmetric, real, imaginary, product)
+    gradient = (transform * weights).mT @ product.view(len(transform), -1)
+    return squares, gradient.view(taps.shape).permute(2, 3, 0, 1, 4)
+
+
+def _residual(
+    real: torch.Tensor, imaginary: torch.Tensor, groups: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Real (symmetric) and imaginary (antisymmetric) part of A A^H - I."""
+    symmetric = torch.bmm(real, real.mT)
+    symmetric[groups:].baddbmm_(imaginary, imaginary.mT)
+    symmetric.diagonal(dim1=-2, dim2=-1).sub_(1)
+    cross = torch.bmm(imaginary, real[groups:].mT)
+    return symmetric, cross - cross.mT
+
+
+def _squares(symmetric: torch.Tensor, antisymmetric: torch.Tensor, groups: int) -> torch.Tensor:
+    """Each complex frequency stands for its conjugate too."""
+    parts = (symmetric, symmetric[groups:], antisymmetric, antisymmetric)
+    return torch.stack([part.square().sum(dtype=torch.float64) for part in parts]).sum()
+
+
+def _multiply(symmetric, antisymmetric, real, imaginary, out: torch.Tensor) -> None:
+    """out = (A A^H - I) A: real parts, then imaginary ones."""
+    groups = len(real) - len(imaginary)
+    torch.bmm(symmetric, real, out=out[: len(real)])
+    out[groups : len(real)].baddbmm_(antisymmetric, imaginary, alpha=-1)
+    torch.bmm(symmetric[groups:], imaginary, out=out[len(real) :])
+    out[len(real) :].baddbmm_(antisymmetric, real[groups:])
+
+
+@lru_cache(maxsize=64)
+def _transform(
+    kernel: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, kh kw) cosines then sines, the zero frequency first; what each row adds to a gradient.
+
+    Phases count from the middle tap: a delta kernel there has A(w) = I without rounding.
+    """
+    size = [2 * k - 1 for k in kernel]
+    half = [w for w in itertools.product(*(range(1 - k, k) for k in kernel)) if w >= (0, 0)]
+    taps = itertools.product(*(range(-(k // 2), k - k // 2) for k in kernel))
+    steps = torch.tensor(half, dtype=torch.float64) / torch.tensor(size, dtype=torch.float64)
+    angles = 2 * math.pi * steps @ torch.tensor(list(taps), dtype=torch.float64).T
+    transform = torch.cat([angles.cos(), angles[1:].sin()])
+    weights = torch.full((len(transform), 1), 4.0 / len(transform), dtype=torch.float64)
+    weights[0] /= 2
+    return transform.to(device, dtype), weights.to(device, dtype)
