@@ -81,7 +81,9 @@ def activation_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
     isonet = cfg.MODEL.ISONET
     if isonet.ACTIVATION != "SReLU":
         return isonet.ACTIVATION
-    return functools.partial(SReLU, init=isonet.SHIFT_INIT, learnable=isonet.SHIFT_LEARNED)
+    return functools.partial(
+        SReLU, init=isonet.SHIFT_INIT, learnable=isonet.SHIFT_LEARNED, inplace=True
+    )
 
 
 def norm_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:

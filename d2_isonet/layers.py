@@ -15,11 +15,14 @@ class _ShiftedMaximum(torch.autograd.Function):
 
     Ties are the rule here, not the exception: between two delta-initialized layers every
     value the first one clipped meets the same threshold again. (torch.maximum would split it.)
+    It keeps its output, which the next convolution keeps anyway, and no other map.
     """
 
     @staticmethod
-    def forward(ctx, x, shift):
-        y = torch.maximum(x, shift)
+    def forward(ctx, x, shift, inplace):
+        y = torch.maximum(x, shift, out=x if inplace else None)
+        if inplace:
+            ctx.mark_dirty(x)
         ctx.save_for_backward(y, shift)
         return y
 
@@ -27,13 +30,14 @@ class _ShiftedMaximum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         y, shift = ctx.saved_tensors
-        above = y > shift
-        grad_x = grad * above if ctx.needs_input_grad[0] else None
+        grad_x = y - shift  # overwritten by the gradient where it is positive, by 0 elsewhere
+        torch.ops.aten.threshold_backward.grad_input(grad, grad_x, 0, grad_input=grad_x)
         if not ctx.needs_input_grad[1]:
-            return grad_x, None
+            return grad_x, None, None
+        # what x does not get, b does: two sums cost less than a third map
         accumulate = torch.promote_types(grad.dtype, torch.float32)
-        grad_shift = grad.masked_fill(above, 0).sum((0, 2, 3), keepdim=True, dtype=accumulate)
-        return grad_x, grad_shift.to(shift.dtype)
+        grad_shift = grad.sum((0, 2, 3), dtype=accumulate) - grad_x.sum((0, 2, 3), dtype=accumulate)
+        return grad_x, grad_shift.view_as(shift).to(shift.dtype), None
 
 
 class SReLU(nn.Module):
@@ -43,22 +47,35 @@ class SReLU(nn.Module):
         num_channels: C of the (N, C, H, W) input.
         init: first value of b; -1 in the paper (table 3): 0 is ReLU, -infinity the identity.
         learnable: whether b is trained (table 3 (b) against (c)).
+        inplace: write y over x, as nn.ReLU does; for an x that nobody else needs.
 
     The parameter is called `shift`, not `bias`, so that an optimizer can tell it by its name.
     """
 
-    def __init__(self, num_channels: int, init: float = -1.0, learnable: bool = True):
+    def __init__(
+        self,
+        num_channels: int,
+        init: float = -1.0,
+        learnable: bool = True,
+        inplace: bool = False,
+    ):
         super().__init__()
         self.shift = nn.Parameter(torch.full((num_channels,), float(init)), learnable)
+        self.inplace = inplace
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shift = self.shift.to(x.dtype).view(1, -1, 1, 1)  # stays in half precision under AMP
-        if torch.jit.is_scripting() or not torch.is_grad_enabled():
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
             return torch.maximum(x, shift)
-        return _ShiftedMaximum.apply(x, shift)
+        if not torch.is_grad_enabled():
+            return torch.maximum(x, shift, out=x if self.inplace else None)
+        if torch.compiler.is_compiling():  # it writes a fused kernel of its own
+            return torch.where(x > shift, x, shift)
+        return _ShiftedMaximum.apply(x, shift, self.inplace)
 
     def extra_repr(self) -> str:
-        return f"{self.shift.numel()}, learnable={self.shift.requires_grad}"
+        inplace = ", inplace=True" if self.inplace else ""
+        return f"{self.shift.numel()}, learnable={self.shift.requires_grad}{inplace}"
 
 
 class ScalarBias(nn.Module):
@@ -84,7 +101,7 @@ _ACTIVATIONS = {
     "RReLU": lambda num_channels: nn.RReLU(inplace=True),
     "ReLU": lambda num_channels: nn.ReLU(inplace=True),
     "SELU": lambda num_channels: nn.SELU(inplace=True),
-    "SReLU": SReLU,
+    "SReLU": lambda num_channels: SReLU(num_channels, inplace=True),
     "Swish": lambda num_channels: nn.SiLU(),
 }
 ACTIVATIONS = tuple(_ACTIVATIONS)
@@ -154,3 +171,17 @@ def residual_scale_parameter(
     if init is None:
         return None
     return nn.Parameter(torch.full((sizes[shape],), float(init)))
+
+
+def scaled_convolution(conv: Conv2d, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """scale * conv(x), the factor in the weight, (N, C_in, H, W) -> (N, C_out, H', W').
+
+    It costs no pass over activations, and its gradient, the weight's gradient times the weight,
+    needs none of them kept.
+
+    Args:
+        conv: without norm or activation.
+        scale: (1,) or (C_out,), see `residual_scale_parameter`.
+    """
+    bias = None if conv.bias is None else conv.bias * scale
+    return conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), bias)

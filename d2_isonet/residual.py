@@ -9,12 +9,18 @@ import torch
 from detectron2.layers import CNNBlockBase, get_norm
 from torch import nn
 
-from .layers import get_activation, get_conv, needs_bias, residual_scale_parameter
+from .layers import (
+    get_activation,
+    get_conv,
+    needs_bias,
+    residual_scale_parameter,
+    scaled_convolution,
+)
 from .weight_init import get_fill
 
 
 class ISONetBlockBase(CNNBlockBase):
-    """y = activation(shortcut(x) + residual_scale * residual(x)); a subclass gives residual(x).
+    """y = activation(shortcut(x) + residual_scale * branch(x)); a subclass gives the branch.
 
     Args:
         norm: detectron2's norm name after every convolution; "" for none.
@@ -57,6 +63,10 @@ class ISONetBlockBase(CNNBlockBase):
         self.residual_scale = residual_scale_parameter(
             residual_scale, residual_scale_shape, out_channels
         )
+        # Where nothing stands between the last convolution and the scale.
+        self._scale_in_weight = (
+            residual_scale is not None and not norm and get_conv(conv) is get_conv("Conv2d")
+        )
         self.activation = get_activation(activation, out_channels)
 
     def _conv(self, in_channels, out_channels, kernel_size, *, activate=True, **kwargs):
@@ -73,22 +83,29 @@ class ISONetBlockBase(CNNBlockBase):
             **kwargs,
         )
 
-    def residual(self, x: torch.Tensor) -> torch.Tensor:
-        """The residual branch, (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+    def last_convolution(self) -> nn.Module:
+        """The one that the residual scale multiplies."""
         raise NotImplementedError
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        """residual_scale * branch(x), (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        raise NotImplementedError
+
+    def _scaled(self, out: torch.Tensor) -> torch.Tensor:
+        if self.residual_scale is None:
+            return out
+        # .to: no promotion to float32 under AMP
+        return out * self.residual_scale.to(out.dtype).view(-1, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.residual(x)
-        if self.residual_scale is not None:
-            # .to: no promotion to float32 under AMP
-            out = out * self.residual_scale.to(out.dtype).view(-1, 1, 1)
         if self.shortcut is not None:
-            out = out + self.shortcut(x)
+            out += self.shortcut(x)  # in place: what made `out` does not look back at it
         return self.activation(out)
 
 
 class ISONetBasicBlock(ISONetBlockBase):
-    """residual(x) = conv3x3(activation(conv3x3/stride(x))), for depths 18 and 34.
+    """branch(x) = conv3x3(activation(conv3x3/stride(x))), for depths 18 and 34.
 
     A dilation applies to both 3x3 convolutions, so that a dilated res5 keeps the receptive field
     of the strided one (detectron2 does the same to bottlenecks and cannot dilate basic blocks).
@@ -102,12 +119,18 @@ class ISONetBasicBlock(ISONetBlockBase):
         self.conv2 = self._conv(out_channels, out_channels, 3, dilation=dilation, activate=False)
         self._fill(self.conv1, self.conv2)
 
+    def last_convolution(self) -> nn.Module:
+        return self.conv2
+
     def residual(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv2(self.conv1(x))
+        x = self.conv1(x)
+        if self._scale_in_weight and not torch.jit.is_scripting():
+            return scaled_convolution(self.conv2, x, self.residual_scale)
+        return self._scaled(self.conv2(x))
 
 
 class ISONetBottleneckBlock(ISONetBlockBase):
-    """residual(x) = conv1x1(activation(conv3x3/stride(activation(conv1x1(x))))), depth 50 and on.
+    """branch(x) = conv1x1(activation(conv3x3/stride(activation(conv1x1(x))))), depth 50 and on.
 
     The stride sits on the 3x3 as in the authors' code; stride_in_1x1 puts it on the first 1x1.
     """
@@ -134,5 +157,11 @@ class ISONetBottleneckBlock(ISONetBlockBase):
         self.conv3 = self._conv(width, out_channels, 1, activate=False)
         self._fill(self.conv1, self.conv2, self.conv3)
 
+    def last_convolution(self) -> nn.Module:
+        return self.conv3
+
     def residual(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv3(self.conv2(self.conv1(x)))
+        x = self.conv2(self.conv1(x))
+        if self._scale_in_weight and not torch.jit.is_scripting():
+            return scaled_convolution(self.conv3, x, self.residual_scale)
+        return self._scaled(self.conv3(x))

@@ -109,6 +109,6 @@ def zero_last_norm(block: ISONetBlockBase) -> None:
 
     A FrozenBN, whose weight is no parameter but comes from a file, stays as it is.
     """
-    norm = getattr(block, "conv3", block.conv2).norm
+    norm = block.last_convolution().norm
     if isinstance(norm.weight, nn.Parameter):
         nn.init.zeros_(norm.weight)

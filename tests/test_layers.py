@@ -16,6 +16,7 @@ from d2_isonet.layers import (
     get_conv,
     needs_bias,
     residual_scale_parameter,
+    scaled_convolution,
 )
 
 
@@ -104,6 +105,53 @@ def test_srelu_keeps_no_activation_but_its_output():
     assert [t.data_ptr() for t in large] == [y.data_ptr()]
 
 
+def test_in_place_it_writes_over_its_input_and_has_the_same_gradients():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    x[0, 0, 0, 0] = -1
+    grad = torch.randn_like(x)
+    expected = SReLU(3).double()
+    leaf = x.clone().requires_grad_()
+    expected(leaf).backward(grad)
+    module = SReLU(3, inplace=True).double()
+    other = x.clone().requires_grad_()
+    copy = other * 1
+    y = module(copy)
+    y.backward(grad)
+    assert y.data_ptr() == copy.data_ptr()
+    assert torch.equal(other.grad, leaf.grad)
+    assert torch.equal(module.shift.grad, expected.shift.grad)
+    with torch.no_grad():
+        copy = x.clone()
+        assert module(copy).data_ptr() == copy.data_ptr()
+        assert torch.equal(copy, expected(x))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "slice", "expanded"])
+def test_srelu_takes_any_memory_layout_of_input_and_gradient(layout):
+    x, grad = torch.randn(2, 2, 3, 4, 5, dtype=torch.float64)
+    shift = torch.tensor([-1.0, 0.0, 0.3], dtype=torch.float64)
+    if layout == "expanded":
+        grad = grad[:1, :, :1, :1].expand_as(x)
+    expected = gradients(formula, x, shift, grad)
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "slice":
+        x = torch.stack([x, x], -1)[..., 0]
+        grad = torch.stack([grad, grad], -1)[..., 1]
+    for ours, theirs in zip(gradients(srelu, x, shift, grad), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_what_a_compiler_sees_is_the_same_function(monkeypatch):
+    x, grad = torch.randn(2, 2, 3, 4, 5, dtype=torch.float64)
+    shift = torch.tensor([-1.0, 0.0, 0.3], dtype=torch.float64)
+    x[0, 0, 0, 0] = -1
+    expected = gradients(srelu, x, shift, grad)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for ours, theirs in zip(gradients(srelu, x, shift, grad), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_srelu_scripts():
     module = torch.jit.script(SReLU(3))
     x = torch.randn(1, 3, 4, 4)
@@ -127,6 +175,25 @@ def test_a_residual_scale_is_one_number_a_block_or_one_a_channel():
     assert residual_scale_parameter(0.0, "block", 8).tolist() == [0.0]
     assert residual_scale_parameter(0.5, "channel", 3).tolist() == [0.5] * 3
     assert residual_scale_parameter(None, "block", 8) is None
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, "channel"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_scaled_convolution_is_the_scale_times_the_convolution(scale, bias):
+    conv = Conv2d(3, 4, 3, padding=2, dilation=2, stride=2, bias=bias).double()
+    shape, init = ("channel", 0.5) if scale == "channel" else ("block", scale)
+    factor = residual_scale_parameter(init, shape, 4).double().detach().requires_grad_()
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    inputs = (x, factor, *conv.parameters())
+    y, expected = scaled_convolution(conv, x, factor), conv(x) * factor.view(-1, 1, 1)
+    torch.testing.assert_close(y, expected, rtol=1e-13, atol=1e-13)
+    grad = torch.randn_like(y)
+    for ours, theirs in zip(
+        torch.autograd.grad(y, inputs, grad),
+        torch.autograd.grad(expected, inputs, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_an_unknown_residual_scale_shape_is_named_with_the_choices():

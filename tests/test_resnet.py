@@ -5,7 +5,11 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import get_cfg, instantiate
 from detectron2.layers import Conv2d, ShapeSpec
-from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
+from detectron2.modeling.backbone.resnet import (
+    BottleneckBlock,
+    ResNet,
+    build_resnet_backbone,
+)
 from torch import nn
 
 from d2_isonet import SReLU
@@ -245,3 +249,28 @@ def test_lazy_config_builds_the_backbone():
         "res3": (1, 128, 8, 8),
         "res5": (1, 512, 2, 2),
     }
+
+
+def kept_bytes(block, x) -> int:
+    """Of activations, for the gradients of block(x): input and output maps included."""
+    kept = {}
+    own = {tensor.data_ptr() for tensor in (*block.parameters(), *block.buffers())}
+
+    def keep(tensor):
+        if tensor.data_ptr() not in own and tensor.dim() == 4 and len(tensor) == len(x):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = (tensor, storage.nbytes())  # alive: no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        block(x)
+    return sum(nbytes for _, nbytes in kept.values())
+
+
+@pytest.mark.parametrize(("in_channels", "stride"), [(32, 1), (16, 2)])
+def test_a_block_keeps_no_more_activations_than_detectron2s_with_frozen_bn(in_channels, stride):
+    x = torch.randn(2, in_channels, 12, 12, requires_grad=True)
+    size = {"bottleneck_channels": 8, "stride": stride}
+    theirs = BottleneckBlock(in_channels, 32, **size, norm="FrozenBN")
+    ours = ISONetBottleneckBlock(in_channels, 32, **size)
+    assert 0 < kept_bytes(ours, x) <= kept_bytes(theirs, x)
