@@ -4,10 +4,9 @@
 python train_net.py --config-file configs/risonet50_c4.yaml --num-gpus 8
 """
 
-from d2_isonet.command_line import argument_parser, load_config, readable_errors
-from d2_isonet.datasets import check_datasets, use_own_data
-from d2_isonet.engine import Trainer, evaluate_or_train, run
-from d2_isonet.run_setup import check_detector, finish_setup
+from d2_isonet.arguments import argument_parser
+
+# The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
 
 def parse_args():
@@ -21,6 +20,10 @@ def parse_args():
 
 
 def setup(args):
+    from d2_isonet.command_line import load_config
+    from d2_isonet.datasets import check_datasets, use_own_data
+    from d2_isonet.run_setup import check_detector, finish_setup
+
     cfg = load_config(args.config_file, args.opts)
     use_own_data(cfg, args)
     check_detector(cfg)
@@ -29,10 +32,16 @@ def setup(args):
 
 
 def main(args):
+    from d2_isonet.command_line import readable_errors
+    from d2_isonet.engine import Trainer, evaluate_or_train
+
     with readable_errors():
         cfg = setup(args)
     return evaluate_or_train(cfg, args, Trainer)
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    args = parse_args()
+    from d2_isonet.engine import run
+
+    run(main, args)

@@ -1,20 +1,37 @@
 """Norm-free isometric backbones for detectron2; importing it registers them, and nothing else."""
 
-from . import backbone, classifier, cnn9, roi_heads  # noqa: F401  (each registers what it defines)
-from .config import add_isonet_config
-from .decoupled import DecoupledConv2d
-from .layers import SReLU
-from .orthogonality import orthogonal_penalty
-from .regularizer import OrthogonalRegularizer
-from .weight_init import delta_fill
+import importlib
+import pkgutil
+
+from .registration import register_with_modeling
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DecoupledConv2d",
-    "OrthogonalRegularizer",
-    "SReLU",
-    "add_isonet_config",
-    "delta_fill",
-    "orthogonal_penalty",
-]
+_MODULES = {  # where each public name is defined
+    "DecoupledConv2d": "decoupled",
+    "OrthogonalRegularizer": "regularizer",
+    "SReLU": "layers",
+    "add_isonet_config": "config",
+    "delta_fill": "weight_init",
+    "orthogonal_penalty": "orthogonality",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str):
+    """A public name or a module, imported when it is first asked for: torch takes seconds."""
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if any(module.name == name for module in pkgutil.iter_modules(__path__)):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_modeling()

@@ -124,9 +124,16 @@ def res2_out_channels(cfg: CfgNode) -> int:
     return resnets.RES2_OUT_CHANNELS
 
 
+_AVERAGED = ("batch", "running")  # scales of the radius that move with every batch
+
+
 def _check_decoupled(cfg: CfgNode) -> None:
     # What each value may be is DecoupledConv2d's to say; that an angle alone is no operator is not.
     if not cfg.MODEL.DECOUPLED.MAGNITUDE:
         angular, magnitude = "MODEL.DECOUPLED.ANGULAR", "MODEL.DECOUPLED.MAGNITUDE"
         remedy = f"an angle needs its magnitude: MAGNITUDE must be one of {list(MAGNITUDES)}"
         raise conflict(cfg, angular, magnitude, remedy)
+    if cfg.MODEL.BACKBONE.CHECKPOINTING and cfg.MODEL.DECOUPLED.RADIUS_SCALE in _AVERAGED:
+        checkpointing, scale = "MODEL.BACKBONE.CHECKPOINTING", "MODEL.DECOUPLED.RADIUS_SCALE"
+        remedy = "recomputed batches would count twice in its average: use 'frozen' or 'none'"
+        raise conflict(cfg, checkpointing, scale, remedy)

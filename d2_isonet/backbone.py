@@ -12,6 +12,7 @@ from torch import nn
 
 from .architecture_checks import check_architecture, res2_out_channels
 from .decoupled import DecoupledConv2d
+from .execution import set_execution
 from .fixup import scalar_bias_norm
 from .layers import SReLU
 from .modified_resnet import ModifiedStem, make_modified_stage
@@ -102,6 +103,17 @@ def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Module]:
     return functools.partial(DecoupledConv2d, **options)
 
 
+def as_asked(cfg: CfgNode, module: nn.Module) -> nn.Module:
+    """`module`, run as MODEL.BACKBONE.CHANNELS_LAST, CHECKPOINTING and COMPILE ask for."""
+    backbone = cfg.MODEL.BACKBONE
+    return set_execution(
+        module,
+        channels_last=backbone.CHANNELS_LAST,
+        checkpointing=backbone.CHECKPOINTING,
+        compiled=backbone.COMPILE,
+    )
+
+
 def build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
     """The stem of the network that cfg asks for.
 
@@ -175,12 +187,13 @@ def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     stages = [
         build_stage(cfg, stage, dilations.get(stage, 1)) for stage in range(2, 2 + num_stages)
     ]
-    return ResNet(
+    backbone = ResNet(
         stem,
         stages,
         out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
+    return as_asked(cfg, backbone)
 
 
 @BACKBONE_REGISTRY.register()

@@ -10,7 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from .architecture_checks import check_architecture
-from .backbone import activation_option, conv_option, norm_option
+from .backbone import activation_option, as_asked, conv_option, norm_option
 from .layers import get_activation, get_conv
 from .weight_init import get_fill
 
@@ -116,7 +116,7 @@ def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
     """
     check_architecture(cfg)
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    return CNN9(
+    backbone = CNN9(
         input_shape.channels,
         resnets.STEM_OUT_CHANNELS,
         out_features=resnets.OUT_FEATURES,
@@ -126,3 +126,4 @@ def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
         activation=activation_option(cfg),
         init=isonet.INIT,
     )
+    return as_asked(cfg, backbone)

@@ -1,6 +1,5 @@
-"""What a user types: arguments, the yaml file and KEY VALUE pairs; errors a person can read."""
+"""What a user asks for: the yaml file and KEY VALUE pairs; errors a person can read."""
 
-import argparse
 import contextlib
 import difflib
 import os
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from .config import add_isonet_config
@@ -42,19 +40,6 @@ def _original_message(error: Exception) -> str:
     if message.startswith("Caught ") and "DataLoader" in message:
         return message.rstrip().splitlines()[-1].split(": ", 1)[-1]
     return message
-
-
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """detectron2's arguments and --trust-pickle."""
-    parser = default_argument_parser()
-    parser.description = description
-    parser.set_defaults(dist_url="auto")  # a free port; detectron2's is one for every job of a user
-    parser.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="read .pkl weights, which can run any code their author put in",
-    )
-    return parser
 
 
 def load_config(config_file: str, opts: list[str]) -> CfgNode:

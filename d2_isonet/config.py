@@ -62,6 +62,15 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.ISONET.ZERO_INIT_LAST_NORM = False
 
 
+    # How the backbone (and C4's res5) is run, not what it computes; see execution.py.
+    # True: channels next to each other in memory, faster on tensor cores.
+    cfg.MODEL.BACKBONE.CHANNELS_LAST = False
+    # True: a block's activations are computed again in backward instead of kept.
+    cfg.MODEL.BACKBONE.CHECKPOINTING = False
+    # True: torch.compile.
+    cfg.MODEL.BACKBONE.COMPILE = False
+
+
 def _add_classifier_config(cfg: CN) -> None:
     cfg.MODEL.CLASSIFIER = CN()
     # Outputs of ImageClassifier; 0 takes the number of classes of the training set.

@@ -30,6 +30,10 @@ class _ShiftedMaximum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         y, shift = ctx.saved_tensors
+        kernel = _fused_backward(y)
+        if kernel is not None:
+            grad_x, grad_shift = kernel(grad, y, shift)
+            return grad_x, grad_shift.view_as(shift).to(shift.dtype), None
         grad_x = y - shift  # overwritten by the gradient where it is positive, by 0 elsewhere
         torch.ops.aten.threshold_backward.grad_input(grad, grad_x, 0, grad_input=grad_x)
         if not ctx.needs_input_grad[1]:
@@ -38,6 +42,17 @@ class _ShiftedMaximum(torch.autograd.Function):
         accumulate = torch.promote_types(grad.dtype, torch.float32)
         grad_shift = grad.sum((0, 2, 3), dtype=accumulate) - grad_x.sum((0, 2, 3), dtype=accumulate)
         return grad_x, grad_shift.view_as(shift).to(shift.dtype), None
+
+
+def _fused_backward(y: torch.Tensor) -> Callable | None:
+    """The kernel that does it in one pass, on a GPU that has Triton; eager gives its numbers."""
+    if not y.is_cuda or y.dtype == torch.float64 or y.numel() == 0:
+        return None
+    try:
+        from .srelu_kernel import srelu_backward  # late: it needs Triton, which a CPU does not
+    except ImportError:
+        return None
+    return srelu_backward
 
 
 class SReLU(nn.Module):

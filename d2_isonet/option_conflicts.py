@@ -43,8 +43,16 @@ class _Conflict(NamedTuple):
 _CNN9 = ("MODEL.BACKBONE.NAME", CNN9_BACKBONE)
 _FIXUP, _MODIFIED = (_BLOCK, "fixup"), (_BLOCK, "modified")
 _FIXUP_FILL, _ZERO, _SMALL_IMAGES = (_INIT, "fixup"), (_ZERO_NORM, True), (_SMALL, True)
+_CHECKPOINTING = ("MODEL.BACKBONE.CHECKPOINTING", True)
 _FROM_CONV2D = ("MODEL.DECOUPLED.FROM_CONV2D", True)
 _BIASED = [name for name in ACTIVATIONS if name != "SReLU"]
+_WITHOUT_STATISTICS = [norm for norm in NORMS if norm in ("", "FrozenBN", "GN")]
+_TWICE = "recomputed batches would count twice in running statistics"
+
+
+def _keeps_statistics(norm: str) -> bool:
+    return norm not in _WITHOUT_STATISTICS
+
 
 # A key that a network does without is refused where it differs from its default or from what the
 # network's yaml inherits: nobody has asked for those.
@@ -82,6 +90,7 @@ _CONFLICTS = [
         (*_SMALL_IMAGES, _GROUPS, _is_not(1), "basic blocks have one group: use 1"),
         (*_SMALL_IMAGES, _DILATION, _is_not(1), "there is no res5: use 1"),
         (_SCALE, 0, _SHORTCUT, operator.not_, "nothing would pass: use null or 1.0, or shortcuts"),
+        (*_CHECKPOINTING, _NORM, _keeps_statistics, f"{_TWICE}: use one of {_WITHOUT_STATISTICS}"),
         (*_FROM_CONV2D, _CONV, _is_not("Decoupled"), "CONV must be 'Decoupled', or it be False"),
     )
 ]

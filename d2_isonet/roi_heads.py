@@ -5,7 +5,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
-from .backbone import build_stage
+from .backbone import as_asked, build_stage
 from .option_conflicts import conflict
 from .options import CNN9_BACKBONE
 
@@ -21,7 +21,7 @@ class ISONetRes5ROIHeads(Res5ROIHeads):
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
         _check_res5(cfg)
         blocks = build_stage(cfg, 5)
-        return nn.Sequential(*blocks), blocks[-1].out_channels
+        return as_asked(cfg, nn.Sequential(*blocks)), blocks[-1].out_channels
 
 
 def _check_res5(cfg: CfgNode) -> None:

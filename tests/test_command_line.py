@@ -1,11 +1,46 @@
-"""Reading a config: what works, and one clear message for what does not."""
+"""Arguments and config: what works, and one clear message for what does not."""
 
 import pytest
 import yaml
+from detectron2.engine import default_argument_parser
 
+from d2_isonet.arguments import argument_parser
 from d2_isonet.command_line import load_config, readable_errors
 
 BASE = "configs/risonet50_c4.yaml"
+
+
+def described(parser) -> dict:
+    """Everything of each argument but what is for people."""
+    for_people = ("container", "help", "metavar")
+    actions = parser._actions
+    return {
+        a.dest: {"kind": type(a)} | {k: v for k, v in vars(a).items() if k not in for_people}
+        for a in actions
+    }
+
+
+def test_the_arguments_are_detectron2s_but_for_the_port_and_trust_pickle():
+    ours, theirs = described(argument_parser("")), described(default_argument_parser())
+    assert ours.pop("trust_pickle")["const"] is True
+    assert (ours["dist_url"].pop("default"), theirs["dist_url"].pop("default")[:3]) == (
+        "auto",
+        "tcp",
+    )
+    assert ours == theirs
+
+
+def test_pairs_end_the_arguments():
+    words = ["--num-gpus", "2", "--eval-only", "SOLVER.BASE_LR", "-1", "--resume"]
+    parsed = vars(argument_parser("").parse_args(words))
+    assert (parsed["num_gpus"], parsed["eval_only"], parsed["resume"]) == (2, True, False)
+    assert parsed["opts"] == ["SOLVER.BASE_LR", "-1", "--resume"]
+
+
+def test_help_says_what_the_script_does_and_explains_each_argument():
+    parser = argument_parser("Train a thing.")
+    assert parser.format_help().count("Train a thing.") == 1
+    assert all(action.help for action in parser._actions)
 
 
 def test_pairs_and_equations_are_the_same():

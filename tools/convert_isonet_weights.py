@@ -6,10 +6,7 @@ python tools/convert_isonet_weights.py IN.pt OUT.pth
 
 import argparse
 
-from tabulate import tabulate
-
-from d2_isonet.command_line import readable_errors
-from d2_isonet.conversion import config_options, convert, kind_of
+# The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
 
 def parse_args():
@@ -26,6 +23,11 @@ def parse_args():
 
 
 def main(args):
+    from tabulate import tabulate
+
+    from d2_isonet.command_line import readable_errors
+    from d2_isonet.conversion import config_options, convert, kind_of
+
     with readable_errors():
         meta, rows = convert(args.source, args.target, args.depth, args.kind)
     depth, kind = meta["architecture"]["depth"], kind_of(meta["architecture"])

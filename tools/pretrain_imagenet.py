@@ -4,9 +4,9 @@
 python tools/pretrain_imagenet.py --config-file configs/imagenet/risonet50.yaml --num-gpus 8
 """
 
-from d2_isonet.command_line import argument_parser, load_config, readable_errors
-from d2_isonet.engine import evaluate_or_train, run
-from d2_isonet.pretraining import ClassificationTrainer, finish_pretraining_setup
+from d2_isonet.arguments import argument_parser
+
+# The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
 
 def parse_args():
@@ -20,10 +20,17 @@ def parse_args():
 
 
 def main(args):
+    from d2_isonet.command_line import load_config, readable_errors
+    from d2_isonet.engine import evaluate_or_train
+    from d2_isonet.pretraining import ClassificationTrainer, finish_pretraining_setup
+
     with readable_errors():
         cfg = finish_pretraining_setup(load_config(args.config_file, args.opts), args)
     return evaluate_or_train(cfg, args, ClassificationTrainer)
 
 
 if __name__ == "__main__":
-    run(main, parse_args())
+    args = parse_args()
+    from d2_isonet.engine import run
+
+    run(main, args)

@@ -1,0 +1,58 @@
+"""How a network is run, never what it computes: memory format, recomputation, compilation."""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from detectron2.layers import CNNBlockBase
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def set_execution(
+    module: nn.Module,
+    *,
+    channels_last: bool = False,
+    checkpointing: bool = False,
+    compiled: bool = False,
+) -> nn.Module:
+    """`module` itself, set to run as asked; names and values of its tensors stay.
+
+    Args:
+        channels_last: weights, and by them activations, with the channels next to each other in
+            memory, as tensor cores want them.
+        checkpointing: a block's activations are not kept but computed again in backward (Chen et
+            al. 2016, "Training deep nets with sublinear memory cost"): a third more computing,
+            memory of one block at a time.
+        compiled: by torch.compile, when it first runs, for each kind of input.
+
+    Raises:
+        ValueError: compiled, on a machine that has no C++ compiler.
+    """
+    if channels_last:
+        module.to(memory_format=torch.channels_last)
+    if checkpointing:
+        for block in module.modules():
+            if isinstance(block, CNNBlockBase):
+                block.forward = functools.partial(_recomputed, block.forward)
+    if compiled:
+        _require_compiler()
+        module.compile()
+    return module
+
+
+def _recomputed(forward: Callable, x: torch.Tensor) -> torch.Tensor:
+    if not torch.is_grad_enabled():
+        return forward(x)
+    return checkpoint(forward, x, use_reentrant=False)
+
+
+def _require_compiler() -> None:
+    compilers = [os.environ.get("CXX") or "g++", "clang++", "cl"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        raise ValueError(
+            "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
+            f"{compilers} is on the PATH: install one, or set it to False"
+        )

@@ -1,0 +1,98 @@
+"""Registers our networks when detectron2.modeling is imported, and does not import it before."""
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MODELING = "detectron2.modeling"
+PACKAGE = __name__.rpartition(".")[0]
+REGISTERING_MODULES = ("backbone", "classifier", "cnn9", "roi_heads")
+
+
+def register_with_modeling() -> None:
+    """Fill detectron2's registries: now if detectron2.modeling is imported, else as soon as it is.
+
+    An error of a registering module is raised by the import that needed it.
+    """
+    if MODELING in sys.modules:
+        _import_registering_modules()
+    elif not any(isinstance(finder, ImportWatcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, ImportWatcher())
+
+
+def _import_registering_modules() -> None:
+    for name in REGISTERING_MODULES:
+        importlib.import_module(f"{PACKAGE}.{name}")
+
+
+class ImportWatcher(MetaPathFinder):
+    """Imports the registering modules once detectron2.modeling and all of ours are complete.
+
+    Ours count because it may be one of them, half imported, that imports detectron2.modeling: what
+    it has yet to define, the registering modules could not import. A post-import hook on
+    detectron2.modeling (such as wrapt's) does not know of that.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._unfinished = 0  # modules of ours being imported, in all threads
+        self._modeling_is_complete = False
+        self._registered = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the other finders find, with a loader that reports to this watcher."""
+        if self._registered or not (name == MODELING or name.startswith(f"{PACKAGE}.")):
+            return None
+        finders = [x for x in sys.meta_path if x is not self and hasattr(x, "find_spec")]
+        specs = (finder.find_spec(name, path, target) for finder in finders)
+        spec = next(filter(None, specs), None)
+        if spec and spec.loader:
+            spec.loader = _WatchedLoader(spec.loader, self)
+        return spec
+
+    def execute(self, body: Callable[[ModuleType], None], module: ModuleType) -> None:
+        """Run the body of a module, then register if that is due."""
+        is_ours = module.__name__ != MODELING
+        with self._lock:
+            self._unfinished += is_ours
+        try:
+            body(module)
+        finally:
+            with self._lock:
+                self._unfinished -= is_ours
+        self._modeling_is_complete |= not is_ours
+        self._register_if_due()
+
+    def _register_if_due(self) -> None:
+        with self._lock:
+            # an error below takes detectron2.modeling out of sys.modules; its next import retries
+            complete = self._modeling_is_complete and MODELING in sys.modules
+            if self._registered or self._unfinished or not complete:
+                return
+            self._registered = True
+        try:
+            _import_registering_modules()
+        except BaseException:
+            self._registered = False
+            raise
+
+
+class _WatchedLoader(Loader):
+    """Another loader, in whose place it stands until the module's body runs."""
+
+    def __init__(self, loader: Loader, watcher: ImportWatcher):
+        self._loader = loader
+        self._watcher = watcher
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._watcher.execute(self._loader.exec_module, module)

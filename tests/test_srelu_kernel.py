@@ -1,0 +1,69 @@
+"""The GPU's SReLU backward, run by Triton's interpreter and compiled for GPUs, on a CPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA on Linux")
+
+EQUALS_EAGER = """
+import torch
+from d2_isonet.srelu_kernel import srelu_backward
+
+torch.manual_seed(0)
+for shape in [(2, 3, 5, 7), (1, 70, 3, 3), (3, 5, 50, 41), (33, 2, 2, 2)]:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            x, grad, shift = torch.randn(shape), torch.randn(shape), torch.randn(shape[1])
+            x, grad, shift = x.to(dtype), grad.to(dtype), shift.to(dtype)
+            x[0, 0, 0, 0] = shift[0]
+            bound = shift.view(1, -1, 1, 1)
+            y = torch.maximum(x, bound).contiguous(memory_format=layout)
+            grad_x, grad_shift = srelu_backward(grad, y, shift)
+            above = y > bound
+            assert torch.equal(grad_x, torch.where(above, grad, 0)), (shape, layout, dtype)
+            assert grad_x.stride() == y.stride()
+            expected = grad.double().masked_fill(above, 0).sum((0, 2, 3))
+            torch.testing.assert_close(grad_shift.double(), expected, rtol=1e-5, atol=1e-5)
+print("equal")
+"""
+COMPILES = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from d2_isonet import srelu_kernel
+
+sizes = {"_backward": {"ROWS": 2, "BLOCK": 1024}, "_backward_channels_last": {"ROWS": 32, "WIDTH": 64}}
+for name, constants in sizes.items():
+    kernel = getattr(srelu_kernel, name)
+    for dtype in ("*fp32", "*fp16", "*bf16"):
+        def kind(argument):
+            if argument == "partial_pointer":
+                return "*fp32"
+            return dtype if argument.endswith("pointer") else "i32"
+        signature = {a: "constexpr" if a in constants else kind(a) for a in kernel.arg_names}
+        source = ASTSource(kernel, signature, constexprs=constants)
+        assert "st.global" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+print("compiled")
+"""
+
+
+def run(program: str, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ".", **environment},
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout.strip()
+
+
+def test_it_gives_the_numbers_of_the_eager_path_in_every_layout_and_precision():
+    assert run(EQUALS_EAGER, TRITON_INTERPRET="1") == "equal"
+
+
+def test_it_compiles_for_a_gpu(tmp_path):
+    assert run(COMPILES, TRITON_CACHE_DIR=str(tmp_path)) == "compiled"

@@ -1,0 +1,78 @@
+"""Starting d2_isonet and its scripts against importing detectron2 alone, whole processes.
+
+Each is a new Python process with everything in the page cache, in seconds on the clock and in
+seconds of CPU (user and system). The last row is what a program pays that goes on to build a model:
+there the registering modules are imported too.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import Comparison
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_LIMIT = 1.1
+_PEER = ["-c", "import detectron2"]
+_STARTED = {
+    "import d2_isonet": ["-c", "import d2_isonet"],
+    "train_net.py --help": ["train_net.py", "--help"],
+    "pretrain_imagenet.py --help": ["tools/pretrain_imagenet.py", "--help"],
+}
+_NAMES = "from detectron2.modeling import build_model"
+
+
+def compare(options: argparse.Namespace) -> Iterator[Comparison]:
+    """Time and CPU time of each start; with quick, of the first only, once.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    repetitions = 1 if options.quick else options.repetitions
+    for name, ours in list(_STARTED.items())[: 1 if options.quick else None]:
+        yield from _rows(name, ours, _PEER, repetitions, _LIMIT)
+    if not options.quick:
+        both = "import d2_isonet, detectron2.modeling"
+        ours, peer = ["-c", f"import d2_isonet; {_NAMES}"], ["-c", _NAMES]
+        yield from _rows(both, ours, peer, repetitions, None)
+
+
+def _rows(
+    name: str, ours: list[str], peer: list[str], repetitions: int, limit: float | None
+) -> Iterator[Comparison]:
+    for arguments in (ours, peer) if repetitions > 1 else ():
+        _seconds_of_process(arguments)  # fills the page cache
+    times = [(_seconds_of_process(ours), _seconds_of_process(peer)) for _ in range(repetitions)]
+    note = f"peer: python {' '.join(peer)}"
+    for i, clock in enumerate(("", ", CPU")):
+        a, b = ([pair[side][i] for pair in times] for side in (0, 1))
+        yield Comparison(f"{name}{clock}", a, b, limit=limit, note=note)
+
+
+def _seconds_of_process(arguments: list[str]) -> tuple[float, float]:
+    """What one Python process takes on the clock and of the CPU, in the repository's root."""
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    before = _cpu_of_processes()
+    start = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    seconds, cpu = time.perf_counter() - start, _cpu_of_processes() - before
+    if process.returncode:
+        raise RuntimeError(f"python {' '.join(arguments)} failed: {process.stderr.strip()}")
+    return seconds, cpu
+
+
+def _cpu_of_processes() -> float:
+    """User and system seconds of all processes that this one started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

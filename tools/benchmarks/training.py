@@ -1,0 +1,75 @@
+"""A training step of Mask R-CNN on R-ISONet-50, penalty on, against detectron2's R50, FrozenBN."""
+
+import argparse
+import types
+from collections.abc import Callable, Iterator
+
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from benchmarks.detectors import HEADS, build_pair, training_batch
+from benchmarks.measure import Comparison, peak_megabytes, seconds_in_turn
+from d2_isonet.command_line import load_config
+from d2_isonet.regularizer import OrthogonalRegularizer
+
+
+def compare(options: argparse.Namespace) -> Iterator[Comparison]:
+    """Time and memory by head; then what the penalty adds to a step, detection and pretraining."""
+    size = [96, 128] if options.quick else options.image_size
+    batch = training_batch(size)
+    where = f"2 images of {size[0]} x {size[1]}"
+    for head in HEADS[:1] if options.quick else HEADS:
+        ours, peer = build_pair(head, options)
+        steps = (step(ours, batch, penalty=True), step(peer, batch, penalty=False))
+        yield from _rows(f"{head}, {where}", steps, options)
+        if head == "dc5":
+            yield _penalty(f"penalty in a step, dc5, {where}", ours, batch, 1.01, options)
+    yield _penalty_in_pretraining(options)
+
+
+def _rows(name: str, steps: tuple, options: argparse.Namespace) -> Iterator[Comparison]:
+    seconds = seconds_in_turn(*steps, options.repetitions, options.device)
+    yield Comparison(f"{name}, time", *seconds, limit=1.0)
+    memory = [[peak_megabytes(function, options.device)] for function in steps]
+    yield Comparison(f"{name}, peak memory", *memory, unit="MB", limit=1.0)
+
+
+def _penalty(name: str, model: nn.Module, batch: list, limit: float, options) -> Comparison:
+    steps = (step(model, batch, penalty=True), step(model, batch, penalty=False))
+    seconds = seconds_in_turn(*steps, options.repetitions, options.device)
+    on_gpu = options.device != "cpu"
+    return Comparison(name, *seconds, limit=limit if on_gpu else None, note="promised on a GPU")
+
+
+def _penalty_in_pretraining(options: argparse.Namespace) -> Comparison:
+    num_images, side = (2, 64) if options.quick else (32, 224)
+    opts = ["MODEL.DEVICE", options.device, "MODEL.CLASSIFIER.NUM_CLASSES", "1000"]
+    model = build_model(load_config("configs/imagenet/risonet50.yaml", opts)).train()
+    images = torch.randint(0, 256, (num_images, 3, side, side), dtype=torch.uint8)
+    batch = [{"image": image, "label": i} for i, image in enumerate(images)]
+    name = f"penalty in a step, classifier R50, {num_images} images of {side} x {side}"
+    return _penalty(name, model, batch, 1.02, options)
+
+
+def step(model: nn.Module, batch: list[dict], penalty: bool) -> Callable[[], None]:
+    """Forward, backward and SGD's step as the Trainer has them; with the hook, or without."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)  # the same step every time
+    hook = OrthogonalRegularizer(1e-4) if penalty else None
+
+    def run() -> None:
+        with EventStorage() as storage:
+            optimizer.zero_grad()
+            sum(model(batch).values()).backward()
+            if hook is not None:
+                hook.trainer = types.SimpleNamespace(
+                    model=model, optimizer=optimizer, storage=storage, iter=0
+                )
+                hook.before_train()
+            optimizer.step()
+            if hook is not None:
+                hook.after_train()
+
+    return run
