@@ -25,6 +25,7 @@ REQUIREMENTS = [
     "yacs>=0.1.8",
     "omegaconf>=2.1",
     "pycocotools>=2.0.6",
+    "hotcoco>=1.1",
     "opencv-python-headless>=4.5",
     "matplotlib>=3.6",
     "tabulate>=0.8.9",

@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.engine import launch as detectron2_launch
-from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from .coco_evaluation import FastCOCOEvaluator
 
 
 def launch(
@@ -90,13 +91,13 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
     )
 
 
-def coco_evaluator(dataset_name: str, output_dir: str) -> COCOEvaluator:
-    """A COCOEvaluator by pycocotools, the reference; it needs no compiled detectron2.
+def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
+    """A COCOEvaluator with pycocotools' numbers; it needs no compiled detectron2.
 
     What annotation tools leave out and pycocotools needs is filled in: objects are no crowds, and
     their area is that of their box.
     """
-    evaluator = COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
+    evaluator = FastCOCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
     for annotation in evaluator._coco_api.dataset.get("annotations", []):
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])

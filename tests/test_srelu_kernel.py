@@ -35,7 +35,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from d2_isonet import srelu_kernel
 
-sizes = {"_backward": {"ROWS": 2, "BLOCK": 1024}, "_backward_channels_last": {"ROWS": 32, "WIDTH": 64}}
+sizes = {
+    "_backward": {"ROWS": 2, "BLOCK": 1024},
+    "_backward_channels_last": {"ROWS": 32, "WIDTH": 64},
+}
 for name, constants in sizes.items():
     kernel = getattr(srelu_kernel, name)
     for dtype in ("*fp32", "*fp16", "*bf16"):

@@ -1,4 +1,4 @@
-"""The orthogonal penalty, value and gradient, against conv2d and its autograd (the authors' form)."""
+"""The orthogonal penalty, value and gradient, against conv2d and its autograd."""
 
 import argparse
 import itertools

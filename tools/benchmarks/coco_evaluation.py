@@ -1,0 +1,195 @@
+"""COCO evaluation of random detections: FastCOCOEvaluator against detectron2's with pycocotools.
+
+Timed is evaluator.evaluate(): loading the detections, the measures and, unless the row says
+otherwise, writing detectron2's two files, which is the same work on both sides. All 12 numbers of
+COCO, the precisions and the recalls of the two must be identical to the last bit.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pycocotools.mask
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+
+from benchmarks.measure import Comparison, seconds_of
+from d2_isonet.coco_evaluation import FastCOCOEvaluator, import_hotcoco
+
+_LIMIT = 1 / 7
+_HEIGHT, _WIDTH = 480, 640
+_BOXES, _MASKS = ("bbox",), ("bbox", "segm")  # of Faster and of Mask R-CNN
+_PER_IMAGE = 100  # detections, as many as Mask R-CNN keeps
+
+
+def compare(options: argparse.Namespace) -> Iterator[Comparison]:
+    """Boxes of 1,000 and 5,000 images, boxes and masks of 300; 100 detections an image.
+
+    Raises:
+        RuntimeError: hotcoco is missing, or a number differs from pycocotools'.
+    """
+    if import_hotcoco() is None:
+        raise RuntimeError("hotcoco is not installed: there is nothing to compare; pip install it")
+    if options.quick:
+        yield _compare(_BOXES, 8, 1)
+        yield _compare(_MASKS, 4, 1)
+        return
+    for tasks, images in ((_BOXES, 1000), (_MASKS, 300)):
+        yield _compare(tasks, images, options.repetitions, files=False)
+        yield _compare(tasks, images, options.repetitions)
+    yield _compare(_BOXES, 5000, min(options.repetitions, 3))  # pycocotools takes minutes
+
+
+def _compare(
+    tasks: tuple[str, ...], images: int, repetitions: int, files: bool = True
+) -> Comparison:
+    truth = random_truth(images, range(1, 81))
+    predictions = pickle.dumps(random_detections(truth, _PER_IMAGE, masks=tasks == _MASKS))
+    seconds = [], []
+    with TemporaryDirectory() as folder:
+        name = _register(truth, Path(folder))
+        output = str(Path(folder, "output")) if files else None
+        for _ in range(repetitions):
+            ours, peer = _Ours(name, tasks, output), _Peer(name, tasks, output)
+            for evaluator, taken in zip((ours, peer), seconds, strict=True):
+                evaluator._predictions = pickle.loads(predictions)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    taken.append(seconds_of(evaluator.evaluate))
+                evaluator._predictions = []
+            for task in tasks:
+                _check_identical(ours.measures[task], peer.measures[task])
+    precisions = ", ".join(f"{100 * ours.measures[task].stats[0]:.2f}" for task in tasks)
+    return Comparison(
+        f"{'boxes and masks' if tasks == _MASKS else 'boxes'}, {images:,} images, "
+        f"{images * _PER_IMAGE:,} detections{'' if files else ', no files'}",
+        *seconds,
+        limit=_LIMIT if images >= 300 else None,  # a fixed cost decides on the quick sizes
+        note=f"12 numbers identical, AP {precisions}",
+    )
+
+
+class _Recording:
+    """Keeps, task by task, what the results are derived from."""
+
+    def __init__(self, name: str, tasks: tuple[str, ...], output_dir: str | None):
+        super().__init__(name, tasks, output_dir=output_dir, use_fast_impl=False)
+        self.measures = {}
+
+    def _derive_coco_results(self, coco_eval, iou_type, **kwargs):
+        self.measures[iou_type] = coco_eval
+        return super()._derive_coco_results(coco_eval, iou_type, **kwargs)
+
+
+class _Ours(_Recording, FastCOCOEvaluator):
+    pass
+
+
+class _Peer(_Recording, COCOEvaluator):
+    pass
+
+
+def _check_identical(ours, peer) -> None:
+    parts = {"stats": (ours.stats, peer.stats)}
+    parts |= {name: (ours.eval[name], peer.eval[name]) for name in ("precision", "recall")}
+    for name, (left, right) in parts.items():
+        if not np.array_equal(left, right):
+            most = np.abs(left - right).max()
+            raise RuntimeError(f"{name} of hotcoco and pycocotools differ by up to {most}")
+
+
+def _register(truth: dict, folder: Path) -> str:
+    file = folder / "truth.json"
+    file.write_text(json.dumps(truth))
+    name = f"benchmark_{folder.name}"
+    MetadataCatalog.get(name).set(json_file=str(file))
+    return name
+
+
+def random_truth(
+    images: int, categories, seed: int = 0, size: tuple[int, int] = (_HEIGHT, _WIDTH)
+) -> dict:
+    """A data set in COCO's format: some 7 objects an image, none in each fifth; a tenth are crowds.
+
+    Objects are polygons, crowds RLEs; areas reach from 1 pixel to more than 96^2. The last category
+    has no object, and ids of images have gaps and no order.
+    """
+    generator = np.random.RandomState(seed)
+    height, width = size
+    ids = [3 * int(number) + 1 for number in generator.permutation(images)]
+    annotations = []
+    for image_id in [image_id for number, image_id in enumerate(ids) if number % 5]:
+        for box in _random_boxes(generator, generator.randint(1, 16), size):
+            crowd = int(generator.rand() < 0.1)
+            polygon = _polygon(box, seed=len(annotations))
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": categories[generator.randint(len(categories) - 1)],
+                "iscrowd": crowd,
+                "bbox": box,
+                "area": box[2] * box[3] * generator.choice([0.5, 1.0]),
+                "segmentation": _rle(polygon, size) if crowd else polygon,
+            }
+            annotations.append(annotation)
+    return {
+        "info": {},
+        "images": [{"id": image_id, "height": height, "width": width} for image_id in ids],
+        "annotations": annotations,
+        "categories": [{"id": category, "name": str(category)} for category in categories],
+    }
+
+
+def random_detections(truth: dict, per_image: int, masks: bool, seed: int = 1) -> list[dict]:
+    """Predictions as detectron2 gathers them, 70 % of them near an object; many scores tie."""
+    generator = np.random.RandomState(seed)
+    objects = {image["id"]: [] for image in truth["images"]}
+    for annotation in truth["annotations"]:
+        objects[annotation["image_id"]].append(annotation)
+    categories = [category["id"] for category in truth["categories"]]
+    predictions = []
+    for image in truth["images"]:
+        size = (image["height"], image["width"])
+        boxes = _random_boxes(generator, per_image, size)
+        near, found = objects[image["id"]], []
+        for box in boxes:
+            category = categories[generator.randint(len(categories))]
+            shape = generator.randint(10**6)
+            if near and generator.rand() < 0.7:
+                chosen = near[generator.randint(len(near))]
+                shaken = np.array(chosen["bbox"]) * generator.normal(1, 0.05, 4)
+                box, category = shaken.tolist(), chosen["category_id"]
+                shape = chosen["id"] - 1
+            score = round(float(generator.rand()), 2)
+            result = {"image_id": image["id"], "category_id": category, "bbox": box, "score": score}
+            if masks:
+                result["segmentation"] = _rle(_polygon(box, shape), size)
+            found.append(result)
+        predictions.append({"image_id": image["id"], "instances": found})
+    return predictions
+
+
+def _random_boxes(generator, number: int, size: tuple[int, int]) -> list[list[float]]:
+    """(x, y, width, height); they may reach out of the image."""
+    corners = generator.uniform(-0.05, 0.9, (number, 2)) * size[::-1]
+    sizes = np.exp(generator.uniform(0, np.log(0.7 * min(size)), (number, 2)))
+    return np.round(np.hstack([corners, sizes]), 2).tolist()
+
+
+def _polygon(box: list[float], seed: int) -> list[list[float]]:
+    """Corners on the ellipse in the box; the same seed gives the same shape."""
+    x, y, width, height = box
+    generator = np.random.RandomState(seed)
+    angles = np.sort(generator.uniform(0, 2 * np.pi, generator.randint(4, 12)))
+    corners = [x + width / 2 * (1 + np.cos(angles)), y + height / 2 * (1 + np.sin(angles))]
+    return [np.stack(corners, axis=1).ravel().tolist()]
+
+
+def _rle(polygon: list[list[float]], size: tuple[int, int]) -> dict:
+    (encoded,) = pycocotools.mask.frPyObjects(polygon, *size)
+    return {"size": list(size), "counts": encoded["counts"].decode()}
