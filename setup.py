@@ -27,6 +27,7 @@ REQUIREMENTS = [
     "pycocotools>=2.0.6",
     "hotcoco>=1.1",
     "opencv-python-headless>=4.5",
+    'simplejpeg>=1.9; python_version >= "3.11"',  # Pillow decodes where there is none
     "matplotlib>=3.6",
     "tabulate>=0.8.9",
     "tensorboard>=2.10",

@@ -20,6 +20,9 @@ def add_isonet_config(cfg: CN) -> None:
     cfg.INPUT.CLASSIFICATION.RESIZE = 256
     # Least share of the image's area that a training crop covers.
     cfg.INPUT.CLASSIFICATION.MIN_AREA = 0.08
+    # False: training crops are decoded and resized the fast way, 1 of 255 from torchvision's pixels
+    # (3 where a large photograph is decoded at a half, quarter or eighth); True: exactly those.
+    cfg.INPUT.CLASSIFICATION.EXACT_CROPS = False
     # > 0: training pads the image by so many zero pixels and crops CROP_SIZE (the CIFAR recipe)
     # instead of the random resized crop.
     cfg.INPUT.CLASSIFICATION.PADDING = 0
@@ -60,7 +63,6 @@ def _add_model_config(cfg: CN) -> None:
     # True: the last norm of a residual branch starts with weight 0 (Goyal et al. 2017), as in the
     # authors' ResNet baselines; needs NORM and SHORTCUT.
     cfg.MODEL.ISONET.ZERO_INIT_LAST_NORM = False
-
 
     # How the backbone (and C4's res5) is run, not what it computes; see execution.py.
     # True: channels next to each other in memory, faster on tensor cores.

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -143,18 +145,11 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     return dicts, classes
 
 
-def read_image(path: str) -> Image.Image:
-    """The image as 8-bit RGB; grey, palette and CMYK are converted, an alpha channel is dropped.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded, or has more than 8 bits a channel (a conversion would
-            clip almost all of it to white).
-    """
+@contextmanager
+def errors_naming(path: str) -> Iterator[None]:
+    """What fails while the image at `path` is read becomes the error that `read_image` states."""
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            converted = image.convert("RGB")
+        yield
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"Image {path} does not exist (a broken link, or removed since it was listed); restore "
@@ -164,6 +159,19 @@ def read_image(path: str) -> Image.Image:
         raise ValueError(
             f"Image {path} cannot be read ({error}); replace or remove the file"
         ) from error
+
+
+def read_image(path: str) -> Image.Image:
+    """The image as 8-bit RGB; grey, palette and CMYK are converted, an alpha channel is dropped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded, or has more than 8 bits a channel (a conversion would
+            clip almost all of it to white).
+    """
+    with errors_naming(path), Image.open(path) as image:
+        mode = image.mode
+        converted = image.convert("RGB")
     if mode.startswith(("I", "F")):
         raise ValueError(
             f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"

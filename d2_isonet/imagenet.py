@@ -11,6 +11,7 @@ from torchvision import transforms
 from .classification_evaluation import ImageNetEvaluator
 from .image_catalog import load_registered, register_data_root, register_image_folder
 from .image_folder import read_image
+from .random_crops import RandomResizedCrop
 
 __all__ = [
     "ImageNetEvaluator",
@@ -29,8 +30,9 @@ class ImageNetMapper:
     Training: random resized crop and horizontal flip or, with `padding`, the CIFAR recipe (He et
     al. 2016, section 4.2): shorter side to `resize`, zero pixels around it, random crop, flip.
     Evaluation: shorter side to `resize`, centre crop. All are torchvision's on PIL images
-    (bilinear, antialiased), as in the authors' code, and draw from torch's generator, which
-    detectron2 seeds in every worker.
+    (bilinear, antialiased), as in the authors' code, but for the pixels of random resized crops
+    without `exact_crops`. They draw from torch's generator, which detectron2 seeds in every
+    worker.
 
     EXIF orientation is NOT applied, unlike in detectron2's mappers: ImageNet accuracies, the
     authors' included, are measured on the pixels as stored.
@@ -41,6 +43,8 @@ class ImageNetMapper:
         scale: share of the image's area that a training crop covers; not with `padding`.
         ratio: width / height of a training crop; not with `padding`.
         padding: zero pixels on each side in training; 0 for random resized crops.
+        exact_crops: random resized crops have torchvision's pixels to the last bit; otherwise the
+            same crops are made faster and differ a little, see `RandomResizedCrop`.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class ImageNetMapper:
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         padding: int = 0,
+        exact_crops: bool = False,
     ):
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}; it must be 'RGB' or 'BGR'")
         if padding < 0:
             raise ValueError(f"INPUT.CLASSIFICATION.PADDING is {padding}; it must not be negative")
         self.image_format = image_format
+        self.random_crop = None
         # torchvision's v2 gives the same pixels and takes half as long again on small images.
         if not is_train:
             _check_crop_fits(crop_size, resize)
@@ -65,15 +71,16 @@ class ImageNetMapper:
         elif padding:
             _check_crop_fits(crop_size, resize, padding)
             steps = [transforms.Resize(resize), transforms.RandomCrop(crop_size, padding)]
-        else:
-            steps = [transforms.RandomResizedCrop(crop_size, scale, ratio)]
-        if is_train:
             steps.append(transforms.RandomHorizontalFlip())
+        else:
+            self.random_crop = RandomResizedCrop(crop_size, scale, ratio, exact_crops)
+            return
         self.transform = transforms.Compose([*steps, transforms.PILToTensor()])
 
     def __call__(self, dataset_dict: dict) -> dict:
         """A copy of the dict with its "image"; raises what `read_image` raises."""
-        image = self.transform(read_image(dataset_dict["file_name"]))
+        path = dataset_dict["file_name"]
+        image = self.random_crop(path) if self.random_crop else self.transform(read_image(path))
         if self.image_format == "BGR":
             image = image.flip(0)
         return {**dataset_dict, "image": image}

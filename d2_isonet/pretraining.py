@@ -96,6 +96,7 @@ def _mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
         resize=options.RESIZE,
         scale=(options.MIN_AREA, 1.0),
         padding=options.PADDING,
+        exact_crops=options.EXACT_CROPS,
     )
 
 

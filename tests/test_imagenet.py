@@ -55,7 +55,7 @@ def dicts(tree, monkeypatch) -> list[dict]:
 def test_mapper_gives_the_pixels_of_torchvision(is_train, samples, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(samples))
     theirs = transforms.Compose([*AUTHORS_TRANSFORMS[is_train], transforms.PILToTensor()])
-    mapper = ImageNetMapper(is_train)
+    mapper = ImageNetMapper(is_train, exact_crops=True)
     for seed, image_dict in enumerate(DatasetCatalog.get("imagenet_train")[::24]):
         torch.manual_seed(seed)
         ours = mapper(image_dict)["image"]

@@ -1,0 +1,48 @@
+"""The benchmark of the loader: both sides load the same crops, and its photographs are usual."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+from benchmarks import loading  # noqa: E402
+
+from d2_isonet.image_folder import load_image_folder  # noqa: E402
+from d2_isonet.imagenet import ImageNetMapper  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("photographs")
+    loading.write_photographs(root, 24)
+    return root
+
+
+def test_benchmark_prints_a_row_for_fast_and_for_exact_crops(monkeypatch):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    options = argparse.Namespace(device="cpu", depth=[18], repetitions=1, threads=1, quick=True)
+    fast, exact = loading.compare(options)
+    assert fast.unit == "images/s" and fast.more_is_better and fast.limit == 1.7
+    assert exact.limit is None and "differ by 0.000" in exact.note
+
+
+def test_both_sides_load_the_same_crops(photographs):
+    dicts = load_image_folder(str(photographs), "train")[0][:8]
+    peer = ImageFolder(str(photographs / "train"), loading.peer_transform())
+    exact = loading.mean_difference(dicts, ImageNetMapper(True, exact_crops=True), peer)
+    assert exact < 1e-4 < loading.mean_difference(dicts, ImageNetMapper(True), peer) < 0.1
+    with pytest.raises(RuntimeError, match="not cropped as torchvision"):
+        loading.mean_difference(dicts[::-1], ImageNetMapper(True), peer)
+
+
+def test_photographs_have_sizes_and_bytes_of_imagenet(photographs):
+    files = sorted((photographs / "train" / "photograph").iterdir())
+    pixels = sum(image.width * image.height for image in map(Image.open, files)) / len(files)
+    size = sum(file.stat().st_size for file in files) / len(files)
+    assert 180_000 < pixels < 220_000 and 90_000 < size < 140_000

@@ -1,0 +1,156 @@
+"""Training images from full-size JPEGs on one core: our loader against torchvision's usual one.
+
+The peer is ImageFolder with RandomResizedCrop(224), RandomHorizontalFlip, ToTensor and Normalize
+in a DataLoader without workers, ours build_image_train_loader with ImageNetMapper, without
+workers too: files to batches of 48. Real ImageNet is $DETECTRON2_DATASETS/imagenet where that is
+there; the other photographs are made up: noise with the spectrum of photographs, in ImageNet's
+usual sizes, chroma formats and bytes a pixel.
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from benchmarks.measure import Comparison, seconds_in_turn
+from d2_isonet import jpeg_crops
+from d2_isonet.image_folder import load_image_folder
+from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
+
+_LIMIT = 1.7
+_BATCH = 48
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# width, height and how many of 24, as in 240 images of ImageNet (mean 194,000 pixels).
+_SIZES = {(500, 375): 9, (500, 333): 4, (375, 500): 3, (333, 500): 2, (400, 300): 3,
+          (500, 500): 1, (600, 450): 1, (800, 600): 1}  # fmt: skip
+
+
+def compare(options: argparse.Namespace) -> Iterator[Comparison]:
+    """Images per second, also with torchvision's pixels to the last bit.
+
+    Raises:
+        RuntimeError: the two do not load the same crops.
+    """
+    real = Path(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
+    repetitions = 1 if options.quick else options.repetitions
+    with TemporaryDirectory() as folder:
+        write_photographs(Path(folder), 2 if options.quick else 2 * _BATCH)
+        roots = {"made-up photographs": Path(folder)}
+        if (real / "train").is_dir() and not options.quick:
+            roots = {"ImageNet": real, **roots}
+        for name, root in roots.items():
+            yield from _compare(name, str(root), repetitions)
+
+
+def _compare(name: str, root: str, repetitions: int) -> Iterator[Comparison]:
+    """Rows of one folder tree; at most 240 images, evenly spread, in whole batches."""
+    dicts = load_image_folder(root, "train")[0]
+    chosen = range(0, len(dicts), max(len(dicts) // 240, 1))[:240]
+    batch = min(_BATCH, len(chosen))
+    chosen = chosen[: len(chosen) // batch * batch]
+    dicts = [dicts[i] for i in chosen]
+    peer = Subset(ImageFolder(os.path.join(root, "train"), peer_transform()), chosen)
+    size = sum(os.path.getsize(d["file_name"]) for d in dicts) / len(dicts)
+    decoder = "Pillow" if jpeg_crops.simplejpeg is None else "simplejpeg"
+    for exact in (False, True):
+        mapper = ImageNetMapper(True, exact_crops=exact)
+        difference = mean_difference(dicts[:16], mapper, peer)
+        seconds = seconds_in_turn(
+            _ours(dicts, mapper, batch), _peer(peer, batch), max(repetitions, 1)
+        )
+        yield Comparison(
+            f"{name}, {len(dicts)} files" + (", exact pixels" if exact else ""),
+            *([len(dicts) / s for s in side] for side in seconds),
+            unit="images/s",
+            limit=None if exact else _LIMIT,
+            more_is_better=True,
+            note=f"{size / 1e3:.0f} kB a file, {decoder}; pixels differ by {difference:.3f} of 255",
+        )
+
+
+def _ours(dicts: list[dict], mapper: ImageNetMapper, batch: int) -> Callable[[], None]:
+    batches = iter(build_image_train_loader(dicts, mapper, batch, seed=0))
+    count = len(dicts) // batch
+
+    def load() -> None:
+        for _ in islice(batches, count):
+            pass
+
+    return load
+
+
+def _peer(dataset: Subset, batch: int) -> Callable[[], None]:
+    loader = DataLoader(dataset, batch, shuffle=True)
+
+    def load() -> None:
+        for _ in loader:
+            pass
+
+    return load
+
+
+def peer_transform() -> transforms.Compose:
+    """What torchvision's references and the authors' code do: float32 (3, 224, 224), normalized."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(_MEAN, _STD),
+        ]
+    )
+
+
+def mean_difference(dicts: list[dict], mapper: ImageNetMapper, peer: Subset) -> float:
+    """Mean absolute difference of the pixels of both with the same seeds, of 255.
+
+    Raises:
+        RuntimeError: an image differs by more than 5: those are not the same crops.
+    """
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (_MEAN, _STD))
+    differences = []
+    for seed, image_dict in enumerate(dicts):
+        torch.manual_seed(seed)
+        ours = mapper(image_dict)["image"]
+        torch.manual_seed(seed)
+        theirs = 255 * (peer[seed][0] * std + mean)
+        differences.append((ours - theirs).abs().mean().item())
+        if differences[-1] > 5:
+            raise RuntimeError(f"{image_dict['file_name']} is not cropped as torchvision crops it")
+    return sum(differences) / len(differences)
+
+
+def write_photographs(root: Path, count: int) -> None:
+    """`count` JPEGs of about 110 kB in ROOT/train/photograph, three of four without subsampling."""
+    folder = root / "train" / "photograph"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    sizes = [size for size, times in _SIZES.items() for _ in range(times)]
+    for index in range(count):
+        width, height = sizes[index % len(sizes)]
+        Image.fromarray(_photograph(random, height, width), "YCbCr").save(
+            folder / f"{index}.jpg", quality=90, subsampling="4:2:0" if index % 4 == 3 else "4:4:4"
+        )
+
+
+def _photograph(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Noise whose amplitude falls as 1 / frequency, as in photographs; YCbCr uint8 (H, W, 3)."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(random.standard_normal((3, height, width))) / frequency
+    noise = np.fft.irfft2(spectrum, s=(height, width))
+    noise *= np.array([40, 6, 6])[:, None, None] / noise.std(axis=(1, 2), keepdims=True)
+    return np.clip(noise + 128, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+logging.getLogger("detectron2.data.build").setLevel(logging.WARNING)
