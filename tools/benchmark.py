@@ -40,8 +40,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of the networks whose depth does not follow from the subject")  # fmt: skip
     add("--repetitions", type=int, default=5, metavar="N", help="counted runs of each side (5)")
     add("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of a CPU")
-    add("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"),
-        help="of detection (800 1344 on a GPU, 256 384 on a CPU)")  # fmt: skip
+    add("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), default=[800, 1344],
+        help="of detection (800 1344)")  # fmt: skip
     add("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     add("--output", type=Path, default=Path("output/benchmark"))
     args = parser.parse_args(arguments)
@@ -49,8 +49,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--device cuda: this machine has no CUDA device")
     if args.repetitions < 1 or args.threads < 1:
         parser.error("--repetitions and --threads must be at least 1")
-    if args.image_size is None:
-        args.image_size = [800, 1344] if args.device == "cuda" else [256, 384]
     args.subject = list(SUBJECTS) if "all" in args.subject else args.subject
     return args
 

@@ -1,6 +1,7 @@
 """Inference of Mask R-CNN on R-ISONet-50, one image, against detectron2's R50 with FrozenBN."""
 
 import argparse
+import copy
 from collections.abc import Callable, Iterator
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from benchmarks.detectors import HEADS, build_pair, training_batch
 from benchmarks.measure import Comparison, seconds_in_turn
+from d2_isonet.fusion import fuse_for_inference
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
@@ -16,14 +18,18 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     image = training_batch(size, num_images=1)
     for head in HEADS[:1] if options.quick else HEADS:
         ours, peer = (model.eval() for model in build_pair(head, options))
-        seconds = seconds_in_turn(
-            _detect(ours, image), _detect(peer, image), options.repetitions, options.device
-        )
-        yield Comparison(f"{head}, 1 image of {size[0]} x {size[1]}", *seconds, limit=0.97)
-        seconds = seconds_in_turn(
-            _features(ours, image), _features(peer, image), options.repetitions, options.device
-        )
-        yield Comparison(f"{head}, its backbone alone", *seconds)
+        fused = fuse_for_inference(copy.deepcopy(ours))
+        where = f"{head}, 1 image of {size[0]} x {size[1]}"
+        for name, model, limit in ((where, ours, 0.97), (f"{where}, fused", fused, 0.90)):
+            yield _row(name, _detect(model, image), _detect(peer, image), limit, options)
+        x = ours.preprocess_image(image).tensor
+        for name, model in ((f"{head}, backbone", ours), (f"{head}, backbone, fused", fused)):
+            yield _row(name, _features(model, x), _features(peer, x), None, options)
+
+
+def _row(name: str, ours: Callable, peer: Callable, limit, options) -> Comparison:
+    seconds = seconds_in_turn(ours, peer, options.repetitions, options.device)
+    return Comparison(name, *seconds, limit=limit)
 
 
 def _detect(model: nn.Module, image: list[dict]) -> Callable[[], None]:
@@ -34,9 +40,7 @@ def _detect(model: nn.Module, image: list[dict]) -> Callable[[], None]:
     return run
 
 
-def _features(model: nn.Module, image: list[dict]) -> Callable[[], None]:
-    x = model.preprocess_image(image).tensor
-
+def _features(model: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     @torch.no_grad()
     def run() -> None:
         model.backbone(x)

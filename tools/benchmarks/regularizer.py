@@ -24,7 +24,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     """Seconds and extra peak memory for the convolutions of R-ISONet at each depth."""
     for depth in options.depth:
         convs = convolutions(depth, options.device)
-        ours, peer = _ours(convs), _peer(convs)
+        ours, peer = regularize(convs), _peer(convs)
         billions = (multiplications(ours) / 1e9, _peer_multiplications(convs) / 1e9)
         yield Comparison(
             f"R{depth}, value and gradient",
@@ -52,7 +52,8 @@ def convolutions(depth: int, device: str) -> dict[str, nn.Conv2d]:
     return convs
 
 
-def _ours(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
+def regularize(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
+    """What the hook does before each step of the optimizer."""
     hook = OrthogonalRegularizer(1e-4, convs=convs)
     optimizer = torch.optim.SGD([conv.weight for conv in convs.values()], lr=0.1)
     hook.trainer = types.SimpleNamespace(
@@ -63,14 +64,14 @@ def _ours(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
 
 
 def _peer(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
-    def penalty_by_convolution() -> None:
-        penalties = [_penalty_by_convolution(conv) for conv in convs.values()]
+    def penalty_of_all() -> None:
+        penalties = [penalty_by_convolution(conv) for conv in convs.values()]
         (1e-4 * torch.stack(penalties).sum()).backward()
 
-    return penalty_by_convolution
+    return penalty_of_all
 
 
-def _penalty_by_convolution(conv: nn.Conv2d) -> torch.Tensor:
+def penalty_by_convolution(conv: nn.Conv2d) -> torch.Tensor:
     """1/2 ||Gram - I||^2 with the Gram as a convolution of the kernel with itself."""
     kernel = conv.weight
     if kernel.shape[1] < kernel.shape[0]:

@@ -15,7 +15,7 @@ _SHAPES = {"2 x 64 x 400 x 672": (2, 64, 400, 672), "32 x 256 x 56 x 56": (32, 2
 _FORMATS = {"": torch.contiguous_format, ", channels_last": torch.channels_last}
 
 
-class _Formula(nn.Module):
+class Formula(nn.Module):
     """The authors' expression of eq. 15."""
 
     def __init__(self, num_channels: int):
@@ -47,7 +47,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     ]:
         x = torch.randn(shape, device=options.device).to(memory_format=memory_format)
         ours = _step(SReLU(shape[1], inplace=True).to(options.device), x)
-        formula = _step(_Formula(shape[1]).to(options.device), x)
+        formula = _step(Formula(shape[1]).to(options.device), x)
         relu = _step(nn.ReLU(inplace=True), x)
         copy = _step(nn.Identity(), x)
         for peer, function, limit in (

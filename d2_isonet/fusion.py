@@ -1,0 +1,268 @@
+"""Inference with SReLU's shifts folded into biases, and each convolution with what follows it.
+
+y = max(x, b) = z + b with z = relu(x - b): -b belongs to the bias of the convolution before, and a
+1x1 convolution after takes W (z + b) = W z + W b, so b to its bias as well. Where padding stands
+between (zeros of y are not zeros of z) the maximum stays.
+"""
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.backbone.resnet import ResNet
+from torch import nn
+
+from .layers import SReLU
+from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
+from .stem import ISONetStem
+
+__all__ = ["FusedBackbone", "fuse_for_inference"]
+
+
+def fuse_for_inference(model: nn.Module) -> nn.Module:
+    """`model` itself with its R-ISONet (or ISONet) backbone, and C4's res5, replaced by fused ones.
+
+    The same function but for rounding; inference only. What was not built for it is refused.
+
+    Raises:
+        ValueError: the network is no bottleneck or basic-block network with SReLU and no norm.
+    """
+    roi_heads = getattr(model, "roi_heads", None)
+    if isinstance(getattr(roi_heads, "res5", None), nn.Sequential):
+        roi_heads.res5 = FusedBlocks(list(roi_heads.res5))
+    backbone = model.backbone
+    if hasattr(backbone, "bottom_up"):
+        backbone.bottom_up = FusedBackbone(backbone.bottom_up)
+    else:
+        model.backbone = FusedBackbone(backbone)
+    return model
+
+
+class FusedBackbone(Backbone):
+    """The features of `backbone`, (N, 3, H, W) -> {name: (N, C, H / stride, W / stride)}."""
+
+    def __init__(self, backbone: ResNet):
+        super().__init__()
+        if not isinstance(backbone, ResNet) or type(backbone.stem) is not ISONetStem:
+            raise ValueError(f"only a ResNet with {ISONetStem.__name__} can be fused, no other")
+        self._shapes = backbone.output_shape()
+        # A padded convolution needs what is in front of it as it is.
+        first_is_padded = isinstance(backbone.stages[0][0], ISONetBasicBlock)
+        self.stem = _FusedStem(backbone.stem, "stem" in self._shapes or first_is_padded)
+        self.stages, offset = nn.ModuleDict(), self.stem.offset
+        for name, stage in zip(backbone.stage_names, backbone.stages, strict=True):
+            emitted = name in self._shapes
+            self.stages[name] = FusedBlocks(list(stage), offset, emitted)
+            offset = self.stages[name].offset
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.stem(x)
+        features = {"stem": x}
+        for name, stage in self.stages.items():
+            features[name] = x = stage(x)
+        return {name: features[name] for name in self._shapes}
+
+    def output_shape(self) -> dict:
+        return self._shapes
+
+
+class FusedBlocks(nn.Module):
+    """Blocks one after the other; `offset` is what the output lacks, None for nothing."""
+
+    def __init__(
+        self,
+        blocks: list[ISONetBlockBase],
+        offset: torch.Tensor | None = None,
+        emitted: bool = True,
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        for index, block in enumerate(blocks):
+            last = index == len(blocks) - 1
+            fused = _fuse_block(block, offset, emitted and last)
+            self.blocks.append(fused)
+            offset = fused.offset
+        self.offset = offset
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class FusedConvolution(nn.Module):
+    """relu(conv(x) + bias + other), each part where it is asked for."""
+
+    def __init__(self, conv: Conv2d, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool):
+        super().__init__()
+        weight = weight.detach().contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self.geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        self.relu = relu
+        self._packed: torch.Tensor | None = None  # the weight as the fused kernel wants it
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            x: (N, C_in, H, W).
+            other: (N, C_out, H', W'), added before the relu.
+        """
+        if _has_fused_kernels(x):
+            return self._in_one_kernel(x, other)
+        y = F.conv2d(x, self.weight, self.bias, *self.geometry)
+        if other is not None:
+            y += other
+        return y.relu_() if self.relu else y
+
+    def _in_one_kernel(self, x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        stride, padding, dilation, groups = self.geometry
+        geometry = (padding, stride, dilation, groups)
+        after = "relu" if self.relu else None
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self._packed is None:
+            pack = torch.ops.mkldnn._reorder_convolution_weight
+            self._packed = pack(self.weight, *geometry, list(x.shape))
+        kernel, weight = torch.ops.mkldnn._convolution_pointwise, self._packed
+        if other is None:
+            return kernel(x, weight, self.bias, *geometry, after or "none", [], "")
+        other = other.contiguous(memory_format=torch.channels_last)
+        return kernel.binary(x, other, weight, self.bias, *geometry, "add", 1.0, after, [], None)
+
+
+def _has_fused_kernels(x: torch.Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.numel() > 0
+        and torch.backends.mkldnn.is_available()
+        and not (x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling())
+    )
+
+
+class _Shift(nn.Module):
+    """max(x, b) over x, where b cannot be folded."""
+
+    def __init__(self, activation: SReLU):
+        super().__init__()
+        self.register_buffer("shift", _as_map(activation.shift))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.maximum(x, self.shift, out=None if x.requires_grad else x)
+
+
+class _Offset(nn.Module):
+    """x + b over x: what was folded away, where others need it."""
+
+    def __init__(self, offset: torch.Tensor):
+        super().__init__()
+        self.register_buffer("shift", _as_map(offset))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.add_(self.shift)
+
+
+class _FusedStem(nn.Module):
+    """max_pool(relu(conv(x) - b)); a maximum and a shift may change places."""
+
+    def __init__(self, stem: ISONetStem, emitted: bool):
+        super().__init__()
+        conv = _foldable(stem.conv1)
+        shift = conv.activation.shift.detach()
+        self.conv1 = FusedConvolution(conv, conv.weight, -shift, relu=True)
+        self.add_offset = _Offset(shift) if emitted else nn.Identity()
+        self.offset = None if emitted else shift
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+        return self.add_offset(x)
+
+
+class _FusedBottleneck(nn.Module):
+    """Two shifts in biases; the one before the padded 3x3 stays a maximum."""
+
+    def __init__(self, block: ISONetBottleneckBlock, offset: torch.Tensor | None, emitted: bool):
+        super().__init__()
+        conv1, conv2, conv3 = map(_foldable, (block.conv1, block.conv2, block.conv3))
+        shift2, shift = conv2.activation.shift.detach(), block.activation.shift.detach()
+        weight3 = _scaled_weight(conv3, block.residual_scale)
+        self.conv1 = FusedConvolution(conv1, conv1.weight, _response(conv1.weight, offset), False)
+        self.shift1 = _Shift(conv1.activation)
+        self.conv2 = FusedConvolution(conv2, conv2.weight, -shift2, relu=True)
+        self.shortcut, constant = _fuse_shortcut(block.shortcut, offset)
+        bias = _response(weight3, shift2) - shift
+        self.conv3 = FusedConvolution(
+            conv3, weight3, bias if constant is None else bias + constant, relu=True
+        )
+        self.add_offset = _Offset(shift) if emitted else nn.Identity()
+        self.offset = None if emitted else shift
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv2(self.shift1(self.conv1(x)))
+        out = self.conv3(out, None if self.shortcut is None else self.shortcut(x))
+        return self.add_offset(out)
+
+
+class _FusedBasic(nn.Module):
+    """Every convolution is padded: both shifts stay, the addition goes into the convolution."""
+
+    offset = None
+
+    def __init__(self, block: ISONetBasicBlock):
+        super().__init__()
+        conv1, conv2 = map(_foldable, (block.conv1, block.conv2))
+        self.conv1 = FusedConvolution(conv1, conv1.weight, None, relu=False)
+        self.shift1 = _Shift(conv1.activation)
+        weight2 = _scaled_weight(conv2, block.residual_scale)
+        self.shortcut, _ = _fuse_shortcut(block.shortcut, None)
+        self.conv2 = FusedConvolution(conv2, weight2, None, relu=False)
+        self.shift = _Shift(block.activation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.shift1(self.conv1(x))
+        return self.shift(self.conv2(out, None if self.shortcut is None else self.shortcut(x)))
+
+
+def _fuse_block(block: nn.Module, offset: torch.Tensor | None, emitted: bool) -> nn.Module:
+    is_ours = type(block) in (ISONetBasicBlock, ISONetBottleneckBlock)
+    if not is_ours or not isinstance(block.activation, SReLU):
+        raise ValueError(
+            f"only blocks of ISONet and R-ISONet with SReLU and no norm can be fused; got {block}"
+        )
+    if isinstance(block, ISONetBasicBlock):
+        return _FusedBasic(block)
+    return _FusedBottleneck(block, offset, emitted)
+
+
+def _fuse_shortcut(
+    shortcut: nn.Module | None, offset: torch.Tensor | None
+) -> tuple[nn.Module | None, torch.Tensor | None]:
+    """The shortcut, and what it makes of the offset of its input."""
+    if shortcut is None or isinstance(shortcut, nn.Identity):
+        return shortcut, None if shortcut is None else offset
+    conv = _foldable(shortcut)
+    fused = FusedConvolution(conv, conv.weight, None, relu=False)
+    return fused, _response(conv.weight, offset)
+
+
+def _foldable(conv: nn.Module) -> Conv2d:
+    plain = type(conv) is Conv2d and conv.norm is None and conv.bias is None
+    if not plain or not isinstance(conv.activation, SReLU | None):
+        raise ValueError(
+            "only convolutions without norm and bias, before an SReLU or nothing, can be fused; "
+            f"got {conv}"
+        )
+    return conv
+
+
+def _scaled_weight(conv: Conv2d, scale: torch.Tensor | None) -> torch.Tensor:
+    return conv.weight if scale is None else conv.weight * scale.view(-1, 1, 1, 1)
+
+
+def _response(weight: torch.Tensor, offset: torch.Tensor | None) -> torch.Tensor | None:
+    """What a 1x1 convolution makes of a constant image, (M,)."""
+    return None if offset is None else weight.detach().flatten(1) @ offset
+
+
+def _as_map(shift: torch.Tensor) -> torch.Tensor:
+    return shift.detach().view(1, -1, 1, 1).clone()

@@ -1,0 +1,115 @@
+"""The fused network computes what the network computes, in float64 and with fused kernels."""
+
+import pytest
+import torch
+from detectron2.modeling import build_backbone, build_model
+from torch import nn
+
+from d2_isonet import SReLU
+from d2_isonet.command_line import load_config
+from d2_isonet.fusion import FusedBackbone, FusedBlocks, fuse_for_inference
+from d2_isonet.residual import ISONetBottleneckBlock
+
+NARROW = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",
+          "MODEL.RESNETS.RES2_OUT_CHANNELS", "32", "MODEL.RESNETS.WIDTH_PER_GROUP", "8",
+          "MODEL.FPN.OUT_CHANNELS", "16"]  # fmt: skip
+BASIC = ["MODEL.RESNETS.RES2_OUT_CHANNELS", "8"]
+
+
+def away_from_init(module: nn.Module) -> nn.Module:
+    """Shifts of both signs and scales that let the branches through."""
+    for part in module.modules():
+        if isinstance(part, SReLU):
+            nn.init.normal_(part.shift)
+        if getattr(part, "residual_scale", None) is not None:
+            nn.init.constant_(part.residual_scale, 0.3)
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, std=0.5 / part.weight[0].numel() ** 0.5)
+    return module.eval()
+
+
+def bottom_up(name: str, *opts: str) -> nn.Module:
+    backbone = build_backbone(load_config(f"configs/{name}.yaml", [*NARROW, *opts]))
+    return away_from_init(getattr(backbone, "bottom_up", backbone))
+
+
+@pytest.mark.parametrize(
+    ("name", "opts"),
+    [
+        ("risonet50_dc5", []),
+        ("risonet50_fpn", []),
+        ("risonet50_fpn", ["MODEL.RESNETS.OUT_FEATURES", "['stem', 'res3']",
+                           "MODEL.FPN.IN_FEATURES", "['res3']"]),
+        ("risonet50_c4", ["MODEL.RESNETS.STRIDE_IN_1X1", "True"]),
+        ("risonet50_c4", ["MODEL.RESNETS.NUM_GROUPS", "2"]),
+        ("risonet50_dc5", ["MODEL.ISONET.RESIDUAL_SCALE_SHAPE", "channel"]),
+        ("isonet50_dc5", []),
+        ("risonet18_dc5", BASIC),
+        ("risonet18_fpn", BASIC),
+    ],
+)  # fmt: skip
+def test_features_stay(name, opts):
+    network = bottom_up(name, *opts)
+    x = torch.randn(2, 3, 96, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network.double()(x)
+        exact = FusedBackbone(network)(x)
+        in_float = FusedBackbone(network.float())(x.float())  # by fused kernels on a CPU
+    assert list(exact) == list(expected) == list(in_float)
+    for feature, value in expected.items():
+        torch.testing.assert_close(exact[feature], value, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(in_float[feature].double(), value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["c4", "dc5", "fpn"])
+def test_a_detector_finds_the_same(head):
+    torch.manual_seed(1)
+    opts = ["MODEL.MASK_ON", "False", "MODEL.ROI_HEADS.NUM_CLASSES", "3",
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0"]  # fmt: skip
+    config = load_config(f"configs/risonet50_{head}.yaml", [*NARROW, *opts])
+    model = away_from_init(build_model(config))
+    image = torch.randint(0, 256, (3, 128, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model([{"image": image}])[0]["instances"]
+        assert fuse_for_inference(model) is model
+        found = model([{"image": image}])[0]["instances"]
+    assert len(expected) > 0
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
+
+
+def test_only_the_maxima_before_padded_convolutions_stay():
+    block = away_from_init(ISONetBottleneckBlock(16, 16, bottleneck_channels=4))
+    fused = FusedBlocks([block])
+    x = torch.randn(1, 16, 8, 8)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        fused(x)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::maximum"] == 1
+    assert calls.get("aten::relu_", 0) == 0 and calls["mkldnn::_convolution_pointwise"] == 3
+
+
+def test_one_network_takes_images_of_any_size_and_number():
+    network = bottom_up("risonet50_dc5")
+    fused = FusedBackbone(network)
+    for shape in [(1, 3, 64, 96), (2, 3, 70, 45), (1, 3, 160, 32)]:
+        x = torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(fused(x)["res5"], network(x)["res5"], rtol=1e-3, atol=1e-4)
+
+
+def test_its_shape_is_the_networks():
+    network = bottom_up("risonet50_fpn")
+    assert FusedBackbone(network).output_shape() == network.output_shape()
+
+
+def test_no_proposals_are_no_error():
+    block = away_from_init(ISONetBottleneckBlock(16, 16, bottleneck_channels=4))
+    assert FusedBlocks([block])(torch.zeros(0, 16, 7, 7)).shape == (0, 16, 7, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet50_dc5", "fixup50_dc5", "decoupled18_dc5"])
+def test_what_has_no_shifts_to_fold_is_refused(name):
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]
+    backbone = build_backbone(load_config(f"configs/{name}.yaml", opts))
+    with pytest.raises(ValueError, match="can be fused"):
+        FusedBackbone(backbone)
