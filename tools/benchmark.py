@@ -59,15 +59,14 @@ def main(args: argparse.Namespace) -> None:
     print(machine["summary"])
     for subject in args.subject:
         module = importlib.import_module(f"benchmarks.{SUBJECTS[subject]}")
-        rows = []
+        rows, path = [], args.output / f"{subject}_{args.device}.json"
         with tqdm(desc=subject, unit="row", leave=False) as progress:
             for row in module.compare(args):
                 rows.append(row)
+                write_json(path, subject, rows, machine)  # what is measured is not lost
                 progress.set_postfix_str(row.name)
                 progress.update()
         print(f"\n{subject}: {module.__doc__.strip().splitlines()[0]}\n{format_table(rows)}")
-        path = args.output / f"{subject}_{args.device}.json"
-        write_json(path, subject, rows, machine)
         print(f"Written: {path}", flush=True)
 
 
