@@ -1,5 +1,7 @@
 """Layers that a ResNet has not, and the factories that turn an option's name into a layer."""
 
+import functools
+import logging
 from collections.abc import Callable
 
 import torch
@@ -8,6 +10,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .options import check_name
+
+logger = logging.getLogger(__name__)
 
 
 class _ShiftedMaximum(torch.autograd.Function):
@@ -45,14 +49,28 @@ class _ShiftedMaximum(torch.autograd.Function):
 
 
 def _fused_backward(y: torch.Tensor) -> Callable | None:
-    """The kernel that does it in one pass, on a GPU that has Triton; eager gives its numbers."""
+    """The kernel that does it in one pass, on a GPU where it works; eager gives its numbers."""
     if not y.is_cuda or y.dtype == torch.float64 or y.numel() == 0:
         return None
+    return _working_kernel(y.device)
+
+
+@functools.cache
+def _working_kernel(device: torch.device) -> Callable | None:
+    """srelu_backward, tried once: Triton may be missing, or the C compiler that it calls."""
     try:
-        from .srelu_kernel import srelu_backward  # late: it needs Triton, which a CPU does not
-    except ImportError:
-        return None
-    return srelu_backward
+        from .srelu_kernel import srelu_backward  # late: a CPU needs no Triton
+
+        y, grad = torch.tensor([[-1.0, 2.0], [3.0, 5.0]], device=device).view(2, 1, 1, 1, 2)
+        shift = torch.full((1, 1, 1, 1), -1.0, device=device)
+        grad_x, grad_shift = srelu_backward(grad, y, shift)
+        if (grad_x.flatten().tolist(), grad_shift.tolist()) == ([0.0, 5.0], [3.0]):
+            return srelu_backward
+        problem = f"it computes {grad_x.tolist()} and {grad_shift.tolist()}"
+    except Exception as error:  # whatever a compiler may raise: eager always works
+        problem = f"{type(error).__name__}: {error}"
+    logger.warning(f"SReLU runs without its Triton kernel, the same but slower ({problem})")
+    return None
 
 
 class SReLU(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from d2_isonet import OrthogonalRegularizer, SReLU
+from d2_isonet import OrthogonalRegularizer, SReLU, layers
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.command_line import load_config
 from d2_isonet.orthogonality import orthogonal_penalty, orthogonal_penalty_and_gradient
@@ -27,6 +27,22 @@ def test_srelu_on_the_gpu_is_srelu_on_the_cpu(dtype):
         results.append([t.cpu() for t in (y.detach(), inputs.grad, module.shift.grad)])
     for cpu, gpu in zip(*results, strict=True):
         torch.testing.assert_close(gpu, cpu)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (4, 70, 33, 41), (2, 64, 200, 336)])
+def test_the_srelu_kernel_gives_the_numbers_of_the_eager_path(shape, layout, monkeypatch):
+    x = torch.randn(shape, device="cuda").to(memory_format=layout)
+    grad = torch.randn_like(x)
+    assert layers._working_kernel(x.device) is not None
+    results = []
+    for kernel in (layers._fused_backward, lambda y: None):
+        monkeypatch.setattr(layers, "_fused_backward", kernel)
+        module, inputs = SReLU(shape[1]).cuda(), x.clone().requires_grad_()
+        module(inputs).backward(grad)
+        results.append((inputs.grad, module.shift.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("form", ["exact", "official", "flattened"])

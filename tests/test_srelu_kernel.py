@@ -29,6 +29,18 @@ for shape in [(2, 3, 5, 7), (1, 70, 3, 3), (3, 5, 50, 41), (33, 2, 2, 2)]:
             torch.testing.assert_close(grad_shift.double(), expected, rtol=1e-5, atol=1e-5)
 print("equal")
 """
+TRIED_FIRST = """
+import torch
+from d2_isonet import layers, srelu_kernel
+
+assert layers._working_kernel(torch.device("cpu")) is srelu_kernel.srelu_backward
+wrong = lambda grad, y, shift: (grad, grad.sum((0, 2, 3)))
+for broken in (wrong, None):
+    layers._working_kernel.cache_clear()
+    srelu_kernel.srelu_backward = broken
+    assert layers._working_kernel(torch.device("cpu")) is None
+print("tried")
+"""
 COMPILES = """
 import triton
 from triton.backends.compiler import GPUTarget
@@ -66,6 +78,10 @@ def run(program: str, **environment: str) -> str:
 
 def test_it_gives_the_numbers_of_the_eager_path_in_every_layout_and_precision():
     assert run(EQUALS_EAGER, TRITON_INTERPRET="1") == "equal"
+
+
+def test_it_is_tried_on_a_few_numbers_first_and_left_alone_where_it_does_not_work():
+    assert run(TRIED_FIRST, TRITON_INTERPRET="1") == "tried"
 
 
 def test_it_compiles_for_a_gpu(tmp_path):
