@@ -196,6 +196,19 @@ def test_later_seeds_take_the_learning_rate_of_the_first(cell, folders):
     assert [attempt["learning_rate"] for attempt in second["attempts"]] == [0.1]
 
 
+def test_a_later_seed_that_diverges_takes_the_next_smaller_rate_that_converges(cell, folders):
+    cell = replace(cell, learning_rates=(1.0, 0.1, 0.01, 0.001))
+    first = one_cell.run_cell(cell, 1, folders)
+    write_result(folders, cell, 1, {**first, "learning_rate": 0.1})  # it would have been luckier
+    second = one_cell.run_cell(cell, 2, folders)
+    assert [attempt["learning_rate"] for attempt in second["attempts"]] == [0.1, 0.01]
+    assert second["learning_rate"] == 0.01
+    assert one_cell.is_complete(cell, 2, folders)
+    unlucky = {**second, "attempts": second["attempts"][:1], "measures": {}, "learning_rate": None}
+    write_result(folders, cell, 2, unlucky)  # stored before this rule
+    assert not one_cell.is_complete(cell, 2, folders)
+
+
 def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):
     result = one_cell.run_cell(replace(cell, learning_rates=(1.0, 0.1)), 1, folders)
     assert result["measures"] == {}

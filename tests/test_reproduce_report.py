@@ -14,7 +14,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 
 import prepare_fashion_mnist  # noqa: E402
 from reproduction import figure3, page  # noqa: E402
-from reproduction.cells import CLASSIFICATION, Cell, Folders, write_result  # noqa: E402
+from reproduction.cells import CLASSIFICATION, Cell, Folders, read_result, write_result  # noqa: E402
 from reproduction.measures import shifts  # noqa: E402
 from reproduction.report import as_text, places, write_report  # noqa: E402
 from reproduction.table import Row, Table  # noqa: E402
@@ -50,6 +50,16 @@ def test_mean_and_spread_are_those_of_the_seeds(cell, folders):
     assert (place.mean, place.spread) == (82.0, 2.0)
     assert "82.0 ± 2.0  [73.29]" in as_text(table, folders, 3)
     assert "not run  [N/A]" in as_text(table, folders, 3)
+
+
+def test_seeds_that_needed_a_smaller_learning_rate_are_said(cell, folders):
+    _store(folders, cell, [80.0, 82.0, 84.0])
+    for seed, rate in ((1, 0.1), (2, 0.03), (3, 0.1)):
+        result = read_result(folders, cell, seed)
+        write_result(folders, cell, seed, {**result, "learning_rate": rate})
+    table = _table(cell)
+    place = places(table, table.rows[0], folders, 3)[0]
+    assert str(place) == "82.0 ± 2.0 (1 of 3 seeds at a smaller rate)"
 
 
 @pytest.mark.parametrize(

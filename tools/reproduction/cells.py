@@ -28,7 +28,7 @@ class Cell:
         data: name of the data, see `data.py`; "" for what DETECTRON2_DATASETS holds.
         opts: KEY=VALUE pairs.
         learning_rates: SOLVER.BASE_LR, descending: seed 1 tries them until accuracy falls, the
-            other seeds take its best; () takes the config's.
+            others take its best, or the next smaller one that converges; () takes the config's.
         converges_at: least top-1 in percent; below it a training counts as not converging.
         weights: the cell whose backbone.pth (ROBUSTNESS: whose model_final.pth) it starts from.
         processes: --num-gpus; 0 does not name it.

@@ -84,7 +84,7 @@ def _alone(lock: Path) -> Iterator[bool]:
 
 
 def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dict]:
-    """One for each learning rate, until accuracy falls; none without weights to start from."""
+    """One for each learning rate that is to be tried; none without weights to start from."""
     before = read_result(folders, cell.weights, seed) if cell.weights else None
     if before and not before["measures"]:
         return []
@@ -96,7 +96,7 @@ def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dic
         again = _attempt(cell, seed, folders, best, threads)
         return [again if attempt["learning_rate"] == best else attempt for attempt in attempts]
     for rate in rates[len(attempts) :]:
-        if _has_fallen(attempts):
+        if _is_over(attempts, seed):
             break
         attempts.append(_attempt(cell, seed, folders, rate, threads))
     return attempts
@@ -108,23 +108,30 @@ def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
     if result is None:
         return False
     rates, tried = _learning_rates(cell, seed, folders), result["attempts"]
-    over = _has_fallen(tried) or {attempt["learning_rate"] for attempt in tried} >= set(rates)
+    over = _is_over(tried, seed) or {attempt["learning_rate"] for attempt in tried} >= set(rates)
     return over or not tried  # nothing was tried where the weights it needs have diverged
 
 
-def _has_fallen(attempts: list[dict]) -> bool:
-    """Whether the last learning rate gave less than a larger one."""
+def _is_over(attempts: list[dict], seed: int) -> bool:
+    """Seed 1 searches until a learning rate gives less than a larger one, others until one
+    converges.
+    """
     found = [_accuracy(attempt) for attempt in attempts if attempt["converged"]]
+    if seed > 1:
+        return bool(found)
     return len(found) > 1 and found[-1] < max(found)
 
 
 def _learning_rates(cell: Cell, seed: int, folders: Folders) -> tuple[float | None, ...]:
-    """All for seed 1 (and where it was not run); its best for the others, else the smallest."""
+    """All for seed 1 (and where it was not run); for others its best and, should they diverge,
+    the smaller ones; the smallest where seed 1 found none.
+    """
     rates = cell.learning_rates or (None,)
     first = read_result(folders, cell, 1) if seed > 1 else None
     if not first or rates == (None,):
         return rates
-    return (first["learning_rate"],) if first["measures"] else rates[-1:]
+    best = first["learning_rate"] if first["measures"] else rates[-1]
+    return tuple(rate for rate in rates if rate <= best)
 
 
 def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, threads: int) -> dict:

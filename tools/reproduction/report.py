@@ -22,12 +22,14 @@ class Place:
         values: one per seed that converged.
         done: seeds that were run.
         undefined: seeds that have no such value although they converged.
+        smaller: seeds that diverged at the best learning rate and converged at a smaller one.
     """
 
     values: tuple[float, ...]
     done: int
     paper: str
     undefined: int = 0
+    smaller: int = 0
 
     @property
     def mean(self) -> float:
@@ -45,8 +47,12 @@ class Place:
         if not self.values:
             return "none" if self.undefined else f"N/A ({failed} of {_seeds(self.done)} fail)"
         text = f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if len(self.values) > 1 else "")
-        few = f" ({_seeds(self.done)})" if self.done < 3 else ""
-        return text + (f" ({failed} of {_seeds(self.done)} fail)" if failed else few)
+        remarks = [f"{failed} of {_seeds(self.done)} fail"] if failed else []
+        if self.smaller:
+            remarks.append(f"{self.smaller} of {_seeds(self.done)} at a smaller rate")
+        elif self.done < 3 and not failed:
+            remarks.append(_seeds(self.done))
+        return text + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def _seeds(count: int) -> str:
@@ -72,7 +78,10 @@ def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds
     found = [result["measures"] for result in results if result]
     values = [m[measure] for m in found if measure in m]
     defined = tuple(value for value in values if value is not None)
-    return Place(defined, len(found), figure, len(values) - len(defined))
+    rates = [result.get("learning_rate") for result in results if result]
+    largest = max((rate for rate in rates if rate is not None), default=None)
+    smaller = sum(rate is not None and rate < largest for rate in rates)
+    return Place(defined, len(found), figure, len(values) - len(defined), smaller)
 
 
 def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") -> str:
