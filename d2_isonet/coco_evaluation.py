@@ -126,15 +126,7 @@ def coco_measures(
     # hotcoco takes no ids but integers from 0; in sorted order, ties come out as in pycocotools
     images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
     categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
-    ours = hotcoco.COCO(
-        {
-            "images": [
-                _image(truth.imgs[i], n, task) for i, n in images.items() if i in truth.imgs
-            ],
-            "annotations": _annotations(truth, images, categories, REGIONS[task]),
-            "categories": [{"id": number, "name": str(number)} for number in categories.values()],
-        }
-    )
+    ours = hotcoco.COCO(_truth(truth, images, categories, task))
     found = ours.load_res(_detections(truth, results, images, categories, REGIONS[task]))
     evaluation = hotcoco.COCOeval(ours, found, task)
     for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
@@ -144,6 +136,16 @@ def coco_measures(
     summary.eval = {**evaluation.eval, "params": params}
     summary.summarize()
     return summary
+
+
+def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
+    """The data set with the numbers that `images` and `categories` give to its ids."""
+    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
+    return {
+        "images": [_image(image, number, task) for image, number in present],
+        "annotations": _annotations(truth, images, categories, REGIONS[task]),
+        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
+    }
 
 
 def _image(image: dict, number: int, task: str) -> dict:

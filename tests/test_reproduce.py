@@ -10,7 +10,6 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
-import reproduce  # noqa: E402
 from reproduction import one_cell, runner  # noqa: E402
 from reproduction.cells import (  # noqa: E402
     CLASSIFICATION,
@@ -21,11 +20,6 @@ from reproduction.cells import (  # noqa: E402
     settings,
     write_result,
 )
-from reproduction.table import jobs_of, select  # noqa: E402
-from reproduction.tables import TABLES  # noqa: E402
-
-from d2_isonet.backbone import check_architecture  # noqa: E402
-from d2_isonet.command_line import load_config  # noqa: E402
 
 # A training that converges at a small learning rate only.
 SCRIPT = """
@@ -41,12 +35,6 @@ top1 = 80.0 + int(values["SEED"]) if rate < 0.05 else 10.0
 (out / "metrics.json").write_text(json.dumps({"iteration": 1, "classification/top1": top1}))
 """
 YAML = "configs/Base-ISONet.yaml"
-CELLS = {
-    (cell.name, scale): cell
-    for scale in ("small", "full")
-    for build in TABLES.values()
-    for cell, _ in jobs_of([build(scale)], 1)
-}
 
 
 @pytest.fixture
@@ -62,76 +50,6 @@ def cell(tmp_path, monkeypatch) -> Cell:
     monkeypatch.setitem(one_cell.measures.__globals__["_METRICS"], script,
                         {"top-1": "classification/top1"})  # fmt: skip
     return Cell("set/network", script, YAML, learning_rates=(1.0, 0.1, 0.01))
-
-
-@pytest.mark.parametrize("cell", CELLS.values(), ids=["/".join(key) for key in CELLS])
-def test_every_cell_has_a_config_that_its_options_fit(cell):
-    cfg = load_config(str(REPOSITORY / cell.config), list(cell.opts))
-    check_architecture(cfg)
-    assert (REPOSITORY / cell.script).is_file()
-
-
-@pytest.mark.parametrize("scale", ["small", "full"])
-def test_every_row_of_every_table_has_a_cell_or_no_figure(scale):
-    for build in TABLES.values():
-        table = build(scale)
-        for row in table.rows:
-            assert len(row.paper) == len(table.columns)
-            for own, figure in zip(row.cells, row.paper, strict=False):
-                assert own is not None or figure == ""
-
-
-def test_a_cell_of_two_tables_is_run_once():
-    tables = [TABLES[name]("small") for name in ("table1", "table2", "table3")]
-    names = [cell.name for cell, _ in jobs_of(tables, 2)]
-    assert len(names) == 2 * len(set(names)) == 2 * (7 + 5 + 2)
-
-
-def test_only_the_pretrainings_that_are_needed_are_run():
-    table = select(TABLES["table6"]("small"), ["ResNet, GN"], None)
-    assert {cell.name for cell, _ in jobs_of([table], 1)} == {
-        "cutouts/resnet18_gn", "detection/resnet18_gn", "detection/resnet18_gn_random"}  # fmt: skip
-
-
-def test_a_row_that_is_not_there_is_an_error_with_the_rows():
-    args = reproduce.parse_args(["table1", "table6", "--rows", "VGG"])
-    with pytest.raises(SystemExit, match="no row and column.*Vanilla.*R-ISONet"):
-        reproduce.chosen_tables(args)
-
-
-def test_rows_of_several_tables_are_looked_for_in_all_of_them():
-    args = reproduce.parse_args(["table1", "table6", "--rows", "Vanilla"])
-    assert [table.name for table in reproduce.chosen_tables(args)] == ["table1"]
-
-
-def test_a_full_run_takes_the_gpus_there_are():
-    args = reproduce.parse_args(["table6", "--scale", "full", "--num-gpus", "2"])
-    cells = [row.cells[0] for row in reproduce.chosen_tables(args)[0].rows]
-    assert {cell.processes for cell in cells} == {cell.weights.processes for cell in cells} == {2}
-
-
-def test_columns_of_measures_are_selected_with_their_measures():
-    table = select(TABLES["table6"]("full"), None, ["mask"])
-    assert table.columns == table.measures == ("mask AP",)
-    assert table.rows[0].paper == ("32.2",) and len(table.rows[0].cells) == 1
-
-
-@pytest.mark.parametrize(
-    "words", [["--seeds", "0"], ["--jobs", "x"], ["--page", "p", "--rows", "a"]]
-)
-def test_impossible_arguments_are_refused(words, capsys):
-    with pytest.raises(SystemExit):
-        reproduce.parse_args(["table1", *words])
-
-
-def test_eight_gpus_are_asked_for_once_at_a_time():
-    assert reproduce.parse_args(["table1", "--scale", "full"]).jobs == 1
-
-
-def test_columns_are_selected_in_rows_and_title():
-    table = select(TABLES["table4"]("small"), None, ["56", "20"])
-    assert table.columns == ("depth 20", "depth 56")
-    assert table.rows[2].paper == ("65.67", "63.09")
 
 
 def test_the_next_learning_rate_is_tried_until_one_converges(cell, folders):
