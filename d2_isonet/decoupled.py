@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .layers import convolution_dtype
 from .options import check_name
 
 __all__ = ["ANGULARS", "MAGNITUDES", "RADIUS_SCALES", "DecoupledConv2d", "filter_lengths"]
@@ -121,7 +122,7 @@ class DecoupledConv2d(nn.Conv2d):
         wide = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16
         with torch.autocast(x.device.type, enabled=False):
             y = self._decoupled(x.to(wide), self.weight.to(wide))
-        y = y.to(_convolution_dtype(x))
+        y = y.to(convolution_dtype(x))
         if self.norm is not None:
             y = self.norm(y)
         if self.activation is not None:
@@ -187,14 +188,6 @@ def _elevation(u: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
 
 def _tanh(x: float | torch.Tensor) -> float | torch.Tensor:
     return torch.tanh(x) if isinstance(x, torch.Tensor) else math.tanh(x)
-
-
-def _convolution_dtype(x: torch.Tensor) -> torch.dtype:
-    """What a convolution of x returns: autocast's type under autocast, but never for float64."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def _check_names(magnitude: str, angular: str, radius_scale: str) -> None:

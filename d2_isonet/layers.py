@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from detectron2.layers import Conv2d
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -206,6 +207,39 @@ def residual_scale_parameter(
     return nn.Parameter(torch.full((sizes[shape],), float(init)))
 
 
+class _ScaledConvolution(torch.autograd.Function):
+    """conv(x, scale * weight) that keeps x and the weight, not their product with the scale."""
+
+    @staticmethod
+    def forward(ctx, x, weight, scale, geometry):
+        ctx.save_for_backward(x, weight, scale)
+        ctx.geometry = geometry
+        return F.conv2d(x, _times(weight, scale, x.dtype), None, *geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, scale = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        need_x, need_weight, need_scale, _ = ctx.needs_input_grad
+        scaled = _times(weight, scale, x.dtype)
+        geometry = (stride, padding, dilation, False, [0, 0], groups)
+        wanted = [need_x, need_weight or need_scale, False]
+        grad_x, grad_scaled, _ = torch.ops.aten.convolution_backward(
+            grad, x, scaled, None, *geometry, wanted
+        )
+        grad_weight = grad_scale = None
+        if need_scale:
+            grad_scale = (grad_scaled * weight).sum((1, 2, 3)).sum_to_size(scale.shape)
+        if need_weight:
+            grad_weight = _times(grad_scaled, scale, weight.dtype)
+        return grad_x, grad_weight, grad_scale, None
+
+
+def _times(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return (weight * scale.view(-1, 1, 1, 1)).to(dtype)
+
+
 def scaled_convolution(conv: Conv2d, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """scale * conv(x), the factor in the weight, (N, C_in, H, W) -> (N, C_out, H', W').
 
@@ -216,5 +250,18 @@ def scaled_convolution(conv: Conv2d, x: torch.Tensor, scale: torch.Tensor) -> to
         conv: without norm or activation.
         scale: (1,) or (C_out,), see `residual_scale_parameter`.
     """
-    bias = None if conv.bias is None else conv.bias * scale
-    return conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), bias)
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    x = x.to(convolution_dtype(x))
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.is_grad_enabled():
+        y = F.conv2d(x, _times(conv.weight, scale, x.dtype), None, *geometry)
+    else:
+        y = _ScaledConvolution.apply(x, conv.weight, scale, geometry)
+    return y if conv.bias is None else y + (conv.bias * scale).to(y.dtype).view(-1, 1, 1)
+
+
+def convolution_dtype(x: torch.Tensor) -> torch.dtype:
+    """What a convolution of x returns: autocast's type under autocast, but never for float64."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype

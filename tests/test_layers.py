@@ -196,6 +196,28 @@ def test_a_scaled_convolution_is_the_scale_times_the_convolution(scale, bias):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_a_scaled_convolution_keeps_nothing_but_its_input_and_parameters():
+    conv, scale = Conv2d(3, 4, 3, bias=False), nn.Parameter(torch.ones(1))
+    x, saved = torch.randn(2, 3, 8, 8, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        scaled_convolution(conv, x, scale)
+    kept = {tensor.data_ptr() for tensor in saved}
+    assert kept == {tensor.data_ptr() for tensor in (x, conv.weight, scale)}
+
+
+def test_a_scaled_convolution_runs_in_half_precision_under_autocast():
+    conv, scale = Conv2d(3, 4, 3, bias=False), nn.Parameter(torch.tensor([0.5]))
+    x = torch.randn(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = scaled_convolution(conv, x, scale)
+    y.float().square().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert conv.weight.grad.dtype == scale.grad.dtype == torch.float32
+    expected = nn.Parameter(torch.tensor([0.5]))
+    (conv(x) * expected).square().sum().backward()
+    torch.testing.assert_close(scale.grad, expected.grad, rtol=0.05, atol=0)
+
+
 def test_an_unknown_residual_scale_shape_is_named_with_the_choices():
     with pytest.raises(ValueError, match="'layer'.*block.*channel"):
         residual_scale_parameter(0.0, "layer", 8)

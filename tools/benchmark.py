@@ -15,6 +15,7 @@ from benchmarks.report import describe_machine, write_json
 from benchmarks.report import table as format_table
 from tqdm import tqdm
 
+HEADS = ("dc5", "c4", "fpn")
 # name on the command line -> module in benchmarks/
 SUBJECTS = {
     "regularizer": "regularizer",
@@ -38,6 +39,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--depth", nargs="+", type=int, choices=(18, 34, 50, 101), default=[18, 34, 50, 101],
         help="of the networks whose depth does not follow from the subject")  # fmt: skip
+    add("--head", nargs="+", choices=HEADS, default=list(HEADS), help="of detection")
     add("--repetitions", type=int, default=5, metavar="N", help="counted runs of each side (5)")
     add("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of a CPU")
     add("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), default=[800, 1344],

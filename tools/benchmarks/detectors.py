@@ -9,7 +9,6 @@ from torch import nn
 
 from d2_isonet.command_line import load_config
 
-HEADS = ("dc5", "c4", "fpn")
 _DETECTRON2 = {
     "dc5": ("build_resnet_backbone", "StandardROIHeads"),
     "c4": ("build_resnet_backbone", "Res5ROIHeads"),

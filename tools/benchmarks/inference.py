@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from benchmarks.detectors import HEADS, build_pair, training_batch
+from benchmarks.detectors import build_pair, training_batch
 from benchmarks.measure import Comparison, seconds_in_turn
 from d2_isonet.fusion import fuse_for_inference
 
@@ -16,7 +16,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     """Whole detector and backbone alone, by head."""
     size = [96, 128] if options.quick else options.image_size
     image = training_batch(size, num_images=1)
-    for head in HEADS[:1] if options.quick else HEADS:
+    for head in options.head[:1] if options.quick else options.head:
         ours, peer = (model.eval() for model in build_pair(head, options))
         fused = fuse_for_inference(copy.deepcopy(ours))
         where = f"{head}, 1 image of {size[0]} x {size[1]}"

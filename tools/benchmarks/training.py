@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from benchmarks.detectors import HEADS, build_pair, training_batch
+from benchmarks.detectors import build_pair, training_batch
 from benchmarks.measure import Comparison, peak_megabytes, seconds_in_turn
 from d2_isonet.command_line import load_config
 from d2_isonet.regularizer import OrthogonalRegularizer
@@ -20,7 +20,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     size = [96, 128] if options.quick else options.image_size
     batch = training_batch(size)
     where = f"2 images of {size[0]} x {size[1]}"
-    for head in HEADS[:1] if options.quick else HEADS:
+    for head in options.head[:1] if options.quick else options.head:
         ours, peer = build_pair(head, options)
         steps = (step(ours, batch, penalty=True), step(peer, batch, penalty=False))
         yield from _rows(f"{head}, {where}", steps, options)
