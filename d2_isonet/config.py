@@ -21,7 +21,7 @@ def add_isonet_config(cfg: CN) -> None:
     # Least share of the image's area that a training crop covers.
     cfg.INPUT.CLASSIFICATION.MIN_AREA = 0.08
     # False: training crops are decoded and resized the fast way, 1 of 255 from torchvision's pixels
-    # (3 where a large photograph is decoded at a half, quarter or eighth); True: exactly those.
+    # (up to 5 in the mean where a file is decoded at a half or less); True: exactly those.
     cfg.INPUT.CLASSIFICATION.EXACT_CROPS = False
     # > 0: training pads the image by so many zero pixels and crops CROP_SIZE (the CIFAR recipe)
     # instead of the random resized crop.

@@ -36,16 +36,16 @@ def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
         0-dim tensor, and a tensor of blocks' shape.
     """
     groups, kernel = blocks.shape[0], tuple(blocks.shape[2:4])
-    transform, weights = _transform(kernel, blocks.dtype, blocks.device)
+    transform, adjoint = _transforms(kernel, blocks.dtype, blocks.device)
     taps = blocks.permute(2, 3, 0, 1, 4)
-    spectrum = (transform @ taps.flatten(2).flatten(0, 1).flatten(1)).view(-1, *taps.shape[3:])
+    spectrum = (transform @ taps.reshape(math.prod(kernel), -1)).view(-1, *taps.shape[3:])
     split = (len(transform) + 1) // 2 * groups
     real, imaginary = spectrum[:split], spectrum[split:]  # the real frequency is the first
     symmetric, antisymmetric = _residual(real, imaginary, groups)
     squares = _squares(symmetric, antisymmetric, groups) / len(transform)
     product = torch.empty_like(spectrum)
     _multiply(symmetric, antisymmetric, real, imaginary, product)
-    gradient = (transform * weights).mT @ product.view(len(transform), -1)
+    gradient = adjoint @ product.view(len(transform), -1)
     return squares, gradient.view(taps.shape).permute(2, 3, 0, 1, 4)
 
 
@@ -76,10 +76,10 @@ def _multiply(symmetric, antisymmetric, real, imaginary, out: torch.Tensor) -> N
 
 
 @lru_cache(maxsize=64)
-def _transform(
+def _transforms(
     kernel: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, kh kw) cosines then sines, the zero frequency first; what each row adds to a gradient.
+    """(N, kh kw), cosines then sines, the zero frequency first; (kh kw, N), back to a gradient.
 
     Phases count from the middle tap: a delta kernel there has A(w) = I without rounding.
     """
@@ -91,4 +91,4 @@ def _transform(
     transform = torch.cat([angles.cos(), angles[1:].sin()])
     weights = torch.full((len(transform), 1), 4.0 / len(transform), dtype=torch.float64)
     weights[0] /= 2
-    return transform.to(device, dtype), weights.to(device, dtype)
+    return transform.to(device, dtype), (transform * weights).mT.to(device, dtype)
