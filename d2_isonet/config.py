@@ -133,7 +133,7 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.ADVERSARIAL.ITERATIONS = 10
     # Weight decay of SReLU shifts (0 in the authors' code).
     cfg.SOLVER.WEIGHT_DECAY_SHIFT = 0.0
-    # Where SOLVER.AMP.ENABLED: "float16" (with loss scaling) or "bfloat16".
+    # Where SOLVER.AMP.ENABLED: "float16" (GPUs, with loss scaling) or "bfloat16" (CPUs too).
     cfg.SOLVER.AMP.PRECISION = "float16"
     # A schedule in passes over the training set. MAX_EPOCHS > 0 replaces MAX_ITER, STEPS,
     # WARMUP_ITERS, TEST.EVAL_PERIOD and CHECKPOINT_PERIOD by the iterations these make.

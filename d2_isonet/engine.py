@@ -125,10 +125,13 @@ def decoupled_hooks(cfg: CfgNode) -> list[HookBase]:
 def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> SimpleTrainer:
     if not cfg.SOLVER.AMP.ENABLED:
         return SimpleTrainer(model, data_loader, optimizer)
-    if cfg.MODEL.DEVICE == "cpu":
-        logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in float32")
+    precision, device_type = cfg.SOLVER.AMP.PRECISION, torch.device(cfg.MODEL.DEVICE).type
+    if (precision, device_type) == ("float16", "cpu"):
+        logger.warning(
+            "SOLVER.AMP.PRECISION 'float16' needs a GPU: training in float32; a CPU has 'bfloat16'"
+        )
         return SimpleTrainer(model, data_loader, optimizer)
-    return AMPTrainer(model, data_loader, optimizer, precision=cfg.SOLVER.AMP.PRECISION)
+    return AMPTrainer(model, data_loader, optimizer, precision=precision, device_type=device_type)
 
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:

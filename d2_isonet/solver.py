@@ -40,10 +40,21 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         },
     )
     groups = list(_without_decay(groups, model))
+    fused = _may_be_fused(cfg)
     if solver.OPTIMIZER == "Adam":
-        return maybe_add_gradient_clipping(cfg, torch.optim.Adam)(groups, solver.BASE_LR)
+        adam = maybe_add_gradient_clipping(cfg, torch.optim.Adam)
+        return adam(groups, solver.BASE_LR, fused=fused)
     sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
-    return sgd(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    return sgd(groups, solver.BASE_LR, **momentum, fused=fused)
+
+
+def _may_be_fused(cfg: CfgNode) -> bool:
+    """Whether torch's one-kernel step, the same numbers in fewer passes, may be taken.
+
+    With loss scaling it would unscale inside the kernel, behind clipping and what the hooks add.
+    """
+    return not (cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16")
 
 
 def name_of_optimizer(param_groups: list[dict]) -> str:

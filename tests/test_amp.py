@@ -3,11 +3,14 @@
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_isonet import SReLU
+from d2_isonet import OrthogonalRegularizer, SReLU
 from d2_isonet.amp import AMPTrainer
+from d2_isonet.command_line import load_config
+from d2_isonet.engine import _build_step
 
 
 class Model(nn.Module):
@@ -66,3 +69,54 @@ def test_the_loss_scale_is_resumed():
 def test_an_unknown_precision_is_named_with_the_choices():
     with pytest.raises(ValueError, match="'half'.*bfloat16.*float16"):
         trainer_of(Model(), precision="half")
+
+
+NARROW = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16",
+          "MODEL.RESNETS.STEM_OUT_CHANNELS", "16", "MODEL.BACKBONE.FREEZE_AT", "0"]  # fmt: skip
+
+
+def losses_of_two_steps(name: str, batch: list[dict], precision: str, *opts: str) -> torch.Tensor:
+    torch.manual_seed(0)
+    amp = ["SOLVER.AMP.ENABLED", str(bool(precision))]
+    amp += ["SOLVER.AMP.PRECISION", precision] if precision else []
+    cfg = load_config(f"configs/{name}.yaml", [*NARROW, *opts, *amp])
+    model = build_model(cfg)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    trainer = _build_step(cfg, model, [batch] * 9, optimizer)
+    assert isinstance(trainer, AMPTrainer) is bool(precision)
+    trainer.register_hooks([OrthogonalRegularizer(1e-4)])
+    trainer.train(0, 2)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    return torch.tensor([v for v, _ in trainer.storage.history("total_loss").values()])
+
+
+@pytest.mark.parametrize("head", ["c4", "dc5", "fpn"])
+def test_mask_rcnn_has_the_same_loss_in_bfloat16(head, coco_batch):
+    opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.FPN.OUT_CHANNELS", "32",
+            "MODEL.RPN.CONV_DIMS", "[32]", "MODEL.ROI_BOX_HEAD.FC_DIM", "64",
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"]  # fmt: skip
+    runs = [
+        losses_of_two_steps(f"risonet18_{head}", coco_batch, precision, *opts)
+        for precision in ("", "bfloat16")
+    ]
+    torch.testing.assert_close(runs[1], runs[0], rtol=2e-2, atol=0)
+
+
+def test_a_classifier_has_the_same_loss_in_bfloat16():
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    batch = [{"image": image, "label": i} for i, image in enumerate(images)]
+    opts = ["MODEL.CLASSIFIER.NUM_CLASSES", "4", "MODEL.CLASSIFIER.DROPOUT", "0.0"]
+    runs = [
+        losses_of_two_steps("imagenet/risonet18", batch, precision, *opts)
+        for precision in ("", "bfloat16")
+    ]
+    torch.testing.assert_close(runs[1], runs[0], rtol=2e-2, atol=0)
+
+
+def test_float16_on_a_cpu_trains_in_float32_and_names_bfloat16(caplog):
+    opts = ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"]
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = _build_step(load_config("", opts), model, [], optimizer)
+    assert not isinstance(trainer, AMPTrainer)
+    assert "'float16' needs a GPU: training in float32; a CPU has 'bfloat16'" in caplog.text

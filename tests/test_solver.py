@@ -53,6 +53,34 @@ def test_gradient_clipping_is_detectron2s():
     assert type(optimizer).__name__ == "SGDWithGradientClip"
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_the_fused_step_is_the_plain_one(name):
+    cfg = config("risonet18", "SOLVER.OPTIMIZER", name, "SOLVER.CLIP_GRADIENTS.ENABLED", "True")
+    after = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 2, 1)).double()
+        optimizer = build_optimizer(cfg, model)
+        assert all(group["fused"] for group in optimizer.param_groups)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(2, 3, 4, 4, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+        after.append([p.detach() for p in model.parameters()])
+    for ours, plain in zip(*after, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_loss_scaling_and_a_fused_step_exclude_each_other(precision):
+    opts = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", precision]
+    cfg = config("risonet18", *opts)
+    groups = build_optimizer(cfg, build_model(cfg)).param_groups
+    assert {group["fused"] for group in groups} == {precision == "bfloat16"}
+
+
 class MixedModel(nn.Module):
     def __init__(self):
         super().__init__()
