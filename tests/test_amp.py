@@ -94,12 +94,13 @@ def losses_of_two_steps(name: str, batch: list[dict], precision: str, *opts: str
 def test_mask_rcnn_has_the_same_loss_in_bfloat16(head, coco_batch):
     opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.FPN.OUT_CHANNELS", "32",
             "MODEL.RPN.CONV_DIMS", "[32]", "MODEL.ROI_BOX_HEAD.FC_DIM", "64",
-            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"]  # fmt: skip
+            # no proposals but the ground truth: which ones survive NMS is no matter of precision
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN", "0"]  # fmt: skip
     runs = [
         losses_of_two_steps(f"risonet18_{head}", coco_batch, precision, *opts)
         for precision in ("", "bfloat16")
     ]
-    torch.testing.assert_close(runs[1], runs[0], rtol=2e-2, atol=0)
+    torch.testing.assert_close(runs[1], runs[0], rtol=5e-3, atol=0)
 
 
 def test_a_classifier_has_the_same_loss_in_bfloat16():
