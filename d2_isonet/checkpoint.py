@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from tabulate import tabulate
 from torch import nn
 
+from .checkpoint_files import write_checkpoint, write_text
 from .decoupled import DecoupledConv2d
 from .resnet import STAGES, stage_of
+from .resuming import TAG, find_checkpoint
 from .weights_record import convolutions_of, meta_differences
 
 FORMAT_VERSION = 1
@@ -26,7 +28,7 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
     """Write weights that any detector of this project loads without conversion.
 
     Args:
-        path: the file; it appears complete or not at all.
+        path: the file; it appears complete or not at all (see `write_checkpoint`).
         state_dict: tensors by name, `stem.`, `res2.` ... `res5.`.
         meta: plain types only: "architecture" and "input" are checked against the config at load.
     """
@@ -37,10 +39,8 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
         "matching_heuristics": True,
         "meta": {"format_version": FORMAT_VERSION, **meta},
     }
-    temporary = Path(f"{path}.partial")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, content)
 
 
 class ISONetCheckpointer(DetectionCheckpointer):
@@ -81,10 +81,45 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self.trust_pickle = trust_pickle
         self.logger = logging.getLogger("d2_isonet.checkpoint")
 
-    def save(self, name, **extra):
+    def save(self, name, *, is_last: bool = True, **extra):
+        """Write name.pth so that no moment finds it half written, then last_checkpoint.
+
+        Args:
+            is_last: False leaves last_checkpoint where it is (a best checkpoint).
+
+        Raises:
+            SaveError: the disk is full or fails; the files are as they were.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: x.state_dict() for key, x in self.checkpointables.items()}
         # so that evaluating or going on with other pixels is refused as at the first load
         meta = {} if self.expected_meta is None else {"meta": dict(self.expected_meta)}
-        super().save(name, **meta, **extra)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        write_checkpoint(path, {"model": self.model.state_dict(), **states, **meta, **extra})
+        if is_last:
+            self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename):
+        write_text(os.path.join(self.save_dir, TAG), last_filename_basename)
+
+    def checkpoint_to_resume(self) -> str:
+        """What a run with --resume goes on from, "" for nothing; the same on every process.
+
+        Raises:
+            ValueError: there are checkpoints, and none is good.
+        """
+        found = [None, ""]
+        if comm.is_main_process():
+            try:
+                found = [None, str(find_checkpoint(self.save_dir) or "")]
+            except ValueError as error:
+                found = [str(error), ""]
+        problem, path = comm.all_gather(found)[0]
+        if problem:
+            raise ValueError(problem)
+        return path
 
     def load(self, path, checkpointables=None):
         self.path = path
@@ -95,6 +130,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
                 "or set MODEL.WEIGHTS '' to start from initialization"
             )
         self._resumes = checkpointables is None
+        self._parsed_url_during_load = None  # a load that raised leaves it set, on HEAD
         return super().load(path, checkpointables)
 
     def _load_file(self, filename):

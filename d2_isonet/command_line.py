@@ -11,6 +11,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 
+from .checkpoint_files import SaveError
 from .config import add_isonet_config
 
 
@@ -26,7 +27,7 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, SaveError) as error:
         if os.environ.get("D2_ISONET_TRACEBACK"):
             raise
         if of_this_process or comm.get_local_rank() == 0:

@@ -142,3 +142,6 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.WARMUP_EPOCHS = 5.0
     # How many checkpoints to keep, the newest; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP = 0
+    # So many saves in a row that fail (a full disk) end the training; until then it goes on and
+    # tries again every tenth of CHECKPOINT_PERIOD.
+    cfg.SOLVER.CHECKPOINT_MAX_FAILURES = 20

@@ -9,21 +9,27 @@ from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
-from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from .amp import AMPTrainer
 from .backbone import architecture
 from .checkpoint import ISONetCheckpointer
+from .checkpoint_hook import CheckpointHook
 from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
 from .datasets import NamingDatasetMapper
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
+from .forgiving_writer import ForgivingWriter
+from .preemption import signals_passed_on
 from .regularizer import OrthogonalRegularizer
+from .resumed_training import catch_up, data_order, resumed_seed, what_is_resumed
+from .seeding import StepSeed, settle_seed
 from .solver import build_optimizer, name_of_optimizer
+from .training_loader import build_detection_loader
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,8 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode, trust_pickle: bool = False):
         TrainerBase.__init__(self)  # DefaultTrainer's own cannot run on several CPUs
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = settle_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
+        self.seed = cfg.SEED
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -52,10 +59,9 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list:
-        hooks = super().build_hooks()
-        for hook in hooks:
-            if isinstance(hook, PeriodicCheckpointer):
-                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP or None
+        hooks = [x for x in super().build_hooks() if not isinstance(x, PeriodicCheckpointer)]
+        evaluation = next(i for i, x in enumerate(hooks) if isinstance(x, EvalHook))
+        hooks.insert(evaluation, build_checkpoint_hook(self.cfg, self.checkpointer))
         if self.cfg.SOLVER.ORTHO_COEFF != 0:  # a negative one is refused by name
             hooks.insert(
                 0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
@@ -66,11 +72,11 @@ class Trainer(DefaultTrainer):
                 "'Decoupled': that penalty acts on filters whose length does not count; "
                 "SOLVER.FILTER_ORTHO_COEFF is theirs"
             )
-        return [*decoupled_hooks(self.cfg), *hooks]
+        return [StepSeed(), *decoupled_hooks(self.cfg), *hooks]
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=NamingDatasetMapper(cfg, True))
+        return build_detection_loader(cfg, NamingDatasetMapper(cfg, True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -85,9 +91,44 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
         return coco_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
 
+    def build_writers(self) -> list:
+        return [ForgivingWriter(writer) for writer in super().build_writers()]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
+
+        Raises:
+            ValueError: there are checkpoints, and none is good.
+        """
+        path = self.checkpointer.checkpoint_to_resume() if resume else ""
+        if path:
+            self.checkpointer.load(path)
+            self.start_iter = self.iter + 1
+        else:
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, [])
+        if resume:
+            logger.info(what_is_resumed(path, self.start_iter, self.max_iter))
+
+    def train(self):
+        loader = self._trainer.data_loader
+        if hasattr(loader, "start_at"):
+            loader.start_at(self.start_iter, self.seed)
+        elif self.start_iter > 0:
+            logger.warning(
+                f"build_train_loader made a {type(loader).__name__}, which has no start_at: the "
+                "resumed training does not see the images that an uninterrupted one would"
+            )
+        return super().train()
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self.start_iter > 0:
+            catch_up(self)
+
     def state_dict(self) -> dict:
         # v0.6 leaves the optimizer out: its momentum would be lost
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        step = {"_trainer": self._trainer.state_dict()}
+        return {**super().state_dict(), **step, "data_order": data_order(self)}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """
@@ -101,6 +142,7 @@ class Trainer(DefaultTrainer):
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             logger.warning("The checkpoint has no optimizer state: momentum starts from zero")
+        self.seed = resumed_seed(self, state_dict.get("data_order"))
 
     def _check_optimizer(self, saved_groups: list[dict]) -> None:
         asked = name_of_optimizer(self._trainer.optimizer.param_groups)
@@ -142,6 +184,16 @@ def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
     )
 
 
+def build_checkpoint_hook(cfg: CfgNode, checkpointer: ISONetCheckpointer) -> CheckpointHook:
+    solver = cfg.SOLVER
+    return CheckpointHook(
+        checkpointer,
+        solver.CHECKPOINT_PERIOD,
+        max_to_keep=solver.CHECKPOINT_MAX_TO_KEEP,
+        max_failures=solver.CHECKPOINT_MAX_FAILURES,
+    )
+
+
 def describe(cfg: CfgNode) -> dict:
     """The part of backbone.pth's meta record that cfg decides."""
     pixels = {
@@ -166,33 +218,21 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
                 f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
                 " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
             )
-        if args.resume:
-            _tell_what_is_resumed(trainer.checkpointer)
         trainer.resume_or_load(resume=args.resume)
     with readable_errors(of_this_process=True):
         return trainer.train()
 
 
-def _tell_what_is_resumed(checkpointer: ISONetCheckpointer) -> None:
-    """Warn where --resume finds no checkpoint to go on from."""
-    if checkpointer.has_checkpoint():
-        return
-    folder = checkpointer.save_dir
-    others = sorted(os.path.basename(f) for f in checkpointer.get_all_checkpoint_files())
-    hint = f", although {others[-1]} is there: write its name into that file" if others else ""
-    logger.warning(f"--resume: {folder} has no file last_checkpoint{hint}. Starting at 0")
-
-
 def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
     model = trainer_class.build_model(cfg)
     checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
-    resumes = args.resume and checkpointer.has_checkpoint()
-    if not cfg.MODEL.WEIGHTS and not resumes:
+    path = (args.resume and checkpointer.checkpoint_to_resume()) or cfg.MODEL.WEIGHTS
+    if not path:
         raise ValueError(
             "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
             f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
         )
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer.load(path, [])
     return model
 
 
@@ -204,13 +244,14 @@ def run(main: Callable, args: argparse.Namespace) -> None:
     if args.num_machines > 1 and args.dist_url == "auto":
         sys.exit("error: --num-machines needs --dist-url tcp://HOST:PORT of the first machine")
     try:
-        launch(
-            main,
-            max(1, args.num_gpus),  # 0 is said to mean the CPU
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        with signals_passed_on(to_children=args.num_gpus > 1):
+            launch(
+                main,
+                max(1, args.num_gpus),  # 0 is said to mean the CPU
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+            )
     except ProcessExitedException as error:
         sys.exit(error.exit_code)

@@ -3,15 +3,18 @@
 from collections.abc import Iterable
 
 import torch
-from detectron2.data import DatasetFromList, MapDataset, build_detection_train_loader
-from detectron2.data.samplers import InferenceSampler, TrainingSampler
-from torch.utils.data import DataLoader, Sampler
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from .classification_evaluation import ImageNetEvaluator
 from .image_catalog import load_registered, register_data_root, register_image_folder
 from .image_folder import read_image
 from .random_crops import RandomResizedCrop
+from .sampling import BatchOrder, shuffled_pass
+from .training_loader import ResumableLoader, SeededImages, images_per_process
 
 __all__ = [
     "ImageNetEvaluator",
@@ -31,8 +34,8 @@ class ImageNetMapper:
     al. 2016, section 4.2): shorter side to `resize`, zero pixels around it, random crop, flip.
     Evaluation: shorter side to `resize`, centre crop. All are torchvision's on PIL images
     (bilinear, antialiased), as in the authors' code, but for the pixels of random resized crops
-    without `exact_crops`. They draw from torch's generator, which detectron2 seeds in every
-    worker.
+    without `exact_crops`. They draw from torch's generator, which the training loader seeds for
+    every image.
 
     EXIF orientation is NOT applied, unlike in detectron2's mappers: ImageNet accuracies, the
     authors' included, are measured on the pixels as stored.
@@ -118,29 +121,20 @@ def build_image_train_loader(
     total_batch_size: int,
     num_workers: int = 0,
     seed: int | None = None,
-    sampler: Sampler | None = None,
-) -> DataLoader:
+) -> ResumableLoader:
     """An endless loader of shuffled batches, each a list of mapped dicts.
 
     Args:
         dataset: dicts, or the names of registered data sets.
         total_batch_size: images per batch over all processes, whose number must divide it.
-        num_workers: loading processes per training process.
-        seed: of the order of the images, the same on every rank; None draws a common one.
-            Augmentation follows torch's global seed.
-        sampler: replaces the TrainingSampler that `seed` makes.
+        num_workers: loading processes per training process; the batches do not depend on it.
+        seed: of the order of the images and of their augmentation, the same on every rank; None
+            draws a common one.
     """
     dicts = _dicts(dataset)
-    return build_detection_train_loader(
-        # Serialized: workers share one array instead of copying a million dicts page by page.
-        DatasetFromList(dicts, copy=False),
-        mapper=mapper,
-        sampler=TrainingSampler(len(dicts), seed=seed) if sampler is None else sampler,
-        total_batch_size=total_batch_size,
-        aspect_ratio_grouping=False,  # every crop has one size
-        num_workers=num_workers,
-        collate_fn=stack_images,
-    )
+    seed = comm.shared_random_seed() if seed is None else seed
+    order = BatchOrder(shuffled_pass(len(dicts)), images_per_process(total_batch_size), seed)
+    return ResumableLoader(SeededImages(dicts, mapper), order, num_workers, stack_images)
 
 
 def build_image_test_loader(

@@ -9,6 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from .checkpoint import save_backbone
+from .checkpoint_files import SaveError
 from .engine import Trainer, describe
 from .imagenet import (
     ImageNetEvaluator,
@@ -66,7 +67,10 @@ class BackboneWriter(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self.period == 0 and done < self.trainer.max_iter:
-            self._write(done)
+            try:
+                self._write(done)
+            except SaveError as error:
+                logger.warning(f"{error}. It is written again in {self.period} iterations")
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from .amp import check_precision
+from .seeding import settle_seed
 from .solver import epochs_to_iterations
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     on_cpu_instead = falls_back_to_cpu(cfg)
     check_names(cfg)
     check_precision(cfg.SOLVER.AMP.PRECISION)
-    cfg = epochs_to_iterations(scale_to_processes(cfg), num_training_images)
+    cfg = settle_seed(epochs_to_iterations(scale_to_processes(cfg), num_training_images))
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")

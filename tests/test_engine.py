@@ -17,7 +17,7 @@ from torch import nn
 
 from d2_isonet.command_line import load_config
 from d2_isonet.compat import launch
-from d2_isonet.engine import Trainer, _tell_what_is_resumed
+from d2_isonet.engine import Trainer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
@@ -121,13 +121,6 @@ def test_the_penalty_is_in_the_step_and_in_the_log(tmp_path):
     last = json.loads((tmp_path / "b" / "metrics.json").read_text().splitlines()[-1])
     assert last["loss_ortho"] > 0
     assert "loss_ortho" not in (tmp_path / "a" / "metrics.json").read_text()
-
-
-def test_resuming_without_a_last_checkpoint_is_told(tmp_path, caplog):
-    train(toy_config(tmp_path))
-    (tmp_path / "last_checkpoint").unlink()
-    _tell_what_is_resumed(OwnShareTrainer(toy_config(tmp_path)).checkpointer)
-    assert "no file last_checkpoint, although model_final.pth is there" in caplog.text
 
 
 def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path):

@@ -1,0 +1,105 @@
+"""When a training is saved: periodically, at its end, and when a scheduler ends it."""
+
+import logging
+import re
+import sys
+import time
+from pathlib import Path
+
+from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.utils import comm
+
+from .checkpoint_files import SaveError
+from .preemption import PREEMPTED, StopRequest
+from .resuming import set_aside_earlier_run
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointHook(PeriodicCheckpointer):
+    """detectron2's PeriodicCheckpointer that outlives a full disk and stops when asked to.
+
+    It belongs on every process, before the hooks that evaluate. A save that fails is told and
+    tried again every tenth of a period; the last one, model_final, every `wait` seconds.
+
+    Args:
+        period: iterations.
+        max_to_keep: so many of the newest periodic checkpoints stay, also those written before a
+            resume; 0 for all.
+        max_failures: so many failed saves in a row end the training.
+    """
+
+    def __init__(self, checkpointer, period: int, max_to_keep: int = 0, max_failures: int = 20):
+        super().__init__(checkpointer, period)
+        self.max_to_keep = max_to_keep
+        self.max_failures = max_failures
+        self.wait = 60.0
+        self.failures = 0
+        self.stop = StopRequest()
+
+    def before_train(self) -> None:
+        super().before_train()
+        comm.synchronize()  # all processes have read what they start from
+        if comm.is_main_process() and self.checkpointer.save_dir:
+            folder = Path(self.checkpointer.save_dir)
+            for remainder in folder.glob("*.partial"):  # of a run that was killed in a save
+                remainder.unlink()
+            if self.trainer.start_iter == 0:
+                set_aside_earlier_run(folder)
+        self.stop.listen()
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        stops = self.stop.reached_any_process() and done < self.max_iter
+        saved = True
+        if self._is_due(done) or stops:
+            saved = self._save(f"model_{done - 1:07d}")
+        if done >= self.max_iter:
+            while not self._save("model_final"):
+                time.sleep(self.wait)
+        if stops:
+            self._leave(all(comm.all_gather(saved)))
+
+    def _is_due(self, done: int) -> bool:
+        again = max(1, self.period // 10)
+        return done % self.period == 0 or (self.failures > 0 and done % again == 0)
+
+    def _save(self, name: str) -> bool:
+        """Whether it is saved; warns where the disk is at fault."""
+        try:
+            self.checkpointer.save(name, iteration=self.trainer.iter)
+        except SaveError as error:
+            self.failures += 1
+            newest = self.checkpointer.get_checkpoint_file() or "none"
+            text = (
+                f"{error}. {self.failures} failed in a row, {self.max_failures} end the training "
+                f"(SOLVER.CHECKPOINT_MAX_FAILURES). The newest checkpoint: {newest}"
+            )
+            if self.failures >= self.max_failures:
+                raise SaveError(text) from error
+            logger.warning(f"{text}. Training goes on; free some space")
+            return False
+        self.failures = 0
+        self._remove_old()
+        return True
+
+    def _remove_old(self) -> None:
+        if not self.max_to_keep or not comm.is_main_process():
+            return
+        folder = Path(self.checkpointer.save_dir)
+        periodic = [p for p in folder.iterdir() if re.fullmatch(r"model_\d{7,}\.pth", p.name)]
+        past = sorted(p for p in periodic if int(p.stem[6:]) <= self.trainer.iter)
+        tagged = Path(self.checkpointer.get_checkpoint_file())
+        for path in past[: -self.max_to_keep]:
+            if path.name != tagged.name:
+                path.unlink()
+
+    def _leave(self, saved: bool) -> None:
+        if not saved:
+            logger.error(f"Stopped by {self.stop}; the last step could not be saved")
+            sys.exit(1)
+        logger.warning(
+            f"Stopped by {self.stop} after iteration {self.trainer.iter}, which is saved: "
+            f"--resume goes on from there. Exit code {PREEMPTED}"
+        )
+        sys.exit(PREEMPTED)

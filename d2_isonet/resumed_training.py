@@ -1,0 +1,71 @@
+"""What makes a resumed training the one that was interrupted: its seed, its data, its hooks."""
+
+import logging
+import os
+
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+def what_is_resumed(path: str, start_iter: int, max_iter: int) -> str:
+    """One line for the log. `path`: the checkpoint, "" for none."""
+    if not path:
+        return "--resume: there is no checkpoint in OUTPUT_DIR; starting at iteration 0"
+    name = os.path.basename(path)
+    if start_iter >= max_iter:
+        return (
+            f"--resume: {name} has finished its {start_iter} iterations (SOLVER.MAX_ITER "
+            f"{max_iter}): nothing is left to train; raise SOLVER.MAX_ITER to go on"
+        )
+    return f"--resume: going on from {name} at iteration {start_iter} of {max_iter}"
+
+
+def data_order(trainer) -> dict:
+    """On what the order of the training images depends, beside the iteration."""
+    images = int(trainer.cfg.SOLVER.IMS_PER_BATCH)
+    return {"seed": trainer.seed, "processes": comm.get_world_size(), "images_per_batch": images}
+
+
+def resumed_seed(trainer, saved: dict | None) -> int:
+    """The seed to go on with; warns where the training cannot go on exactly.
+
+    Args:
+        saved: what `data_order` gave when the checkpoint was written; None in those of plain
+            detectron2.
+    """
+    if saved is None:
+        logger.warning(
+            "The checkpoint does not say in what order its training saw the images; from here on "
+            f"the order is that of SEED {trainer.seed}"
+        )
+        return trainer.seed
+    now = {**data_order(trainer), "seed": saved["seed"]}
+    differences = [f"{k} {saved.get(k)} -> {now[k]}" for k in now if saved.get(k) != now[k]]
+    if differences:
+        logger.warning(
+            f"The training was saved with other numbers ({', '.join(differences)}): it goes on, "
+            "but not as an uninterrupted one would"
+        )
+    if trainer.seed != saved["seed"]:
+        logger.info(f"Going on with the checkpoint's seed {saved['seed']}, not {trainer.seed}")
+    return saved["seed"]
+
+
+def catch_up(trainer) -> None:
+    """Let evaluation, and the hooks with a state after the checkpoint's, see the last saved step.
+
+    They had not when it was written: an evaluation due after that step, and what depends on it
+    (best result, early stopping), would be missing from the resumed training.
+    """
+    hooks = trainer._hooks
+    saver = next((i for i, x in enumerate(hooks) if isinstance(x, PeriodicCheckpointer)), None)
+    if saver is None:
+        return
+    start = trainer.iter
+    trainer.iter = trainer.storage.iter = start - 1
+    for hook in hooks[saver + 1 :]:
+        if isinstance(hook, EvalHook) or hook.state_dict():
+            hook.after_step()
+    trainer.iter = trainer.storage.iter = start

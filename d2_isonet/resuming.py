@@ -1,0 +1,97 @@
+"""Which checkpoint a run goes on from, and what happens to those of an earlier run."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from .checkpoint_files import damage_of, iteration_of
+
+logger = logging.getLogger(__name__)
+
+TAG = "last_checkpoint"
+
+
+def find_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """The file that last_checkpoint names or, where that is no use, the newest good one; says so.
+
+    None where there is no checkpoint of a training at all.
+
+    Raises:
+        ValueError: there are checkpoints, and none is good.
+    """
+    folder = Path(folder)
+    tagged, reason = _tagged(folder)
+    if tagged is not None:
+        return tagged
+    damaged = []
+    for path in _newest_first(folder):
+        problem = damage_of(path)
+        if problem is None:
+            logger.warning(
+                f"{'; '.join([reason, *damaged])}. Going on from the newest good checkpoint, "
+                f"{path.name} (iteration {iteration_of(path)})"
+            )
+            return path
+        if f" names {path.name}, " not in reason:
+            damaged.append(f"{path.name} {problem}")
+    if damaged or " names " in reason:
+        raise ValueError(
+            f"No checkpoint in {folder.resolve()} is good: {'; '.join([reason, *damaged])}. Put a "
+            "good one there, or leave out --resume to start at iteration 0"
+        )
+    return None
+
+
+def _tagged(folder: Path) -> tuple[Path | None, str]:
+    """The good checkpoint that last_checkpoint names, or None and why there is none."""
+    try:
+        name = (folder / TAG).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None, f"{folder} has no file {TAG}"
+    except (OSError, UnicodeDecodeError) as error:
+        return None, f"{folder / TAG} cannot be read ({error})"
+    if not name:
+        return None, f"{folder / TAG} is empty"
+    problem = damage_of(folder / name)
+    if problem is None and iteration_of(folder / name) is None:
+        problem = "has weights but no training to go on with"
+    if problem:
+        return None, f"{folder / TAG} names {name}, which {problem}"
+    return folder / name, ""
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Checkpoints of trainings by falling iteration; files that cannot be read come last."""
+    files = {path: iteration_of(path) for path in sorted(folder.glob("*.pth"), reverse=True)}
+    trainings = [p for p, iteration in files.items() if iteration is not None]
+    trainings.sort(key=lambda p: (files[p], p.stat().st_mtime), reverse=True)
+    return [*trainings, *(p for p in files if p not in trainings and damage_of(p))]
+
+
+def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
+    """Move the checkpoints of an earlier run into a folder of their own, which is returned.
+
+    So that the run which now begins overwrites none of them, and none is taken for its own.
+    metrics.json begins anew; the old lines go with the old checkpoints.
+    """
+    folder = Path(folder)
+    files = [p for p in folder.glob("*.pth") if iteration_of(p) is not None]
+    if not files and not (folder / TAG).is_file():
+        return None
+    numbers = (n for n in range(1, 1 << 30) if not (folder / f"earlier_run_{n}").exists())
+    aside = folder / f"earlier_run_{next(numbers)}"
+    aside.mkdir()
+    for path in (folder / TAG, *files):
+        if path.is_file():
+            os.replace(path, aside / path.name)
+    metrics = folder / "metrics.json"
+    if metrics.is_file():
+        shutil.copy2(metrics, aside)
+        os.truncate(metrics, 0)  # this run's writer may have it open, for appending
+    logger.warning(
+        f"{folder.resolve()} has an earlier run's checkpoints, and this run starts at iteration 0 "
+        f"(no --resume): moved them and metrics.json to {aside.name}/. If you meant to go on with "
+        "that run, stop this one, move them back and add --resume"
+    )
+    return aside

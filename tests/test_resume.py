@@ -1,0 +1,239 @@
+"""A run that was killed and resumed is the uninterrupted one, to the last bit: both tasks."""
+
+import json
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils.env import seed_all_rng
+from PIL import Image
+
+from d2_isonet.command_line import load_config
+from d2_isonet.datasets import register_coco_files
+from d2_isonet.engine import Trainer
+from d2_isonet.imagenet import register_data_root
+from d2_isonet.pretraining import ClassificationTrainer
+from d2_isonet.resumed_training import what_is_resumed
+from d2_isonet.seeding import seed_of, seeded, settle_seed
+
+STEPS = 6
+COMMON = [
+    "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0", "SEED", "7",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8",
+    "SOLVER.MAX_EPOCHS", "0", "SOLVER.STEPS", "(4,)", "SOLVER.REFERENCE_WORLD_SIZE", "0",
+    "SOLVER.WARMUP_ITERS", "3", "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.MAX_ITER", str(STEPS),
+    "SOLVER.IMS_PER_BATCH", "2", "SOLVER.BASE_LR", "0.02", "DATASETS.TEST", "()",
+]  # fmt: skip
+DETECTION = ["INPUT.MIN_SIZE_TRAIN", "(48,60)", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"]
+CLASSIFICATION = [
+    "INPUT.CLASSIFICATION.CROP_SIZE", "32", "INPUT.CLASSIFICATION.RESIZE", "36",
+    "MODEL.CLASSIFIER.DROPOUT", "0.4", "INPUT.CLASSIFICATION.MIXUP_ALPHA", "0.7",
+    "MODEL.CLASSIFIER.NUM_CLASSES", "2",
+]  # fmt: skip
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may clean up after it."""
+
+
+class Observer(HookBase):
+    """Notes the loss of every step, and kills the training before step `end`."""
+
+    def __init__(self, end: int | None):
+        self.losses, self.end = {}, end
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self.end:
+            raise Killed
+
+    def after_step(self) -> None:
+        self.losses[self.trainer.iter] = self.trainer.storage.latest()["total_loss"][0]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The COCO json and image folder, and the root of a tree of two classes: five images each."""
+    root = tmp_path_factory.mktemp("data")
+    images, annotations = [], []
+    for i in range(5):
+        width, height = ((80, 60), (60, 80))[i % 2]
+        pixels = np.random.RandomState(i).randint(0, 256, (height, width, 3), dtype=np.uint8)
+        for folder in ("images", f"tree/train/{'ab'[i % 2]}", f"tree/val/{'ab'[i % 2]}"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{i}.jpg")
+        images.append({"id": i, "file_name": f"{i}.jpg", "height": height, "width": width})
+        corners = [8, 6, 48, 6, 48, 50, 8, 50]
+        annotations.append(
+            {"id": i + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "bbox": [8, 6, 40, 44],
+             "area": 1760, "segmentation": [corners]}
+        )  # fmt: skip
+    categories = [{"id": 1, "name": "thing"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "train.json").write_text(json.dumps(content))
+    return root
+
+
+def task(name: str, data, output_dir, workers: int = 0, *opts: str):
+    """The Trainer's class and the config of one of the two tasks."""
+    output_dir.mkdir(exist_ok=True)
+    common = [*COMMON, "OUTPUT_DIR", str(output_dir), "DATALOADER.NUM_WORKERS", str(workers)]
+    if name == "detection":
+        register_coco_files("resume_train", str(data / "train.json"), str(data / "images"), True)
+        opts = [*common, *DETECTION, "DATASETS.TRAIN", "('resume_train',)", *opts]
+        opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "1"]
+        return Trainer, load_config("configs/risonet18_dc5.yaml", opts)
+    train = register_data_root(str(data / "tree"))[0]
+    opts = [*common, *CLASSIFICATION, "DATASETS.TRAIN", f"('{train}',)", *opts]
+    return ClassificationTrainer, load_config("configs/imagenet/risonet18.yaml", opts)
+
+
+def run(trainer_class, cfg, resume: bool = False, end: int | None = None):
+    """The losses by iteration, and the trainer; killed before step `end`."""
+    torch.manual_seed(0 if not resume else 99)  # what a new process has drawn must not matter
+    trainer = trainer_class(cfg)
+    trainer.resume_or_load(resume=resume)
+    observer = Observer(end)
+    trainer.register_hooks([observer])
+    try:
+        trainer.train()
+    except Killed:
+        pass
+    return observer.losses, trainer
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """By task: losses and final weights of the uninterrupted run, without loading processes."""
+    runs = {}
+    for name in ("detection", "classification"):
+        losses, trainer = run(*task(name, data, tmp_path_factory.mktemp(name)))
+        runs[name] = losses, trainer.model.state_dict()
+    return runs
+
+
+@pytest.mark.parametrize("workers", [(0, 0), (2, 0), (0, 2)])
+@pytest.mark.parametrize("name", ["detection", "classification"])
+def test_a_killed_and_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    name, workers, data, whole, tmp_path
+):
+    before, after = workers
+    first, _ = run(*task(name, data, tmp_path, before), end=5)  # step 4 is done, and not saved
+    second, trainer = run(*task(name, data, tmp_path, after), resume=True)
+    losses, state = whole[name]
+    assert sorted(first) == [0, 1, 2, 3, 4] and sorted(second) == [4, 5]
+    assert {**first, **second} == losses and first[4] == second[4]
+    for key, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, state[key]), key
+
+
+def test_every_step_has_another_loss(whole):
+    for losses, _ in whole.values():
+        assert len(set(losses.values())) == STEPS
+
+
+def test_a_seed_that_was_drawn_is_taken_up_again(data, tmp_path, caplog):
+    trainer_class, cfg = task("classification", data, tmp_path, 0, "SEED", "-1")
+    cfg.SEED = -1
+    with caplog.at_level(logging.INFO):
+        _, first = run(trainer_class, cfg, end=3)
+        _, second = run(trainer_class, cfg, resume=True)
+    assert first.seed == second.seed != second.cfg.SEED
+    assert f"SEED is -1: drew {first.seed} for this run" in caplog.text
+    assert f"Going on with the checkpoint's seed {first.seed}" in caplog.text
+
+
+def test_a_batch_of_another_size_goes_on_and_is_told(data, tmp_path, caplog):
+    run(*task("classification", data, tmp_path), end=3)
+    run(*task("classification", data, tmp_path, 0, "SOLVER.IMS_PER_BATCH", "4"), resume=True)
+    assert "saved with other numbers (images_per_batch 2 -> 4): it goes on, but not" in caplog.text
+
+
+def test_a_checkpoint_without_data_order_resumes_with_a_warning(data, tmp_path, caplog):
+    run(*task("classification", data, tmp_path), end=3)
+    path = tmp_path / "model_0000001.pth"
+    content = torch.load(path, weights_only=True)
+    del content["trainer"]["data_order"]
+    torch.save(content, path)
+    losses, _ = run(*task("classification", data, tmp_path), resume=True)
+    assert sorted(losses) == [2, 3, 4, 5]
+    assert "does not say in what order its training saw the images" in caplog.text
+
+
+def test_a_loader_that_cannot_start_later_is_told(data, tmp_path, caplog):
+    class PlainLoader(ClassificationTrainer):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            batch = next(iter(super().build_train_loader(cfg)))
+            return [batch] * STEPS
+
+    _, cfg = task("classification", data, tmp_path)
+    run(PlainLoader, cfg, end=3)
+    assert "start_at" not in caplog.text
+    run(PlainLoader, cfg, resume=True)
+    assert "build_train_loader made a list, which has no start_at" in caplog.text
+
+
+def test_a_finished_run_says_so_and_trains_nothing(data, tmp_path, caplog):
+    run(*task("classification", data, tmp_path))
+    with caplog.at_level(logging.INFO):
+        losses, _ = run(*task("classification", data, tmp_path), resume=True)
+    assert not losses
+    assert "model_final.pth has finished its 6 iterations (SOLVER.MAX_ITER 6): not" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "start", "text"),
+    [
+        ("", 0, "there is no checkpoint in OUTPUT_DIR; starting at iteration 0"),
+        ("out/model_0000001.pth", 2, "going on from model_0000001.pth at iteration 2 of 6"),
+        ("out/model_final.pth", 9, "has finished its 9 iterations (SOLVER.MAX_ITER 6)"),
+    ],
+)
+def test_what_is_resumed_is_told(path, start, text):
+    assert text in what_is_resumed(path, start, 6)
+
+
+def test_a_used_folder_without_resume_begins_anew_and_keeps_the_old_run(data, tmp_path, caplog):
+    run(*task("classification", data, tmp_path), end=5)
+    losses, _ = run(*task("classification", data, tmp_path), end=1)
+    assert sorted(losses) == [0] and not (tmp_path / "last_checkpoint").exists()
+    assert (tmp_path / "earlier_run_1" / "model_0000003.pth").is_file()
+    assert "moved them and metrics.json to earlier_run_1/" in caplog.text
+    losses, _ = run(*task("classification", data, tmp_path), resume=True)
+    assert sorted(losses) == list(range(STEPS))  # not a continuation of the old run
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(data, tmp_path, caplog):
+    run(*task("classification", data, tmp_path), end=5)
+    (tmp_path / "model_0000003.pth").write_bytes(b"stub")
+    losses, _ = run(*task("classification", data, tmp_path), resume=True)
+    assert sorted(losses) == [2, 3, 4, 5]
+    assert "Going on from the newest good checkpoint, model_0000001.pth" in caplog.text
+
+
+def test_seeded_numbers_are_the_seeds_and_leave_no_trace():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    seed_all_rng(1)
+    expected = draw(), draw()
+    seed_all_rng(1)
+    first = draw()
+    with seeded(3):
+        inside = draw()
+    assert (first, draw()) == expected
+    with seeded(3):
+        assert draw() == inside
+
+
+def test_seeds_of_other_keys_are_others():
+    keys = [(a, b, c) for a in range(10) for b in ("step", "image") for c in range(50)]
+    assert len({seed_of(*key) for key in keys}) == 1000
+
+
+def test_a_given_seed_is_kept():
+    cfg = load_config("", ["SEED", "3"])
+    assert settle_seed(cfg) is cfg
