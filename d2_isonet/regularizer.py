@@ -18,6 +18,7 @@ from .resnet import stage_of
 __all__ = ["OrthogonalRegularizer", "default_convolutions"]
 
 logger = logging.getLogger(__name__)
+PROFILER_LABEL = "orthogonal_penalty"  # what torch.profiler shows around it
 _LARGEST_BATCHED = 1 << 16  # entries of a weight; 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
 
@@ -80,6 +81,7 @@ class OrthogonalRegularizer(HookBase):
         self._undo = _nothing
 
     @torch.no_grad()
+    @torch.profiler.record_function(PROFILER_LABEL)
     def _regularize(self, optimizer: torch.optim.Optimizer) -> None:
         # A fused optimizer unscales inside its kernel: it meets gradients still multiplied by this.
         scale = getattr(optimizer, "grad_scale", None)

@@ -12,7 +12,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
 import benchmark  # noqa: E402
-from benchmarks import detectors, measure, pretraining, regularizer, report, srelu  # noqa: E402
+from benchmarks import (  # noqa: E402
+    detectors,
+    measure,
+    pretraining,
+    profiling,
+    regularizer,
+    report,
+    srelu,
+)
 
 from d2_isonet import SReLU  # noqa: E402
 from d2_isonet.orthogonality import orthogonal_penalty  # noqa: E402
@@ -91,6 +99,29 @@ def test_a_subject_is_measured_and_written(tmp_path, capsys):
     content = json.loads((tmp_path / "srelu_cpu.json").read_text())
     assert len(content["rows"]) == 4 and content["machine"]["torch"] == torch.__version__
     assert "relu(x - b) + b" in capsys.readouterr().out
+
+
+def test_a_step_is_divided_into_kinds_and_the_penalty_is_told_apart():
+    conv = nn.Conv2d(4, 6, 3, bias=False)
+    x = torch.randn(2, 4, 8, 8, requires_grad=True)
+    regularize = regularizer.regularize({"res2.conv": conv})
+
+    def plain():
+        conv(x).square().sum().backward()
+
+    def run():
+        plain()
+        regularize()
+
+    seconds, moved = profiling._seconds_and_bytes(run, "cpu")
+    flops = profiling._flops(run, plain)
+    assert {"convolutions, forward", "convolutions, backward", "penalty"} <= seconds.keys()
+    assert min(seconds[kind] for kind in flops) > 0
+    products = 2 * 6 * 36 * 4 * 9  # images, filters, pixels, channels, taps
+    assert flops["convolutions, forward"] == 2 * products
+    assert flops["convolutions, backward"] == 2 * 2 * products
+    assert flops["penalty"] == 2 * regularizer.multiplications(regularize)
+    assert moved["convolutions, forward"] >= 4 * x.numel()
 
 
 def test_the_formula_is_srelu():

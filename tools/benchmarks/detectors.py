@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from torch import nn
@@ -16,18 +17,28 @@ _DETECTRON2 = {
 }
 
 
-def build_pair(head: str, options: argparse.Namespace, *opts: str) -> tuple[nn.Module, nn.Module]:
+def build_pair(head: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     """(ours, detectron2's with FrozenBN), randomly initialized, in training mode."""
+    config = _config(f"resnet50_{head}", options)
+    config.MODEL.BACKBONE.NAME, config.MODEL.ROI_HEADS.NAME = _DETECTRON2[head]
+    peer = _build(config)
+    _keep_finite(peer)
+    return build_detector(head, options), peer
+
+
+def build_detector(head: str, options: argparse.Namespace, *opts: str) -> nn.Module:
+    """Mask R-CNN on R-ISONet-50, randomly initialized, in training mode."""
+    return _build(_config(f"risonet50_{head}", options, *opts))
+
+
+def _config(name: str, options: argparse.Namespace, *opts: str) -> CfgNode:
     opts = (*opts, "MODEL.WEIGHTS", "", "MODEL.DEVICE", options.device)
-    ours = load_config(f"configs/risonet50_{head}.yaml", list(opts))
-    peer = load_config(f"configs/resnet50_{head}.yaml", list(opts))
-    peer.MODEL.BACKBONE.NAME, peer.MODEL.ROI_HEADS.NAME = _DETECTRON2[head]
-    models = []
-    for config in (ours, peer):
-        torch.manual_seed(0)
-        models.append(build_model(config).train())
-    _keep_finite(models[1])
-    return models[0], models[1]
+    return load_config(f"configs/{name}.yaml", list(opts))
+
+
+def _build(config: CfgNode) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(config).train()
 
 
 def _keep_finite(resnet: nn.Module) -> None:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from benchmarks.detectors import build_pair, training_batch
+from benchmarks.detectors import build_detector, training_batch
 from benchmarks.loading import write_photographs
 from benchmarks.measure import Comparison, seconds_of
 from benchmarks.regularizer import convolutions, regularize
@@ -26,7 +26,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     yield from _rows("penalty, R-ISONet by depth", _by_depth(options), options)
     widths = (16, 32) if quick else (64, 128, 256, 512)
     yield from _rows("penalty of a 3x3, channels", _by_width(widths, options), options)
-    model = build_pair("dc5", options)[0]
+    model = build_detector("dc5", options)
     sides = (64, 96) if quick else (128, 192, 256, 384)
     by_side = {side: step(model, training_batch([side, side], 1), True) for side in sides}
     yield from _rows("training step dc5, side of an image", by_side, options)

@@ -50,7 +50,7 @@ def _classifier(depth: int, options: argparse.Namespace, fast: bool) -> nn.Modul
 
 
 def _ours(model: nn.Module, batch: list[dict], precision: str, options) -> Callable[[], None]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
     hook = OrthogonalRegularizer(1e-4, convs=default_convolutions(model))
     hook.trainer = types.SimpleNamespace(
         optimizer=optimizer, model=model, iter=0, storage=EventStorage()

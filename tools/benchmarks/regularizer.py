@@ -85,14 +85,20 @@ def penalty_by_convolution(conv: nn.Conv2d) -> torch.Tensor:
 
 
 def multiplications(function: Callable[[], None]) -> int:
-    """Of its matrix products, as torch counts them."""
+    """Of its convolutions and matrix products, as torch counts them."""
+    return sum(multiplications_by_operator(function).values())
+
+
+def multiplications_by_operator(function: Callable[[], None]) -> dict[str, int]:
+    """The same, by the operator's name, aten.convolution_backward for example."""
 
     def batched(_, left, right, **__) -> int:  # torch counts it out of place only
         return 2 * math.prod(left) * right[-1]
 
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: batched}) as flops:
         function()
-    return flops.get_total_flops() // 2
+    counts = flops.get_flop_counts().get("Global", {})
+    return {str(operator): number // 2 for operator, number in counts.items()}
 
 
 def _peer_multiplications(convs: dict[str, nn.Conv2d]) -> int:
