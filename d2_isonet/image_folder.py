@@ -8,13 +8,9 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from .findings import some
+
 logger = logging.getLogger(__name__)
-
-
-def _some(names: list[str]) -> str:
-    """The first five names and how many more there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def _expected_tree(root: str) -> str:
@@ -35,7 +31,7 @@ def _require_split(root: str, split: str) -> None:
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
         raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
     if not os.path.isdir(os.path.join(root, split)):
-        there = _some(_visible_folders(root)) or "none"
+        there = some(_visible_folders(root)) or "none"
         raise FileNotFoundError(
             f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
         )
@@ -81,7 +77,7 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
     if unknown:
         raise ValueError(
             f"{folder} has {len(unknown)} class folder(s) that {root}/train has not: "
-            f"{_some(unknown)}; class indices come from train/, so add or rename them there, or "
+            f"{some(unknown)}; class indices come from train/, so add or rename them there, or "
             f"remove them from {split}/"
         )
 
@@ -96,7 +92,7 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
         )
     if empty:
         raise ValueError(
-            f"{folder} has {len(empty)} class folder(s) without an image: {_some(empty)}; add "
+            f"{folder} has {len(empty)} class folder(s) without an image: {some(empty)}; add "
             f"images ({suffixes}) or remove the folder(s)"
         )
     if others:
@@ -104,7 +100,7 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
             "%d files in %s are no images by their suffix and are left out: %s",
             len(others),
             folder,
-            _some(others),
+            some(others),
         )
 
 
