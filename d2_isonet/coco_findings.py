@@ -26,7 +26,7 @@ def coco_findings(
     names = class_names(content)
     objects, has_rle = object_findings(where, _objects(content), names, masks, trained)
     return [
-        Finding("fact", where, _summary(content)),
+        Finding("fact", where, *_summary(content)),
         *_categories(content, where),
         *_images(content["images"], where),
         *_annotation_ids(content, where),
@@ -46,13 +46,15 @@ def coco_entries(content: dict, image_root: str) -> list[ImageEntry]:
     ]
 
 
-def _summary(content: dict) -> str:
-    annotations = content.get("annotations", [])
+def _summary(content: dict) -> tuple[str, str]:
+    annotations, images = content.get("annotations", []), len(content["images"])
     used = len({a.get("image_id") for a in annotations if is_id(a.get("image_id"))})
-    return (
-        f"{len(content['images'])} images, {used} of them with annotations, "
-        f"{len(annotations)} annotations, {len(content['categories'])} categories"
+    left_out = "the others are not trained on where DATALOADER.FILTER_EMPTY_ANNOTATIONS is True"
+    what = (
+        f"{used} of {images} images have annotations, {len(annotations)} in all, of "
+        f"{len(content['categories'])} categories"
     )
+    return what, left_out if used < images else ""
 
 
 def _categories(content: dict, where: str) -> Iterable[Finding]:

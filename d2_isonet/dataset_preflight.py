@@ -9,10 +9,11 @@ from typing import NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from . import __version__
 from .annotations import class_names, read_annotations
 from .coco_findings import coco_entries, coco_findings
 from .dict_findings import dict_entries, dict_findings
-from .findings import Finding
+from .findings import Finding, some
 from .image_findings import ImageEntry, duplicate_findings, image_findings
 from .preflight_cache import PreflightCache, file_stamp
 
@@ -73,6 +74,11 @@ def check_set(key: str, name: str, demands: Demands) -> CheckedSet:
     else:
         checked = _check_python(name, demands, trained)
     findings = [*checked.findings, *_classes(name, checked.classes, demands)]
+    registered = metadata.get("thing_classes")
+    if None not in (registered, checked.classes) and list(registered) != checked.classes:
+        what = f"its json has the classes {some(checked.classes)}, it is registered with others"
+        remedy = f"register it with those of the json, not with {some(registered)}"
+        findings.append(Finding("error", f"data set {name!r}", what, remedy))
     if demands.number and checked.entries:
         share = demands.max_unreadable if trained else 0.0
         findings += image_findings(name, checked.entries, demands.number, share)
@@ -115,7 +121,8 @@ def _classes(name: str, classes: list[str] | None, demands: Demands) -> list[Fin
 def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> CheckedSet:
     """Check a COCO json; what was found is kept until the file changes."""
     path = os.path.abspath(PathManager.get_local_path(json_file))
-    key, stamp = f"{path}|{image_root}|{masks}|{trained}", file_stamp(path)
+    # another version may say other things of the same file
+    key, stamp = f"{path}|{image_root}|{masks}|{trained}|{__version__}", file_stamp(path)
     with closing(PreflightCache()) as cache:
         kept = stamp and cache.get(key, stamp)
         if not kept:
@@ -131,7 +138,7 @@ def _check_coco_content(path: str, image_root: str, masks: bool, trained: bool) 
     try:
         content = read_annotations(path)
     except (ValueError, FileNotFoundError) as error:
-        return CheckedSet([Finding("error", path, str(error))])
+        return CheckedSet([Finding("error", "annotations", str(error))])
     findings, has_rle = coco_findings(content, path, masks, trained)
     return CheckedSet(findings, coco_entries(content, image_root), class_names(content), has_rle)
 

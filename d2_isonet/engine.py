@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
@@ -20,10 +20,11 @@ from .backbone import architecture
 from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
-from .datasets import NamingDatasetMapper
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .regularizer import OrthogonalRegularizer
 from .solver import build_optimizer, name_of_optimizer
+from .train_loader import build_train_loader
+from .unreadable_images import NamingDatasetMapper
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=NamingDatasetMapper(cfg, True))
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):

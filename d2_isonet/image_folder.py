@@ -2,6 +2,7 @@
 
 import logging
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -141,9 +142,21 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     return dicts, classes
 
 
+class UnreadableImage(ValueError):
+    """An image file that cannot be decoded, or whose pixels a conversion would clip."""
+
+
+# What Pillow raises for files it cannot decode; ValueError too, as do many others.
+PILLOW_ERRORS = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
 @contextmanager
-def errors_naming(path: str) -> Iterator[None]:
-    """What fails while the image at `path` is read becomes the error that `read_image` states."""
+def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> Iterator[None]:
+    """What fails while the image at `path` is read becomes the error that `read_image` states.
+
+    Args:
+        errors: those that the image is to blame for.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -151,10 +164,21 @@ def errors_naming(path: str) -> Iterator[None]:
             f"Image {path} does not exist (a broken link, or removed since it was listed); restore "
             "it or start again"
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
+    except errors as error:
+        raise UnreadableImage(
             f"Image {path} cannot be read ({error}); replace or remove the file"
         ) from error
+
+
+def refuse_deep_pixels(path: str, mode: str) -> None:
+    """Raise UnreadableImage for Pillow's modes of more than 8 bits a channel.
+
+    A conversion to 8 bits would clip almost all of the image to white.
+    """
+    if mode.startswith(("I", "F")):
+        raise UnreadableImage(
+            f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
+        )
 
 
 def read_image(path: str) -> Image.Image:
@@ -162,14 +186,10 @@ def read_image(path: str) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded, or has more than 8 bits a channel (a conversion would
-            clip almost all of it to white).
+        UnreadableImage: it cannot be decoded, or has more than 8 bits a channel.
     """
     with errors_naming(path), Image.open(path) as image:
         mode = image.mode
         converted = image.convert("RGB")
-    if mode.startswith(("I", "F")):
-        raise ValueError(
-            f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
-        )
+    refuse_deep_pixels(path, mode)
     return converted

@@ -1,5 +1,6 @@
 """ImageNet, or any folder tree of its shape: the mapper and the loaders; what they need by name."""
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +13,7 @@ from .classification_evaluation import ImageNetEvaluator
 from .image_catalog import load_registered, register_data_root, register_image_folder
 from .image_folder import read_image
 from .random_crops import RandomResizedCrop
+from .unreadable_images import build_tolerant_loader
 
 __all__ = [
     "ImageNetEvaluator",
@@ -119,7 +121,8 @@ def build_image_train_loader(
     num_workers: int = 0,
     seed: int | None = None,
     sampler: Sampler | None = None,
-) -> DataLoader:
+    max_unreadable: float = 0.0,
+) -> Iterable[list[dict]]:
     """An endless loader of shuffled batches, each a list of mapped dicts.
 
     Args:
@@ -129,18 +132,20 @@ def build_image_train_loader(
         seed: of the order of the images, the same on every rank; None draws a common one.
             Augmentation follows torch's global seed.
         sampler: replaces the TrainingSampler that `seed` makes.
+        max_unreadable: share of the images that may be unreadable, see `build_tolerant_loader`.
     """
-    dicts = _dicts(dataset)
-    return build_detection_train_loader(
-        # Serialized: workers share one array instead of copying a million dicts page by page.
-        DatasetFromList(dicts, copy=False),
-        mapper=mapper,
+    # Serialized: workers share one array instead of copying a million dicts page by page.
+    dicts = DatasetFromList(_dicts(dataset), copy=False)
+    build = functools.partial(
+        build_detection_train_loader,
+        dicts,
         sampler=TrainingSampler(len(dicts), seed=seed) if sampler is None else sampler,
         total_batch_size=total_batch_size,
         aspect_ratio_grouping=False,  # every crop has one size
         num_workers=num_workers,
         collate_fn=stack_images,
     )
+    return build_tolerant_loader(lambda m: build(mapper=m), mapper, dicts, max_unreadable)
 
 
 def build_image_test_loader(
