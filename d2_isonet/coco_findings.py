@@ -48,7 +48,8 @@ def coco_entries(content: dict, image_root: str) -> list[ImageEntry]:
 
 def _summary(content: dict) -> tuple[str, str]:
     annotations, images = content.get("annotations", []), len(content["images"])
-    used = len({a.get("image_id") for a in annotations if is_id(a.get("image_id"))})
+    known = {image["id"] for image in content["images"] if is_id(image.get("id"))}
+    used = len({a["image_id"] for a in annotations if _is_in(a.get("image_id"), known)})
     left_out = "the others are not trained on where DATALOADER.FILTER_EMPTY_ANNOTATIONS is True"
     what = (
         f"{used} of {images} images have annotations, {len(annotations)} in all, of "
@@ -60,7 +61,9 @@ def _summary(content: dict) -> tuple[str, str]:
 def _categories(content: dict, where: str) -> Iterable[Finding]:
     ids = sorted(category["id"] for category in content["categories"])
     names = repeated(class_names(content))
-    yield from found("warning", where, names, "names stand for several categories", "rename them")
+    yield from found(
+        "warning", where, names, "names that stand for several categories", "rename them"
+    )
     if ids != list(range(1, len(ids) + 1)):
         pairs = [f"{category} -> {index}" for index, category in enumerate(ids)]
         yield Finding("fact", where, f"category ids become class indices: {some(pairs)}")
@@ -71,22 +74,20 @@ def _images(images: list[dict], where: str) -> Iterable[Finding]:
     if not images:
         yield Finding("error", where, "the list of images is empty", "give another file")
     ids, nameless = _ids(images, "images")
-    yield from found("error", where, nameless, f"{of} have no id", "give each image its own")
+    yield from found("error", where, nameless, f"{of} without id", "give each image its own")
     twice = [str(i) for i in repeated(ids)]
-    yield from found("error", where, twice, "ids of images are given twice", "make them unique")
+    yield from found("error", where, twice, "ids of images given twice", "make them unique")
     if not can_be_sorted(ids):
         yield Finding("error", where, "some ids of images are numbers, others text", "use one kind")
     named = [image.get("file_name") for image in images]
     bad = [_name(image, i, "image") for i, image in enumerate(images)
            if not isinstance(image.get("file_name"), str)]  # fmt: skip
-    yield from found("error", where, bad, f"{of} have no file_name", "name the file")
+    yield from found("error", where, bad, f"{of} without file_name", "name the file")
     twice = repeated(name for name in named if isinstance(name, str))
-    yield from found(
-        "warning", where, twice, "files are listed as several images", "list them once"
-    )
+    yield from found("warning", where, twice, "files listed as several images", "list them once")
     sizeless = [_name(image, i, "image") for i, image in enumerate(images) if not _has_size(image)]
     remedy = REPAIR.format("the sizes of the files")
-    yield from found("error", where, sizeless, f"{of} have no width and height", remedy)
+    yield from found("error", where, sizeless, f"{of} without width and height", remedy)
 
 
 def _ids(entries: list[dict], kind: str) -> tuple[list, list[str]]:
@@ -115,9 +116,9 @@ def _annotation_ids(content: dict, where: str) -> Iterable[Finding]:
     ids, missing = _ids(annotations, "annotations")
     remedy = REPAIR.format("new ids, 1 to N")
     of = f"of {len(annotations)} annotations"
-    yield from found("error", where, missing, f"{of} have no id", remedy)
+    yield from found("error", where, missing, f"{of} without id", remedy)
     twice = [str(i) for i in repeated(ids)]
-    yield from found("error", where, twice, "ids of annotations are given twice", remedy)
+    yield from found("error", where, twice, "ids of annotations given twice", remedy)
 
 
 def _unknown_ids(content: dict, where: str) -> Iterable[Finding]:
@@ -126,9 +127,9 @@ def _unknown_ids(content: dict, where: str) -> Iterable[Finding]:
         known = {entry["id"] for entry in content[part] if is_id(entry.get("id"))}
         bad = [a for a in content.get("annotations", []) if not _is_in(a.get(key), known)]
         counts = Counter(repr(a.get(key)) for a in bad)
-        values = [f"{value} ({count} times)" for value, count in counts.items()]
-        what = f"{of} have a {key} that is none of {part}"
-        for finding in found("error", where, values, "", f"correct them, or add these to {part}"):
+        values = [f"{value} (in {count})" for value, count in counts.items()]
+        what = f"{of} whose {key} is none of the {part}"
+        for finding in found("error", where, values, "", f"correct them, or add the {part}"):
             yield finding._replace(what=f"{len(bad)} {what}: {some(values)}")
 
 
@@ -144,17 +145,17 @@ def _other_keys(content: dict, where: str) -> Iterable[Finding]:
         return [_name(a, i, "annotation") for i, a in enumerate(annotations) if is_bad(a)]
 
     rules = (
-        ("warning", lambda a: "area" not in a, "no area", "that of the box is taken in evaluation"),
-        ("warning", lambda a: "iscrowd" not in a, "no iscrowd", "0 is taken"),
-        ("error", lambda a: not is_number(a.get("area", 0)), "an area that is no number",
+        ("warning", lambda a: "area" not in a, "without area", "evaluation takes their box's"),
+        ("warning", lambda a: "iscrowd" not in a, "without iscrowd", "0 is taken"),
+        ("error", lambda a: not is_number(a.get("area", 0)), "with an area that is no number",
          "correct it, or leave it out"),
         ("error", lambda a: not _is_one_of(a.get("iscrowd", 0), (0, 1)),
-         "an iscrowd other than 0 and 1", "detectron2 takes all but 0 for crowds: correct it"),
-        ("error", lambda a: not _is_one_of(a.get("ignore", 0), (0,)), "ignore other than 0",
+         "with an iscrowd other than 0 and 1", "detectron2 takes all but 0 for crowds: correct it"),
+        ("error", lambda a: not _is_one_of(a.get("ignore", 0), (0,)), "with ignore other than 0",
          "detectron2 has no such thing: make it iscrowd, or take the annotation out"),
     )  # fmt: skip
     for severity, is_bad, what, remedy in rules:
-        yield from found(severity, where, names(is_bad), f"{of} have {what}", remedy)
+        yield from found(severity, where, names(is_bad), f"{of} {what}", remedy)
 
 
 def _is_one_of(value: object, allowed: tuple) -> bool:

@@ -109,7 +109,7 @@ def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
         fill_in(annotation)
     if not annotations:
         logger.warning(
-            f"Data set {dataset_name!r} has no ground truth ({evaluator._metadata.json_file} has no "
-            f"annotations): predictions are written to {output_dir}, AP is nan or left out"
+            f"Data set {dataset_name!r} has no ground truth, {evaluator._metadata.json_file} no "
+            f"annotations: predictions are written to {output_dir}, AP is nan or left out"
         )
     return evaluator

@@ -98,13 +98,14 @@ def _missing_paths(name: str) -> list[Finding]:
     metadata = MetadataCatalog.get(name)
     if metadata.get("json_file_is_made"):  # from the set's own dicts, for its evaluation
         return []
-    return [
-        Finding(
-            "error", f"data set {name!r}", f"{what} {os.path.abspath(path)} is not there", _TREE
-        )
+    missing = [
+        f"{what} {os.path.abspath(path)}"
         for what in ("json_file", "image_root")
         if (path := metadata.get(what)) and "://" not in path and not os.path.exists(path)
     ]
+    if not missing:
+        return []
+    return [Finding("error", f"data set {name!r}", f"{', '.join(missing)} not there", _TREE)]
 
 
 def _classes(name: str, classes: list[str] | None, demands: Demands) -> list[Finding]:

@@ -65,10 +65,10 @@ def _keys(dicts: Sequence[dict], where: str, trained: bool) -> Iterable[Finding]
     needed = ("annotations",) if trained else ("image_id", "width", "height")
     for key in ("file_name", *needed):
         missing = [_name(d, i) for i, d in enumerate(dicts) if d.get(key) is None]
-        yield from found("error", where, missing, f"{of} have no {key}", _FORMAT)
+        yield from found("error", where, missing, f"{of} without {key}", _FORMAT)
     if not trained:
         twice = [str(i) for i in repeated(str(d.get("image_id")) for d in dicts)]
-        yield from found("error", where, twice, "image_ids are given twice", "make them unique")
+        yield from found("error", where, twice, "image_ids given twice", "make them unique")
 
 
 def _name(entry: dict, place: int) -> str:
@@ -79,8 +79,8 @@ def _class_indices(annotations: Sequence[dict], where: str, number: int) -> list
     bad = [a.get("category_id") for a in annotations if not _is_index(a, number)]
     if not bad:
         return []
-    values = [f"{value} ({count} times)" for value, count in Counter(map(repr, bad)).items()]
-    what = f"{len(bad)} of {len(annotations)} annotations have a category_id that is not within "
+    values = [f"{value} (in {count})" for value, count in Counter(map(repr, bad)).items()]
+    what = f"{len(bad)} of {len(annotations)} annotations whose category_id is not within "
     remedy = "it is a class index, counted from 0 without gaps: map the ids of the data to it"
     return [
         Finding("error", where, f"{what}0..{number - 1}: {some(values)}", remedy, tuple(values))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from .findings import Finding, found
 from .image_scan import MISSING, ImageFile, look_at_all
 
-_TREE = (
-    "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
-    "coco/val2017, or give the right folder of images"
+_RESTORE = (
+    "restore them, take them out of the data set, or give the right folder (DETECTRON2_DATASETS, "
+    "--train-images, --val-images)"
 )
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK"}
 _SEED = 0  # of the sample: the same files at every start, whose looks are kept
@@ -73,14 +73,14 @@ def _unusable(where: str, pairs: Pairs, of: str, max_unreadable: float) -> list[
     severity = "error" if too_many else "warning"
     passes = f"; DATALOADER.MAX_UNREADABLE {max_unreadable:g} is the share that may be so"
     return [
-        *found(severity, where, missing, f"{of} looked for are not there", _TREE),
+        *found(severity, where, missing, f"{of} looked for and not there", _RESTORE),
         *found(
-            severity, where, broken, f"{of} cannot be read",
+            severity, where, broken, f"{of} unreadable",
             "replace the files, or take them out of the data set" + passes,
         ),
         *found(
             severity, where, deep,
-            f"{of} have more than 8 bits a channel, of which a conversion leaves white",
+            f"{of} with more than 8 bits a channel, which a conversion would turn white",
             "save them with 8 bits, scaled as their content asks for",
         ),
     ]  # fmt: skip
@@ -98,12 +98,12 @@ def _sizes(where: str, pairs: Pairs, of: str) -> list[Finding]:
         (turned if by_exif else wrong).append(text)
     return [
         *found(
-            "error", where, wrong, f"{of} have another width x height than is claimed",
+            "error", where, wrong, f"{of} with another width x height than is claimed",
             "correct width and height, and see whether the boxes are those of this file",
         ),
         *found(
             "error", where, turned,
-            f"{of} are claimed to have the size before their EXIF orientation is applied",
+            f"{of} with the size claimed that they have before their EXIF orientation is applied",
             "boxes are taken to be of the upright image: give its width and height (and boxes), "
             "or remove the EXIF orientation from the files",
         ),
@@ -112,7 +112,7 @@ def _sizes(where: str, pairs: Pairs, of: str) -> list[Finding]:
 
 def _turned(where: str, pairs: Pairs, of: str) -> list[Finding]:
     turned = [entry.path for entry, look in pairs if look.orientation != 1]
-    what = f"{of} have an EXIF orientation, which is not applied: they stay as they are stored"
+    what = f"{of} with an EXIF orientation, which is not applied"
     return found("fact", where, turned, what)
 
 
@@ -141,6 +141,6 @@ def duplicate_findings(
         twins = [(entry.path, entry.path if entry.path in paths else None) for entry in val]
     items = [f"{path} (as {twin})" if twin != path else path for path, twin in twins if twin]
     return found(
-        "warning", "DATASETS.TEST", items, f"of {len(val)} images are trained on as well",
+        "warning", "DATASETS.TEST", items, f"of {len(val)} images that are trained on as well",
         "the accuracy on them says nothing of new images: take them out of one of the two",
     )  # fmt: skip

@@ -35,39 +35,39 @@ class _Problem(NamedTuple):
 
 _XYXY = "correct or remove them; x1, y1, x2, y2 instead of x, y, width, height looks like this"
 _BOX_PROBLEMS = {
-    "none": _Problem("error", "have no bbox", "give each one, or take the object out"),
+    "none": _Problem("error", "without bbox", "give each one, or take the object out"),
     "malformed": _Problem(
-        "error", "have a bbox that is not four finite numbers", "correct them or take them out"
+        "error", "with a bbox that is not four finite numbers", "correct them or take them out"
     ),
     "empty": _Problem(
         "warning",
-        "have a box of zero or negative width or height: they are not learned from",
+        "with a box of zero or negative width or height, which are not learned from",
         _XYXY,
     ),
     "outside": _Problem(
-        "warning", "have a box wholly outside of the image: they are not learned from", _XYXY
+        "warning", "with a box wholly outside of the image, which are not learned from", _XYXY
     ),
     "beyond": _Problem(
-        "warning", "have a box that goes beyond the image: it is cut off there", _XYXY, True
+        "warning", "with a box that goes beyond the image and is cut off there", _XYXY, True
     ),
 }  # fmt: skip
 _MASK_PROBLEMS = {
     "none": _Problem(
-        "error", "have no segmentation", "MODEL.MASK_ON False, or a faster_*.yaml, does without"
+        "error", "without segmentation", "MODEL.MASK_ON False, or a faster_*.yaml, does without"
     ),
     "malformed": _Problem(
-        "error", "have a segmentation that is neither polygons nor RLE",
+        "error", "with a segmentation that is neither polygons nor RLE",
         "give [[x1, y1, x2, y2, ...], ...] in pixels or {\"counts\": ..., \"size\": [h, w]}",
     ),
     "size": _Problem(
-        "error", "have an RLE mask of another size than the image", "encode it at the image's size"
+        "error", "with an RLE mask of another size than the image", "encode it at the image's size"
     ),
     "points": _Problem(
-        "warning", "have no polygon of three points or more: they are not learned from, nor their "
-        "boxes", "give them three points, or no segmentation at all",
+        "warning", "with no polygon of three points, which are not learned from, nor their boxes",
+        "give them three points, or no segmentation at all",
     ),
     "some points": _Problem(
-        "warning", "have polygons of fewer than three points: those are left out",
+        "warning", "with polygons of fewer than three points, which are left out",
         "give them three points", True,
     ),
 }  # fmt: skip
@@ -144,7 +144,7 @@ def _learnable(where: str, objects: Sequence, learned: Sequence, trained: bool) 
     if learned:
         return []
     reason = "all are iscrowd" if all(o.is_crowd for o in objects) else "see the other lines"
-    reason = reason if objects else "there are none"
+    reason = reason if objects else "there are no annotations"
     if trained:
         remedy = "give another file, or objects with a box inside their image"
         return [Finding("error", where, f"no object can be learned ({reason})", remedy)]

@@ -5,7 +5,7 @@ python tools/check_dataset.py --config-file configs/risonet50_c4.yaml
 python tools/check_dataset.py --json instances.json --images images
 python tools/check_dataset.py --data-root imagenet
 
-Ends with 1 where a training would be stopped. What is found in a file is kept until it changes.
+Ends with 1 where a training would be stopped. A file is looked at once, until it changes.
 """
 
 import argparse
@@ -22,9 +22,9 @@ def parse_args():
     add("--images", metavar="DIR", help="the folder of their images")
     add("--data-root", metavar="DIR", help="a folder with train/<class>/ and val/<class>/")
     add("--eval-only", action="store_true", help="check only what an evaluation needs")
-    depth = parser.add_mutually_exclusive_group()
-    depth.add_argument("--full", action="store_true", help="look at every image (the default)")
-    depth.add_argument("--quick", action="store_true", help="at DATASETS.CHECKED_IMAGES, as a run")
+    depth = parser.add_mutually_exclusive_group().add_argument
+    depth("--full", action="store_true", help="look at every image (the default)")
+    depth("--quick", action="store_true", help="look at DATASETS.CHECKED_IMAGES, as a run does")
     add("--json-report", metavar="FILE", help="write all findings, with all names, as json")
     add("--repair", metavar="FILE", help="write the --json with what it lacks filled in, and end")
     add("opts", nargs=argparse.REMAINDER, help="at the end: KEY VALUE pairs that change the config")
@@ -33,13 +33,10 @@ def parse_args():
 
 def main(args) -> int:
     from d2_isonet.command_line import readable_errors
-    from d2_isonet.dataset_report import findings_of, repaired, write_report
+    from d2_isonet.dataset_report import findings_of, write_report
     from d2_isonet.findings import findings_table
 
     with readable_errors():
-        if args.repair:
-            print(repaired(args.json, args.images, args.repair))
-            return 0
         findings = findings_of(args)
         print(findings_table(findings))
         if args.json_report:
