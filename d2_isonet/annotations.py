@@ -1,94 +1,81 @@
-"""Reading a COCO json of one's own, and refusing early what training would trip over."""
+"""Reading a COCO json, or saying why it is none."""
 
 import json
-import math
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Hashable, Iterable
+
+from .findings import some
 
 
 def read_annotations(json_file: str) -> dict:
-    """The content of a COCO annotation file.
+    """The content of a COCO annotation file: a dict with lists of dicts.
+
+    "annotations" may be missing, as in the files of test sets.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not json, or not of COCO's form, or has no categories.
+        ValueError: it is not json, or not of COCO's form, or has no categories with id and name.
     """
     path = os.path.abspath(json_file)
     if not os.path.isfile(json_file):
         raise FileNotFoundError(f"annotations: there is no file {path}")
     try:
-        with open(json_file) as file:
+        with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
-        names = [category["name"] for category in content["categories"]]
-        _ = [image["id"] for image in content["images"]], content["annotations"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no COCO annotation file: {type(error).__name__} {error}; it needs images, "
+            f"{path} is no COCO annotation file: it is no json ({error}); it needs images, "
             "annotations and categories"
         ) from error
-    if not names:
-        raise ValueError(f"{path} has an empty list of categories")
+    reason = _why_not_coco(content)
+    if reason:
+        raise ValueError(
+            f"{path} is no COCO annotation file: {reason}; it needs images, annotations and "
+            "categories"
+        )
     return content
+
+
+def _why_not_coco(content: object) -> str | None:
+    if not isinstance(content, dict):
+        return f"it is a {type(content).__name__}, not an object"
+    for key in ("images", "annotations", "categories"):
+        part = content.get(key, [] if key == "annotations" else None)
+        if part is None:
+            return f"it has no {key}"
+        if not isinstance(part, list) or not all(isinstance(entry, dict) for entry in part):
+            return f"{key} is no list of objects"
+    if not content["categories"]:
+        return "it has an empty list of categories"
+    return _why_not_categories(content["categories"])
+
+
+def _why_not_categories(categories: list[dict]) -> str | None:
+    ids = [category.get("id") for category in categories]
+    bad = [c for c in categories if not is_id(c.get("id")) or not isinstance(c.get("name"), str)]
+    if bad:
+        return f"{len(bad)} categories have no id or no name, such as {some([repr(bad[0])[:80]])}"
+    if len(set(ids)) < len(ids):
+        return f"categories share an id: {some([repr(i) for i in repeated(ids)])}"
+    return None if can_be_sorted(ids) else "some ids of categories are numbers, others text"
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be an id: a number or a text."""
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool) and value == value
+
+
+def can_be_sorted(ids: Iterable) -> bool:
+    """Whether ids are all numbers or all texts."""
+    return len({isinstance(value, str) for value in ids}) <= 1
+
+
+def repeated(ids: Iterable[Hashable]) -> list:
+    """The ids that come more than once."""
+    return [value for value, count in Counter(ids).items() if count > 1]
 
 
 def class_names(content: dict) -> list[str]:
     """Category names in the order of their ids, which is detectron2's."""
     return [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-
-
-def check_annotations(content: dict, json_file: str, image_root: str, masks: bool) -> None:
-    """Refuse annotations that end a training or an evaluation midway.
-
-    Args:
-        masks: whether every object needs a segmentation.
-
-    Raises:
-        ValueError: annotations with an unknown category or image, no box of four numbers, no
-            segmentation; or none that can be learned. The first are named, all are counted.
-        FileNotFoundError: an image is not in the folder.
-    """
-    path, annotations = os.path.abspath(json_file), content["annotations"]
-    categories = {c["id"] for c in content["categories"]}
-    images = {i["id"] for i in content["images"]}
-    rules: list[tuple[str, Callable[[dict], bool]]] = [
-        (f"a category_id that is none of {sorted(categories)}",
-         lambda a: a.get("category_id") not in categories),
-        ("an image_id that no image has", lambda a: a.get("image_id") not in images),
-        ("no bbox of four finite numbers", lambda a: not _is_box(a.get("bbox"))),
-    ]  # fmt: skip
-    if masks:
-        rules.append(
-            ("no segmentation (set MODEL.MASK_ON False, or use a faster_*.yaml, to do without)",
-             lambda a: not a.get("segmentation"))
-        )  # fmt: skip
-    for what, is_bad in rules:
-        bad = [a.get("id") for a in annotations if is_bad(a)]
-        if bad:
-            raise ValueError(
-                f"{path}: {len(bad)} of {len(annotations)} annotations have {what}; the first are "
-                f"those of id {bad[:5]}"
-            )
-    if all(a.get("iscrowd") for a in annotations):
-        reason = "all are iscrowd" if annotations else "there are none"
-        raise ValueError(f"{path}: no annotation can be learned ({reason})")
-    _check_images(content["images"], image_root)
-
-
-def _is_box(box) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(x, (int, float)) and math.isfinite(x) for x in box)
-    )
-
-
-def _check_images(images: list[dict], image_root: str) -> None:
-    """A look at a sample; a wrong folder has none of them."""
-    sample = images[:: max(1, len(images) // 20)]
-    names = [image["file_name"] for image in sample]
-    missing = [name for name in names if not os.path.isfile(os.path.join(image_root, name))]
-    if missing:
-        raise FileNotFoundError(
-            f"images: {len(missing)} of {len(sample)} looked for are not in "
-            f"{os.path.abspath(image_root)}, the first is {missing[0]}"
-        )

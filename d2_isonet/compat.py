@@ -1,5 +1,6 @@
 """The differences between detectron2 v0.6 and HEAD, and what neither does on a CPU."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -12,7 +13,11 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .annotation_repair import fill_in
 from .coco_evaluation import FastCOCOEvaluator
+from .coco_truth import make_coco_json
+
+logger = logging.getLogger(__name__)
 
 
 def launch(
@@ -94,11 +99,17 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
 def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
     """A COCOEvaluator with pycocotools' numbers; it needs no compiled detectron2.
 
-    What annotation tools leave out and pycocotools needs is filled in: objects are no crowds, and
-    their area is that of their box.
+    What annotation tools leave out and pycocotools needs is filled in, see `fill_in`. A data set
+    of Python's is converted anew where it has changed.
     """
+    make_coco_json(dataset_name, output_dir)
     evaluator = FastCOCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
-    for annotation in evaluator._coco_api.dataset.get("annotations", []):
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    annotations = evaluator._coco_api.dataset.get("annotations", [])
+    for annotation in annotations:
+        fill_in(annotation)
+    if not annotations:
+        logger.warning(
+            f"Data set {dataset_name!r} has no ground truth, {evaluator._metadata.json_file} no "
+            f"annotations: predictions are written to {output_dir}, AP is nan or left out"
+        )
     return evaluator

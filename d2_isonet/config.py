@@ -13,6 +13,8 @@ def add_isonet_config(cfg: CN) -> None:
     _add_classifier_config(cfg)
     _add_solver_config(cfg)
 
+    _add_data_config(cfg)
+
     cfg.INPUT.CLASSIFICATION = CN()
     # Side of the square image a classifier sees, in pixels.
     cfg.INPUT.CLASSIFICATION.CROP_SIZE = 224
@@ -30,6 +32,15 @@ def add_isonet_config(cfg: CN) -> None:
     cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA = 0.0
     # Images per process in one batch of classification evaluation.
     cfg.TEST.CLASSIFICATION_BATCH_SIZE = 64
+
+
+def _add_data_config(cfg: CN) -> None:
+    # Image files of each set that are looked at before a run, spread over the set: 0 for none, -1
+    # for all, as tools/check_dataset.py does. What is found is kept until a file changes.
+    cfg.DATASETS.CHECKED_IMAGES = 500
+    # Share of the training images that may be unreadable: others are taken for them, each is named
+    # once and counted (unreadable_images in metrics.json). 0: the first one ends the training.
+    cfg.DATALOADER.MAX_UNREADABLE = 0.0
 
 
 def _add_model_config(cfg: CN) -> None:

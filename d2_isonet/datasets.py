@@ -1,90 +1,80 @@
 """COCO-format data: registering a user's own, and finding out early what is wrong with a set."""
 
-import difflib
-import os
-
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from .annotations import check_annotations, class_names, read_annotations
+from .annotations import class_names, read_annotations
+from .dataset_preflight import Demands, check_sets
+from .findings import Finding
+from .main_process import check_once
+from .unreadable_images import max_unreadable_findings
 
 
-def register_coco_files(
-    name: str, json_file: str, image_root: str, masks: bool = False
-) -> list[str]:
+def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]:
     """Register a COCO-format data set, again if need be, and return its class names in order.
 
-    Args:
-        masks: whether every object needs a segmentation.
+    Its annotations and images are checked by `check_datasets`.
 
     Raises:
-        FileNotFoundError: the json, the folder or an image is not there.
-        ValueError: see `read_annotations` and `check_annotations`.
+        FileNotFoundError, ValueError: what `read_annotations` raises.
     """
-    content = read_annotations(json_file)
-    if not os.path.isdir(image_root):
-        raise FileNotFoundError(f"images: there is no folder {os.path.abspath(image_root)}")
-    check_annotations(content, json_file, image_root, masks)
+    classes = class_names(read_annotations(json_file))
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     register_coco_instances(name, {}, json_file, image_root)
-    MetadataCatalog.get(name).thing_classes = class_names(content)
-    return class_names(content)
+    MetadataCatalog.get(name).thing_classes = classes
+    return classes
 
 
-def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
-    """Raise one clear error where a set of cfg.DATASETS is unknown, not there, or not for the head.
+def dataset_findings(
+    cfg: CfgNode, eval_only: bool = False, number: int | None = None
+) -> list[Finding]:
+    """What is wrong with the sets of cfg.DATASETS, for the model and the options of cfg.
 
     Args:
         eval_only: then DATASETS.TEST may not be empty, otherwise DATASETS.TRAIN.
-
-    Raises:
-        ValueError: no set, an unknown name, or a number of classes other than the head's.
-        FileNotFoundError: the annotations or the image folder are missing.
+        number: images of each set that are looked at; None for DATASETS.CHECKED_IMAGES.
     """
+    demands = Demands(
+        heads=_heads(cfg),
+        masks=cfg.MODEL.MASK_ON,
+        number=cfg.DATASETS.CHECKED_IMAGES if number is None else number,
+        max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+    )
+    train, test = () if eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    findings, has_rle = check_sets(train, test, demands)
     needed = "TEST" if eval_only else "TRAIN"
     if not cfg.DATASETS[needed]:
-        raise ValueError(f"DATASETS.{needed} is empty; name a data set, e.g. \"('my_set',)\"")
-    for key in ("TEST",) if eval_only else ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            _check_name(key, name)
-            _check_files(name)
-            _check_classes(name, cfg)
+        remedy = "name a data set, e.g. \"('my_set',)\""
+        findings.append(Finding("error", f"DATASETS.{needed}", "it is empty", remedy))
+    if has_rle and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
+        findings.append(Finding("warning", _MASK_FORMAT, "it is 'polygon', but some masks are RLE",
+                                "'bitmask' is taken, which reads both"))  # fmt: skip
+    return findings + max_unreadable_findings(cfg)
 
 
-def _check_name(key: str, name: str) -> None:
-    known = DatasetCatalog.list()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"DATASETS.{key} names the unknown data set {name!r}{hint}")
+_MASK_FORMAT = "INPUT.MASK_FORMAT"
 
 
-def _check_files(name: str) -> None:
-    metadata = MetadataCatalog.get(name)
-    for attribute in ("json_file", "image_root"):
-        path = metadata.get(attribute)
-        if path and "://" not in path and not os.path.exists(path):
-            raise FileNotFoundError(
-                f"data set {name!r}: {attribute} {os.path.abspath(path)} does not exist. Set "
-                "DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 "
-                "and coco/val2017, or give --train-json, --train-images, --val-json, --val-images"
-            )
+def _heads(cfg: CfgNode) -> dict[str, int]:
+    name = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    return {f"MODEL.{name}.NUM_CLASSES": cfg.MODEL[name].NUM_CLASSES}
 
 
-def _check_classes(name: str, cfg: CfgNode) -> None:
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    heads = {"MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.ROI_HEADS.NUM_CLASSES}
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        heads = {"MODEL.RETINANET.NUM_CLASSES": cfg.MODEL.RETINANET.NUM_CLASSES}
-    for key, number in heads.items():
-        if classes is not None and len(classes) != number:
-            raise ValueError(
-                f"{key} is {number}, but data set {name!r} has {len(classes)} classes "
-                f"({', '.join(classes[:3])}, ...): set {key} {len(classes)}"
-            )
+def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
+    """Print what is found in the sets of cfg.DATASETS; INPUT.MASK_FORMAT follows their masks.
+
+    The main process looks for all. Args: see `dataset_findings`.
+
+    Raises:
+        ValueError: a set is unknown, not there, not for the head, or cannot be trained on or
+            evaluated; all errors of all sets in one message.
+    """
+    findings = check_once(lambda: dataset_findings(cfg, eval_only))
+    if any(finding.where == _MASK_FORMAT for finding in findings):
+        cfg.INPUT.MASK_FORMAT = "bitmask"
 
 
 def use_own_data(cfg: CfgNode, args) -> None:
@@ -102,9 +92,7 @@ def use_own_data(cfg: CfgNode, args) -> None:
             raise ValueError(f"--{split}-json and --{split}-images go together; one is missing")
         if json_file:
             names[key] = f"own_{split}"
-            classes[key] = register_coco_files(
-                names[key], json_file, image_root, masks=cfg.MODEL.MASK_ON
-            )
+            classes[key] = register_coco_files(names[key], json_file, image_root)
     if not names:
         return
     if "TRAIN" not in names and not args.eval_only:
@@ -119,16 +107,3 @@ def use_own_data(cfg: CfgNode, args) -> None:
     number = len(next(iter(classes.values())))
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
     cfg.MODEL.RETINANET.NUM_CLASSES = number
-
-
-class NamingDatasetMapper(DatasetMapper):
-    """detectron2's DatasetMapper whose errors name the image that cannot be used."""
-
-    def __call__(self, dataset_dict: dict) -> dict:
-        try:
-            return super().__call__(dataset_dict)
-        except OSError as error:  # Pillow's for truncated and unknown files, which name none
-            raise ValueError(
-                f"{dataset_dict['file_name']} cannot be read ({error}): replace the file, or take "
-                "it out of the annotations"
-            ) from error

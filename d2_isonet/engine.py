@@ -21,7 +21,6 @@ from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
-from .datasets import NamingDatasetMapper
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .forgiving_writer import ForgivingWriter
 from .preemption import signals_passed_on
@@ -30,6 +29,7 @@ from .resumed_training import catch_up, data_order, resumed_seed, what_is_resume
 from .seeding import StepSeed, settle_seed
 from .solver import build_optimizer, name_of_optimizer
 from .training_loader import build_detection_loader
+from .unreadable_images import NamingDatasetMapper
 
 logger = logging.getLogger(__name__)
 

@@ -2,19 +2,16 @@
 
 import logging
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from .findings import some
+
 logger = logging.getLogger(__name__)
-
-
-def _some(names: list[str]) -> str:
-    """The first five names and how many more there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def _expected_tree(root: str) -> str:
@@ -35,7 +32,7 @@ def _require_split(root: str, split: str) -> None:
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
         raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
     if not os.path.isdir(os.path.join(root, split)):
-        there = _some(_visible_folders(root)) or "none"
+        there = some(_visible_folders(root)) or "none"
         raise FileNotFoundError(
             f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
         )
@@ -81,7 +78,7 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
     if unknown:
         raise ValueError(
             f"{folder} has {len(unknown)} class folder(s) that {root}/train has not: "
-            f"{_some(unknown)}; class indices come from train/, so add or rename them there, or "
+            f"{some(unknown)}; class indices come from train/, so add or rename them there, or "
             f"remove them from {split}/"
         )
 
@@ -96,7 +93,7 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
         )
     if empty:
         raise ValueError(
-            f"{folder} has {len(empty)} class folder(s) without an image: {_some(empty)}; add "
+            f"{folder} has {len(empty)} class folder(s) without an image: {some(empty)}; add "
             f"images ({suffixes}) or remove the folder(s)"
         )
     if others:
@@ -104,7 +101,7 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
             "%d files in %s are no images by their suffix and are left out: %s",
             len(others),
             folder,
-            _some(others),
+            some(others),
         )
 
 
@@ -145,9 +142,21 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     return dicts, classes
 
 
+class UnreadableImage(ValueError):
+    """An image file that cannot be decoded, or whose pixels a conversion would clip."""
+
+
+# What Pillow raises for files it cannot decode; ValueError too, as do many others.
+PILLOW_ERRORS = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
 @contextmanager
-def errors_naming(path: str) -> Iterator[None]:
-    """What fails while the image at `path` is read becomes the error that `read_image` states."""
+def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> Iterator[None]:
+    """What fails while the image at `path` is read becomes the error that `read_image` states.
+
+    Args:
+        errors: those that the image is to blame for.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -155,10 +164,21 @@ def errors_naming(path: str) -> Iterator[None]:
             f"Image {path} does not exist (a broken link, or removed since it was listed); restore "
             "it or start again"
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
+    except errors as error:
+        raise UnreadableImage(
             f"Image {path} cannot be read ({error}); replace or remove the file"
         ) from error
+
+
+def refuse_deep_pixels(path: str, mode: str) -> None:
+    """Raise UnreadableImage for Pillow's modes of more than 8 bits a channel.
+
+    A conversion to 8 bits would clip almost all of the image to white.
+    """
+    if mode.startswith(("I", "F")):
+        raise UnreadableImage(
+            f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
+        )
 
 
 def read_image(path: str) -> Image.Image:
@@ -166,14 +186,10 @@ def read_image(path: str) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded, or has more than 8 bits a channel (a conversion would
-            clip almost all of it to white).
+        UnreadableImage: it cannot be decoded, or has more than 8 bits a channel.
     """
     with errors_naming(path), Image.open(path) as image:
         mode = image.mode
         converted = image.convert("RGB")
-    if mode.startswith(("I", "F")):
-        raise ValueError(
-            f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
-        )
+    refuse_deep_pixels(path, mode)
     return converted

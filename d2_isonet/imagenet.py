@@ -1,6 +1,6 @@
 """ImageNet, or any folder tree of its shape: the mapper and the loaders; what they need by name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from detectron2.data import DatasetFromList, MapDataset
@@ -15,6 +15,7 @@ from .image_folder import read_image
 from .random_crops import RandomResizedCrop
 from .sampling import BatchOrder, shuffled_pass
 from .training_loader import ResumableLoader, SeededImages, images_per_process
+from .unreadable_images import build_tolerant_loader
 
 __all__ = [
     "ImageNetEvaluator",
@@ -121,7 +122,8 @@ def build_image_train_loader(
     total_batch_size: int,
     num_workers: int = 0,
     seed: int | None = None,
-) -> ResumableLoader:
+    max_unreadable: float = 0.0,
+) -> Iterable[list[dict]]:
     """An endless loader of shuffled batches, each a list of mapped dicts.
 
     Args:
@@ -130,11 +132,17 @@ def build_image_train_loader(
         num_workers: loading processes per training process; the batches do not depend on it.
         seed: of the order of the images and of their augmentation, the same on every rank; None
             draws a common one.
+        max_unreadable: share of the images that may be unreadable, see `build_tolerant_loader`.
     """
-    dicts = _dicts(dataset)
+    # Serialized: workers share one array instead of copying a million dicts page by page.
+    dicts = DatasetFromList(_dicts(dataset), copy=False)
     seed = comm.shared_random_seed() if seed is None else seed
     order = BatchOrder(shuffled_pass(len(dicts)), images_per_process(total_batch_size), seed)
-    return ResumableLoader(SeededImages(dicts, mapper), order, num_workers, stack_images)
+
+    def build(mapper: Callable[[dict], dict]) -> ResumableLoader:
+        return ResumableLoader(SeededImages(dicts, mapper), order, num_workers, stack_images)
+
+    return build_tolerant_loader(build, mapper, dicts, max_unreadable)
 
 
 def build_image_test_loader(

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from .checkpoint import save_backbone
 from .checkpoint_files import SaveError
+from .classified_images import check_classified_images
 from .engine import Trainer, describe
 from .imagenet import (
     ImageNetEvaluator,
@@ -35,6 +36,7 @@ class ClassificationTrainer(Trainer):
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=cfg.SEED if cfg.SEED >= 0 else None,
+            max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
         )
 
     @classmethod
@@ -110,7 +112,7 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     Raises:
         FileNotFoundError: the folder tree is not there.
         ValueError: it is not of the expected shape, or its number of classes is not
-            MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0).
+            MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0); or images are unreadable.
     """
     if args.data_root:
         train, val = register_data_root(args.data_root)
@@ -124,10 +126,14 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             "classes: set it to 0 to take the number from the data, or give the right data"
         )
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = len(classes)
+    val_dicts = []
     if cfg.DATASETS.TEST and not args.eval_only:  # a bad one ends the run now, not in hours
-        if load_registered(cfg.DATASETS.TEST)[1] != classes:
+        val_dicts, val_classes = load_registered(cfg.DATASETS.TEST)
+        if val_classes != classes:
             raise ValueError(
                 f"{cfg.DATASETS.TEST} and {cfg.DATASETS.TRAIN} have different classes: their "
                 "numbers would not mean the same"
             )
+    train, test = ([], dicts) if args.eval_only else (dicts, val_dicts)
+    check_classified_images(cfg, train, test)
     return finish_setup(cfg, args, num_training_images=len(dicts))

@@ -1,7 +1,7 @@
 """Loading training batches so that any of them can be the first: for a run that is resumed."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .sampling import BatchOrder, Draw, aspect_ratio_groups, configured_pass
 from .seeding import seeded
+from .unreadable_images import build_tolerant_loader
 
 _MOST_REPLACEMENTS = 100
 
@@ -23,8 +24,8 @@ class SeededImages(Dataset):
     in every run.
     """
 
-    def __init__(self, dicts: list[dict], mapper: Callable[[dict], dict | None]):
-        self.dicts = DatasetFromList(dicts, copy=False)  # serialized: loading processes share it
+    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], dict | None]):
+        self.dicts = dicts
         self.mapper = mapper
 
     def __len__(self) -> int:
@@ -73,13 +74,22 @@ def images_per_process(total_batch_size: int) -> int:
     return total_batch_size // world_size
 
 
-def build_detection_loader(cfg: CfgNode, mapper: Callable[[dict], dict | None]) -> ResumableLoader:
-    """detectron2's training loader for `cfg`, resumable: the same images, filters and groups."""
+def build_detection_loader(
+    cfg: CfgNode, mapper: Callable[[dict], dict | None]
+) -> Iterable[list[dict]]:
+    """detectron2's training loader for `cfg`, resumable: the same images, filters and groups.
+
+    It bears DATALOADER.MAX_UNREADABLE images that cannot be read.
+    """
     parts = build_detection_train_loader.from_config(cfg, mapper=mapper, sampler="ours")
-    dicts = parts["dataset"]
-    groups = aspect_ratio_groups(dicts) if parts["aspect_ratio_grouping"] else None
+    groups = aspect_ratio_groups(parts["dataset"]) if parts["aspect_ratio_grouping"] else None
+    one_pass = configured_pass(cfg, parts["dataset"])
     batch_size = images_per_process(parts["total_batch_size"])
-    order = BatchOrder(configured_pass(cfg, dicts), batch_size, max(0, cfg.SEED), groups)
-    return ResumableLoader(
-        SeededImages(dicts, mapper), order, parts["num_workers"], trivial_batch_collator
-    )
+    order = BatchOrder(one_pass, batch_size, max(0, cfg.SEED), groups)
+    dicts = DatasetFromList(parts["dataset"], copy=False)  # loading processes share one array
+
+    def build(mapper: Callable[[dict], dict | None]) -> ResumableLoader:
+        images = SeededImages(dicts, mapper)
+        return ResumableLoader(images, order, parts["num_workers"], trivial_batch_collator)
+
+    return build_tolerant_loader(build, mapper, dicts, cfg.DATALOADER.MAX_UNREADABLE)

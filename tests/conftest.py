@@ -18,6 +18,11 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def samples() -> Path:
     """Folder of real COCO and ImageNet samples in their official layouts; skips without it."""

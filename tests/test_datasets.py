@@ -99,34 +99,6 @@ def broken(coco_files, change) -> tuple[str, str]:
     return str(json_file), str(images)
 
 
-def all_crowd(content):
-    for annotation in content["annotations"]:
-        annotation["iscrowd"] = 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c["annotations"][0].update(category_id=8), r"1 of 7 .*none of \[3, 7, 9\]"),
-        (lambda c: c["annotations"][0].update(image_id=99), "image_id that no image has"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "four finite"),
-        (lambda c: c["annotations"][0].pop("bbox"), "1 of 7 annotations have no bbox"),
-        (lambda c: c["annotations"][1].pop("segmentation"), "no segmentation .*MASK_ON False"),
-        (lambda c: c.update(annotations=[]), "no annotation can be learned .there are none"),
-        (all_crowd, "no annotation can be learned .all are iscrowd"),
-    ],
-)
-def test_annotations_that_would_end_a_training_midway_are_refused(change, message, coco_files):
-    with pytest.raises(ValueError, match=message):
-        register_coco_files("broken_set", *broken(coco_files, change), masks=True)
-
-
-def test_images_in_another_folder_are_named(coco_files, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="4 of 4 looked for .*empty, the first is 0.jpg"):
-        register_coco_files("folder_set", str(coco_files[0]), str(tmp_path / "empty"))
-
-
 def test_annotations_without_area_and_iscrowd_are_evaluated(coco_files, tmp_path):
     def change(content):
         for annotation in content["annotations"]:
@@ -138,23 +110,14 @@ def test_annotations_without_area_and_iscrowd_are_evaluated(coco_files, tmp_path
     assert (annotation["area"], annotation["iscrowd"]) == (18 * 40, 0)
 
 
-def test_missing_own_files_are_named(coco_files, tmp_path):
-    json_file, images = map(str, coco_files)
+def test_a_missing_own_file_is_named(coco_files, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.json"):
-        register_coco_files("no_set", str(tmp_path / "none.json"), images)
-    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
-        register_coco_files("no_set", json_file, str(tmp_path / "nowhere"))
-
-
-def test_a_misspelt_name_gets_the_nearest():
-    cfg = config("DATASETS.TRAIN", "('coco_2017_trian',)")
-    with pytest.raises(ValueError, match="DATASETS.TRAIN.*'coco_2017_trian'.*'coco_2017_train'"):
-        check_datasets(cfg)
+        register_coco_files("no_set", str(tmp_path / "none.json"), str(coco_files[1]))
 
 
 @pytest.mark.parametrize(("key", "eval_only"), [("TRAIN", False), ("TEST", True)])
 def test_an_empty_list_of_the_data_sets_needed_is_refused(key, eval_only):
-    with pytest.raises(ValueError, match=f"DATASETS.{key} is empty"):
+    with pytest.raises(ValueError, match=f"DATASETS.{key}: it is empty"):
         check_datasets(config(f"DATASETS.{key}", "()"), eval_only)
 
 
@@ -163,22 +126,3 @@ def test_one_may_train_without_a_validation_set(coco_files):
     use_own_data(cfg, arguments(train_json=str(coco_files[0]), train_images=str(coco_files[1])))
     assert cfg.DATASETS.TEST == ()
     check_datasets(cfg)
-
-
-def test_coco_that_is_not_there_names_the_path_and_the_variable():
-    MetadataCatalog.get("absent_set").set(json_file="somewhere/absent.json", image_root="x")
-    DatasetCatalog.register("absent_set", list)
-    cfg = config("DATASETS.TRAIN", "('absent_set',)")
-    with pytest.raises(FileNotFoundError, match="/somewhere/absent.json.*DETECTRON2_DATASETS"):
-        check_datasets(cfg)
-
-
-@pytest.mark.parametrize("number", [2, 4, 80])
-def test_a_head_with_another_number_of_classes_is_refused(number, coco_files):
-    register_coco_files("count_set", *map(str, coco_files))
-    cfg = config(
-        "DATASETS.TRAIN", "('count_set',)", "DATASETS.TEST", "('count_set',)",
-        "MODEL.ROI_HEADS.NUM_CLASSES", str(number),
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=f"NUM_CLASSES is {number}.*has 3 classes .*cat, tree"):
-        check_datasets(cfg)

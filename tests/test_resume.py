@@ -81,7 +81,7 @@ def task(name: str, data, output_dir, workers: int = 0, *opts: str):
     output_dir.mkdir(exist_ok=True)
     common = [*COMMON, "OUTPUT_DIR", str(output_dir), "DATALOADER.NUM_WORKERS", str(workers)]
     if name == "detection":
-        register_coco_files("resume_train", str(data / "train.json"), str(data / "images"), True)
+        register_coco_files("resume_train", str(data / "train.json"), str(data / "images"))
         opts = [*common, *DETECTION, "DATASETS.TRAIN", "('resume_train',)", *opts]
         opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "1"]
         return Trainer, load_config("configs/risonet18_dc5.yaml", opts)

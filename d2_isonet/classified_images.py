@@ -1,0 +1,47 @@
+"""The check of classified images before a pretraining: are the files there and can they be read?"""
+
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+
+from .dict_findings import dict_entries
+from .findings import Finding
+from .image_findings import duplicate_findings, image_findings
+from .main_process import check_once
+from .unreadable_images import max_unreadable_findings
+
+
+def classified_image_findings(
+    train: Sequence[dict], test: Sequence[dict], number: int = -1, max_unreadable: float = 0.0
+) -> list[Finding]:
+    """What is wrong with the files of the two sets, each maybe empty.
+
+    Args:
+        number: images of each that are looked at; -1 for all, 0 for none.
+        max_unreadable: share of the training images that may be unreadable.
+    """
+    sets = {"DATASETS.TRAIN": dict_entries(train), "DATASETS.TEST": dict_entries(test)}
+    findings = []
+    for where, entries in sets.items():
+        share = max_unreadable if where == "DATASETS.TRAIN" else 0.0
+        if number and entries:
+            findings += image_findings(where, entries, number, share, turns=False)
+    if number and all(sets.values()):
+        findings += duplicate_findings(*sets.values(), number)
+    return findings
+
+
+def check_classified_images(cfg: CfgNode, train: Sequence[dict], test: Sequence[dict]) -> None:
+    """Print what is found in the images that a run with `cfg` reads.
+
+    Raises:
+        ValueError: more than DATALOADER.MAX_UNREADABLE of those for training cannot be read, or
+            any for evaluation.
+    """
+    number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE
+    check_once(
+        lambda: [
+            *max_unreadable_findings(cfg),
+            *classified_image_findings(train, test, number, share),
+        ]
+    )

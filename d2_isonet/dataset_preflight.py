@@ -1,0 +1,157 @@
+"""All checks of the data sets that a run asks for, before a model is built."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from . import __version__
+from .annotations import class_names, read_annotations
+from .coco_findings import coco_entries, coco_findings
+from .dict_findings import dict_entries, dict_findings
+from .findings import Finding, some
+from .image_findings import ImageEntry, duplicate_findings, image_findings
+from .preflight_cache import PreflightCache, file_stamp
+
+_TREE = (
+    "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
+    "coco/val2017, or give --train-json, --train-images, --val-json, --val-images"
+)
+
+
+class Demands(NamedTuple):
+    """What a run needs of its data sets.
+
+    Args:
+        heads: the number of classes by the key that sets it.
+        masks: whether every object needs a mask.
+        number: images of each set that are looked at; -1 for all, 0 for none.
+        max_unreadable: share of the training images that may be unreadable.
+    """
+
+    heads: dict[str, int]
+    masks: bool = False
+    number: int = -1
+    max_unreadable: float = 0.0
+
+
+class CheckedSet(NamedTuple):
+    """What is known of a data set after its check; `classes` None where it does not say."""
+
+    findings: list[Finding]
+    entries: list[ImageEntry] = []
+    classes: list[str] | None = None
+    has_rle: bool = False
+
+
+def check_sets(
+    train: Sequence[str], test: Sequence[str], demands: Demands
+) -> tuple[list[Finding], bool]:
+    """The findings on the sets of those names, and whether a training set has RLE masks."""
+    checked = {"TRAIN": [], "TEST": []}
+    for key, names in (("TRAIN", train), ("TEST", test)):
+        checked[key] = [check_set(key, name, demands) for name in names]
+    findings = [f for sets in checked.values() for one in sets for f in one.findings]
+    entries = {key: [e for one in sets for e in one.entries] for key, sets in checked.items()}
+    if demands.number and all(entries.values()):
+        findings += duplicate_findings(entries["TRAIN"], entries["TEST"], demands.number)
+    return findings, any(one.has_rle for one in checked["TRAIN"])
+
+
+def check_set(key: str, name: str, demands: Demands) -> CheckedSet:
+    """Check one set of cfg.DATASETS[key]: name, paths, annotations, classes, image files."""
+    unknown = _unknown_name(key, name) or _missing_paths(name)
+    if unknown:
+        classes = _classes(name, MetadataCatalog.get(name).get("thing_classes"), demands)
+        return CheckedSet([*unknown, *classes])
+    metadata, trained = MetadataCatalog.get(name), key == "TRAIN"
+    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
+        checked = check_coco(metadata.json_file, metadata.image_root, demands.masks, trained)
+    else:
+        checked = _check_python(name, demands, trained)
+    findings = [*checked.findings, *_classes(name, checked.classes, demands)]
+    registered = metadata.get("thing_classes")
+    if None not in (registered, checked.classes) and list(registered) != checked.classes:
+        what = f"its json has the classes {some(checked.classes)}, it is registered with others"
+        remedy = f"register it with those of the json, not with {some(registered)}"
+        findings.append(Finding("error", f"data set {name!r}", what, remedy))
+    if demands.number and checked.entries:
+        share = demands.max_unreadable if trained else 0.0
+        findings += image_findings(name, checked.entries, demands.number, share)
+    return checked._replace(findings=findings)
+
+
+def _unknown_name(key: str, name: str) -> list[Finding]:
+    known = DatasetCatalog.list()
+    if name in known:
+        return []
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else "register it, or import what registers it"
+    return [Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)]
+
+
+def _missing_paths(name: str) -> list[Finding]:
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("json_file_is_made"):  # from the set's own dicts, for its evaluation
+        return []
+    missing = [
+        f"{what} {os.path.abspath(path)}"
+        for what in ("json_file", "image_root")
+        if (path := metadata.get(what)) and "://" not in path and not os.path.exists(path)
+    ]
+    if not missing:
+        return []
+    return [Finding("error", f"data set {name!r}", f"{', '.join(missing)} not there", _TREE)]
+
+
+def _classes(name: str, classes: list[str] | None, demands: Demands) -> list[Finding]:
+    return [
+        Finding(
+            "error", key, f"it is {number}, but data set {name!r} has {len(classes)} classes "
+            f"({', '.join(classes[:3])}, ...)", f"set {key} {len(classes)}",
+        )
+        for key, number in demands.heads.items()
+        if classes is not None and len(classes) != number
+    ]  # fmt: skip
+
+
+def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> CheckedSet:
+    """Check a COCO json; what was found is kept until the file changes."""
+    path = os.path.abspath(PathManager.get_local_path(json_file))
+    # another version may say other things of the same file
+    key, stamp = f"{path}|{image_root}|{masks}|{trained}|{__version__}", file_stamp(path)
+    with closing(PreflightCache()) as cache:
+        kept = stamp and cache.get(key, stamp)
+        if not kept:
+            kept = _check_coco_content(path, image_root, masks, trained)
+            if stamp:
+                cache.put([(key, stamp, kept)])
+    findings, entries, classes, has_rle = kept
+    findings = [Finding(*f[:4], tuple(f[4])) for f in findings]
+    return CheckedSet(findings, [ImageEntry(*e) for e in entries], classes, has_rle)
+
+
+def _check_coco_content(path: str, image_root: str, masks: bool, trained: bool) -> CheckedSet:
+    try:
+        content = read_annotations(path)
+    except (ValueError, FileNotFoundError) as error:
+        return CheckedSet([Finding("error", "annotations", str(error))])
+    findings, has_rle = coco_findings(content, path, masks, trained)
+    return CheckedSet(findings, coco_entries(content, image_root), class_names(content), has_rle)
+
+
+def _check_python(name: str, demands: Demands, trained: bool) -> CheckedSet:
+    dicts = DatasetCatalog.get(name)
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    findings = []
+    if classes is None and not trained:
+        what = "its metadata have no thing_classes, which evaluation needs"
+        remedy = f"MetadataCatalog.get({name!r}).thing_classes = [...]"
+        findings = [Finding("error", f"data set {name!r}", what, remedy)]
+    names = classes or [f"class {i}" for i in range(next(iter(demands.heads.values()), 0))]
+    more, has_rle = dict_findings(dicts, name, names, demands.masks, trained)
+    return CheckedSet(findings + more, dict_entries(dicts), classes, has_rle)

@@ -1,0 +1,164 @@
+"""What is wrong with the labelled objects of a data set: their boxes, masks and classes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from .findings import Finding, found, some
+from .object_problems import Size, box_problem, mask_problem
+
+
+class LabelledObject(NamedTuple):
+    """An object of any data set, as far as a check goes.
+
+    Args:
+        name: by which the user finds it.
+        box: x, y, width, height in pixels; whatever else was found there; None for none.
+        segmentation: polygons, RLE, whatever else; None for none.
+        size: width and height of the image, None where they are not known.
+    """
+
+    name: str
+    class_index: int
+    box: object = None
+    segmentation: object = None
+    is_crowd: bool = False
+    size: Size | None = None
+
+
+class _Problem(NamedTuple):
+    severity: str
+    what: str  # goes on after "3 of 7 objects"
+    remedy: str
+    learnable: bool = False  # all the same
+
+
+_XYXY = "correct or remove them; x1, y1, x2, y2 instead of x, y, width, height looks like this"
+_BOX_PROBLEMS = {
+    "none": _Problem("error", "without bbox", "give each one, or take the object out"),
+    "malformed": _Problem(
+        "error", "with a bbox that is not four finite numbers", "correct them or take them out"
+    ),
+    "empty": _Problem(
+        "warning",
+        "with a box of zero or negative width or height, which are not learned from",
+        _XYXY,
+    ),
+    "outside": _Problem(
+        "warning", "with a box wholly outside of the image, which are not learned from", _XYXY
+    ),
+    "beyond": _Problem(
+        "warning", "with a box that goes beyond the image and is cut off there", _XYXY, True
+    ),
+}  # fmt: skip
+_MASK_PROBLEMS = {
+    "none": _Problem(
+        "error", "without segmentation", "MODEL.MASK_ON False, or a faster_*.yaml, does without"
+    ),
+    "malformed": _Problem(
+        "error", "with a segmentation that is neither polygons nor RLE",
+        "give [[x1, y1, x2, y2, ...], ...] in pixels or {\"counts\": ..., \"size\": [h, w]}",
+    ),
+    "size": _Problem(
+        "error", "with an RLE mask of another size than the image", "encode it at the image's size"
+    ),
+    "points": _Problem(
+        "warning", "with no polygon of three points, which are not learned from, nor their boxes",
+        "give them three points, or no segmentation at all",
+    ),
+    "some points": _Problem(
+        "warning", "with polygons of fewer than three points, which are left out",
+        "give them three points", True,
+    ),
+}  # fmt: skip
+
+
+def object_findings(
+    where: str,
+    objects: Iterable[LabelledObject],
+    classes: Sequence[str],
+    masks: bool = False,
+    trained: bool = True,
+    drops_polygons: bool = True,
+) -> tuple[list[Finding], bool]:
+    """What is wrong with the objects, and whether any mask is RLE.
+
+    Args:
+        classes: names by class index.
+        masks: whether every object needs a mask.
+        trained: whether the set is learned from; otherwise one without objects is no error.
+        drops_polygons: whether the reader of the set leaves out polygons of fewer than three
+            points and objects that have no others (that of COCO files); elsewhere they end a
+            training of masks.
+    """
+    objects = list(objects)
+    boxes = _grouped(objects, lambda o: box_problem(o.box, o.size))
+    shapes = _grouped(objects, lambda o: mask_problem(o.segmentation, o.size))
+    problems = _mask_problems(masks, drops_polygons)
+    shapes = {key: group for key, group in shapes.items() if key in problems}
+    lost = _lost(boxes, _BOX_PROBLEMS) | _lost(shapes, problems)
+    learned = [o for o in objects if not o.is_crowd and o.name not in lost]
+    of = f"of {len(objects)} objects"
+    findings = [
+        *_named(where, boxes, _BOX_PROBLEMS, of, lambda o: f"{o.name} {o.box}"),
+        *_named(where, shapes, problems, of, lambda o: o.name),
+        *_learnable(where, objects, learned, trained),
+        *_classes(where, learned, classes, trained),
+    ]
+    return findings, any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
+
+
+def _mask_problems(masks: bool, drops_polygons: bool) -> dict[str, _Problem]:
+    problems = dict(_MASK_PROBLEMS)
+    if not masks:
+        names = ("malformed", "points", "some points") if drops_polygons else ()
+        return {name: problems[name] for name in names}
+    if not drops_polygons:
+        for name in ("points", "some points"):
+            problems[name] = problems[name]._replace(severity="error")
+    return problems
+
+
+def _grouped(
+    objects: Iterable[LabelledObject], problem: Callable[[LabelledObject], str | None]
+) -> dict[str, list[LabelledObject]]:
+    groups = defaultdict(list)
+    for thing in objects:
+        name = problem(thing)
+        if name:
+            groups[name].append(thing)
+    return groups
+
+
+def _lost(groups: dict[str, list[LabelledObject]], problems: dict[str, _Problem]) -> set[str]:
+    return {o.name for key, group in groups.items() if not problems[key].learnable for o in group}
+
+
+def _named(where, groups, problems, of: str, text: Callable[[LabelledObject], str]):
+    for key, problem in problems.items():
+        items = [text(thing) for thing in groups.get(key, [])]
+        yield from found(problem.severity, where, items, f"{of} {problem.what}", problem.remedy)
+
+
+def _learnable(where: str, objects: Sequence, learned: Sequence, trained: bool) -> list[Finding]:
+    if learned:
+        return []
+    reason = "all are iscrowd" if all(o.is_crowd for o in objects) else "see the other lines"
+    reason = reason if objects else "there are no annotations"
+    if trained:
+        remedy = "give another file, or objects with a box inside their image"
+        return [Finding("error", where, f"no object can be learned ({reason})", remedy)]
+    remedy = "AP will be nan; evaluate on a set with objects"
+    return [Finding("warning", where, f"there is no ground truth ({reason})", remedy)]
+
+
+def _classes(where: str, learned: Sequence, classes: Sequence[str], trained: bool) -> list[Finding]:
+    count = Counter(thing.class_index for thing in learned)
+    without = [name for index, name in enumerate(classes) if not count[index]]
+    if not learned or not without:
+        return []
+    what = f"{len(without)} of {len(classes)} classes have no object: {some(without)}"
+    if not trained:
+        return [Finding("fact", where, what, "their AP will be nan", tuple(without))]
+    remedy = "nothing is learned of them; leave them out, or add objects"
+    return [Finding("warning", where, what, remedy, tuple(without))]
