@@ -9,9 +9,7 @@ from typing import NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from . import __version__
-from .annotations import class_names, read_annotations
-from .coco_findings import coco_entries, coco_findings
+from . import annotations, coco_findings, object_findings, object_problems
 from .dict_findings import dict_entries, dict_findings
 from .findings import Finding, some
 from .image_findings import ImageEntry, duplicate_findings, image_findings
@@ -21,6 +19,8 @@ _TREE = (
     "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
     "coco/val2017, or give --train-json, --train-images, --val-json, --val-images"
 )
+# What is kept of a file is what these have said; changed, they may say other things.
+_CHECKS = (annotations, coco_findings, object_findings, object_problems)
 
 
 class Demands(NamedTuple):
@@ -122,8 +122,8 @@ def _classes(name: str, classes: list[str] | None, demands: Demands) -> list[Fin
 def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> CheckedSet:
     """Check a COCO json; what was found is kept until the file changes."""
     path = os.path.abspath(PathManager.get_local_path(json_file))
-    # another version may say other things of the same file
-    key, stamp = f"{path}|{image_root}|{masks}|{trained}|{__version__}", file_stamp(path)
+    key, stamp = f"{path}|{image_root}|{masks}|{trained}", file_stamp(path)
+    key += "".join(f"|{file_stamp(module.__file__)}" for module in _CHECKS)
     with closing(PreflightCache()) as cache:
         kept = stamp and cache.get(key, stamp)
         if not kept:
@@ -137,11 +137,12 @@ def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> C
 
 def _check_coco_content(path: str, image_root: str, masks: bool, trained: bool) -> CheckedSet:
     try:
-        content = read_annotations(path)
+        content = annotations.read_annotations(path)
     except (ValueError, FileNotFoundError) as error:
         return CheckedSet([Finding("error", "annotations", str(error))])
-    findings, has_rle = coco_findings(content, path, masks, trained)
-    return CheckedSet(findings, coco_entries(content, image_root), class_names(content), has_rle)
+    findings, has_rle = coco_findings.coco_findings(content, path, masks, trained)
+    entries = coco_findings.coco_entries(content, image_root)
+    return CheckedSet(findings, entries, annotations.class_names(content), has_rle)
 
 
 def _check_python(name: str, demands: Demands, trained: bool) -> CheckedSet:
