@@ -81,11 +81,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self.trust_pickle = trust_pickle
         self.logger = logging.getLogger("d2_isonet.checkpoint")
 
-    def save(self, name, *, is_last: bool = True, **extra):
+    def save(self, name, **extra):
         """Write name.pth so that no moment finds it half written, then last_checkpoint.
-
-        Args:
-            is_last: False leaves last_checkpoint where it is (a best checkpoint).
 
         Raises:
             SaveError: the disk is full or fails; the files are as they were.
@@ -98,8 +95,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         write_checkpoint(path, {"model": self.model.state_dict(), **states, **meta, **extra})
-        if is_last:
-            self.tag_last_checkpoint(os.path.basename(path))
+        self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename):
         write_text(os.path.join(self.save_dir, TAG), last_filename_basename)

@@ -60,6 +60,9 @@ class CheckpointHook(PeriodicCheckpointer):
         if stops:
             self._leave(all(comm.all_gather(saved)))
 
+    def after_train(self) -> None:
+        self.stop.stop_listening()
+
     def _is_due(self, done: int) -> bool:
         again = max(1, self.period // 10)
         return done % self.period == 0 or (self.failures > 0 and done % again == 0)

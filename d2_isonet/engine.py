@@ -1,6 +1,7 @@
 """Trainer and main loop that both tasks share; pretraining and detection add to it."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -23,7 +24,7 @@ from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .forgiving_writer import ForgivingWriter
-from .preemption import signals_passed_on
+from .preemption import quiet_interrupt, signals_passed_on
 from .regularizer import OrthogonalRegularizer
 from .resumed_training import catch_up, data_order, resumed_seed, what_is_resumed
 from .seeding import StepSeed, settle_seed
@@ -244,7 +245,9 @@ def run(main: Callable, args: argparse.Namespace) -> None:
     if args.num_machines > 1 and args.dist_url == "auto":
         sys.exit("error: --num-machines needs --dist-url tcp://HOST:PORT of the first machine")
     try:
-        with signals_passed_on(to_children=args.num_gpus > 1):
+        # a single process listens itself
+        several = signals_passed_on() if args.num_gpus > 1 else contextlib.nullcontext()
+        with quiet_interrupt(), several:
             launch(
                 main,
                 max(1, args.num_gpus),  # 0 is said to mean the CPU

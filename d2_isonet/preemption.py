@@ -1,17 +1,15 @@
 """Signals that end a training: a scheduler's, after which it is saved, and Ctrl-C."""
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from detectron2.utils import comm
-
-logger = logging.getLogger(__name__)
 
 # EX_TEMPFAIL of sysexits.h, "try again later": the training is saved and --resume goes on with it.
 # Not 143, with which a process also ends that SIGTERM killed before it could save.
@@ -29,21 +27,26 @@ class StopRequest:
 
     def __init__(self):
         self.signal = 0
+        self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
         """From now on the signals are noted. Elsewhere than in the main thread Python cannot."""
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                signal.signal(number, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
-    def _note(self, number: int, frame) -> None:
+    def stop_listening(self) -> None:
+        """Signals do again what they did; but none ends a process that is ending because of one."""
+        if not self.signal:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame) -> None:
         self.signal = number  # no logging here: a signal may come inside a log call
 
     def reached_any_process(self) -> bool:
         """The same answer on all processes, each of which calls this after every step."""
-        if comm.get_world_size() == 1:
-            return self.signal != 0
-        self.signal = max(comm.all_gather(self.signal))
+        if comm.get_world_size() > 1:
+            self.signal = max(comm.all_gather(self.signal))
         return self.signal != 0
 
     def __str__(self) -> str:
@@ -51,15 +54,24 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def signals_passed_on(to_children: bool) -> Iterator[None]:
-    """A scheduler's signal reaches the training processes; Ctrl-C ends this one with one line.
+def signals_passed_on() -> Iterator[None]:
+    """Within, a scheduler's signal to this process goes to its children, the training processes."""
+    before = {number: signal.signal(number, _pass_on) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    Args:
-        to_children: they are children of this process, and a scheduler may signal it alone.
-    """
-    if to_children and threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            signal.signal(number, _pass_on)
+
+def _pass_on(number: int, _frame) -> None:
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, number)
+
+
+@contextlib.contextmanager
+def quiet_interrupt() -> Iterator[None]:
+    """Ctrl-C ends this process with one line for all, and saves nothing."""
     try:
         yield
     except KeyboardInterrupt:
@@ -71,12 +83,3 @@ def signals_passed_on(to_children: bool) -> Iterator[None]:
                 flush=True,
             )
         sys.exit(INTERRUPTED)
-
-
-def _pass_on(number: int, frame) -> None:
-    children = multiprocessing.active_children()
-    for child in children:
-        os.kill(child.pid, number)
-    if not children:  # nothing has begun yet that could be saved
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)

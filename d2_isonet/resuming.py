@@ -72,13 +72,14 @@ def _newest_first(folder: Path) -> list[Path]:
 def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
     """Move the checkpoints of an earlier run into a folder of their own, which is returned.
 
-    So that the run which now begins overwrites none of them, and none is taken for its own.
-    metrics.json begins anew; the old lines go with the old checkpoints.
+    So that the run which now begins overwrites none of them, and none is taken for its own; with
+    them goes whatever is called model_*. metrics.json begins anew, a copy goes with them.
     """
     folder = Path(folder)
-    files = [p for p in folder.glob("*.pth") if iteration_of(p) is not None]
+    files = {p for p in folder.glob("*.pth") if iteration_of(p) is not None}
     if not files and not (folder / TAG).is_file():
         return None
+    files.update(folder.glob("model_*"))
     numbers = (n for n in range(1, 1 << 30) if not (folder / f"earlier_run_{n}").exists())
     aside = folder / f"earlier_run_{next(numbers)}"
     aside.mkdir()

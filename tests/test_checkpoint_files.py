@@ -177,6 +177,7 @@ def test_a_tag_that_names_nothing_does_not_start_anew(tmp_path):
 
 def test_an_earlier_run_is_set_aside_whole_and_told(run, caplog):
     (run / "metrics.json").write_text("{}\n")
+    (run / "model_best.json").write_text("{}")
     write_checkpoint(run / "backbone.pth", {"model": training(9)["model"]})
     with open(run / "metrics.json", "a") as writer:
         aside = set_aside_earlier_run(run)
@@ -185,6 +186,7 @@ def test_an_earlier_run_is_set_aside_whole_and_told(run, caplog):
     assert find_checkpoint(aside).name == "model_0000029.pth"
     assert (run / "metrics.json").read_text() == "new\n"
     assert (aside / "metrics.json").read_text() == "{}\n"
+    assert (aside / "model_best.json").is_file()
     assert "moved them and metrics.json to earlier_run_1/" in caplog.text
     assert set_aside_earlier_run(run) is None
 
