@@ -16,7 +16,7 @@ from .decoupled import DecoupledConv2d
 from .findings import some
 from .resnet import STAGES, stage_of
 from .weights_file import WeightsError, unreadable, what_is_wrong
-from .weights_record import convolutions_of, meta_differences
+from .weights_record import convolutions_of, meta_differences, record_of
 
 FORMAT_VERSION = 1
 _COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and FrozenBN have none
@@ -105,8 +105,11 @@ class ISONetCheckpointer(DetectionCheckpointer):
             raise unreadable(os.path.abspath(filename), error) from error
 
     def _load_model(self, checkpoint):
-        meta = checkpoint.get("meta")
-        others = [n for n, x in checkpoint["model"].items() if not hasattr(x, "shape")]
+        meta = record_of(checkpoint)
+        weights = checkpoint["model"]
+        if not isinstance(weights, Mapping):
+            raise WeightsError(f"{self.path} holds a {type(weights).__name__}, no state_dict")
+        others = [str(n) for n, x in weights.items() if not hasattr(x, "shape") or n != str(n)]
         if others:
             raise WeightsError(
                 f"{self.path} has entries that are no tensors: {', '.join(others[:5])}. Weights "

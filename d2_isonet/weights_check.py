@@ -25,9 +25,7 @@ class WeightsRehearsal(ISONetCheckpointer):
 
     def _load_file(self, filename):
         content = read_tensors(os.path.abspath(filename), device="meta")
-        if not isinstance(content, dict):
-            content = {type(content).__name__: content}  # refused, as it is no tensor
-        return content if "model" in content else {"model": content}
+        return content if isinstance(content, dict) and "model" in content else {"model": content}
 
     def _log_incompatible_keys(self, incompatible):
         pass  # those that matter have been refused; the real one tells the rest
