@@ -22,11 +22,10 @@ def parse_args():
 def setup(args):
     from d2_isonet.command_line import load_config
     from d2_isonet.datasets import check_datasets, use_own_data
-    from d2_isonet.run_setup import check_detector, finish_setup
+    from d2_isonet.run_setup import finish_setup
 
     cfg = load_config(args.config_file, args.opts)
     use_own_data(cfg, args)
-    check_detector(cfg)
     check_datasets(cfg, args.eval_only)
     return finish_setup(cfg, args)
 

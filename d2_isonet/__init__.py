@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _MODULES = {  # where each public name is defined
     "DecoupledConv2d": "decoupled",
     "OrthogonalRegularizer": "regularizer",
+    "Predictor": "predictor",
     "SReLU": "layers",
     "add_isonet_config": "config",
     "delta_fill": "weight_init",

@@ -35,6 +35,18 @@ def check_architecture(cfg: CfgNode) -> None:
         _check_decoupled(cfg)
 
 
+def check_pyramid(cfg: CfgNode) -> None:
+    """Raise ValueError where an FPN, ours or detectron2's, has a dilated res5 below it."""
+    dilation, name = cfg.MODEL.RESNETS.RES5_DILATION, cfg.MODEL.BACKBONE.NAME
+    if "resnet_fpn" not in name and "isonet_fpn" not in name:
+        return
+    if dilation != 1:
+        raise ValueError(
+            f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN, whose levels must halve in "
+            "size: set it to 1, or use a *_dc5.yaml without FPN"
+        )
+
+
 def _check_depth(cfg: CfgNode) -> None:
     depth, small = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.ISONET.SMALL_IMAGES
     if not small and depth not in NUM_BLOCKS:

@@ -10,7 +10,7 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from .architecture_checks import check_architecture, res2_out_channels
+from .architecture_checks import check_architecture, check_pyramid, res2_out_channels
 from .decoupled import DecoupledConv2d
 from .execution import set_execution
 from .fixup import scalar_bias_norm
@@ -203,11 +203,7 @@ def build_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     Raises:
         ValueError: cfg asks for the impossible, for a dilated res5 or for small images.
     """
-    if cfg.MODEL.RESNETS.RES5_DILATION != 1:
-        raise ValueError(
-            f"MODEL.RESNETS.RES5_DILATION is {cfg.MODEL.RESNETS.RES5_DILATION} with an FPN, whose "
-            "levels must halve in size: set it to 1, or use a *_dc5.yaml without FPN"
-        )
+    check_pyramid(cfg)
     if cfg.MODEL.ISONET.SMALL_IMAGES:
         raise conflict(
             cfg,

@@ -12,16 +12,16 @@ from tabulate import tabulate
 from torch import nn
 
 from .checkpoint_files import write_checkpoint, write_text
+from .compat import load_file
 from .decoupled import DecoupledConv2d
+from .findings import some
 from .resnet import STAGES, stage_of
 from .resuming import TAG, find_checkpoint
-from .weights_record import convolutions_of, meta_differences
+from .weights_file import WeightsError, unreadable, what_is_wrong
+from .weights_record import convolutions_of, meta_differences, record_of
 
 FORMAT_VERSION = 1
-
-
-class WeightsError(ValueError):
-    """Weights that do not fit the model they are loaded into."""
+_COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and FrozenBN have none
 
 
 def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> None:
@@ -119,14 +119,12 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
     def load(self, path, checkpointables=None):
         self.path = path
-        if path and "://" not in path and not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
-                "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
-                "or set MODEL.WEIGHTS '' to start from initialization"
-            )
+        if path and "://" not in path:
+            require_file(path)
         self._resumes = checkpointables is None
         self._parsed_url_during_load = None  # a load that raised leaves it set, on HEAD
+        if "?" in path and os.path.isfile(path):
+            return load_file(self, path, checkpointables)
         return super().load(path, checkpointables)
 
     def _load_file(self, filename):
@@ -135,16 +133,15 @@ class ISONetCheckpointer(DetectionCheckpointer):
             raise WeightsError(f"{os.path.abspath(filename)} {problem}")
         try:
             return super()._load_file(filename)
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(
-                f"{os.path.abspath(filename)} cannot be read as a checkpoint (truncated, or holds "
-                f"more than tensors and plain types): {reason}"
-            ) from error
+        except Exception as error:  # unpickling broken bytes can raise nearly anything
+            raise unreadable(os.path.abspath(filename), error) from error
 
     def _load_model(self, checkpoint):
-        meta = checkpoint.get("meta")
-        others = [n for n, x in checkpoint["model"].items() if not hasattr(x, "shape")]
+        meta = record_of(checkpoint)
+        weights = checkpoint["model"]
+        if not isinstance(weights, Mapping):
+            raise WeightsError(f"{self.path} holds a {type(weights).__name__}, no state_dict")
+        others = [str(n) for n, x in weights.items() if not hasattr(x, "shape") or n != str(n)]
         if others:
             raise WeightsError(
                 f"{self.path} has entries that are no tensors: {', '.join(others[:5])}. Weights "
@@ -162,6 +159,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}
         self._check_loaded(unloaded, found, strict, _operator_tensors(self.model) if starts else ())
+        self._check_left_over(incompatible.unexpected_keys)
         return incompatible
 
     def _check_record(self, meta: Mapping, starts_from_conv2d: bool) -> None:
@@ -190,6 +188,30 @@ class ISONetCheckpointer(DetectionCheckpointer):
             asked = {name: tuple(self.model.state_dict()[name].shape) for name in incomplete}
             raise WeightsError(_mismatch_message(self.path, asked, found))
 
+    def _check_left_over(self, names: list[str]) -> None:
+        """Raise where the file's backbone has more blocks than the model's: it is another one."""
+        stages = {stage_of(name) for name in self.model.state_dict()} & set(STAGES)
+        names = [n for n in names if stage_of(n) in stages and not n.endswith(_COUNTER)]
+        if names:
+            raise WeightsError(
+                f"{self.path} does not fit the model: {len(names)} tensors of its backbone have no "
+                f"place in the model ({some(names)}). Check MODEL.RESNETS.DEPTH"
+            )
+
+
+def require_file(path: str) -> None:
+    """Raise FileNotFoundError where the weights are not there."""
+    if os.path.isdir(path):
+        raise FileNotFoundError(
+            f"MODEL.WEIGHTS: {os.path.abspath(path)} is a folder; name a file in it"
+        )
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
+            "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
+            "or set MODEL.WEIGHTS '' to start from initialization"
+        )
+
 
 def _operator_tensors(model: nn.Module) -> set[str]:
     """Names of what a decoupled convolution has beside its weight: radius, its scale, k."""
@@ -206,7 +228,7 @@ def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[
     """Rows (part, loaded, total, not loaded) and the names that had to load and did not."""
     names = defaultdict(list)
     for name in state_dict:
-        if not name.endswith("num_batches_tracked"):  # detectron2's zoo has none
+        if not name.endswith(_COUNTER):
             names[stage_of(name)].append(name)
     rows, incomplete = [], []
     for part, members in names.items():
@@ -221,32 +243,27 @@ def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[
 
 def _mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
     """`asked`: shapes by name that were not loaded; `found`: all shapes of the file."""
-    lines = []
+    lines, renamed = [], False
     for name, shape in list(asked.items())[:5]:
         same = next((n for n in found if name == n or name.endswith("." + n)), None)
-        there = f"shape {found[same]} in the file, {shape} in the model" if same else ""
-        lines.append(f"{name}: {there or 'not in the file'}")
+        there = "not in the file"
+        if same and found[same] == shape:
+            there, renamed = f"there as {same}", True
+        elif same:
+            there = f"shape {found[same]} in the file, {shape} in the model"
+        lines.append(f"{name}: {there}")
     more = f"\n  and {len(asked) - 5} more" if len(asked) > 5 else ""
     return (
         f"{path} does not fit the model: {len(asked)} tensors would keep their random "
-        "initialization:\n  " + "\n  ".join(lines) + more + "\nCheck MODEL.RESNETS.DEPTH, the "
-        "number of classes and, for a pretrained backbone, that this is its backbone.pth"
+        "initialization:\n  " + "\n  ".join(lines) + more + "\n" + (_RENAMED if renamed else _CHECK)
     )
 
 
-def what_is_wrong(filename: str, trust_pickle: bool = False) -> str | None:
-    """Why `filename` cannot be a checkpoint, told from its name and first bytes; None if it may."""
-    with open(filename, "rb") as file:
-        head = file.read(200)
-    if not head:
-        return "is empty (0 bytes): the copy or the download broke off"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the weights: run `git lfs pull`"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "is an HTML page, not weights: the download needs a login or another address"
-    if filename.endswith((".pkl", ".pickle")) and not trust_pickle:
-        return (
-            "is a pickle, which can run any code its author put in; give --trust-pickle if you "
-            "trust its source, or convert it to .pth"
-        )
-    return None
+_CHECK = (
+    "Check MODEL.RESNETS.DEPTH, the number of classes and, for a pretrained backbone, that this is "
+    "its backbone.pth"
+)
+_RENAMED = (
+    "To have detectron2 match names that lack their beginning, save the file again as "
+    "{'model': STATE_DICT, 'matching_heuristics': True}"
+)

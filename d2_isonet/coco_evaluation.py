@@ -13,6 +13,8 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
+from .no_detections import measures_of_nothing
+
 logger = logging.getLogger(__name__)
 
 REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: what of an annotation it compares
@@ -45,11 +47,32 @@ class FastCOCOEvaluator(COCOEvaluator):
     def __init__(self, dataset_name: str, *args, **kwargs):
         super().__init__(dataset_name, *args, **kwargs)
         self._hotcoco = import_hotcoco()
+        self._predicts_masks = False
         if 0 in self._coco_api.anns:
             logger.warning(
                 f"{self._metadata.json_file}: an annotation has the id 0, and COCO's code takes a "
                 "match with it for none: number annotations from 1. Evaluation by pycocotools"
             )
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        instances = [output["instances"] for output in outputs if "instances" in output]
+        self._predicts_masks |= any(found.has("pred_masks") for found in instances)
+        super().process(inputs, outputs)
+
+    def _tasks_from_predictions(self, predictions: list[dict]) -> list[str]:
+        # without a detection the results do not tell that the model has masks
+        segm = {"segm"} if self._predicts_masks else set()
+        return sorted({*super()._tasks_from_predictions(predictions), *segm})
+
+    def _derive_coco_results(self, coco_eval, iou_type: str, class_names=None) -> dict:
+        if coco_eval is None and iou_type in REGIONS:
+            self._logger.warning(
+                f"The model detects nothing in {len(self._coco_api.imgs)} images: AP ({iou_type}) "
+                "is 0. It may be untrained, diverged, of other weights, or its scores below "
+                "MODEL.ROI_HEADS.SCORE_THRESH_TEST"
+            )
+            coco_eval = measures_of_nothing(self._coco_api, iou_type, self._max_dets_per_image)
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(chain.from_iterable(prediction["instances"] for prediction in predictions))

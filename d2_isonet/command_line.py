@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 
 from .checkpoint_files import SaveError
 from .config import add_isonet_config
+from .yaml_files import check_yaml_files
+
+_LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long
 
 
 @contextlib.contextmanager
@@ -56,6 +58,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     cfg = get_cfg()
     add_isonet_config(cfg)
     if config_file:
+        check_yaml_files(config_file)
         with _explained(config_file, cfg):
             _merge_file(cfg, config_file)
     pairs = _split_pairs(opts)
@@ -65,8 +68,6 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
-    if not os.path.isfile(config_file):
-        raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(config_file)}")
     content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
     if content.get("VERSION", cfg.VERSION) != cfg.VERSION:  # detectron2 upgrades old ones
         cfg.merge_from_file(config_file, allow_unsafe=False)
@@ -101,10 +102,12 @@ def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
     """Turn what yacs and yaml raise into one ValueError that names the source."""
     try:
         yield
-    except (KeyError, AssertionError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, AssertionError, ValueError) as error:
         raise ValueError(f"{source}: {_explain(error, cfg)}") from error
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:  # a key that is a number, a list for a section
         raise ValueError(f"{source}: this is no yaml of KEY: VALUE lines ({error})") from error
+    except (RecursionError, MemoryError) as error:  # from literal_eval
+        raise ValueError(f"{source}: a value is nested too deeply") from error
 
 
 def _split_pairs(opts: list[str]) -> list[str]:
@@ -121,7 +124,7 @@ def _split_pairs(opts: list[str]) -> list[str]:
 
 def _explain(error: Exception, cfg: CfgNode) -> str:
     """The message of yacs or yaml and, where there is one, what was probably meant."""
-    message = str(error) if isinstance(error, yaml.YAMLError) else str(error.args[0])
+    message = str(error.args[0])[:_LONGEST_MESSAGE] if error.args else type(error).__name__
     key = message.replace("'", " ").split()[-1]
     hint = ""
     if "xistent" in message:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .checkpoint import WeightsError, save_backbone
+from .checkpoint import save_backbone
 from .resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage, stage_of
 from .source_weights import read_state_dict
 from .weight_names import rename_tensors, some
+from .weights_file import WeightsError
 
 # What both sources were trained on: RGB, mean and std of ImageNet, here in the range 0-255.
 PIXELS = {

@@ -229,12 +229,17 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
     checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
     path = (args.resume and checkpointer.checkpoint_to_resume()) or cfg.MODEL.WEIGHTS
     if not path:
-        raise ValueError(
-            "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
-            f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
-        )
+        raise nothing_to_evaluate(cfg)
     checkpointer.load(path, [])
     return model
+
+
+def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
+    """The error that --eval-only has no weights."""
+    return ValueError(
+        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
+        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
+    )
 
 
 def run(main: Callable, args: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ from detectron2.modeling import build_model
 from .attacks import bim, fgsm, input_gradient, l2_effort
 from .classifier import ImageClassifier
 from .command_line import load_config
+from .config_checks import falls_back_to_cpu
 from .engine import build_checkpointer
 from .imagenet import load_registered
-from .run_setup import falls_back_to_cpu
 
 # Half the range of a pixel: every image can become grey, so that a working attack succeeds.
 UNBOUNDED_EPS = 127.5

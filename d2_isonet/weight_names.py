@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .checkpoint import WeightsError
+from .weights_file import WeightsError
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 
 # Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
-_BATCH_NORMS = {"BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"}
+_BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # What a record means that was written before it had these keys.
 _BEFORE = {"block": "residual", "small_images": False, "conv": "Conv2d", "norm_groups": 32}
+
+
+def record_of(checkpoint: Mapping) -> Mapping | None:
+    """The record in a checkpoint; None where there is none or a "meta" of another program."""
+    meta = checkpoint.get("meta")
+    if not isinstance(meta, Mapping):
+        return None
+    sections = (meta.get(name) or {} for name in ("architecture", "input"))
+    return meta if all(isinstance(section, Mapping) for section in sections) else None
 
 
 def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False) -> list[str]:
@@ -32,8 +41,13 @@ def _same(key: str, found, asked) -> bool:
     if key == "norm" and found in _BATCH_NORMS and asked in _BATCH_NORMS:
         return True
     if isinstance(asked, list):
-        return len(found) == len(asked) and all(
-            abs(a - b) < 1e-3 for a, b in zip(found, asked, strict=True)
+        return (
+            isinstance(found, list | tuple)
+            and len(found) == len(asked)
+            and all(
+                isinstance(a, int | float) and abs(a - b) < 1e-3
+                for a, b in zip(found, asked, strict=True)
+            )
         )
     return found == asked
 

@@ -38,9 +38,10 @@ def instances_of(detections: list[dict], masks: bool) -> Instances:
     found = Instances(SIZE, pred_boxes=Boxes(boxes))
     found.scores = torch.tensor([d["score"] for d in detections])
     found.pred_classes = torch.tensor([CATEGORIES.index(d["category_id"]) for d in detections])
-    if masks and detections:
+    if masks:
         rles = [d["segmentation"] for d in detections]
-        found.pred_masks = torch.from_numpy(pycocotools.mask.decode(rles)).permute(2, 0, 1).bool()
+        decoded = pycocotools.mask.decode(rles) if rles else np.zeros((*SIZE, 0))
+        found.pred_masks = torch.from_numpy(decoded).permute(2, 0, 1).bool()
     return found
 
 
@@ -122,9 +123,21 @@ def test_the_evaluator_measures_the_images_asked_for(evaluate, asked):
     assert asked and ours != evaluate(truth, detections)[0]
 
 
-def test_no_detections_are_nan_as_before(evaluate):
-    ours, expected = evaluate(random_data()[0], [])
+@pytest.mark.parametrize("masks", [False, True])
+def test_no_detections_are_an_ap_of_0_with_its_reason(masks, evaluate, caplog):
+    ours, expected = evaluate(random_data()[0], [], masks=masks)
     np.testing.assert_equal(ours, expected)
+    assert list(ours) == (["bbox", "segm"] if masks else ["bbox"])
+    for result in ours.values():
+        assert result["AP"] == result["AP50"] == 0
+        classes = [result[f"AP-{name}"] for name in ("cat", "dog", "ship", "tree")]
+        assert sorted(classes, key=np.isnan)[:3] == [0, 0, 0]
+        assert np.isnan(classes).sum() == 1  # one has no object
+    assert "detects nothing in 7 images: AP (bbox) is 0" in caplog.text
+
+
+def test_no_detections_where_nothing_is_are_nan(evaluate):
+    ours, _ = evaluate({**random_data()[0], "annotations": []}, [], masks=False)
     assert np.isnan(ours["bbox"]["AP"])
 
 

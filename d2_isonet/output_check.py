@@ -1,0 +1,75 @@
+"""The output folder: whether it can be written to, has room, and is free for this run."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from .findings import Finding
+
+_WHERE = "OUTPUT_DIR"
+_MOMENTS = {"SGD": 1, "Adam": 2}  # tensors that the optimizer keeps for each trained one
+
+
+def output_findings(
+    cfg: CfgNode, args: argparse.Namespace, model: nn.Module | None
+) -> list[Finding]:
+    """What there is to say of cfg.OUTPUT_DIR; nothing is written or left there.
+
+    Args:
+        model: the network of cfg, on any device; None to leave out the room for its checkpoints.
+    """
+    if not cfg.OUTPUT_DIR:
+        return []
+    folder = Path(os.path.abspath(os.path.expanduser(cfg.OUTPUT_DIR)))
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    problem = _why_not_writable(there)
+    if problem:
+        what = f"{folder} cannot be written to ({problem})"
+        return [Finding("error", _WHERE, what, "set OUTPUT_DIR to another folder")]
+    if args.eval_only or model is None:
+        return []
+    return [*_room(cfg, folder, there, model), *_earlier_run(folder, args.resume)]
+
+
+def _why_not_writable(there: Path) -> str | None:
+    if not there.is_dir():
+        return f"{there} is no folder"
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        return f"{there}: {error.strerror}"
+    return None
+
+
+def checkpoint_bytes(model: nn.Module, optimizer: str) -> int:
+    """The size of a checkpoint: every tensor of the model, and the optimizer's of trained ones."""
+    whole = sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return whole + _MOMENTS.get(optimizer, 1) * sum(p.numel() * p.element_size() for p in trained)
+
+
+def _room(cfg: CfgNode, folder: Path, there: Path, model: nn.Module) -> list[Finding]:
+    one, free = checkpoint_bytes(model, cfg.SOLVER.OPTIMIZER), shutil.disk_usage(there).free
+    written = cfg.SOLVER.MAX_ITER // max(1, cfg.SOLVER.CHECKPOINT_PERIOD) + 1
+    kept = min(written, cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP or written)
+    what = f"{free / 1e9:.3g} GB are free in {folder}, for {kept} checkpoints of {one / 1e6:.3g} MB"
+    remedy = "make room, keep fewer (SOLVER.CHECKPOINT_MAX_TO_KEEP) or set OUTPUT_DIR elsewhere"
+    # a new checkpoint is complete before an old one goes
+    if free < 2 * one:
+        return [Finding("error", _WHERE, what, remedy)]
+    if free < (kept + 1) * one:
+        return [Finding("warning", _WHERE, what, remedy)]
+    return [Finding("fact", _WHERE, what)]
+
+
+def _earlier_run(folder: Path, resumes: bool) -> list[Finding]:
+    files = sorted(path.name for path in folder.glob("*.pth"))
+    if resumes or not files:
+        return []
+    what = f"{folder} holds an earlier run's {files[-1]}, and this one starts at iteration 0"
+    return [Finding("warning", _WHERE, what, "add --resume to go on, or name another folder")]

@@ -1,0 +1,106 @@
+"""detectron2's DefaultPredictor, on weights that must fit and images that must be images."""
+
+import detectron2.data.transforms as T
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+
+from .config_checks import check_names, falls_back_to_cpu
+from .engine import build_checkpointer
+
+
+class Predictor(DefaultPredictor):
+    """Detections in one image at a time, predictor(image)["instances"].
+
+    Args:
+        cfg: of a trained detector; MODEL.WEIGHTS is its checkpoint. Without a GPU the CPU is used.
+        trust_pickle: read a .pkl file, which can run any code its author put in.
+
+    Raises:
+        ValueError: there are no weights, they are none, or not all of this detector's.
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, cfg: CfgNode, trust_pickle: bool = False):
+        cfg = cfg.clone()
+        cfg.defrost()
+        falls_back_to_cpu(cfg)
+        check_names(cfg)
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError("MODEL.WEIGHTS is ''; a predictor needs a trained detector's file")
+        self.cfg = cfg
+        self.model = build_model(cfg).eval()
+        checkpointer = build_checkpointer(cfg, self.model, strict=True, trust_pickle=trust_pickle)
+        checkpointer.load(cfg.MODEL.WEIGHTS, [])
+        if cfg.DATASETS.TEST:
+            self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+        sizes = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
+        self.aug = T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TEST)
+        self.input_format = cfg.INPUT.FORMAT
+
+    def __call__(self, original_image: np.ndarray) -> dict:
+        """The model's output for one image (H, W, 3), BGR, of range 0-255.
+
+        Raises:
+            ValueError: it is no such image; the message says what it is and how to make one.
+        """
+        check_image(original_image)
+        return super().__call__(original_image)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise ValueError unless `image` is (H, W, 3), uint8 or float, of range 0-255."""
+    if image is None:
+        raise ValueError(
+            "the image is None, which cv2.imread returns where it cannot read a file: check the "
+            "path, or use detectron2.data.detection_utils.read_image(path, 'BGR')"
+        )
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"the image is a {type(image).__module__}.{type(image).__name__}; give a numpy array "
+            "(H, W, 3) in BGR, e.g. np.asarray(pil_image.convert('RGB'))[:, :, ::-1]"
+        )
+    _check_shape(image.shape)
+    _check_values(image)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    remedy = "give (H, W, 3), BGR"
+    if 0 in shape:
+        remedy = "there are no pixels: check how it was read or cropped"
+    elif len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
+        remedy = "that is grayscale: give np.dstack([image] * 3)"
+    elif len(shape) == 3 and shape[2] == 3:
+        return
+    elif len(shape) == 3 and shape[2] == 4:
+        remedy = "the fourth channel is no colour: give image[:, :, :3]"
+    elif len(shape) == 3 and shape[0] in (1, 3):
+        remedy = "the channels come first: give image.transpose(1, 2, 0)"
+    elif len(shape) == 4:
+        remedy = "give one image at a time, without a batch dimension"
+    raise ValueError(f"the image has the shape {shape}, not (H, W, 3); {remedy}")
+
+
+def _check_values(image: np.ndarray) -> None:
+    if image.dtype == np.uint8:
+        return
+    if image.dtype == np.uint16:
+        raise ValueError(
+            "the image is uint16, of range 0-65535; give (image / 257).astype('uint8'), or scale "
+            "it by its own range"
+        )
+    if image.dtype not in (np.float32, np.float64):
+        raise ValueError(f"the image is {image.dtype}; give uint8, of range 0-255")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 255):  # also NaN
+        raise ValueError(
+            f"the image has values from {low:g} to {high:g}; give pixels of range 0-255, the model "
+            "subtracts their mean itself"
+        )
+    if 0 < high <= 1:
+        raise ValueError(
+            f"the image is {image.dtype} and nowhere above {high:g}, as if of range 0-1; give "
+            "image * 255"
+        )

@@ -1,0 +1,91 @@
+"""What is checked of a run before a model is built or a GPU touched, all of it in one table."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import nn
+
+from .amp import check_precision
+from .config_checks import (
+    check_detector,
+    check_device,
+    check_names,
+    falls_back_to_cpu,
+    scale_to_processes,
+)
+from .findings import Finding, findings_table, raise_errors
+from .network_outline import outline
+from .options import check_name
+from .output_check import output_findings
+from .solver import OPTIMIZERS, epochs_to_iterations
+from .weights_check import weights_findings
+
+
+def check_run(
+    cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0
+) -> list[Finding]:
+    """Print the findings on this run in a table and return them.
+
+    cfg.MODEL.DEVICE becomes "cpu" where there is no GPU.
+
+    Data sets are checked before, by their own modules.
+
+    Raises:
+        ValueError: something would end the run or make it worthless; all errors in one message.
+    """
+    findings = run_findings(cfg, args, num_training_images)
+    if comm.is_main_process():
+        print(findings_table(findings), flush=True)
+    raise_errors(findings)
+    comm.synchronize()  # nobody writes to the output folder before all have looked at it
+    return findings
+
+
+def run_findings(
+    cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0
+) -> list[Finding]:
+    """The findings on everything but the data: device, batch, network, weights, output folder."""
+    findings: list[Finding] = []
+
+    def passed(where: str, check: Callable, *arguments) -> Any:
+        """What `check` returns; None, and a finding more, where it refuses."""
+        try:
+            return check(*arguments)
+        except (ValueError, FileNotFoundError) as error:
+            findings.append(Finding("error", where, *str(error).split("; ", 1)))
+            return None
+
+    if falls_back_to_cpu(cfg):
+        what = "there is no CUDA device: running on the CPU (MODEL.DEVICE cpu)"
+        findings.append(Finding("warning", "device", what))
+    passed("device", check_device, cfg)
+    passed("precision", check_precision, cfg.SOLVER.AMP.PRECISION)
+    passed("optimizer", check_name, "SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
+    scaled = passed("batch", scale_to_processes, cfg)
+    if scaled is not None:
+        scaled = passed("schedule", epochs_to_iterations, scaled, num_training_images)
+    if scaled is not None:
+        findings.append(_step(scaled))
+    if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
+        passed("network", check_detector, cfg)
+    model = passed("network", _network, cfg)
+    findings += passed("weights", weights_findings, cfg, args, model) or []
+    findings += passed("OUTPUT_DIR", output_findings, scaled or cfg, args, model) or []
+    return findings
+
+
+def _network(cfg: CfgNode) -> nn.Module | None:
+    check_names(cfg)
+    return outline(cfg)
+
+
+def _step(cfg: CfgNode) -> Finding:
+    processes, images = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
+    what = (
+        f"{cfg.SOLVER.MAX_ITER} iterations of {images} images on {processes} processes "
+        f"({cfg.MODEL.DEVICE}), learning rate {cfg.SOLVER.BASE_LR:g}"
+    )
+    return Finding("fact", "batch", what)

@@ -1,0 +1,112 @@
+"""A yaml config and the files it inherits from: found, safe to read, and of a sensible size."""
+
+import difflib
+import os
+
+import yaml
+from fvcore.common.config import BASE_KEY
+
+_MOST_BYTES = 1 << 20  # the longest config here has two thousand
+_MOST_NODES = 100_000  # with every alias written out
+
+
+def check_yaml_files(path: str, inherited_by: tuple[str, ...] = ()) -> None:
+    """Raise unless `path` and every _BASE_ it leads to can be read by yaml's safe loader.
+
+    Nothing is built before its size is known: nine lines of aliases can stand for a billion words.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file is no mapping in yaml, asks for Python objects, stands for too many
+            values, or inherits from itself.
+    """
+    path = os.path.abspath(path)
+    if path in inherited_by:
+        circle = " -> ".join([*inherited_by[inherited_by.index(path) :], path])
+        raise ValueError(f"{path}: _BASE_ goes in a circle ({circle}); take one of them out")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(_missing(path, inherited_by))
+    for base in _bases(path, _read(path)):
+        check_yaml_files(base, (*inherited_by, path))
+
+
+def _missing(path: str, inherited_by: tuple[str, ...]) -> str:
+    asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
+    folder, name = os.path.split(path)
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    near = difflib.get_close_matches(name, there, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{asked}: there is no file {path}{hint}"
+
+
+def _read(path: str) -> dict:
+    if os.path.getsize(path) > _MOST_BYTES:
+        raise ValueError(f"{path} has {os.path.getsize(path)} bytes; that is no config")
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        loader = yaml.SafeLoader(content)
+        node = loader.get_single_node()
+        _check_number_of_nodes(path, node)
+        content = loader.construct_document(node) if node else None
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply; that is no config") from error
+    except yaml.reader.ReaderError as error:
+        raise ValueError(
+            f"{path} is no text (at position {error.position}: {error.reason}); give the yaml file"
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(_marked(path, error)) from error
+    # what the safe loader raises where a value is not of its tag, as in "!!int x" or 2020-99-99
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        if str(error).startswith(path):
+            raise
+        raise ValueError(f"{path}: a value is not of its yaml type ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: this is no yaml of KEY: VALUE lines, but {type(content).__name__}"
+        )
+    return content
+
+
+def _marked(path: str, error: yaml.MarkedYAMLError) -> str:
+    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    message = f"{path}{line}: {error.problem}"
+    if isinstance(error, yaml.constructor.ConstructorError) and "the tag" in message:
+        message += (
+            ". A tag can ask for Python code (none was run), a config needs none: take it out"
+        )
+    return message
+
+
+def _check_number_of_nodes(path: str, root: yaml.Node | None) -> None:
+    sizes: dict[int, int] = {}  # of nodes that are counted; 0 while they are
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            pairs = isinstance(node, yaml.MappingNode)
+            children = [x for pair in children for x in pair] if pairs else children
+            sizes[id(node)] = 1 + sum(map(size, children))
+        elif sizes[id(node)] == 0:
+            raise ValueError(f"{path}: an alias stands for something that holds it")
+        return sizes[id(node)]
+
+    if root is not None and size(root) > _MOST_NODES:
+        raise ValueError(
+            f"{path} stands for {size(root):.1e} values once its aliases (*name) are written out, "
+            f"more than {_MOST_NODES}; that is no config"
+        )
+
+
+def _bases(path: str, content: dict) -> list[str]:
+    """The files that `content` inherits from, as detectron2 resolves them; no addresses."""
+    bases = content.get(BASE_KEY, [])
+    bases = bases if isinstance(bases, list) else [bases]
+    for base in bases:
+        if not isinstance(base, str) or not base:
+            raise ValueError(f"{path}: _BASE_ is {base!r}; it must be the name of a yaml file")
+        if "://" in base:
+            raise ValueError(f"{path}: _BASE_ is the address {base}; save that file and name it")
+    return [os.path.join(os.path.dirname(path), os.path.expanduser(base)) for base in bases]
