@@ -241,8 +241,8 @@ def test_an_image_that_breaks_off_is_named(
     configured.opts += ["OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "1"]
     with pytest.raises(SystemExit):
         importlib.import_module(script).main(configured)
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: ") and str(folder) in last
+    told = capsys.readouterr().err.split("error: ")[-1]
+    assert f"unreadable: {folder}" in told
 
 
 @pytest.mark.parametrize(
