@@ -30,6 +30,7 @@ REQUIREMENTS = [
     'simplejpeg>=1.9; python_version >= "3.11"',  # Pillow decodes where there is none
     "matplotlib>=3.6",
     "tabulate>=0.8.9",
+    "tqdm>=4.60",
     "tensorboard>=2.10",
 ]
 
@@ -42,7 +43,7 @@ setup(
     packages=find_packages(include=["d2_isonet", "d2_isonet.*"]),
     install_requires=REQUIREMENTS,
     extras_require={
-        "dev": ["pytest>=7.4", "ruff>=0.6", "foolbox>=3.3.4"],
+        "dev": ["pytest>=7.4", "ruff>=0.6", "foolbox>=3.3.4", "hypothesis>=6.100"],
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
     },
 )
