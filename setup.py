@@ -30,6 +30,7 @@ REQUIREMENTS = [
     'simplejpeg>=1.9; python_version >= "3.11"',  # Pillow decodes where there is none
     "matplotlib>=3.6",
     "tabulate>=0.8.9",
+    "tqdm>=4.60",
     "tensorboard>=2.10",
 ]
 

@@ -112,7 +112,7 @@ def _classes(name: str, classes: list[str] | None, demands: Demands) -> list[Fin
     return [
         Finding(
             "error", key, f"it is {number}, but data set {name!r} has {len(classes)} classes "
-            f"({', '.join(classes[:3])}, ...)", f"set {key} {len(classes)}",
+            f"({some(classes)})", f"set {key} {len(classes)}",
         )
         for key, number in demands.heads.items()
         if classes is not None and len(classes) != number

@@ -36,7 +36,7 @@ def dict_findings(
     if not dicts or not all(isinstance(entry, dict) for entry in dicts):
         what = f"it is empty or no list of dicts: {repr(dicts)[:80]}"
         return [Finding("error", where, what, _FORMAT)], False
-    annotations = [annotation for d in dicts for annotation in d.get("annotations", ())]
+    annotations = [annotation for d in dicts for annotation in d.get("annotations") or ()]
     things = list(_objects(dicts))
     objects, has_rle = object_findings(where, things, classes, masks, trained, drops_polygons=False)
     summary = f"{len(dicts)} images, {len(annotations)} annotations, {len(classes)} classes"
@@ -95,10 +95,11 @@ def _is_index(annotation: dict, number: int) -> bool:
 def _objects(dicts: Sequence[dict]) -> Iterable[LabelledObject]:
     for i, d in enumerate(dicts):
         size = (d["width"], d["height"]) if d.get("width") and d.get("height") else None
-        for j, annotation in enumerate(d.get("annotations", ())):
+        for j, annotation in enumerate(d.get("annotations") or ()):
+            category = annotation.get("category_id")
             yield LabelledObject(
                 f"{_name(d, i)} object {j}",
-                annotation.get("category_id", -1),
+                category if isinstance(category, Integral) else -1,
                 _box(annotation),
                 annotation.get("segmentation"),
                 annotation.get("iscrowd", 0) != 0,

@@ -100,12 +100,16 @@ def object_findings(
     learned = [o for o in objects if not o.is_crowd and o.name not in lost]
     of = f"of {len(objects)} objects"
     findings = [
-        *_named(where, boxes, _BOX_PROBLEMS, of, lambda o: f"{o.name} {o.box}"),
+        *_named(where, boxes, _BOX_PROBLEMS, of, _name_and_box),
         *_named(where, shapes, problems, of, lambda o: o.name),
         *_learnable(where, objects, learned, trained),
         *_classes(where, learned, classes, trained),
     ]
     return findings, any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
+
+
+def _name_and_box(thing: LabelledObject) -> str:
+    return thing.name if thing.box is None else f"{thing.name} {thing.box}"
 
 
 def _mask_problems(masks: bool, drops_polygons: bool) -> dict[str, _Problem]:

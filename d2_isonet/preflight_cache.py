@@ -22,6 +22,11 @@ def file_stamp(path: str) -> str | None:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+def _plain(key: str) -> str:
+    """Names of files need not be UTF-8, a key must."""
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
 class PreflightCache:
     """A table (key, stamp) -> JSON value in detectron2's cache folder, $FVCORE_CACHE/d2_isonet.
 
@@ -50,7 +55,7 @@ class PreflightCache:
         """The value kept for the key when the stamp was the same; None for none."""
         try:
             query = "SELECT value FROM kept WHERE key = ? AND stamp = ?"
-            row = self._connection.execute(query, (key, stamp)).fetchone()
+            row = self._connection.execute(query, (_plain(key), stamp)).fetchone()
         except sqlite3.Error as error:
             self._give_up(error)
             row = None
@@ -58,7 +63,7 @@ class PreflightCache:
 
     def put(self, rows: Iterable[tuple[str, str, object]]) -> None:
         """Keep values by (key, stamp, value); an older one of the same key goes."""
-        rows = [(key, stamp, json.dumps(value)) for key, stamp, value in rows]
+        rows = [(_plain(key), stamp, json.dumps(value)) for key, stamp, value in rows]
         try:
             with self._connection:
                 self._connection.executemany("REPLACE INTO kept VALUES (?, ?, ?)", rows)

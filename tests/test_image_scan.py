@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from d2_isonet import image_scan
+from d2_isonet.findings import Finding, findings_table
 from d2_isonet.image_scan import MISSING, ImageFile, look_at, look_at_all
 
 
@@ -84,3 +85,16 @@ def test_a_cache_that_cannot_be_used_is_told_and_done_without(
         (folder / "d2_isonet").write_bytes(b"")
     assert isinstance(look_at_all([str(photograph)])[str(photograph)], ImageFile)
     assert "not kept for the next one" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg", "x" * 5000, "", "/"])
+def test_a_name_that_no_file_can_have_is_an_error_of_that_file(name, tmp_path):
+    path = str(tmp_path / name)
+    assert look_at_all([path])[path].error
+
+
+def test_a_name_that_is_no_utf8_is_looked_at_kept_and_printed(photograph):
+    path = os.fsdecode(os.fsencode(photograph.parent) + b"/\xff.jpg")
+    os.rename(photograph, path)
+    assert look_at_all([path])[path] == look_at_all([path])[path]
+    findings_table([Finding("fact", path, path)]).encode()

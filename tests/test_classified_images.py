@@ -1,0 +1,75 @@
+"""Classified images are looked at before a pretraining."""
+
+from argparse import Namespace
+
+import pytest
+from PIL import Image
+
+from d2_isonet.classified_images import classified_image_findings
+from d2_isonet.command_line import load_config
+from d2_isonet.image_catalog import load_registered, register_data_root
+from d2_isonet.pretraining import finish_pretraining_setup
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """20 images to train on, 4 to evaluate, of two classes."""
+    for split, number in (("train", 10), ("val", 2)):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(number):
+                image = Image.effect_noise((20, 20 + len(split)), 50)
+                image.save(tmp_path / split / name / f"{i}.png")
+    return tmp_path
+
+
+def dicts(tree) -> list[list[dict]]:
+    return [load_registered(name)[0] for name in register_data_root(str(tree))]
+
+
+def said(findings, severity: str) -> str:
+    return "\n".join(str(f) for f in findings if f.severity == severity)
+
+
+def test_a_good_tree_has_facts_alone(tree):
+    findings = classified_image_findings(*dicts(tree))
+    assert {f.severity for f in findings} == {"fact"}
+    assert "DATASETS.TRAIN: 20 of 20 image files looked at" in said(findings, "fact")
+
+
+def test_an_unreadable_image_is_an_error_or_within_the_share_a_warning(tree):
+    (tree / "train/a/3.png").write_bytes(b"")
+    message = f"1 of 20 images unreadable: {tree}/train/a/3.png (0 bytes)"
+    assert message in said(classified_image_findings(*dicts(tree)), "error")
+    assert message in said(classified_image_findings(*dicts(tree), max_unreadable=0.1), "warning")
+
+
+def test_an_unreadable_image_for_evaluation_is_an_error_whatever_the_share(tree):
+    (tree / "val/a/1.png").write_bytes(b"")
+    findings = classified_image_findings(*dicts(tree), max_unreadable=0.5)
+    assert f"1 of 4 images unreadable: {tree}/val/a/1.png" in said(findings, "error")
+
+
+def test_an_image_in_both_is_told_by_its_content(tree):
+    (tree / "val/b/copy.png").write_bytes((tree / "train/a/3.png").read_bytes())
+    findings = classified_image_findings(*dicts(tree))
+    names = f"{tree}/val/b/copy.png (as {tree}/train/a/3.png)"
+    assert f"1 of 5 images that are trained on as well: {names}" in said(findings, "warning")
+
+
+def test_an_orientation_that_is_not_applied_is_a_fact(tree):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 5)).save(tree / "train/a/turned.jpg", exif=exif)
+    findings = classified_image_findings(*dicts(tree))
+    assert "with an EXIF orientation, which is not applied" in said(findings, "fact")
+
+
+@pytest.mark.parametrize(("eval_only", "path"), [(False, "train/a/3.png"), (True, "val/a/1.png")])
+def test_a_pretraining_stops_before_it_starts(eval_only, path, tree):
+    (tree / path).write_bytes(b"")
+    cfg = load_config("configs/imagenet/risonet18.yaml", ["OUTPUT_DIR", str(tree / "out")])
+    args = Namespace(data_root=str(tree), eval_only=eval_only)
+    with pytest.raises(ValueError, match=f"images unreadable: {tree}/{path}"):
+        finish_pretraining_setup(cfg, args)
+    assert not (tree / "out").exists()
