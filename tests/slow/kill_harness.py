@@ -36,7 +36,8 @@ import toy_run  # noqa: E402
 from d2_isonet import checkpoint, checkpoint_files, checkpoint_hook, resuming  # noqa: E402
 from d2_isonet.preemption import PREEMPTED  # noqa: E402
 
-STEPS = 200
+STEPS = 120
+LONGEST = 3.0  # seconds until a kill or signal at a random time
 # What is going on, told by the functions it goes on in: (module or class, name, phase)
 PHASES = [
     (toy_run.ToyWithDropout, "__init__", "building"),
@@ -171,7 +172,7 @@ def uninterrupted(root: Path) -> dict[int, set[str]]:
 def kills(root: Path, number: int) -> dict:
     """SIGKILL `number` times; half at a random time, half inside a random phase."""
     reference, phase = uninterrupted(root), Phase()
-    where, resumes, runs, newest = Counter(), 0, 0, -1
+    where, resumes, runs, steps, newest = Counter(), 0, 0, 0, -1
     while sum(where.values()) < number:
         folder, log = root / f"run{runs}", root / f"run{runs}.log"
 
@@ -182,17 +183,18 @@ def kills(root: Path, number: int) -> dict:
         random.seed(f"{number} {sum(where.values())} {resumes}")
         target = random.choice([None, random.choice(NAMES[1:])])
         phase.byte[0] = 0
-        code = kill_later(fork(action, log), 1.5 * random.random(), phase, target)
+        code = kill_later(fork(action, log), LONGEST * random.random(), phase, target)
         assert code in (0, -signal.SIGKILL), log.read_text()
         newest = check_files(folder, newest)
-        check_steps(folder, reference)
+        done = check_steps(folder, reference)
         if code == 0:
             check_end(folder, root / "whole")
-            runs, newest = runs + 1, -1
+            runs, steps, newest = runs + 1, steps + done, -1
         else:
             where[str(phase)] += 1
             resumes += newest >= 0
-    return {"kills": number, "resumes": resumes, "whole runs": runs, "inside": dict(where)}
+    figures = {"kills": number, "of which a resume follows": resumes, "whole runs": runs}
+    return {**figures, "steps of the whole runs": steps, "killed inside": dict(where)}
 
 
 @contextlib.contextmanager
@@ -288,7 +290,7 @@ def signals(root: Path, number: int) -> dict:
         random.seed(f"signals {number} {sum(codes.values())}")
         workers = random.choice([0, 2])
         child = fork(lambda f=folder, w=workers: toy_run.train(f, STEPS, w), log)
-        time.sleep(0.1 + 1.5 * random.random())
+        time.sleep(LONGEST * random.random())
         os.kill(child, random.choice([signal.SIGTERM, signal.SIGUSR1]))
         code = wait(child)
         codes[code] += 1

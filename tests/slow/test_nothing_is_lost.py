@@ -23,7 +23,7 @@ def harness(monkeypatch):
 
 def test_a_training_killed_anywhere_loses_nothing_and_goes_on_exactly(harness, tmp_path):
     figures = harness.kills(tmp_path, 30)
-    assert figures["resumes"] > 5 and len(figures["inside"]) > 5
+    assert figures["of which a resume follows"] > 5 and len(figures["killed inside"]) > 5
 
 
 def test_a_training_outlives_a_full_disk(harness, tmp_path):

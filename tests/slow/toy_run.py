@@ -115,6 +115,7 @@ def toy_config(folder, steps: int, workers: int = 0, *opts: str):
 
 def train(folder, steps: int, workers: int = 0, *opts: str) -> None:
     """A run with --resume."""
+    torch.manual_seed(0)  # the scripts' set-up does this with SEED
     Path(folder).mkdir(parents=True, exist_ok=True)
     trainer = ToyTrainer(toy_config(folder, steps, workers, *opts))
     trainer.resume_or_load(resume=True)

@@ -1,0 +1,181 @@
+"""Saves of a training: what fails is told and tried again, what is old goes, what is good stays."""
+
+import errno
+import logging
+import shutil
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.utils.events import EventStorage, EventWriter
+from test_engine import OwnShareTrainer, toy_config, train
+
+from d2_isonet.checkpoint_files import SaveError
+from d2_isonet.checkpoint_hook import CheckpointHook
+from d2_isonet.forgiving_writer import ForgivingWriter
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk whose free bytes are disk["free"]; a hook may change them."""
+    space = {"free": 10**12}
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=space["free"]))
+    return space
+
+
+class Fill(HookBase):
+    """The disk is full in some iterations."""
+
+    def __init__(self, disk: dict, iterations: set[int]):
+        self.disk, self.iterations = disk, iterations
+
+    def before_step(self) -> None:
+        self.disk["free"] = 0 if self.trainer.iter in self.iterations else 10**12
+
+
+def train_on(disk, full: set[int], cfg) -> OwnShareTrainer:
+    trainer = OwnShareTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.register_hooks([Fill(disk, full)])
+    trainer.train()
+    return trainer
+
+
+def saved(folder) -> list[str]:
+    return sorted(p.name for p in folder.glob("*.pth"))
+
+
+def test_training_goes_on_while_the_disk_is_full_and_is_saved_when_it_is_not(
+    disk, tmp_path, caplog
+):
+    train_on(disk, {1}, toy_config(tmp_path))  # the save after iteration 1 is due
+    assert saved(tmp_path) == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
+    assert "model_0000001.pth was not written: it needs 1 MB, its disk has 0 MB" in caplog.text
+    assert "1 failed in a row, 20 end the training" in caplog.text
+    assert "The newest checkpoint: none. Training goes on" in caplog.text
+
+
+def test_a_training_whose_saves_fail_too_often_ends(disk, tmp_path):
+    opts = ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINT_MAX_FAILURES", "2"]
+    with pytest.raises(SaveError, match=r"2 failed in a row.*newest checkpoint: .*0000000\.pth"):
+        train_on(disk, {1, 2, 3}, toy_config(tmp_path, *opts))
+    assert saved(tmp_path) == ["model_0000000.pth"]
+
+
+def test_the_last_save_waits_for_room(disk, tmp_path, monkeypatch, caplog):
+    from d2_isonet import checkpoint_hook
+
+    waited = []
+
+    def sleep(seconds):
+        waited.append(seconds)
+        disk["free"] = 10**12 if len(waited) == 2 else 0
+
+    monkeypatch.setattr(checkpoint_hook.time, "sleep", sleep)
+    train_on(disk, {3}, toy_config(tmp_path))
+    assert waited == [60.0, 60.0]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_checkpoints_of_before_a_resume_are_removed_like_others(tmp_path):
+    opts = ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINT_MAX_TO_KEEP", "1"]
+    train(toy_config(tmp_path, *opts, "SOLVER.MAX_ITER", "2"))
+    (tmp_path / "model_best.pth").write_bytes(b"not the hook's")
+    train(toy_config(tmp_path, *opts), resume=True)
+    assert saved(tmp_path) == ["model_0000003.pth", "model_best.pth", "model_final.pth"]
+
+
+def test_what_a_killed_save_left_is_removed_at_the_next_start(tmp_path):
+    train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2"))
+    (tmp_path / "model_0000003.pth.partial").write_bytes(b"half of it")
+    train(toy_config(tmp_path), resume=True)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_checkpoint_s_hook_stands_before_the_evaluation_on_every_process(tmp_path):
+    kinds = [type(hook) for hook in OwnShareTrainer(toy_config(tmp_path))._hooks]
+    assert kinds.index(CheckpointHook) + 1 == kinds.index(EvalHook)
+    assert kinds.count(CheckpointHook) == 1
+
+
+class Counting(HookBase):
+    """Has a state that depends on the evaluations."""
+
+    def __init__(self):
+        self.evaluations = 0
+
+    def after_step(self) -> None:
+        self.evaluations += self.trainer.iter % 2
+
+    def state_dict(self) -> dict:
+        return {"evaluations": self.evaluations}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.evaluations = state["evaluations"]
+
+
+class CountingTrainer(OwnShareTrainer):
+    evaluated: list[int] = []
+
+    def build_hooks(self) -> list:
+        return [*super().build_hooks(), Counting()]
+
+    def test_at(self) -> dict:
+        self.evaluated.append(self.iter)
+        return {}
+
+
+def test_a_resumed_run_makes_up_for_the_evaluation_after_its_last_save(tmp_path):
+    def run(cfg, resume):
+        trainer = CountingTrainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        next(x for x in trainer._hooks if isinstance(x, EvalHook))._func = trainer.test_at
+        trainer.train()
+        return trainer._hooks[-1].evaluations
+
+    evaluate = ["TEST.EVAL_PERIOD", "2"]
+    whole = run(toy_config(tmp_path / "whole", *evaluate), False)
+    CountingTrainer.evaluated.clear()
+    run(toy_config(tmp_path / "parts", *evaluate), False)
+    (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
+    CountingTrainer.evaluated.clear()
+    assert run(toy_config(tmp_path / "parts", *evaluate), True) == whole
+    assert CountingTrainer.evaluated == [1, 4]  # that of iteration 1, and the one at the end
+
+
+def test_a_load_that_failed_does_not_spoil_the_next(tmp_path):
+    trainer = train(toy_config(tmp_path))
+    wrong = {"model": {"backbone.0.weight": torch.zeros(1)}, "trainer": {"iteration": 0}}
+    torch.save(wrong, tmp_path / "wrong.pth")
+    with pytest.raises(ValueError, match="does not fit"):
+        trainer.checkpointer.load(str(tmp_path / "wrong.pth"))
+    trainer.checkpointer.load(str(tmp_path / "model_final.pth"))
+
+
+class Full(EventWriter):
+    def __init__(self):
+        self.full = True
+
+    def write(self, **options) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        self.write()
+
+
+def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(caplog):
+    full = Full()
+    writer = ForgivingWriter(full)
+    with caplog.at_level(logging.WARNING), EventStorage():
+        for _ in range(3):
+            writer.write()
+        full.full = False
+        writer.write()
+        full.full = True
+        writer.close()
+    assert [r.message for r in caplog.records] == [
+        "Full cannot write ([Errno 28] No space left on device); lines of it may be missing"
+    ] * 2
