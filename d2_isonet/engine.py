@@ -1,6 +1,7 @@
 """Trainer and main loop that both tasks share; pretraining and detection add to it."""
 
 import argparse
+import functools
 import logging
 import os
 import sys
@@ -10,13 +11,15 @@ from collections.abc import Callable
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from .accumulation import AccumulatingTrainer
 from .amp import AMPTrainer
 from .backbone import architecture
+from .best_checkpoint import TrainingEnded
 from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model, launch
@@ -24,6 +27,7 @@ from .datasets import NamingDatasetMapper
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .regularizer import OrthogonalRegularizer
 from .solver import build_optimizer, name_of_optimizer
+from .training_hooks import add_training_hooks
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +70,14 @@ class Trainer(DefaultTrainer):
                 "'Decoupled': that penalty acts on filters whose length does not count; "
                 "SOLVER.FILTER_ORTHO_COEFF is theirs"
             )
-        return [*decoupled_hooks(self.cfg), *hooks]
+        hooks = [*decoupled_hooks(self.cfg), *hooks]
+        return add_training_hooks(self, hooks, functools.partial(build_checkpointer, self.cfg))
+
+    def train(self):
+        try:
+            return super().train()
+        except TrainingEnded:  # early, and well: checkpoint and evaluation are done
+            return getattr(self, "_last_eval_results", None)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -87,7 +98,9 @@ class Trainer(DefaultTrainer):
 
     def state_dict(self) -> dict:
         # v0.6 leaves the optimizer out: its momentum would be lost
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        state = {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        # after the last iteration detectron2 counts one further
+        return {**state, "iteration": min(self.iter, self.max_iter - 1)}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """
@@ -122,13 +135,15 @@ def decoupled_hooks(cfg: CfgNode) -> list[HookBase]:
     return hooks
 
 
-def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> SimpleTrainer:
-    if not cfg.SOLVER.AMP.ENABLED:
-        return SimpleTrainer(model, data_loader, optimizer)
-    if cfg.MODEL.DEVICE == "cpu":
+def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> AccumulatingTrainer:
+    amp, steps = cfg.SOLVER.AMP, cfg.SOLVER.ACCUMULATE_STEPS
+    if amp.ENABLED and cfg.MODEL.DEVICE == "cpu":
         logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in float32")
-        return SimpleTrainer(model, data_loader, optimizer)
-    return AMPTrainer(model, data_loader, optimizer, precision=cfg.SOLVER.AMP.PRECISION)
+    if amp.ENABLED and cfg.MODEL.DEVICE != "cpu":
+        return AMPTrainer(
+            model, data_loader, optimizer, precision=amp.PRECISION, accumulate_steps=steps
+        )
+    return AccumulatingTrainer(model, data_loader, optimizer, accumulate_steps=steps)
 
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
