@@ -29,9 +29,18 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, SaveError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        NotADirectoryError,
+        PermissionError,
+        SaveError,
+        FloatingPointError,
+    ) as error:
         if os.environ.get("D2_ISONET_TRACEBACK"):
             raise
+        # all processes stop at a loss that is not finite, with the same message
+        of_this_process = of_this_process and not isinstance(error, FloatingPointError)
         if of_this_process or comm.get_local_rank() == 0:
             print(f"error: {_original_message(error)}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -32,6 +32,12 @@ def add_isonet_config(cfg: CN) -> None:
     cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA = 0.0
     # Images per process in one batch of classification evaluation.
     cfg.TEST.CLASSIFICATION_BATCH_SIZE = 64
+    # The metric, as the log calls it ("bbox/AP", "classification/top1"), whose best evaluation is
+    # kept as model_best.pth; "" for none. "max": more is better; "min": less.
+    cfg.TEST.BEST_METRIC = ""
+    cfg.TEST.BEST_METRIC_MODE = "max"
+    # So many evaluations in a row without a better BEST_METRIC end the training; 0 never.
+    cfg.TEST.EARLY_STOPPING_PATIENCE = 0
 
 
 def _add_data_config(cfg: CN) -> None:
@@ -131,6 +137,25 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.RESIDUAL_SCALE_LR_FACTOR = 0.1
     # Learning rate of Fixup's scalar biases relative to the rest.
     cfg.SOLVER.SCALAR_BIAS_LR_FACTOR = 0.1
+    # Learning rate of the backbone, and of C4's roi_heads.res5, relative to the rest; of an FPN
+    # only bottom_up counts as backbone, what is pretrained. Multiplies the factors above and
+    # BIAS_LR_FACTOR.
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
+    # A step takes its IMS_PER_BATCH images in so many parts, one after the other, for the memory
+    # of one; processes x ACCUMULATE_STEPS must divide it. Exact where the loss is a mean over
+    # images and no layer mixes them (no BN; mixup and the sampling of regions see one part).
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # Decay per step of the exponential moving average of the weights, e.g. 0.9998; 0 for none. The
+    # average is then what is evaluated, instead of the weights, and is written at the end, beside
+    # them, as model_final_ema.pth (and backbone_ema.pth by pretraining). It takes the memory of a
+    # second model. Statistics of BN are the model's.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # At a loss or gradient that is not finite: "stop", "skip" the step, or "rollback" weights and
+    # optimizer to the last checkpoint, iterations and images going on from where they are.
+    cfg.SOLVER.NON_FINITE = CN()
+    cfg.SOLVER.NON_FINITE.ACTION = "stop"
+    # So many such steps after the last checkpoint are gone past; the next one stops.
+    cfg.SOLVER.NON_FINITE.LIMIT = 5
     # Decoupled filters are divided by their norm every so many iterations (100 in the released
     # code); 0 never.
     cfg.SOLVER.WEIGHT_PROJECTION_PERIOD = 0

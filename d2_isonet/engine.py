@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -11,13 +12,15 @@ from collections.abc import Callable
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from .accumulation import AccumulatingTrainer
 from .amp import AMPTrainer
 from .backbone import architecture
+from .best_checkpoint import TrainingEnded
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .command_line import readable_errors
@@ -29,6 +32,7 @@ from .regularizer import OrthogonalRegularizer
 from .resumed_training import catch_up, data_order, resumed_seed, what_is_resumed
 from .seeding import StepSeed, settle_seed
 from .solver import build_optimizer, name_of_optimizer
+from .training_hooks import add_training_hooks
 from .training_loader import build_detection_loader
 from .unreadable_images import NamingDatasetMapper
 
@@ -73,7 +77,8 @@ class Trainer(DefaultTrainer):
                 "'Decoupled': that penalty acts on filters whose length does not count; "
                 "SOLVER.FILTER_ORTHO_COEFF is theirs"
             )
-        return [StepSeed(), *decoupled_hooks(self.cfg), *hooks]
+        hooks = [StepSeed(), *decoupled_hooks(self.cfg), *hooks]
+        return add_training_hooks(self, hooks, functools.partial(build_checkpointer, self.cfg))
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -119,7 +124,10 @@ class Trainer(DefaultTrainer):
                 f"build_train_loader made a {type(loader).__name__}, which has no start_at: the "
                 "resumed training does not see the images that an uninterrupted one would"
             )
-        return super().train()
+        try:
+            return super().train()
+        except TrainingEnded:  # early, and well: checkpoint and evaluation are done
+            return getattr(self, "_last_eval_results", None)
 
     def before_train(self) -> None:
         super().before_train()
@@ -128,8 +136,10 @@ class Trainer(DefaultTrainer):
 
     def state_dict(self) -> dict:
         # v0.6 leaves the optimizer out: its momentum would be lost
-        step = {"_trainer": self._trainer.state_dict()}
-        return {**super().state_dict(), **step, "data_order": data_order(self)}
+        state = {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        # after the last iteration detectron2 counts one further
+        state["iteration"] = min(self.iter, self.max_iter - 1)
+        return {**state, "data_order": data_order(self)}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """
@@ -165,16 +175,17 @@ def decoupled_hooks(cfg: CfgNode) -> list[HookBase]:
     return hooks
 
 
-def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> SimpleTrainer:
-    if not cfg.SOLVER.AMP.ENABLED:
-        return SimpleTrainer(model, data_loader, optimizer)
+def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> AccumulatingTrainer:
     precision, device_type = cfg.SOLVER.AMP.PRECISION, torch.device(cfg.MODEL.DEVICE).type
-    if (precision, device_type) == ("float16", "cpu"):
+    steps = {"accumulate_steps": cfg.SOLVER.ACCUMULATE_STEPS}
+    if cfg.SOLVER.AMP.ENABLED and (precision, device_type) != ("float16", "cpu"):
+        options = {"precision": precision, "device_type": device_type, **steps}
+        return AMPTrainer(model, data_loader, optimizer, **options)
+    if cfg.SOLVER.AMP.ENABLED:
         logger.warning(
             "SOLVER.AMP.PRECISION 'float16' needs a GPU: training in float32; a CPU has 'bfloat16'"
         )
-        return SimpleTrainer(model, data_loader, optimizer)
-    return AMPTrainer(model, data_loader, optimizer, precision=precision, device_type=device_type)
+    return AccumulatingTrainer(model, data_loader, optimizer, **steps)
 
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:

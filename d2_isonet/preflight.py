@@ -21,6 +21,7 @@ from .network_outline import outline
 from .options import check_name
 from .output_check import output_findings
 from .solver import OPTIMIZERS, epochs_to_iterations
+from .training_options import check_training_options
 from .weights_check import weights_findings
 
 
@@ -64,6 +65,7 @@ def run_findings(
     passed("device", check_device, cfg)
     passed("precision", check_precision, cfg.SOLVER.AMP.PRECISION)
     passed("optimizer", check_name, "SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
+    passed("training", check_training_options, cfg)
     scaled = passed("batch", scale_to_processes, cfg)
     if scaled is not None:
         scaled = passed("schedule", epochs_to_iterations, scaled, num_training_images)

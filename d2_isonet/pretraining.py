@@ -7,7 +7,9 @@ import os
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from torch import nn
 
+from .averaging import averaging_of
 from .checkpoint import save_backbone
 from .checkpoint_files import SaveError
 from .classified_images import check_classified_images
@@ -60,7 +62,10 @@ class ClassificationTrainer(Trainer):
 
 
 class BackboneWriter(HookBase):
-    """Write OUTPUT_DIR/backbone.pth every `period` iterations and at the end of the training."""
+    """Write OUTPUT_DIR/backbone.pth every `period` iterations and at the end of the training.
+
+    Where weights are averaged, backbone_ema.pth has the average, and its accuracy.
+    """
 
     def __init__(self, cfg: CfgNode, period: int):
         self.cfg = cfg
@@ -76,19 +81,30 @@ class BackboneWriter(HookBase):
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
-            path = self._write(self.trainer.max_iter)
-            logger.info(f"Pretrained backbone written to {path}: give it as MODEL.WEIGHTS")
+            paths = self._write(self.trainer.max_iter)
+            logger.info(f"Pretrained backbone written to {paths}: give it as MODEL.WEIGHTS")
 
     def _write(self, iteration: int) -> str:
-        path = os.path.join(self.cfg.OUTPUT_DIR, "backbone.pth")
         results = getattr(self.trainer, "_last_eval_results", None) or {}
+        accuracy = {k: float(v) for k, v in results.get("classification", {}).items()}
+        model = self.trainer.checkpointer.model  # without DistributedDataParallel around it
+        averaging = averaging_of(self.trainer)
+        if averaging is None:
+            return self._write_one("backbone.pth", model, iteration, accuracy)
+        files = [
+            self._write_one("backbone.pth", model, iteration, {}),
+            self._write_one("backbone_ema.pth", averaging.model, iteration, accuracy),
+        ]
+        return " and ".join(files)
+
+    def _write_one(self, name: str, model: nn.Module, iteration: int, accuracy: dict) -> str:
+        path = os.path.join(self.cfg.OUTPUT_DIR, name)
         meta = {
             **describe(self.cfg),
             "num_classes": self.cfg.MODEL.CLASSIFIER.NUM_CLASSES,
-            "accuracy": {k: float(v) for k, v in results.get("classification", {}).items()},
+            "accuracy": accuracy,
             "iteration": iteration,
         }
-        model = self.trainer.checkpointer.model  # without DistributedDataParallel around it
         save_backbone(path, model.backbone.state_dict(), meta)
         return path
 

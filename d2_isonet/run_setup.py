@@ -8,7 +8,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from .config_checks import scale_to_processes
+from .config_checks import scale_to_processes, what_was_scaled
 from .preflight import check_run
 from .seeding import settle_seed
 from .solver import epochs_to_iterations
@@ -23,11 +23,15 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
         num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
     findings = check_run(cfg, args, num_training_images)
-    cfg = settle_seed(epochs_to_iterations(scale_to_processes(cfg), num_training_images))
+    scaled = scale_to_processes(cfg)
+    scaling = what_was_scaled(cfg, scaled)
+    cfg = settle_seed(epochs_to_iterations(scaled, num_training_images))
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
     for finding in findings:  # once more, for the log of the run
         if finding.severity == "warning":
             logger.warning(str(finding))
+    if scaling:
+        logger.info(scaling)
     return cfg

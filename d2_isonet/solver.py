@@ -20,6 +20,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     Fixup's scalar biases a tenth of the learning rate (the authors' codes). Told by the layer:
     nothing of a decoupled convolution decays, its filters have no length that counts (the
     authors' code), nor a PReLU's slope, which would decay towards a ReLU (He et al. 2015).
+    SOLVER.BACKBONE_LR_FACTOR multiplies the rates of what came pretrained.
 
     Raises:
         ValueError: SOLVER.OPTIMIZER is neither "SGD" nor "Adam".
@@ -40,6 +41,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         },
     )
     groups = list(_without_decay(groups, model))
+    groups = list(_with_backbone_rate(groups, model, solver.BACKBONE_LR_FACTOR))
     fused = _may_be_fused(cfg)
     if solver.OPTIMIZER == "Adam":
         adam = maybe_add_gradient_clipping(cfg, torch.optim.Adam)
@@ -66,13 +68,31 @@ def _without_decay(groups: list[dict], model: nn.Module) -> Iterator[dict]:
     """The groups, each with what must not decay taken out into a group of its own."""
     layers = (m for m in model.modules() if isinstance(m, DecoupledConv2d | nn.PReLU))
     exempt = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    for group, is_exempt in _divided(groups, exempt):
+        yield {**group, "weight_decay": 0.0} if is_exempt else group
+
+
+def _with_backbone_rate(groups: list[dict], model: nn.Module, factor: float) -> Iterator[dict]:
+    """The groups, each with the backbone's parameters in a group of its own, lr times `factor`.
+
+    Of an FPN that is bottom_up: its other convolutions are as new as the heads. C4's
+    roi_heads.res5 is the last stage of the same pretrained network.
+    """
+    backbone = getattr(model, "backbone", None)
+    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    parts = (getattr(backbone, "bottom_up", backbone), res5)
+    pretrained = {id(p) for part in parts if part is not None for p in part.parameters()}
+    for group, is_pretrained in _divided(groups, pretrained if factor != 1 else set()):
+        yield {**group, "lr": group["lr"] * factor} if is_pretrained else group
+
+
+def _divided(groups: list[dict], chosen: set[int]) -> Iterator[tuple[dict, bool]]:
+    """Each group's part outside and its part inside `chosen`, ids of parameters, unless empty."""
     for group in groups:
-        decaying = [p for p in group["params"] if id(p) not in exempt]
-        others = [p for p in group["params"] if id(p) in exempt]
-        if decaying:
-            yield {**group, "params": decaying}
-        if others:
-            yield {**group, "params": others, "weight_decay": 0.0}
+        for inside in (False, True):
+            members = [p for p in group["params"] if (id(p) in chosen) == inside]
+            if members:
+                yield {**group, "params": members}, inside
 
 
 def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:

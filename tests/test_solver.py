@@ -176,3 +176,41 @@ def test_the_rate_warms_up_linearly_and_falls_tenfold_three_times():
     assert [rates[i] for i in (50, 299, 300, 600, 900, 999)] == pytest.approx(
         [0.1, 0.1, 0.01, 0.001, 1e-4, 1e-4]
     )
+
+
+def rates(*opts: str, config_file: str = "configs/imagenet/risonet18.yaml") -> dict[str, float]:
+    cfg = load_config(config_file, [*OPTS, "SOLVER.BASE_LR", "0.1", *opts])
+    return {name: rate for name, (rate, _) in groups_by_name(cfg).items()}
+
+
+def test_the_backbones_rate_is_multiplied_whatever_else_multiplies_it():
+    opts = ("SOLVER.BIAS_LR_FACTOR", "2.0", "SOLVER.WEIGHT_DECAY_BIAS", "0.0")
+    before, after = rates(*opts), rates(*opts, "SOLVER.BACKBONE_LR_FACTOR", "0.5")
+    for name, rate in before.items():
+        factor = 0.5 if name.startswith("backbone.") else 1
+        assert after[name] == pytest.approx(rate * factor), name
+    assert before["linear.bias"] == after["linear.bias"] == 0.2
+    assert after["backbone.res2.0.residual_scale"] == pytest.approx(0.1 * 0.1 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("network", "pretrained"),
+    [
+        ("risonet50_c4", ("backbone.", "roi_heads.res5.")),
+        ("risonet18_fpn", ("backbone.bottom_up.",)),
+    ],
+)
+def test_a_detectors_pretrained_part_has_the_backbones_rate(network, pretrained):
+    opts = ("SOLVER.BACKBONE_LR_FACTOR", "0.1", "MODEL.WEIGHTS", "")
+    before = rates("MODEL.WEIGHTS", "", config_file=f"configs/{network}.yaml")
+    after = rates(*opts, config_file=f"configs/{network}.yaml")
+    slower = {name for name in after if after[name] == pytest.approx(0.1 * before[name])}
+    assert slower == {name for name in after if name.startswith(pretrained)}
+
+
+def test_weight_decay_is_untouched_by_the_backbones_rate():
+    decays = [
+        {name: decay for name, (_, decay) in groups_by_name(config("risonet18", *opts)).items()}
+        for opts in ((), ("SOLVER.BACKBONE_LR_FACTOR", "0.1"))
+    ]
+    assert decays[0] == decays[1]

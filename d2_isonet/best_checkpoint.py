@@ -1,0 +1,184 @@
+"""The best checkpoint by one metric of the evaluation, and the end of a training that stands still.
+
+detectron2's BestCheckpointer forgets the best when a run is resumed, moves last_checkpoint, and
+takes an unknown metric for none.
+"""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from .averaging import averaging_of
+from .checkpoint_tag import untagged
+from .options import check_name
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingEnded(BaseException):
+    """Ends detectron2's loop before its last iteration; that loop logs Exceptions as failures."""
+
+
+class BestCheckpoint(HookBase):
+    """Writes model_best.pth at every evaluation that is better than all before it.
+
+    With an average of the weights, which is what is evaluated, model_best_ema.pth too. The file
+    last_checkpoint stays as it is. NaN and infinite values are never better, nor are equal ones.
+
+    All evaluations are kept in the trainer's state and in model_best.json: a checkpoint is written
+    before the evaluation of its iteration, whose result a resumed run takes from there.
+
+    Args:
+        metric: as the log and metrics.json call it, "bbox/AP" or "classification/top1".
+        mode: "max" where more is better, "min" where less is.
+        patience: this many evaluations in a row without a better one end the training; 0 never.
+        period: iterations between evaluations, EvalHook's; the hook stands after that one.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        metric: str,
+        *,
+        mode: str = "max",
+        patience: int = 0,
+        period: int = 0,
+    ):
+        check_name("TEST.BEST_METRIC_MODE", mode, ("max", "min"))
+        self.path = Path(output_dir) / "model_best.json"
+        self.metric = metric
+        self.sign = 1 if mode == "max" else -1
+        self.patience = patience
+        self.period = period
+        self.history: list[tuple[int, float]] = []  # last iteration trained on, value
+
+    def best(self) -> tuple[int, float] | None:
+        """(iteration, value) of the first of the best evaluations; None before a finite one."""
+        finite = [pair for pair in self.history if math.isfinite(pair[1])]
+        return max(finite, key=lambda pair: self.sign * pair[1], default=None)
+
+    def evaluations_since_best(self) -> int:
+        best = self.best()
+        return len(self.history) - (0 if best is None else self.history.index(best) + 1)
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0:
+            return
+        self._add_recorded()
+        if self._is_standing_still():  # it was stopped, or may wait less from now on
+            self.trainer.iter = self.trainer.start_iter - 1
+            self._end_training()
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if not self.period or done % self.period or done == self.trainer.max_iter:
+            return  # EvalHook has not evaluated
+        self._judge(self.trainer.iter)
+        if self._is_standing_still():
+            self._end_training()
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
+            self._judge(self.trainer.max_iter - 1)
+
+    def _is_standing_still(self) -> bool:
+        return 0 < self.patience <= self.evaluations_since_best()
+
+    def _end_training(self) -> None:
+        trainer = self.trainer
+        logger.info(
+            f"Stopped early after iteration {trainer.iter}: none of {self.patience} evaluations "
+            f"(TEST.EARLY_STOPPING_PATIENCE) was better than {_in_words(self.metric, self.best())}"
+        )
+        if comm.is_main_process():
+            trainer.checkpointer.save("model_final", iteration=trainer.iter)
+        trainer.max_iter = trainer.iter = trainer.iter + 1  # as after the last iteration
+        raise TrainingEnded
+
+    def _judge(self, iteration: int) -> None:
+        """Take in the evaluation after `iteration`, once."""
+        if self.history and self.history[-1][0] >= iteration:
+            return
+        before = self.best()
+        self.history.append((iteration, self._value()))
+        if self.best() != before:
+            logger.info(
+                f"Best so far: {_in_words(self.metric, self.best())}; "
+                f"before: {_in_words(self.metric, before)}"
+            )
+            self._save(iteration)
+        if comm.is_main_process():
+            _write(self.path, {"metric": self.metric, "history": self.history})
+
+    def _value(self) -> float:
+        """Of the last evaluation; only the main process has it.
+
+        Raises:
+            ValueError: on all processes, where there is no such metric.
+        """
+        results = flatten_results_dict(getattr(self.trainer, "_last_eval_results", None) or {})
+        value, names = comm.all_gather((results.get(self.metric), list(results)))[0]
+        if value is None:
+            check_name("TEST.BEST_METRIC", self.metric, names)
+        return float(value)
+
+    def _save(self, iteration: int) -> None:
+        if not comm.is_main_process():
+            return
+        averaging = averaging_of(self.trainer)
+        try:
+            with untagged(self.trainer.checkpointer):
+                self.trainer.checkpointer.save("model_best", iteration=iteration)
+            if averaging is not None:
+                averaging.save("model_best_ema")
+        except OSError as error:  # a full disk does not end a training
+            logger.warning(f"model_best.pth could not be written and stays as it was: {error}")
+
+    def _add_recorded(self) -> None:
+        """What was evaluated between the checkpoint's writing and its training's end."""
+        recorded = comm.all_gather(_read(self.path) if comm.is_main_process() else {})[0]
+        if recorded.get("metric") == self.metric:
+            last = self.history[-1][0] if self.history else -1
+            self.history += [
+                (iteration, value)
+                for iteration, value in recorded["history"]
+                if last < iteration < self.trainer.start_iter
+            ]
+
+    def state_dict(self) -> dict:
+        return {"metric": self.metric, "history": list(self.history)}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        if state_dict["metric"] != self.metric:
+            logger.warning(
+                f"TEST.BEST_METRIC was {state_dict['metric']!r} and is {self.metric!r} now: the "
+                "best starts anew"
+            )
+            return
+        self.history = [tuple(pair) for pair in state_dict["history"]]
+
+
+def _in_words(metric: str, best: tuple[int, float] | None) -> str:
+    return "none" if best is None else f"{metric} {best[1]:g} after iteration {best[0]}"
+
+
+def _read(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        logger.warning(f"{path} is damaged ({error}): what it says of evaluations is not used")
+        return {}
+
+
+def _write(path: Path, content: dict) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, path)

@@ -1,0 +1,67 @@
+"""Losses, gradients and weights that are NaN or infinite: noticed, alike on all processes."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from detectron2.utils import comm
+from torch import distributed as dist
+from torch import nn
+
+
+class NonFiniteError(FloatingPointError):
+    """Something of a training is NaN or infinite; all processes raise it alike.
+
+    Args:
+        what: "loss", "gradient" or "weights".
+        reason: what the model said when it noticed, if it did.
+        losses: of this process's batch, by name.
+    """
+
+    def __init__(self, what: str, reason: str = "", losses: Mapping[str, float] | None = None):
+        verb = "are" if what == "weights" else "is"
+        super().__init__(f"the {what} {verb} not finite" + (f" ({reason})" if reason else ""))
+        self.what = what
+        self.reason = reason
+        self.losses = dict(losses or {})
+
+
+def agreed(flag: bool | torch.Tensor, device: torch.device | str = "cpu") -> bool:
+    """Whether `flag` is true on every process; each must ask.
+
+    Args:
+        device: where the processes' backend exchanges tensors.
+    """
+    if comm.get_world_size() == 1:
+        return bool(flag)
+    everywhere = torch.as_tensor(flag).to(device=device, dtype=torch.int32)
+    dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+    return bool(everywhere)
+
+
+def check_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Raise NonFiniteError where a gradient is not finite: the largest entry tells, in one wait.
+
+    (Not the Euclidean norm, whose square can overflow where no gradient does.)
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    gradients = [gradient for gradient in gradients if gradient is not None]
+    largest = torch.nn.utils.get_total_norm(gradients, math.inf).item()
+    if not math.isfinite(largest):
+        raise NonFiniteError("gradient")
+
+
+@torch.no_grad()
+def non_finite_tensors(tensors: Mapping[str, torch.Tensor | None]) -> list[str]:
+    """The names of those that are not finite everywhere, in order, in one wait for the device."""
+    floating = {n: x for n, x in tensors.items() if x is not None and x.is_floating_point()}
+    if not floating:
+        return []
+    norms = torch._foreach_norm(list(floating.values()), math.inf)
+    finite = torch.stack([norm.isfinite() for norm in norms]).tolist()
+    return [name for name, good in zip(floating, finite, strict=True) if not good]
+
+
+def weights_and_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer of `model` by its name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -1,0 +1,128 @@
+"""Finds the layer in which a batch's numbers, or its gradients, first cease to be finite."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import torch
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .accumulation import AccumulatingTrainer, parts_of
+
+
+class _FirstFinding(Exception):
+    """Ends the pass that is being watched."""
+
+
+def find_non_finite_layer(step: AccumulatingTrainer, batch: list) -> dict:
+    """Where the forward and backward of `batch`, run again under watch, first go wrong.
+
+    Weights, statistics and random numbers stay as they are. Dropout, mixup and the sampling of
+    regions draw anew: a failure that hangs on them may not come again. Not searched for where a
+    forward waits for other processes (synchronized BN): they may end at other layers.
+
+    Returns:
+        "layer": its name in the model, "" for the model itself (its loss); "type": its class;
+        "tensor": "output" or "gradient of the output", with its place where there are several;
+        "last_finite": the layer whose output, or its gradient, came before and was finite;
+        "images": the files of the part that it was met in. Instead of a layer, "raised": what the
+        model said; neither where all was finite.
+    """
+    waits = any("SyncBatchNorm" in type(module).__name__ for module in step.model.modules())
+    if waits and comm.get_world_size() > 1:
+        return {"images": image_files(batch)}
+    for part in parts_of(batch, step.accumulate_steps):
+        files = image_files(part)
+        spoilt = [file for file, x in zip(files, part, strict=True) if not _finite_image(x)]
+        if spoilt:
+            return {"layer": "input", "type": "image", "tensor": "pixels", "images": spoilt}
+        found = _watched_pass(step, part)
+        if found:
+            return {**found, "images": files}
+    return {"images": image_files(batch)}
+
+
+def image_files(images: list) -> list[str]:
+    """The file names of a batch; "" for an image that does not tell."""
+    return [str(x.get("file_name", "")) if isinstance(x, dict) else "" for x in images]
+
+
+def _finite_image(image: dict | torch.Tensor) -> bool:
+    pixels = image.get("image") if isinstance(image, dict) else image
+    return not isinstance(pixels, torch.Tensor) or bool(torch.isfinite(pixels).all())
+
+
+def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
+    model = step.model.module if isinstance(step.model, DistributedDataParallel) else step.model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    devices = [p.device for p in trained[:1] if p.is_cuda]
+    found: dict = {}
+    with _kept_buffers(model), torch.random.fork_rng(devices), _watch(model, found):
+        try:
+            loss = step.scaled(sum(step.losses(model, part).values()))
+            torch.autograd.grad(loss, trained, allow_unused=True)
+        except _FirstFinding:
+            pass
+        except (FloatingPointError, AssertionError) as error:
+            # detectron2 noticed it between two layers; an assertion of another kind is told, too
+            return {"raised": str(error)}
+    return found
+
+
+@contextlib.contextmanager
+def _watch(model: nn.Module, found: dict) -> Iterator[None]:
+    """Inside, the first tensor that is not finite is described in `found`, and ends the pass."""
+    names = {module: name for name, module in model.named_modules()}
+    last_finite = ""
+
+    def look_at(x: torch.Tensor, module: nn.Module, kind: str, place: str) -> None:
+        nonlocal last_finite
+        if bool(torch.isfinite(x).all()):
+            last_finite = names[module]
+            return
+        tensor = f"{kind} {place}".strip()
+        found.update(layer=names[module], type=type(module).__name__, tensor=tensor)
+        found["last_finite"] = last_finite
+        raise _FirstFinding
+
+    def after_forward(module: nn.Module, args: tuple, output) -> None:
+        for place, x in _tensors(output):
+            look_at(x, module, "output", place)
+            if x.requires_grad:
+                look = functools.partial(look_at, module=module, place=place)
+                x.register_hook(functools.partial(look, kind="gradient of the output"))
+
+    handles = [module.register_forward_hook(after_forward) for module in names]
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every floating tensor in nested dicts, lists and tuples, with the keys that lead to it."""
+    if isinstance(output, torch.Tensor):
+        if output.is_floating_point():
+            yield place, output
+    elif isinstance(output, dict):
+        for key, value in output.items():
+            yield from _tensors(value, f"{place}.{key}".strip("."))
+    elif isinstance(output, list | tuple):
+        for i, value in enumerate(output):
+            yield from _tensors(value, f"{place}.{i}".strip("."))
+
+
+@contextlib.contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """A batch norm keeps the statistics it had."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), kept, strict=True):
+                buffer.copy_(value)

@@ -1,0 +1,98 @@
+"""What is checked and scaled before a model is built."""
+
+import pytest
+from detectron2.utils import comm
+
+from d2_isonet.command_line import load_config
+from d2_isonet.config_checks import scale_to_processes, what_was_scaled
+from d2_isonet.training_options import check_training_options
+
+
+def config(*opts: str):
+    return load_config(
+        "",
+        ["SOLVER.IMS_PER_BATCH", "16", "SOLVER.BASE_LR", "0.02", "SOLVER.MAX_ITER", "90000",
+         "SOLVER.STEPS", "(60000,)", "SOLVER.REFERENCE_WORLD_SIZE", "8", *opts],
+    )  # fmt: skip
+
+
+def scaled(monkeypatch, processes: int, *opts: str) -> tuple:
+    monkeypatch.setattr(comm, "get_world_size", lambda: processes)
+    cfg = config(*opts)
+    return cfg, scale_to_processes(cfg)
+
+
+def test_one_line_tells_all_that_the_linear_rule_changed(monkeypatch):
+    line = what_was_scaled(*scaled(monkeypatch, 2, "TEST.EVAL_PERIOD", "5000"))
+    assert line == (
+        "Scaled from 8 processes (SOLVER.REFERENCE_WORLD_SIZE) to 2: SOLVER.IMS_PER_BATCH 16 -> 4, "
+        "SOLVER.BASE_LR 0.02 -> 0.005, SOLVER.MAX_ITER 90000 -> 360000, "
+        "SOLVER.STEPS (60000,) -> (240000,), SOLVER.WARMUP_ITERS 1000 -> 4000, "
+        "SOLVER.CHECKPOINT_PERIOD 5000 -> 20000, TEST.EVAL_PERIOD 5000 -> 20000"
+    )
+
+
+def test_of_a_schedule_in_epochs_only_batch_and_rate_change(monkeypatch):
+    line = what_was_scaled(*scaled(monkeypatch, 2, "SOLVER.MAX_EPOCHS", "90"))
+    assert line.endswith(" to 2: SOLVER.IMS_PER_BATCH 16 -> 4, SOLVER.BASE_LR 0.02 -> 0.005")
+
+
+@pytest.mark.parametrize(
+    ("processes", "opts"), [(8, ()), (2, ("SOLVER.REFERENCE_WORLD_SIZE", "0"))]
+)
+def test_nothing_is_told_where_nothing_changes(processes, opts, monkeypatch):
+    assert what_was_scaled(*scaled(monkeypatch, processes, *opts)) == ""
+
+
+def test_a_period_never_becomes_none(monkeypatch):
+    opts = ("TEST.EVAL_PERIOD", "3", "SOLVER.CHECKPOINT_PERIOD", "2")
+    _, cfg = scaled(monkeypatch, 64, *opts)
+    assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (1, 1)
+    _, cfg = scaled(monkeypatch, 64, "TEST.EVAL_PERIOD", "0")
+    assert cfg.TEST.EVAL_PERIOD == 0
+
+
+@pytest.mark.parametrize(("processes", "steps"), [(2, 4), (1, 16), (4, 1)])
+def test_processes_times_parts_may_divide_the_batch(processes, steps, monkeypatch):
+    opts = ("SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.ACCUMULATE_STEPS", str(steps))
+    assert scaled(monkeypatch, processes, *opts)[1].SOLVER.IMS_PER_BATCH == 16
+
+
+@pytest.mark.parametrize(
+    ("processes", "steps", "message"),
+    [
+        (2, 3, "IMS_PER_BATCH is 16; .* the 2 processes x 3 .SOLVER.ACCUMULATE_STEPS"),
+        (3, 1, "IMS_PER_BATCH is 16; it must be a positive multiple of the 3 processes$"),
+        (1, 0, "ACCUMULATE_STEPS is 0; it must be at least 1"),
+    ],
+)
+def test_what_does_not_divide_is_named(processes, steps, message, monkeypatch):
+    opts = ("SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.ACCUMULATE_STEPS", str(steps))
+    with pytest.raises(ValueError, match=message):
+        scaled(monkeypatch, processes, *opts)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.NON_FINITE.ACTION", "skp"], "ACTION is 'skp'.*did you mean 'skip'"),
+        (["SOLVER.NON_FINITE.LIMIT", "-1"], "LIMIT is -1; it must be at least 0"),
+        (["SOLVER.EMA_DECAY", "1"], "EMA_DECAY is 1.0; it must be at least 0 and below 1"),
+        (["SOLVER.BACKBONE_LR_FACTOR", "-0.1"], "BACKBONE_LR_FACTOR is -0.1; .* at least 0"),
+        (["TEST.BEST_METRIC_MODE", "most"], "BEST_METRIC_MODE is 'most'.*'max', 'min'"),
+        (["TEST.EARLY_STOPPING_PATIENCE", "3"], "PATIENCE is 3, but TEST.BEST_METRIC ''"),
+        (["TEST.BEST_METRIC", "bbox/AP"], "'bbox/AP', but DATASETS.TEST is empty"),
+        (
+            ["TEST.BEST_METRIC", "bbox/AP", "TEST.EARLY_STOPPING_PATIENCE", "3",
+             "DATASETS.TEST", "('a',)"],
+            "PATIENCE is 3, but TEST.EVAL_PERIOD is 0",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_training_can_do_is_refused(opts, message):
+    with pytest.raises(ValueError, match=message):
+        check_training_options(config(*opts))
+
+
+def test_the_defaults_pass():
+    check_training_options(config())
