@@ -13,6 +13,12 @@ def add_isonet_config(cfg: CN) -> None:
     _add_classifier_config(cfg)
     _add_solver_config(cfg)
 
+    # Images in tar shards: parts of a batch (of all processes) that come from different shards; 0
+    # for one a process. Each takes the memory of a shard in every worker of its process. Give a
+    # multiple of the processes, else several read each shard; the same number on 1 and on N
+    # processes gives the same batches.
+    cfg.DATALOADER.SHARD_STREAMS = 0
+
     cfg.INPUT.CLASSIFICATION = CN()
     # Side of the square image a classifier sees, in pixels.
     cfg.INPUT.CLASSIFICATION.CROP_SIZE = 224

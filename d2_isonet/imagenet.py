@@ -12,6 +12,8 @@ from .classification_evaluation import ImageNetEvaluator
 from .image_catalog import load_registered, register_data_root, register_image_folder
 from .image_folder import read_image
 from .random_crops import RandomResizedCrop
+from .shard_index import ShardedImages
+from .shard_loader import build_shard_test_loader, build_shard_train_loader
 
 __all__ = [
     "ImageNetEvaluator",
@@ -78,12 +80,15 @@ class ImageNetMapper:
         self.transform = transforms.Compose([*steps, transforms.PILToTensor()])
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """A copy of the dict with its "image"; raises what `read_image` raises."""
-        path = dataset_dict["file_name"]
-        image = self.random_crop(path) if self.random_crop else self.transform(read_image(path))
-        if self.image_format == "BGR":
-            image = image.flip(0)
-        return {**dataset_dict, "image": image}
+        """A copy of the dict with its "image"; raises what `read_image` raises.
+
+        The file's content is the dict's "data", which the copy lacks, where there is one.
+        """
+        mapped = dict(dataset_dict)
+        file = mapped["file_name"], mapped.pop("data", None)
+        image = self.random_crop(*file) if self.random_crop else self.transform(read_image(*file))
+        mapped["image"] = image.flip(0) if self.image_format == "BGR" else image
+        return mapped
 
 
 def _check_crop_fits(crop_size: int, resize: int, padding: int = 0) -> None:
@@ -106,19 +111,22 @@ def stack_images(batch: list[dict]) -> list[dict]:
     return [{**x, "image": image} for x, image in zip(batch, images, strict=True)]
 
 
-def _dicts(dataset: list[dict] | str | Iterable[str]) -> list[dict]:
-    """The data set's dicts, of dicts or of registered names."""
+def _dicts(dataset: list[dict] | ShardedImages | str | Iterable[str]) -> list[dict] | ShardedImages:
+    """The data set's dicts (or its shards), of themselves or of registered names."""
+    if isinstance(dataset, ShardedImages):
+        return dataset
     dataset = [dataset] if isinstance(dataset, str) else list(dataset)
     return dataset if dataset and isinstance(dataset[0], dict) else load_registered(dataset)[0]
 
 
 def build_image_train_loader(
-    dataset: list[dict] | str | Iterable[str],
+    dataset: list[dict] | ShardedImages | str | Iterable[str],
     mapper: ImageNetMapper,
     total_batch_size: int,
     num_workers: int = 0,
     seed: int | None = None,
     sampler: Sampler | None = None,
+    shard_streams: int = 0,
 ) -> DataLoader:
     """An endless loader of shuffled batches, each a list of mapped dicts.
 
@@ -128,9 +136,14 @@ def build_image_train_loader(
         num_workers: loading processes per training process.
         seed: of the order of the images, the same on every rank; None draws a common one.
             Augmentation follows torch's global seed.
-        sampler: replaces the TrainingSampler that `seed` makes.
+        sampler: replaces the TrainingSampler that `seed` makes; not of shards.
+        shard_streams: DATALOADER.SHARD_STREAMS.
     """
     dicts = _dicts(dataset)
+    if isinstance(dicts, ShardedImages):
+        return build_shard_train_loader(
+            dicts, mapper, stack_images, total_batch_size, num_workers, seed, shard_streams
+        )
     return build_detection_train_loader(
         # Serialized: workers share one array instead of copying a million dicts page by page.
         DatasetFromList(dicts, copy=False),
@@ -144,7 +157,7 @@ def build_image_train_loader(
 
 
 def build_image_test_loader(
-    dataset: list[dict] | str | Iterable[str],
+    dataset: list[dict] | ShardedImages | str | Iterable[str],
     mapper: ImageNetMapper,
     batch_size: int = 64,
     num_workers: int = 0,
@@ -158,6 +171,8 @@ def build_image_test_loader(
         batch_size: images per batch and process; the last batch may be smaller.
     """
     dicts = _dicts(dataset)
+    if isinstance(dicts, ShardedImages):
+        return build_shard_test_loader(dicts, mapper, stack_images, batch_size, num_workers)
     return DataLoader(
         MapDataset(DatasetFromList(dicts, copy=False), mapper),
         batch_size=batch_size,

@@ -34,6 +34,7 @@ class ClassificationTrainer(Trainer):
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=cfg.SEED if cfg.SEED >= 0 else None,
+            shard_streams=cfg.DATALOADER.SHARD_STREAMS,
         )
 
     @classmethod
