@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import io
+import os
+import select
 import shlex
-import threading
 from collections.abc import Iterator
 
 _SILENCE = 60.0  # seconds without a byte after which a URL counts as dead
@@ -29,23 +30,22 @@ class Source(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        if self._process is None:
-            data = self._stream.read(len(buffer))
-        else:
-            timer = threading.Timer(_SILENCE, self._give_up)
-            timer.start()
-            try:
-                data = self._stream.read(len(buffer))
-            finally:
-                timer.cancel()
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
         self.count += len(data)
         self.sha256.update(data)
         return len(data)
 
-    def _give_up(self) -> None:
-        self.is_silent = True
-        self._process.kill()
+    def _read(self, size: int) -> bytes:
+        if self._process is None:
+            return self._stream.read(size)
+        pipe, arrivals = self._process.stdout.fileno(), select.poll()
+        arrivals.register(pipe, select.POLLIN)
+        if not arrivals.poll(_SILENCE * 1000):
+            self.is_silent = True
+            self._process.kill()
+            raise TimeoutError  # its children may keep the pipe open
+        return os.read(pipe, size)
 
     def why_it_failed(self, error: OSError) -> str:
         """The command and its exit code, or the system's word."""
