@@ -32,8 +32,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the order of train/; val/ keeps its order (0)")
     add("--workers", type=int, default=4, help="shards written at a time (4)")
     options = parser.parse_args(arguments)
-    sizes = (options.shard_megabytes, options.shard_samples or 1, options.workers)
-    if min(sizes) <= 0 or (options.shard_samples or 1) < 1 or options.seed < 0:
+    samples = 1 if options.shard_samples is None else options.shard_samples
+    are_positive = [x > 0 for x in (options.shard_megabytes, samples, options.workers)]
+    if not all(are_positive) or options.seed < 0:
         parser.error("sizes and workers must be positive, the seed not negative")
     return options
 
