@@ -43,7 +43,14 @@ setup(
     packages=find_packages(include=["d2_isonet", "d2_isonet.*"]),
     install_requires=REQUIREMENTS,
     extras_require={
-        "dev": ["pytest>=7.4", "ruff>=0.6", "foolbox>=3.3.4", "hypothesis>=6.100"],
+        "dev": [
+            "pytest>=7.4",
+            "ruff>=0.6",
+            "foolbox>=3.3.4",
+            "hypothesis>=6.100",
+            "webdataset>=1.0",
+        ],
+        "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
     },
 )

@@ -8,6 +8,7 @@ from .dict_findings import dict_entries
 from .findings import Finding
 from .image_findings import duplicate_findings, image_findings
 from .main_process import check_once
+from .shard_index import ShardedImages
 from .unreadable_images import max_unreadable_findings
 
 
@@ -31,17 +32,28 @@ def classified_image_findings(
     return findings
 
 
-def check_classified_images(cfg: CfgNode, train: Sequence[dict], test: Sequence[dict]) -> None:
-    """Print what is found in the images that a run with `cfg` reads.
+def check_classified_images(
+    cfg: CfgNode, train: Sequence[dict] | ShardedImages, test: Sequence[dict] | ShardedImages
+) -> None:
+    """Print what is found in the images that a run with `cfg` reads; shards have checksums.
 
     Raises:
         ValueError: more than DATALOADER.MAX_UNREADABLE of those for training cannot be read, or
             any for evaluation.
     """
     number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE
+    files = [[] if isinstance(images, ShardedImages) else images for images in (train, test)]
     check_once(
         lambda: [
             *max_unreadable_findings(cfg),
-            *classified_image_findings(train, test, number, share),
+            *_share_of_shards(train, share),
+            *classified_image_findings(*files, number, share),
         ]
     )
+
+
+def _share_of_shards(train: Sequence[dict] | ShardedImages, share: float) -> list[Finding]:
+    if not share or not isinstance(train, ShardedImages):
+        return []
+    what = f"it is {share:g}, but image shards have no others to take for unreadable images"
+    return [Finding("error", "DATALOADER.MAX_UNREADABLE", what, "set it to 0")]

@@ -47,6 +47,11 @@ def _add_data_config(cfg: CN) -> None:
     # Share of the training images that may be unreadable: others are taken for them, each is named
     # once and counted (unreadable_images in metrics.json). 0: the first one ends the training.
     cfg.DATALOADER.MAX_UNREADABLE = 0.0
+    # Images in tar shards: parts of a batch (of all processes) that come from different shards; 0
+    # for one a process. Each takes the memory of a shard in every worker of its process. Give a
+    # multiple of the processes, else several read each shard; the same number on 1 and on N
+    # processes gives the same batches.
+    cfg.DATALOADER.SHARD_STREAMS = 0
 
 
 def _add_model_config(cfg: CN) -> None:

@@ -7,10 +7,20 @@ from collections.abc import Iterable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .image_folder import load_image_folder
+from .shard_index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 
 
 def _builtin_root() -> str:
     return os.path.join(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
+
+
+def _require_same(name: str, kind: str, place: tuple) -> None:
+    registered = MetadataCatalog.get(name).get(kind)
+    if registered != place:
+        raise ValueError(
+            f"Data set {name!r} is already registered for {registered or 'other data'}, not "
+            f"for {place}; choose another name"
+        )
 
 
 def register_image_folder(name: str, root: str | None = None, split: str = "train") -> None:
@@ -26,12 +36,7 @@ def register_image_folder(name: str, root: str | None = None, split: str = "trai
     """
     place = (root and os.path.abspath(os.path.expanduser(root)), split)
     if name in DatasetCatalog.list():
-        registered = MetadataCatalog.get(name).get("image_folder")
-        if registered != place:
-            raise ValueError(
-                f"Data set {name!r} is already registered for {registered or 'other data'}, not "
-                f"for {place}; choose another name"
-            )
+        _require_same(name, "image_folder", place)
         return
 
     def load() -> list[dict]:
@@ -44,17 +49,54 @@ def register_image_folder(name: str, root: str | None = None, split: str = "trai
     MetadataCatalog.get(name).set(image_folder=place, evaluator_type="classification")
 
 
+def register_image_shards(name: str, root: str, split: str = "train") -> None:
+    """Register a split of the shards at `root`, a folder or URL; the index is read when it loads.
+
+    It loads as ShardedImages, not as dicts. The same registration again does nothing.
+
+    Raises:
+        ValueError: `name` is registered for something else.
+    """
+    if name in DatasetCatalog.list():
+        _require_same(name, "image_shards", (root, split))
+        return
+
+    def load() -> ShardedImages:
+        splits = load_shard_index(root)
+        if split not in splits:
+            raise ValueError(
+                f"The shards of {root} have no split {split!r}, only {', '.join(splits)}; make "
+                "them from a folder that has it (tools/make_shards.py)"
+            )
+        vars(MetadataCatalog.get(name))["classes"] = list(splits[split].classes)
+        return splits[split]
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(image_shards=(root, split), evaluator_type="classification")
+
+
 def register_data_root(root: str) -> tuple[str, str]:
-    """Register ROOT/train and ROOT/val (`--data-root ROOT`); their names are the folders' paths."""
-    root = os.path.abspath(os.path.expanduser(root))
-    names = os.path.join(root, "train"), os.path.join(root, "val")
+    """Register ROOT/train and ROOT/val (`--data-root ROOT`); their names are the folders' paths.
+
+    ROOT is a folder of folders, or a folder or URL of shards.
+
+    Raises:
+        FileNotFoundError: `root` has shards and no index of them.
+    """
+    root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
+    register = register_image_shards if is_shard_root(root) else register_image_folder
+    names = url_of(root, "train"), url_of(root, "val")
     for name, split in zip(names, ("train", "val"), strict=True):
-        register_image_folder(name, root, split)
+        register(name, root, split)
     return names
 
 
-def load_registered(names: str | Iterable[str]) -> tuple[list[dict], list[str]]:
+def load_registered(
+    names: str | Iterable[str],
+) -> tuple[list[dict] | ShardedImages, list[str]]:
     """The dicts of one or several registered data sets, joined, and their common class names.
+
+    A data set in shards has no dicts: it is one ShardedImages, and is not joined.
 
     Raises:
         ValueError: a name is not registered, holds no classified images, or the classes differ.
@@ -75,6 +117,10 @@ def load_registered(names: str | Iterable[str]) -> tuple[list[dict], list[str]]:
                 f"Data set {name!r} has no metadata `classes`: it is no classification data set; "
                 "register it with register_image_folder"
             )
+        if isinstance(loaded, ShardedImages):
+            if len(names) > 1:
+                raise ValueError(f"{name} is a set of shards, of which one is used at a time")
+            return loaded, own
         if classes is not None and own != classes:
             raise ValueError(f"Data sets {', '.join(names)} have different classes; use one only")
         dicts, classes = dicts + loaded, own

@@ -1,5 +1,6 @@
 """Folder trees of classified images, ROOT/{train,val}/<class>/*: listed, checked and read."""
 
+import io
 import logging
 import os
 import struct
@@ -181,14 +182,17 @@ def refuse_deep_pixels(path: str, mode: str) -> None:
         )
 
 
-def read_image(path: str) -> Image.Image:
+def read_image(path: str, data: bytes | None = None) -> Image.Image:
     """The image as 8-bit RGB; grey, palette and CMYK are converted, an alpha channel is dropped.
+
+    Args:
+        data: the content of the file, where it is not to be read from `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
         UnreadableImage: it cannot be decoded, or has more than 8 bits a channel.
     """
-    with errors_naming(path), Image.open(path) as image:
+    with errors_naming(path), Image.open(path if data is None else io.BytesIO(data)) as image:
         mode = image.mode
         converted = image.convert("RGB")
     refuse_deep_pixels(path, mode)

@@ -14,6 +14,8 @@ from .image_catalog import load_registered, register_data_root, register_image_f
 from .image_folder import read_image
 from .random_crops import RandomResizedCrop
 from .sampling import BatchOrder, shuffled_pass
+from .shard_index import ShardedImages
+from .shard_loader import build_shard_test_loader, build_shard_train_loader
 from .training_loader import ResumableLoader, SeededImages, images_per_process
 from .unreadable_images import build_tolerant_loader
 
@@ -82,12 +84,15 @@ class ImageNetMapper:
         self.transform = transforms.Compose([*steps, transforms.PILToTensor()])
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """A copy of the dict with its "image"; raises what `read_image` raises."""
-        path = dataset_dict["file_name"]
-        image = self.random_crop(path) if self.random_crop else self.transform(read_image(path))
-        if self.image_format == "BGR":
-            image = image.flip(0)
-        return {**dataset_dict, "image": image}
+        """A copy of the dict with its "image"; raises what `read_image` raises.
+
+        The file's content is the dict's "data", which the copy lacks, where there is one.
+        """
+        mapped = dict(dataset_dict)
+        file = mapped["file_name"], mapped.pop("data", None)
+        image = self.random_crop(*file) if self.random_crop else self.transform(read_image(*file))
+        mapped["image"] = image.flip(0) if self.image_format == "BGR" else image
+        return mapped
 
 
 def _check_crop_fits(crop_size: int, resize: int, padding: int = 0) -> None:
@@ -110,19 +115,22 @@ def stack_images(batch: list[dict]) -> list[dict]:
     return [{**x, "image": image} for x, image in zip(batch, images, strict=True)]
 
 
-def _dicts(dataset: list[dict] | str | Iterable[str]) -> list[dict]:
-    """The data set's dicts, of dicts or of registered names."""
+def _dicts(dataset: list[dict] | ShardedImages | str | Iterable[str]) -> list[dict] | ShardedImages:
+    """The data set's dicts (or its shards), of themselves or of registered names."""
+    if isinstance(dataset, ShardedImages):
+        return dataset
     dataset = [dataset] if isinstance(dataset, str) else list(dataset)
     return dataset if dataset and isinstance(dataset[0], dict) else load_registered(dataset)[0]
 
 
 def build_image_train_loader(
-    dataset: list[dict] | str | Iterable[str],
+    dataset: list[dict] | ShardedImages | str | Iterable[str],
     mapper: ImageNetMapper,
     total_batch_size: int,
     num_workers: int = 0,
     seed: int | None = None,
     max_unreadable: float = 0.0,
+    shard_streams: int = 0,
 ) -> Iterable[list[dict]]:
     """An endless loader of shuffled batches, each a list of mapped dicts.
 
@@ -132,11 +140,18 @@ def build_image_train_loader(
         num_workers: loading processes per training process; the batches do not depend on it.
         seed: of the order of the images and of their augmentation, the same on every rank; None
             draws a common one.
-        max_unreadable: share of the images that may be unreadable, see `build_tolerant_loader`.
+        max_unreadable: share of the images that may be unreadable, see `build_tolerant_loader`;
+            in shards none may be.
+        shard_streams: DATALOADER.SHARD_STREAMS.
     """
-    # Serialized: workers share one array instead of copying a million dicts page by page.
-    dicts = DatasetFromList(_dicts(dataset), copy=False)
     seed = comm.shared_random_seed() if seed is None else seed
+    images = _dicts(dataset)
+    if isinstance(images, ShardedImages):
+        return build_shard_train_loader(
+            images, mapper, stack_images, total_batch_size, num_workers, seed, shard_streams
+        )
+    # Serialized: workers share one array instead of copying a million dicts page by page.
+    dicts = DatasetFromList(images, copy=False)
     order = BatchOrder(shuffled_pass(len(dicts)), images_per_process(total_batch_size), seed)
 
     def build(mapper: Callable[[dict], dict]) -> ResumableLoader:
@@ -146,7 +161,7 @@ def build_image_train_loader(
 
 
 def build_image_test_loader(
-    dataset: list[dict] | str | Iterable[str],
+    dataset: list[dict] | ShardedImages | str | Iterable[str],
     mapper: ImageNetMapper,
     batch_size: int = 64,
     num_workers: int = 0,
@@ -160,6 +175,8 @@ def build_image_test_loader(
         batch_size: images per batch and process; the last batch may be smaller.
     """
     dicts = _dicts(dataset)
+    if isinstance(dicts, ShardedImages):
+        return build_shard_test_loader(dicts, mapper, stack_images, batch_size, num_workers)
     return DataLoader(
         MapDataset(DatasetFromList(dicts, copy=False), mapper),
         batch_size=batch_size,

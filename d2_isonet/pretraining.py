@@ -39,6 +39,7 @@ class ClassificationTrainer(Trainer):
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=cfg.SEED if cfg.SEED >= 0 else None,
             max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+            shard_streams=cfg.DATALOADER.SHARD_STREAMS,
         )
 
     @classmethod

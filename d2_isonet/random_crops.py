@@ -45,13 +45,14 @@ class RandomResizedCrop:
         self.log_ratio = torch.log(torch.tensor(ratio)).tolist()
         self.exact = exact
 
-    def __call__(self, path: str) -> torch.Tensor:
-        """The crop of the image at `path`; raises what `read_image` raises."""
-        with errors_naming(path):
-            data = Path(path).read_bytes()
+    def __call__(self, path: str, data: bytes | None = None) -> torch.Tensor:
+        """The crop of the image at `path`; arguments and errors are those of `read_image`."""
+        if data is None:
+            with errors_naming(path):
+                data = Path(path).read_bytes()
         frame = find_frame(data)
         if frame is None:
-            image = read_image(path)
+            image = read_image(path, data)
             pixels = self._resize(np.array(image.crop(self.draw(*image.size))))
         else:
             box = self.draw(frame.width, frame.height)

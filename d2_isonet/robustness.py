@@ -13,6 +13,7 @@ from .command_line import load_config
 from .config_checks import falls_back_to_cpu
 from .engine import build_checkpointer
 from .imagenet import load_registered
+from .shard_index import ShardedImages
 
 # Half the range of a pixel: every image can become grey, so that a working attack succeeds.
 UNBOUNDED_EPS = 127.5
@@ -59,11 +60,17 @@ def choose_images(names: Iterable[str], count: int, seed: int) -> tuple[list[dic
     """`count` dicts (or all there are) of the data sets `names`, drawn by `seed`; class names.
 
     Raises:
-        ValueError: `count` is not positive; and what `load_registered` raises.
+        ValueError: `count` is not positive, or the images are in shards; and what
+            `load_registered` raises.
     """
     if count < 1:
         raise ValueError(f"The number of images is {count}; it must be positive")
     dicts, classes = load_registered(names)
+    if isinstance(dicts, ShardedImages):
+        raise ValueError(
+            f"{dicts.name} is a set of shards, which cannot be read in any order; give --data-root "
+            "the folder of images"
+        )
     order = torch.randperm(len(dicts), generator=torch.Generator().manual_seed(seed))
     return [dicts[i] for i in order[:count].tolist()], classes
 

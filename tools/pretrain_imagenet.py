@@ -14,7 +14,8 @@ def parse_args():
     parser.add_argument(
         "--data-root",
         metavar="DIR",
-        help="folder with train/<class>/ and val/<class>/ (default: $DETECTRON2_DATASETS/imagenet)",
+        help="folder with train/<class>/ and val/<class>/, or folder or URL of their shards "
+        "(tools/make_shards.py); default: $DETECTRON2_DATASETS/imagenet",
     )
     return parser.parse_args()
 
