@@ -24,7 +24,7 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     try:
         with torch.device("meta"):
             return build_model(cfg)
-    except NotImplementedError:  # of an operation that meta tensors have not, in a model of others
+    except RuntimeError:  # a model of others computes with values; its own build will tell
         return None
     except KeyError as error:
         raise ValueError(_unknown_name(cfg, str(error.args[0]))) from error

@@ -59,16 +59,15 @@ def _room(cfg: CfgNode, folder: Path, there: Path, model: nn.Module) -> list[Fin
     kept = min(written, cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP or written)
     what = f"{free / 1e9:.3g} GB are free in {folder}, for {kept} checkpoints of {one / 1e6:.3g} MB"
     remedy = "make room, keep fewer (SOLVER.CHECKPOINT_MAX_TO_KEEP) or set OUTPUT_DIR elsewhere"
-    # a new checkpoint is complete before an old one goes
-    if free < 2 * one:
+    if free < one:
         return [Finding("error", _WHERE, what, remedy)]
-    if free < (kept + 1) * one:
+    if free < min(written, kept + 1) * one:  # a new one is complete before an old one goes
         return [Finding("warning", _WHERE, what, remedy)]
     return [Finding("fact", _WHERE, what)]
 
 
 def _earlier_run(folder: Path, resumes: bool) -> list[Finding]:
-    files = sorted(path.name for path in folder.glob("*.pth"))
+    files = sorted(path.name for path in folder.glob("model_*.pth"))
     if resumes or not files:
         return []
     what = f"{folder} holds an earlier run's {files[-1]}, and this one starts at iteration 0"

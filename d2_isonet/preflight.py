@@ -74,6 +74,8 @@ def run_findings(
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         passed("network", check_detector, cfg)
     model = passed("network", _network, cfg)
+    if model is not None:
+        findings.append(_size(cfg, model))
     findings += passed("weights", weights_findings, cfg, args, model) or []
     findings += passed("OUTPUT_DIR", output_findings, scaled or cfg, args, model) or []
     return findings
@@ -82,6 +84,14 @@ def run_findings(
 def _network(cfg: CfgNode) -> nn.Module | None:
     check_names(cfg)
     return outline(cfg)
+
+
+def _size(cfg: CfgNode, model: nn.Module) -> Finding:
+    number = sum(parameter.numel() for parameter in model.parameters())
+    what = (
+        f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}, {number / 1e6:.3g} M values"
+    )
+    return Finding("fact", "network", what)
 
 
 def _step(cfg: CfgNode) -> Finding:

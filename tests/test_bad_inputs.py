@@ -231,7 +231,7 @@ def test_a_disk_without_room_for_checkpoints_is_told(parsed, monkeypatch):
 
     words = f"{SMALL} {DATA} {RUN} SOLVER.CHECKPOINT_PERIOD 1 SOLVER.CHECKPOINT_MAX_TO_KEEP 0"
     size = re.search(r"checkpoints of ([\d.]+) MB", str(checked(parsed(words))))[1]
-    for free, severity in ((1.9, "error"), (2.5, "warning"), (9, "fact")):
+    for free, severity in ((0.9, "error"), (2.5, "warning"), (9, "fact")):
         usage = type("Usage", (), {"free": free * float(size) * 1e6})
         monkeypatch.setattr(output_check.shutil, "disk_usage", lambda path, usage=usage: usage)
         if severity == "error":
@@ -299,7 +299,7 @@ def test_the_page_has_every_row_once_and_names_the_test_of_each():
     rows = rows_of_page()
     assert sorted(rows) == list(range(1, 69))
     for number, cells in rows.items():
-        assert len(cells) == 5, number
+        assert len(cells) == 4, number
         tests = re.findall(r"`([\w/]+\.py)::(\w+)`", cells[-1])
         assert tests, f"row {number} names no test"
         for file, function in tests:
