@@ -131,7 +131,7 @@ class Trainer(DefaultTrainer):
 
     def before_train(self) -> None:
         super().before_train()
-        if self.start_iter > 0:
+        if 0 < self.start_iter < self.max_iter:
             catch_up(self)
 
     def state_dict(self) -> dict:

@@ -51,7 +51,8 @@ class Best(HookBase):
         self.history = 0.0
 
     def after_step(self) -> None:
-        if (self.trainer.iter + 1) % self.trainer.cfg.TEST.EVAL_PERIOD == 0:
+        done = self.trainer.iter + 1
+        if done % self.trainer.cfg.TEST.EVAL_PERIOD == 0 and done < self.trainer.max_iter:
             self.history = 0.5 * self.history + self.trainer._last_eval_results["value"]
 
     def state_dict(self) -> dict:
