@@ -1,76 +1,18 @@
 """The differences between detectron2 v0.6 and HEAD, and what neither does on a CPU."""
 
-import os
-import socket
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .coco_evaluation import FastCOCOEvaluator
+if TYPE_CHECKING:
+    from .coco_evaluation import FastCOCOEvaluator
 
 
-def launch(
-    main: Callable,
-    num_processes: int,
-    *,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
-    args: tuple = (),
-) -> None:
-    """Run `main(*args)` in every process: under torchrun, on GPUs (NCCL) or on CPUs (gloo).
-
-    Under torchrun (RANK and WORLD_SIZE set) this process is already one of them. On CPUs
-    detectron2 v0.6 refuses, so the processes are started here.
-    """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        _run_worker(main, args, int(os.environ.get("LOCAL_WORLD_SIZE", 1)), "env://")
-    elif num_processes * num_machines == 1:
-        main(*args)
-    elif torch.cuda.is_available():
-        detectron2_launch(main, num_processes, num_machines, machine_rank, dist_url, args)
-    else:
-        if num_machines == 1:
-            dist_url = f"tcp://127.0.0.1:{_free_port()}"
-        mp.spawn(
-            _cpu_worker,
-            nprocs=num_processes,
-            args=(main, args, num_processes, num_machines, machine_rank, dist_url),
-        )
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def _cpu_worker(local_rank, main, args, num_processes, num_machines, machine_rank, dist_url):
-    torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))
-    rank = machine_rank * num_processes + local_rank
-    _run_worker(
-        main, args, num_processes, dist_url, rank=rank, world_size=num_machines * num_processes
-    )
-
-
-def _run_worker(main, args, processes_per_machine, init_method, **rank_and_size) -> None:
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    dist.init_process_group("nccl" if on_gpu else "gloo", init_method, **rank_and_size)
-    _create_local_process_group(processes_per_machine)
-    comm.synchronize()
-    main(*args)
-    dist.destroy_process_group()  # not after an error: it could wait for the others for ever
-
-
-def _create_local_process_group(processes_per_machine: int) -> None:
+def create_local_process_group(processes_per_machine: int) -> None:
+    """Tell detectron2 which processes share a machine: so many in a row."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(processes_per_machine)
         return
@@ -91,12 +33,14 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
     )
 
 
-def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
+def coco_evaluator(dataset_name: str, output_dir: str) -> "FastCOCOEvaluator":
     """A COCOEvaluator with pycocotools' numbers; it needs no compiled detectron2.
 
     What annotation tools leave out and pycocotools needs is filled in: objects are no crowds, and
     their area is that of their box.
     """
+    from .coco_evaluation import FastCOCOEvaluator  # the launcher does not wait for its imports
+
     evaluator = FastCOCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
     for annotation in evaluator._coco_api.dataset.get("annotations", []):
         annotation.setdefault("iscrowd", 0)

@@ -3,9 +3,7 @@
 import argparse
 import logging
 import os
-import sys
 import weakref
-from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
@@ -13,15 +11,15 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
 
 from .amp import AMPTrainer
 from .backbone import architecture
 from .checkpoint import ISONetCheckpointer
 from .command_line import readable_errors
-from .compat import coco_evaluator, create_ddp_model, launch
+from .compat import coco_evaluator, create_ddp_model
 from .datasets import NamingDatasetMapper
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
+from .elastic import remember_run
 from .regularizer import OrthogonalRegularizer
 from .solver import build_optimizer, name_of_optimizer
 
@@ -166,6 +164,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
         if args.resume:
             _tell_what_is_resumed(trainer.checkpointer)
         trainer.resume_or_load(resume=args.resume)
+    if comm.is_main_process():
+        remember_run(cfg.OUTPUT_DIR)
     with readable_errors(of_this_process=True):
         return trainer.train()
 
@@ -191,23 +191,3 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
         )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     return model
-
-
-def run(main: Callable, args: argparse.Namespace) -> None:
-    """Launch `main(args)` in every process; a process that ended with a message ends us too."""
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < args.num_gpus:
-        sys.exit(f"error: --num-gpus is {args.num_gpus}, but this machine has {gpus}")
-    if args.num_machines > 1 and args.dist_url == "auto":
-        sys.exit("error: --num-machines needs --dist-url tcp://HOST:PORT of the first machine")
-    try:
-        launch(
-            main,
-            max(1, args.num_gpus),  # 0 is said to mean the CPU
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except ProcessExitedException as error:
-        sys.exit(error.exit_code)

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from .amp import check_precision
+from .elastic import resume_if_restarted
 from .solver import epochs_to_iterations
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,15 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     Args:
         num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
-    on_cpu_instead = falls_back_to_cpu(cfg)
+    on_cpu_instead, restarted = falls_back_to_cpu(cfg), resume_if_restarted(args, cfg.OUTPUT_DIR)
     check_names(cfg)
     check_precision(cfg.SOLVER.AMP.PRECISION)
     cfg = epochs_to_iterations(scale_to_processes(cfg), num_training_images)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
+    if restarted:
+        logger.info(restarted)
     if on_cpu_instead:
         logger.warning("There is no CUDA device: running on the CPU (MODEL.DEVICE cpu)")
     return cfg
