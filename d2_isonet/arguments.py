@@ -53,3 +53,10 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
         default="auto",  # detectron2's is one port for every job of a user
         help="where the processes meet, tcp://HOST:PORT of the first machine (a free port)",
     )
+    add(
+        "--dist-timeout",
+        type=float,
+        default=1800.0,  # detectron2's: the first process evaluates COCO while the others wait
+        metavar="SECONDS",
+        help="how long processes wait for each other, at the start and later (1800)",
+    )

@@ -1,13 +1,10 @@
 """Trainer and main loop that both tasks share; pretraining and detection add to it."""
 
 import argparse
-import contextlib
 import functools
 import logging
 import os
-import sys
 import weakref
-from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
@@ -15,7 +12,6 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
 
 from .accumulation import AccumulatingTrainer
 from .amp import AMPTrainer
@@ -24,10 +20,10 @@ from .best_checkpoint import TrainingEnded
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .command_line import readable_errors
-from .compat import coco_evaluator, create_ddp_model, launch
+from .compat import coco_evaluator, create_ddp_model
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
+from .elastic import remember_run
 from .forgiving_writer import ForgivingWriter
-from .preemption import quiet_interrupt, signals_passed_on
 from .regularizer import OrthogonalRegularizer
 from .resumed_training import catch_up, data_order, resumed_seed, what_is_resumed
 from .seeding import StepSeed, settle_seed
@@ -231,6 +227,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
                 " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
             )
         trainer.resume_or_load(resume=args.resume)
+    if comm.is_main_process():
+        remember_run(cfg.OUTPUT_DIR)
     with readable_errors(of_this_process=True):
         return trainer.train()
 
@@ -251,26 +249,3 @@ def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
         "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
         f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
     )
-
-
-def run(main: Callable, args: argparse.Namespace) -> None:
-    """Launch `main(args)` in every process; a process that ended with a message ends us too."""
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < args.num_gpus:
-        sys.exit(f"error: --num-gpus is {args.num_gpus}, but this machine has {gpus}")
-    if args.num_machines > 1 and args.dist_url == "auto":
-        sys.exit("error: --num-machines needs --dist-url tcp://HOST:PORT of the first machine")
-    try:
-        # a single process listens itself
-        several = signals_passed_on() if args.num_gpus > 1 else contextlib.nullcontext()
-        with quiet_interrupt(), several:
-            launch(
-                main,
-                max(1, args.num_gpus),  # 0 is said to mean the CPU
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
-                args=(args,),
-            )
-    except ProcessExitedException as error:
-        sys.exit(error.exit_code)

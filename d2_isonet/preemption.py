@@ -1,8 +1,6 @@
 """Signals that end a training: a scheduler's, after which it is saved, and Ctrl-C."""
 
 import contextlib
-import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -51,22 +49,6 @@ class StopRequest:
 
     def __str__(self) -> str:
         return signal.Signals(self.signal).name if self.signal else "no signal"
-
-
-@contextlib.contextmanager
-def signals_passed_on() -> Iterator[None]:
-    """Within, a scheduler's signal to this process goes to its children, the training processes."""
-    before = {number: signal.signal(number, _pass_on) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _pass_on(number: int, _frame) -> None:
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, number)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from .config_checks import scale_to_processes, what_was_scaled
+from .elastic import resume_if_restarted
 from .preflight import check_run
 from .seeding import settle_seed
 from .solver import epochs_to_iterations
@@ -22,6 +23,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     Args:
         num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
+    restarted = resume_if_restarted(args, cfg.OUTPUT_DIR)
     findings = check_run(cfg, args, num_training_images)
     scaled = scale_to_processes(cfg)
     scaling = what_was_scaled(cfg, scaled)
@@ -32,6 +34,6 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     for finding in findings:  # once more, for the log of the run
         if finding.severity == "warning":
             logger.warning(str(finding))
-    if scaling:
-        logger.info(scaling)
+    for line in filter(None, (restarted, scaling)):
+        logger.info(line)
     return cfg

@@ -20,9 +20,10 @@ def described(parser) -> dict:
     }
 
 
-def test_the_arguments_are_detectron2s_but_for_the_port_and_trust_pickle():
+def test_the_arguments_are_detectron2s_but_for_the_port_the_timeout_and_trust_pickle():
     ours, theirs = described(argument_parser("")), described(default_argument_parser())
     assert ours.pop("trust_pickle")["const"] is True
+    assert ours.pop("dist_timeout")["default"] == 1800
     assert (ours["dist_url"].pop("default"), theirs["dist_url"].pop("default")[:3]) == (
         "auto",
         "tcp",

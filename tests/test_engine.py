@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 from d2_isonet.command_line import load_config
-from d2_isonet.compat import launch
 from d2_isonet.engine import Trainer
+from d2_isonet.launch import launch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]

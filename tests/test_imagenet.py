@@ -13,7 +13,6 @@ from torch import nn
 from torchvision import transforms
 
 from d2_isonet.command_line import load_config
-from d2_isonet.compat import launch
 from d2_isonet.imagenet import (
     ImageNetEvaluator,
     ImageNetMapper,
@@ -21,6 +20,7 @@ from d2_isonet.imagenet import (
     build_image_train_loader,
     load_registered,
 )
+from d2_isonet.launch import launch
 from d2_isonet.pretraining import _mapper
 
 AUTHORS_TRANSFORMS = {

@@ -109,13 +109,13 @@ import sys
 from argparse import Namespace
 sys.path[:0] = {path!r}
 import toy_run
-from d2_isonet.engine import run
+from d2_isonet.launch import run
 
 def main(args):
     toy_run.train({folder!r}, 100_000)
 
 if __name__ == "__main__":
-    run(main, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"))
+    run(main, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=60.0))
 """
 
 

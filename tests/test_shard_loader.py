@@ -13,7 +13,6 @@ from shard_sets import write_images, write_shards
 from torch import nn
 
 from d2_isonet import shard_loader
-from d2_isonet.compat import launch
 from d2_isonet.imagenet import (
     ImageNetEvaluator,
     ImageNetMapper,
@@ -22,6 +21,7 @@ from d2_isonet.imagenet import (
     load_registered,
     register_data_root,
 )
+from d2_isonet.launch import launch
 from d2_isonet.shard_index import ShardedImages, load_shard_index
 
 RANKS_AND_WORKERS = [(ranks, workers) for ranks in (1, 2, 3) for workers in (0, 1, 2)]

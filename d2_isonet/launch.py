@@ -1,0 +1,181 @@
+"""One launcher for every way to start: one process, --num-gpus, several machines, torchrun."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+
+from .compat import create_local_process_group
+from .elastic import under_torchrun
+from .meeting import (
+    MeetingError,
+    Member,
+    address_of,
+    await_first_machine,
+    is_lost_connection,
+    join,
+    open_store,
+    told_failure,
+)
+from .preemption import quiet_interrupt
+from .supervision import ProcessFailure, supervise
+
+
+def run(main: Callable, args: argparse.Namespace) -> None:
+    """Run `main(args)` in every process that `args` or torchrun ask for.
+
+    Ends this process with one line, and exit code 1 or 2, where the processes cannot start, do
+    not meet or lose each other, or where one fails.
+    """
+    try:
+        _check(args)
+        with quiet_interrupt():
+            launch(
+                main,
+                max(1, args.num_gpus),  # 0 is said to mean the CPU
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+                timeout=timedelta(seconds=args.dist_timeout),
+            )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except (MeetingError, ProcessFailure) as error:
+        if str(error):  # otherwise the process that failed has said why
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _check(args: argparse.Namespace) -> None:
+    gpus = torch.cuda.device_count()
+    if under_torchrun():
+        started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if args.num_gpus not in (0, 1, started) or args.num_machines != 1:
+            raise ValueError(
+                f"torchrun has started {started} processes on this machine: leave out --num-gpus "
+                "and --num-machines, or give them to torchrun (--nproc-per-node, --nnodes)"
+            )
+    else:
+        started = args.num_gpus
+    if 0 < gpus < started:
+        raise ValueError(f"--num-gpus is {started}, but this machine has {gpus}")
+    if not 0 <= args.machine_rank < max(1, args.num_machines):
+        raise ValueError(
+            f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} it "
+            f"must be from 0 to {args.num_machines - 1}"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError("--num-machines needs --dist-url tcp://HOST:PORT of the first machine")
+    if args.dist_timeout <= 0:
+        raise ValueError(f"--dist-timeout is {args.dist_timeout:g}; it must be positive (seconds)")
+
+
+def launch(
+    main: Callable,
+    num_processes: int,
+    *,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    args: tuple = (),
+    timeout: timedelta = timedelta(minutes=30),
+) -> None:
+    """Run `main(*args)` in every process, on GPUs (NCCL) or on CPUs (gloo).
+
+    Under torchrun this process is already one of them. detectron2's own launcher is not used: it
+    refuses CPUs (v0.6), and a process that dies or does not come leaves the others hanging.
+
+    Args:
+        num_processes: of this machine, and of each other.
+        dist_url: tcp://HOST:PORT of the first machine; "auto" for a free port where it is alone.
+        timeout: of the start and of every collective operation.
+
+    Raises:
+        ValueError: dist_url is of another form, or its port is taken.
+        MeetingError: not all processes came, or, under torchrun, they lost each other.
+        ProcessFailure: a process of this machine failed; the others were ended.
+    """
+    if under_torchrun():
+        _run_under_torchrun(main, args, timeout)
+    elif num_processes * num_machines == 1:
+        main(*args)
+    else:
+        first = Member(machine_rank * num_processes, num_machines * num_processes, 0, num_processes)
+        address = None if num_machines == 1 else address_of(dist_url)
+        _run_processes(main, args, first, address, timeout)
+
+
+def _run_under_torchrun(main: Callable, args: tuple, timeout: timedelta) -> None:
+    local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    # the store of torchrun's agent lives on when the group restarts
+    store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    _run_member(main, args, Member(rank, world_size, *local), store, timeout)
+
+
+def _run_processes(main, args, first: Member, address, timeout: timedelta) -> None:
+    """Start those of this machine, of which `first` is the first, and see them through."""
+    if first.rank == 0:
+        store = open_store(address, timeout)
+        host, port = address or ("127.0.0.1", store.port)
+    else:
+        host, port = address
+        await_first_machine(address, timeout)
+        store = dist.TCPStore(host, port, is_master=False, timeout=timeout)
+    print(
+        f"{first.local_size} of {first.world_size} processes start here and meet at "
+        f"tcp://{host}:{port}; they wait {timeout.total_seconds():g} s for each other "
+        "(--dist-timeout)",
+        flush=True,
+    )
+    context = mp.start_processes(
+        _spawned,
+        args=(main, args, first, (host, port), timeout),
+        nprocs=first.local_size,
+        join=False,
+    )
+    supervise(context, first, store)
+
+
+def _spawned(local_rank: int, main, args, first: Member, address, timeout: timedelta) -> None:
+    member = first.sibling(local_rank)
+    torch.set_num_threads(max(1, torch.get_num_threads() // first.local_size))
+    store = dist.TCPStore(*address, is_master=False, timeout=timeout)
+    _run_member(main, args, member, store, timeout)
+
+
+def _run_member(main, args, member: Member, store: dist.Store, timeout: timedelta) -> None:
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(member.local_rank)
+    with _explained_loss(member, store, timeout):
+        join(store, member, "nccl" if on_gpu else "gloo", timeout)
+        create_local_process_group(member.local_size)
+        comm.synchronize()
+        main(*args)
+        dist.destroy_process_group()  # not after an error: it could wait for the others for ever
+
+
+@contextlib.contextmanager
+def _explained_loss(member: Member, store: dist.Store, timeout: timedelta) -> Iterator[None]:
+    """Turn a collective that failed for the others' sake into a MeetingError that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        elsewhere = member.local_size < member.world_size and not under_torchrun()
+        reason = (told_failure(store) if elsewhere else "") or (
+            f"{str(error).splitlines()[0]}. A process or machine died, or the network between them "
+            f"is cut; they wait {timeout.total_seconds():g} s for each other (--dist-timeout)"
+        )
+        raise MeetingError(f"{member.name} lost the others: {reason}") from error

@@ -1,0 +1,149 @@
+"""The launcher: processes start, meet and end together, and what hinders them is one message."""
+
+import argparse
+import os
+import re
+import signal
+import socket
+import time
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from d2_isonet.launch import launch, run
+from d2_isonet.supervision import ProcessFailure
+
+
+def given(**options) -> argparse.Namespace:
+    defaults = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+    return argparse.Namespace(**{**defaults, "dist_timeout": 1.0, **options})
+
+
+def never(*_):
+    raise AssertionError("main must not be reached")
+
+
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def error_of_run(args, capfd) -> tuple[str, int]:
+    with pytest.raises(SystemExit) as stop:
+        run(never, args)
+    lines = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0], stop.value.code
+
+
+def test_a_taken_port_is_one_line_that_names_it(taken_port, capfd):
+    args = given(num_machines=2, dist_url=f"tcp://127.0.0.1:{taken_port}")
+    message, code = error_of_run(args, capfd)
+    assert f"port {taken_port} cannot be opened" in message and "in use" in message and code == 2
+
+
+def test_a_first_machine_that_does_not_come_is_a_timeout(free_port, capfd):
+    args = given(num_machines=2, machine_rank=1, dist_url=f"tcp://127.0.0.1:{free_port}")
+    message, code = error_of_run(args, capfd)
+    assert f"machine 0 could not be reached at tcp://127.0.0.1:{free_port} within 1 s" in message
+    assert "--dist-timeout" in message and code == 1
+
+
+def test_another_machine_that_does_not_come_is_named(free_port, capfd):
+    args = given(num_machines=2, dist_url=f"tcp://127.0.0.1:{free_port}")
+    message, _ = error_of_run(args, capfd)
+    assert "1 of 2 processes did not start within 1 s" in message and "machine 1." in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_machines": 2}, "--dist-url tcp://HOST:PORT"),
+        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2.*from 0 to 1"),
+        ({"num_machines": 2, "dist_url": "file:///tmp/x"}, "'file:///tmp/x'; it must be tcp://"),
+        ({"num_machines": 2, "dist_url": "tcp://host:0"}, "port from 1 to 65535"),
+        ({"dist_timeout": 0.0}, "--dist-timeout is 0; it must be positive"),
+    ],
+)
+def test_impossible_arguments_are_explained(options, message, capfd):
+    found, code = error_of_run(given(**options), capfd)
+    assert code == 2
+    assert re.search(message, found)
+
+
+def test_under_torchrun_its_processes_are_not_asked_for_again(monkeypatch, capfd):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    message, _ = error_of_run(given(num_gpus=8), capfd)
+    assert "torchrun has started 2 processes" in message and "--nproc-per-node" in message
+
+
+def say_who_is_there(folder):
+    ranks = comm.all_gather((comm.get_rank(), comm.get_local_rank(), dist.get_backend()))
+    if comm.is_main_process():
+        torch.save(ranks, folder / "ranks")
+
+
+def test_two_processes_meet_at_a_free_port_that_is_named(tmp_path, capfd):
+    launch(say_who_is_there, 2, args=(tmp_path,))
+    assert torch.load(tmp_path / "ranks") == [(0, 0, "gloo"), (1, 1, "gloo")]
+    assert "meet at tcp://127.0.0.1:" in capfd.readouterr().out
+
+
+def second_process(do: str) -> None:
+    """The second process does something bad while the first waits for it."""
+    if comm.get_rank() == 1:
+        if do == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif do == "raise":
+            raise KeyError("a bug")
+        time.sleep(600)
+    comm.synchronize()
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("do", "timeout", "message"),
+    [
+        ("die", 60, r"^process 1 of 2 \(machine 0\) was ended by SIGKILL .*others were stopped"),
+        slow("raise", 60, r"^process 1 of 2 \(machine 0\) failed: KeyError: 'a bug'; the others"),
+        slow("hang", 5, r"^process 0 of 2 .*lost the others: .*[Tt]imed out.*5 s .*--dist-timeout"),
+    ],
+)
+def test_a_process_that_fails_ends_the_others_and_is_named(do, timeout, message):
+    with pytest.raises(ProcessFailure, match=message):
+        launch(second_process, 2, args=(do,), timeout=timedelta(seconds=timeout))
+
+
+def end_in_own_time(folder):
+    """As a training does that saves when the scheduler says so."""
+    came = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    comm.synchronize()
+    if comm.get_rank() == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    while not came:
+        time.sleep(0.05)
+    time.sleep(comm.get_rank())
+    (folder / f"saved{comm.get_rank()}").touch()
+    raise SystemExit(75)
+
+
+def test_sigterm_reaches_the_processes_which_end_in_their_own_time(tmp_path):
+    with pytest.raises(ProcessFailure, match="^$") as failure:
+        launch(end_in_own_time, 2, args=(tmp_path,))
+    assert failure.value.exit_code == 75
+    assert {p.name for p in tmp_path.iterdir()} == {"saved0", "saved1"}
