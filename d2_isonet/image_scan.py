@@ -89,14 +89,15 @@ def look_at_all(paths: Iterable[str], title: str = "images") -> dict[str, ImageF
     with closing(PreflightCache()) as cache:
         for path in dict.fromkeys(paths):
             stamp = file_stamp(path)
-            kept = stamp and cache.get(path, stamp)
+            kept = stamp and cache.get(os.path.abspath(path), stamp)
             if kept:
                 found[path] = ImageFile(*kept)
             else:
                 left.append((path, stamp))
         for batch, files in _batches(left, title):
             found.update((path, file) for (path, _), file in zip(batch, files, strict=True))
-            cache.put((path, stamp, found[path]) for path, stamp in batch if stamp)
+            rows = ((os.path.abspath(path), stamp, found[path]) for path, stamp in batch if stamp)
+            cache.put(rows)
     return found
 
 

@@ -28,7 +28,7 @@ def truth(folder):
     return coco_evaluator(NAME, str(folder))._coco_api
 
 
-def test_a_set_that_changed_is_converted_anew_in_the_same_folder(dicts, tmp_path):
+def test_row_64_a_set_that_changed_is_converted_anew_in_the_same_folder(dicts, tmp_path):
     assert len(truth(tmp_path).imgs) == 1
     dicts.extend({**dicts[0], "image_id": i} for i in range(1, 5))
     assert len(truth(tmp_path).imgs) == 5  # detectron2 takes the file of the one image
