@@ -68,6 +68,7 @@ def findings_table(findings: Iterable[Finding]) -> str:
 
 
 def _wrap(text: str, width: int) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # what else cannot be printed
     return "\n".join(
         line for part in text.splitlines() or [""] for line in textwrap.wrap(part, width) or [""]
     )
