@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from .resnet import STAGES, stage_of
 from .resuming import TAG, find_checkpoint
 from .weights_file import WeightsError, unreadable, what_is_wrong
 from .weights_record import convolutions_of, meta_differences, record_of
+from .weights_report import BATCH_COUNTER, load_report, mismatch_message
 
 FORMAT_VERSION = 1
-_COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and FrozenBN have none
 
 
 def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> None:
@@ -186,12 +185,12 @@ class ISONetCheckpointer(DetectionCheckpointer):
         incomplete = [name for name in incomplete if name not in exempt]
         if incomplete:
             asked = {name: tuple(self.model.state_dict()[name].shape) for name in incomplete}
-            raise WeightsError(_mismatch_message(self.path, asked, found))
+            raise WeightsError(mismatch_message(self.path, asked, found))
 
     def _check_left_over(self, names: list[str]) -> None:
         """Raise where the file's backbone has more blocks than the model's: it is another one."""
         stages = {stage_of(name) for name in self.model.state_dict()} & set(STAGES)
-        names = [n for n in names if stage_of(n) in stages and not n.endswith(_COUNTER)]
+        names = [n for n in names if stage_of(n) in stages and not n.endswith(BATCH_COUNTER)]
         if names:
             raise WeightsError(
                 f"{self.path} does not fit the model: {len(names)} tensors of its backbone have no "
@@ -222,48 +221,3 @@ def _operator_tensors(model: nn.Module) -> set[str]:
         for name, _ in (*conv.named_parameters(recurse=False), *conv.named_buffers(recurse=False))
         if name != "weight"
     }
-
-
-def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[list, list[str]]:
-    """Rows (part, loaded, total, not loaded) and the names that had to load and did not."""
-    names = defaultdict(list)
-    for name in state_dict:
-        if not name.endswith(_COUNTER):
-            names[stage_of(name)].append(name)
-    rows, incomplete = [], []
-    for part, members in names.items():
-        left = [name for name in members if name in unloaded]
-        rows.append((part, len(members) - len(left), len(members), len(left) or ""))
-        if strict or part in STAGES:
-            incomplete += left
-    if not any(loaded for _, loaded, _, _ in rows):
-        incomplete = [name for members in names.values() for name in members]
-    return rows, incomplete
-
-
-def _mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
-    """`asked`: shapes by name that were not loaded; `found`: all shapes of the file."""
-    lines, renamed = [], False
-    for name, shape in list(asked.items())[:5]:
-        same = next((n for n in found if name == n or name.endswith("." + n)), None)
-        there = "not in the file"
-        if same and found[same] == shape:
-            there, renamed = f"there as {same}", True
-        elif same:
-            there = f"shape {found[same]} in the file, {shape} in the model"
-        lines.append(f"{name}: {there}")
-    more = f"\n  and {len(asked) - 5} more" if len(asked) > 5 else ""
-    return (
-        f"{path} does not fit the model: {len(asked)} tensors would keep their random "
-        "initialization:\n  " + "\n  ".join(lines) + more + "\n" + (_RENAMED if renamed else _CHECK)
-    )
-
-
-_CHECK = (
-    "Check MODEL.RESNETS.DEPTH, the number of classes and, for a pretrained backbone, that this is "
-    "its backbone.pth"
-)
-_RENAMED = (
-    "To have detectron2 match names that lack their beginning, save the file again as "
-    "{'model': STATE_DICT, 'matching_heuristics': True}"
-)

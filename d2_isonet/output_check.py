@@ -66,8 +66,13 @@ def _room(cfg: CfgNode, folder: Path, there: Path, model: nn.Module) -> list[Fin
     return [Finding("fact", _WHERE, what)]
 
 
+def checkpoints_in(folder: str | os.PathLike) -> list[str]:
+    """Names of the checkpoints in a folder, which need not be there; "model_final.pth" is last."""
+    return sorted(path.name for path in Path(folder).glob("model_*.pth"))
+
+
 def _earlier_run(folder: Path, resumes: bool) -> list[Finding]:
-    files = sorted(path.name for path in folder.glob("model_*.pth"))
+    files = checkpoints_in(folder)
     if resumes or not files:
         return []
     what = f"{folder} holds an earlier run's {files[-1]}, and this one starts at iteration 0"

@@ -88,9 +88,8 @@ def _network(cfg: CfgNode) -> nn.Module | None:
 
 def _size(cfg: CfgNode, model: nn.Module) -> Finding:
     number = sum(parameter.numel() for parameter in model.parameters())
-    what = (
-        f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}, {number / 1e6:.3g} M values"
-    )
+    names = f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}"
+    what = f"{names}, {number / 1e6:.3g} million parameters"
     return Finding("fact", "network", what)
 
 

@@ -25,7 +25,11 @@ def _unwrap(path: str, content: object) -> dict[str, torch.Tensor]:
             f"{path} holds a {type(content).__name__} without tensors; give a state_dict, bare or "
             f"under one of the keys {', '.join(_WRAPPERS)}"
         )
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+    ]
     if others:
         raise WeightsError(
             f"{path} has entries that are no tensors: {', '.join(others[:5])}; give a state_dict, "

@@ -12,6 +12,7 @@ from torch import nn
 from .checkpoint import ISONetCheckpointer, require_file
 from .engine import describe, nothing_to_evaluate
 from .findings import Finding
+from .output_check import checkpoints_in
 from .weights_file import is_pickle_name, read_tensors, what_is_wrong
 
 _WHERE = "weights"
@@ -54,7 +55,7 @@ def weights_findings(
         from_conv2d=cfg.MODEL.DECOUPLED.FROM_CONV2D,
         trust_pickle=args.trust_pickle,
     )
-    if args.resume and rehearsal.has_checkpoint():
+    if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
         return [Finding("fact", _WHERE, f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")]
     if not path and args.eval_only:
         raise nothing_to_evaluate(cfg)
@@ -66,7 +67,7 @@ def weights_findings(
     problem = what_is_wrong(path, args.trust_pickle)
     if problem:
         raise ValueError(f"{os.path.abspath(path)} {problem}")
-    if model is None or is_pickle_name(path):
+    if model is None or is_pickle_name(path) or path.endswith(".pyth"):  # pycls's, detectron2 reads
         return [Finding("fact", _WHERE, f"whether {path} fits is checked when it is read")]
     with _silence("d2_isonet.checkpoint", "detectron2.checkpoint"):
         rehearsal.load(path, [])

@@ -287,5 +287,5 @@ def test_a_scripts_user_gets_one_clear_message(
     with pytest.raises(SystemExit):
         importlib.import_module(script).main(configured)
     error = capsys.readouterr().err
-    assert re.search(f"error: .*{message}", error), error
+    assert re.search(f"error: .*{message}", error, re.DOTALL), error
     assert "Traceback" not in error
