@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils import comm
 from tabulate import tabulate
 from torch import nn
 
@@ -15,7 +14,7 @@ from .compat import load_file
 from .decoupled import DecoupledConv2d
 from .findings import some
 from .resnet import STAGES, stage_of
-from .resuming import TAG, find_checkpoint
+from .resuming import TAG
 from .weights_file import WeightsError, unreadable, what_is_wrong
 from .weights_record import convolutions_of, meta_differences, record_of
 from .weights_report import BATCH_COUNTER, load_report, mismatch_message
@@ -98,23 +97,6 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename):
         write_text(os.path.join(self.save_dir, TAG), last_filename_basename)
-
-    def checkpoint_to_resume(self) -> str:
-        """What a run with --resume goes on from, "" for nothing; the same on every process.
-
-        Raises:
-            ValueError: there are checkpoints, and none is good.
-        """
-        found = [None, ""]
-        if comm.is_main_process():
-            try:
-                found = [None, str(find_checkpoint(self.save_dir) or "")]
-            except ValueError as error:
-                found = [str(error), ""]
-        problem, path = comm.all_gather(found)[0]
-        if problem:
-            raise ValueError(problem)
-        return path
 
     def load(self, path, checkpointables=None):
         self.path = path

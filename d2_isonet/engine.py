@@ -25,7 +25,8 @@ from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .elastic import remember_run
 from .forgiving_writer import ForgivingWriter
 from .regularizer import OrthogonalRegularizer
-from .resumed_training import catch_up, data_order, resumed_seed, what_is_resumed
+from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
+from .resuming import checkpoint_to_resume
 from .seeding import StepSeed, settle_seed
 from .solver import build_optimizer, name_of_optimizer
 from .training_hooks import add_training_hooks
@@ -102,7 +103,7 @@ class Trainer(DefaultTrainer):
         Raises:
             ValueError: there are checkpoints, and none is good.
         """
-        path = self.checkpointer.checkpoint_to_resume() if resume else ""
+        path = checkpoint_to_resume(self.checkpointer.save_dir) if resume else ""
         if path:
             self.checkpointer.load(path)
             self.start_iter = self.iter + 1
@@ -112,14 +113,7 @@ class Trainer(DefaultTrainer):
             logger.info(what_is_resumed(path, self.start_iter, self.max_iter))
 
     def train(self):
-        loader = self._trainer.data_loader
-        if hasattr(loader, "start_at"):
-            loader.start_at(self.start_iter, self.seed)
-        elif self.start_iter > 0:
-            logger.warning(
-                f"build_train_loader made a {type(loader).__name__}, which has no start_at: the "
-                "resumed training does not see the images that an uninterrupted one would"
-            )
+        start_data(self)
         try:
             return super().train()
         except TrainingEnded:  # early, and well: checkpoint and evaluation are done
@@ -236,7 +230,7 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
 def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
     model = trainer_class.build_model(cfg)
     checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
-    path = (args.resume and checkpointer.checkpoint_to_resume()) or cfg.MODEL.WEIGHTS
+    path = (args.resume and checkpoint_to_resume(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
     if not path:
         raise nothing_to_evaluate(cfg)
     checkpointer.load(path, [])

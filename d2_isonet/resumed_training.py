@@ -53,6 +53,18 @@ def resumed_seed(trainer, saved: dict | None) -> int:
     return saved["seed"]
 
 
+def start_data(trainer) -> None:
+    """Let the loader begin with the batch of trainer.start_iter; warns where it cannot."""
+    loader = trainer._trainer.data_loader
+    if hasattr(loader, "start_at"):
+        loader.start_at(trainer.start_iter, trainer.seed)
+    elif trainer.start_iter > 0:
+        logger.warning(
+            f"build_train_loader made a {type(loader).__name__}, which has no start_at: the "
+            "resumed training does not see the images that an uninterrupted one would"
+        )
+
+
 def catch_up(trainer) -> None:
     """Let evaluation, and the hooks with a state after the checkpoint's, see the last saved step.
 

@@ -5,11 +5,31 @@ import os
 import shutil
 from pathlib import Path
 
+from detectron2.utils import comm
+
 from .checkpoint_files import damage_of, iteration_of
 
 logger = logging.getLogger(__name__)
 
 TAG = "last_checkpoint"
+
+
+def checkpoint_to_resume(folder: str | os.PathLike) -> str:
+    """What `find_checkpoint` says on the main process, "" for None: the same on every process.
+
+    Raises:
+        ValueError: there are checkpoints, and none is good.
+    """
+    path, problem = "", ""
+    if comm.is_main_process():
+        try:
+            path = str(find_checkpoint(folder) or "")
+        except ValueError as error:
+            problem = str(error)
+    path, problem = comm.all_gather((path, problem))[0]
+    if problem:
+        raise ValueError(problem)
+    return path
 
 
 def find_checkpoint(folder: str | os.PathLike) -> Path | None:

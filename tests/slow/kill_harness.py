@@ -37,11 +37,11 @@ from d2_isonet import checkpoint, checkpoint_files, checkpoint_hook, resuming  #
 from d2_isonet.preemption import PREEMPTED  # noqa: E402
 
 STEPS = 120
-LONGEST = 3.0  # seconds until a kill or signal at a random time
+LONGEST = 2.0  # seconds until a kill or signal at a random time
 # What is going on, told by the functions it goes on in: (module or class, name, phase)
 PHASES = [
     (toy_run.ToyWithDropout, "__init__", "building"),
-    (checkpoint, "find_checkpoint", "finding what to resume"),
+    (resuming, "find_checkpoint", "finding what to resume"),
     (checkpoint.ISONetCheckpointer, "load", "loading"),
     (toy_run.ToyTrainer, "run_step", "a step"),
     (toy_run.EvalHook, "_do_eval", "evaluating"),
@@ -193,6 +193,8 @@ def kills(root: Path, number: int) -> dict:
         else:
             where[str(phase)] += 1
             resumes += newest >= 0
+            if sum(where.values()) % 10 == 0:
+                print(f"{sum(where.values())} kills, {runs} whole runs", file=sys.stderr)
     figures = {"kills": number, "of which a resume follows": resumes, "whole runs": runs}
     return {**figures, "steps of the whole runs": steps, "killed inside": dict(where)}
 
