@@ -27,6 +27,7 @@ SUBJECTS = {
     "coco-eval": "coco_evaluation",
     "import": "imports",
     "growth": "growth",
+    "scaling": "scaling",
 }
 
 
