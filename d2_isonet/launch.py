@@ -66,7 +66,10 @@ def _check(args: argparse.Namespace) -> None:
     else:
         started = args.num_gpus
     if 0 < gpus < started:
-        raise ValueError(f"--num-gpus is {started}, but this machine has {gpus}")
+        raise ValueError(
+            f"{started} processes are asked for (--num-gpus, or torchrun's --nproc-per-node), but "
+            f"this machine has {gpus} GPUs"
+        )
     if not 0 <= args.machine_rank < max(1, args.num_machines):
         raise ValueError(
             f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} it "
