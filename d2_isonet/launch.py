@@ -19,6 +19,7 @@ from .meeting import (
     Member,
     address_of,
     await_first_machine,
+    interface_towards,
     is_lost_connection,
     join,
     open_store,
@@ -67,7 +68,10 @@ def _check(args: argparse.Namespace) -> None:
     else:
         started = args.num_gpus
     if 0 < gpus < started:
-        raise ValueError(f"--num-gpus is {started}, but this machine has {gpus}")
+        raise ValueError(
+            f"{started} processes are asked for (--num-gpus, or torchrun's --nproc-per-node), but "
+            f"this machine has {gpus} GPUs"
+        )
     if not 0 <= args.machine_rank < max(1, args.num_machines):
         raise ValueError(
             f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} it "
@@ -116,9 +120,13 @@ def launch(
 
 def _run_under_torchrun(main: Callable, args: tuple, timeout: timedelta) -> None:
     local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if int(os.environ["WORLD_SIZE"]) > local[1]:
+        _meet_on_the_interface_towards(os.environ.get("MASTER_ADDR", ""))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-    # the store of torchrun's agent lives on when the group restarts
-    store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # The store may be torchrun's agent's, which lives on when the group is restarted, and when
+    # machines join or leave, which is not counted as a restart.
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    store = dist.PrefixStore(f"restart {count} of {world_size} processes", store)
     _run_member(main, args, Member(rank, world_size, *local), store, timeout)
 
 
@@ -131,6 +139,8 @@ def _run_processes(main, args, first: Member, address, timeout: timedelta) -> No
         host, port = address
         await_first_machine(address, timeout)
         store = dist.TCPStore(host, port, is_master=False, timeout=timeout)
+    if address:
+        _meet_on_the_interface_towards(host)
     print(
         f"{first.local_size} of {first.world_size} processes start here and meet at "
         f"tcp://{host}:{port}; they wait {timeout.total_seconds():g} s for each other "
@@ -144,6 +154,12 @@ def _run_processes(main, args, first: Member, address, timeout: timedelta) -> No
         join=False,
     )
     supervise(context, first, store)
+
+
+def _meet_on_the_interface_towards(host: str) -> None:
+    name = interface_towards(host)
+    if name:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def _spawned(local_rank: int, main, args, first: Member, address, timeout: timedelta) -> None:

@@ -1,7 +1,9 @@
 """Where the processes of a training meet: a store that the first machine keeps for all of them."""
 
+import fcntl
 import re
 import socket
+import struct
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +11,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 _FAILURE = "d2_isonet/failure"
+_SIOCGIFADDR = 0x8915  # Linux: "give me the address of this interface"
 
 
 class MeetingError(RuntimeError):
@@ -87,6 +90,28 @@ def await_first_machine(address: tuple[str, int], timeout: timedelta) -> None:
         f"{timeout.total_seconds():g} s (--dist-timeout): {reason}. Was it started with "
         "--machine-rank 0 and the same --dist-url, and may its port be reached from here?"
     )
+
+
+def interface_towards(host: str) -> str:
+    """Name of the network interface whose address others at `host` see; "" where it is unknown.
+
+    gloo takes that of the machine's own name, which often is a loopback (Debian's 127.0.1.1).
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing
+        except OSError:
+            return ""
+        address = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode())
+            try:
+                reply = fcntl.ioctl(probe, _SIOCGIFADDR, request)
+            except OSError:  # it has no IPv4 address
+                continue
+            if socket.inet_ntoa(reply[20:24]) == address:
+                return name
+    return ""
 
 
 def join(store: dist.Store, member: Member, backend: str, timeout: timedelta) -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from d2_isonet.launch import launch, run
+from d2_isonet.meeting import interface_towards
 from d2_isonet.supervision import ProcessFailure
 
 
@@ -86,6 +87,11 @@ def test_under_torchrun_its_processes_are_not_asked_for_again(monkeypatch, capfd
         monkeypatch.setenv(name, value)
     message, _ = error_of_run(given(num_gpus=8), capfd)
     assert "torchrun has started 2 processes" in message and "--nproc-per-node" in message
+
+
+def test_the_interface_is_that_of_the_address_others_see():
+    assert interface_towards("127.0.0.1") == "lo"
+    assert interface_towards("no such host.invalid") == ""
 
 
 def say_who_is_there(folder):

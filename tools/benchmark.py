@@ -29,6 +29,7 @@ SUBJECTS = {
     "coco-eval": "coco_evaluation",
     "import": "imports",
     "growth": "growth",
+    "scaling": "scaling",
 }
 
 
