@@ -115,7 +115,8 @@ def main(args):
     toy_run.train({folder!r}, 100_000)
 
 if __name__ == "__main__":
-    run(main, Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=60.0))
+    given = {{"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}}
+    run(main, Namespace(**given, dist_timeout=60.0))
 """
 
 
