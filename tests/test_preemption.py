@@ -17,6 +17,16 @@ from d2_isonet.preemption import INTERRUPTED, PREEMPTED, StopRequest, quiet_inte
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """What a signal does to pytest itself is as before."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Signal(HookBase):
     """Sends this process a signal in a step."""
 
@@ -44,11 +54,7 @@ def signalled(cfg, number: int, iteration: int) -> int:
 def test_a_scheduler_s_signal_saves_the_step_and_ends_with_its_code(number, tmp_path, caplog):
     whole = train(toy_config(tmp_path / "whole"))
     cfg = toy_config(tmp_path / "parts", "SOLVER.CHECKPOINT_PERIOD", "1000")
-    before = signal.getsignal(number)
-    try:
-        assert signalled(cfg, number, 2) == PREEMPTED == 75
-    finally:
-        signal.signal(number, before)
+    assert signalled(cfg, number, 2) == PREEMPTED == 75
     assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_0000002.pth"
     assert f"Stopped by {number.name} after iteration 2, which is saved" in caplog.text
     resumed = train(cfg, resume=True)
@@ -58,11 +64,7 @@ def test_a_scheduler_s_signal_saves_the_step_and_ends_with_its_code(number, tmp_
 
 
 def test_a_signal_in_the_last_step_lets_the_training_finish(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert signalled(toy_config(tmp_path), signal.SIGTERM, 3) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert signalled(toy_config(tmp_path), signal.SIGTERM, 3) == 0
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
@@ -80,21 +82,13 @@ def test_a_full_disk_when_preempted_is_an_error_not_code_75(tmp_path, monkeypatc
         raise SaveError("no room")
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", full)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        cfg = toy_config(tmp_path, "SOLVER.CHECKPOINT_PERIOD", "1000")
-        assert signalled(cfg, signal.SIGTERM, 1) == 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    cfg = toy_config(tmp_path, "SOLVER.CHECKPOINT_PERIOD", "1000")
+    assert signalled(cfg, signal.SIGTERM, 1) == 1
 
 
 def test_ctrl_c_ends_with_one_line_and_the_shells_code(capsys):
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit) as end, quiet_interrupt():
-            raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(SystemExit) as end, quiet_interrupt():
+        raise KeyboardInterrupt
     assert end.value.code == INTERRUPTED == 130
     assert capsys.readouterr().err.count("\n") == 1
 
