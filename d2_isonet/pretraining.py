@@ -127,4 +127,11 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
                 f"{cfg.DATASETS.TEST} and {cfg.DATASETS.TRAIN} have different classes: their "
                 "numbers would not mean the same"
             )
-    return finish_setup(cfg, args, num_training_images=len(dicts))
+    cfg = finish_setup(cfg, args, num_training_images=len(dicts))
+    images = cfg.SOLVER.IMS_PER_BATCH
+    if images > len(dicts) and not args.eval_only:
+        logger.warning(
+            f"SOLVER.IMS_PER_BATCH is {images} and {names} has {len(dicts)} images: a batch shows "
+            f"each about {images / len(dicts):.3g} times, and one iteration counts as an epoch"
+        )
+    return cfg
