@@ -63,6 +63,10 @@ class BestCheckpoint(HookBase):
         finite = [pair for pair in self.history if math.isfinite(pair[1])]
         return max(finite, key=lambda pair: self.sign * pair[1], default=None)
 
+    def has_seen(self, iteration: int) -> bool:
+        """Whether the evaluation after `iteration` is in the history."""
+        return bool(self.history) and self.history[-1][0] >= iteration
+
     def evaluations_since_best(self) -> int:
         best = self.best()
         return len(self.history) - (0 if best is None else self.history.index(best) + 1)
@@ -103,7 +107,7 @@ class BestCheckpoint(HookBase):
 
     def _judge(self, iteration: int) -> None:
         """Take in the evaluation after `iteration`, once."""
-        if self.history and self.history[-1][0] >= iteration:
+        if self.has_seen(iteration):
             return
         before = self.best()
         self.history.append((iteration, self._value()))

@@ -153,4 +153,11 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             )
     train, test = ([], dicts) if args.eval_only else (dicts, val_dicts)
     check_classified_images(cfg, train, test)
-    return finish_setup(cfg, args, num_training_images=len(dicts))
+    cfg = finish_setup(cfg, args, num_training_images=len(dicts))
+    images = cfg.SOLVER.IMS_PER_BATCH
+    if images > len(dicts) and not args.eval_only:
+        logger.warning(
+            f"SOLVER.IMS_PER_BATCH is {images} and {names} has {len(dicts)} images: a batch shows "
+            f"each about {images / len(dicts):.3g} times, and one iteration counts as an epoch"
+        )
+    return cfg

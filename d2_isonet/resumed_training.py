@@ -6,6 +6,8 @@ import os
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 
+from .best_checkpoint import BestCheckpoint
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,13 +71,14 @@ def catch_up(trainer) -> None:
     """Let evaluation, and the hooks with a state after the checkpoint's, see the last saved step.
 
     They had not when it was written: an evaluation due after that step, and what depends on it
-    (best result, early stopping), would be missing from the resumed training.
+    (best result, early stopping), would be missing from the resumed training. Where the best
+    checkpoint's own record has it, it was made before the training was interrupted.
     """
-    hooks = trainer._hooks
+    hooks, start = trainer._hooks, trainer.iter
     saver = next((i for i, x in enumerate(hooks) if isinstance(x, PeriodicCheckpointer)), None)
-    if saver is None:
+    known = any(isinstance(x, BestCheckpoint) and x.has_seen(start - 1) for x in hooks)
+    if saver is None or known:
         return
-    start = trainer.iter
     trainer.iter = trainer.storage.iter = start - 1
     for hook in hooks[saver + 1 :]:
         if isinstance(hook, EvalHook) or hook.state_dict():

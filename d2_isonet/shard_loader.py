@@ -58,7 +58,7 @@ class _LaneReader:
         place = self.order.place(position)
         if self.shards.get(place.lane, (None,))[:2] != (place.epoch, place.shard):
             self.shards.pop(place.lane, None)  # before the next one takes memory
-            members = self.order.members(place).tolist()
+            members = self.order.members(place)
             shard = self.images.shards[place.shard]
             samples = read_shard(shard, len(self.images.classes), frozenset(members))
             in_order = dict(enumerate(map(samples.__getitem__, members), place.offset))

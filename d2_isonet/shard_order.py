@@ -1,5 +1,7 @@
 """Where in the shards each position of the endless, shuffled training order lies."""
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ class ShardOrder:
     parts, one for a lane, this sequence is dealt out to the positions of the lanes: position p is
     of stream (p mod batch_size) mod `streams` and of turn (p div batch_size) mod `turns`. With
     as many streams as ranks and turns as workers, every worker of every rank has a lane of its
-    own: its share of the images, to within one, in shards that (but for two) no other opens.
+    own: its share of the images, to within a batch, in shards that (but for two) no other opens.
 
     Args:
         sizes: images of each shard.
@@ -37,11 +39,11 @@ class ShardOrder:
     """
 
     def __init__(self, sizes: Sequence[int], seed: int, batch_size: int, streams: int, turns: int):
-        self.sizes = np.asarray(sizes, dtype=np.int64)
-        self.num_images = int(self.sizes.sum())
+        self.sizes = list(sizes)
+        self.num_images = sum(self.sizes)
         self.seed = seed
         self.batch_size, self.streams, self.turns = batch_size, streams, turns
-        self._epochs: dict[int, tuple[np.ndarray, ...]] = {}
+        self._epochs: dict[int, tuple[list[int], ...]] = {}
 
     def of_seed(self, seed: int) -> "ShardOrder":
         """The order of another seed."""
@@ -53,43 +55,43 @@ class ShardOrder:
         batch, slot = divmod(position, self.batch_size)
         lane = batch % self.turns * self.streams + slot % self.streams
         shards, ends, before, starts = self._epoch(epoch)
-        index = int(starts[lane] + self._before(position)[lane] - before[lane])
-        rank = int(np.searchsorted(ends, index, side="right"))
-        shard = int(shards[rank])
-        return Place(lane, epoch, shard, index - int(ends[rank] - self.sizes[shard]))
+        index = starts[lane] + self._before(position, lane) - before[lane]
+        rank = bisect.bisect_right(ends, index)
+        shard = shards[rank]
+        return Place(lane, epoch, shard, index - (ends[rank] - self.sizes[shard]))
 
-    def members(self, place: Place) -> np.ndarray:
+    def members(self, place: Place) -> list[int]:
         """Numbers in the tar file of the images that the lane of `place` takes, from it on."""
-        shards, ends, before, starts = self._epoch(place.epoch)
-        order = np.random.default_rng([self.seed, place.epoch, place.shard, 1])
-        order = order.permutation(self.sizes[place.shard])
-        rank = int(np.flatnonzero(shards == place.shard)[0])
-        first = int(ends[rank] - self.sizes[place.shard])
-        lane_end = int(starts[place.lane + 1])
-        return order[place.offset : max(lane_end - first, 0)]
+        shards, ends, _, starts = self._epoch(place.epoch)
+        size = self.sizes[place.shard]
+        order = np.random.default_rng([self.seed, place.epoch, place.shard, 1]).permutation(size)
+        first = ends[shards.index(place.shard)] - size
+        return order[place.offset : starts[place.lane + 1] - first].tolist()
 
-    def _epoch(self, epoch: int) -> tuple[np.ndarray, ...]:
+    def _epoch(self, epoch: int) -> tuple[list[int], ...]:
         if epoch not in self._epochs:
             if len(self._epochs) > 1:  # two, because a batch may span as many
                 self._epochs.pop(min(self._epochs))
             self._epochs[epoch] = self._lay_out(epoch)
         return self._epochs[epoch]
 
-    def _lay_out(self, epoch: int) -> tuple[np.ndarray, ...]:
+    def _lay_out(self, epoch: int) -> tuple[list[int], ...]:
         """Shards, where each ends; positions of each lane before the epoch; their sums in it."""
-        shards = np.random.default_rng([self.seed, epoch]).permutation(len(self.sizes))
-        before = self._before(epoch * self.num_images)
-        counts = self._before((epoch + 1) * self.num_images) - before
-        return shards, np.cumsum(self.sizes[shards]), before, np.cumsum([0, *counts])
+        shards = np.random.default_rng([self.seed, epoch]).permutation(len(self.sizes)).tolist()
+        ends = list(itertools.accumulate(self.sizes[shard] for shard in shards))
+        begin, end = epoch * self.num_images, (epoch + 1) * self.num_images
+        lanes = range(self.streams * self.turns)
+        before = [self._before(begin, lane) for lane in lanes]
+        counts = (self._before(end, lane) - before[lane] for lane in lanes)
+        return shards, ends, before, list(itertools.accumulate(counts, initial=0))
 
-    def _before(self, position: int) -> np.ndarray:
-        """How many positions below `position` each lane has."""
+    def _before(self, position: int, lane: int) -> int:
+        """How many positions below `position` the lane has."""
+        turn, stream = divmod(lane, self.streams)
         rounds, rest = divmod(position, self.batch_size * self.turns)
-        streams = np.arange(self.streams)
-        turns = np.arange(self.turns)[:, None]
+        begun = min(max(rest - turn * self.batch_size, 0), self.batch_size)
+        return rounds * self._slots(self.batch_size, stream) + self._slots(begun, stream)
 
-        def slots(count: int | np.ndarray) -> np.ndarray:
-            return (count - streams + self.streams - 1) // self.streams
-
-        begun = np.clip(rest - turns * self.batch_size, 0, self.batch_size)
-        return (rounds * slots(self.batch_size) + slots(begun)).reshape(-1)
+    def _slots(self, count: int, stream: int) -> int:
+        """How many of the first `count` slots of a batch are of the stream."""
+        return (count - stream + self.streams - 1) // self.streams

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -14,7 +15,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 from benchmarks import loading  # noqa: E402
 
 from d2_isonet.image_folder import load_image_folder  # noqa: E402
-from d2_isonet.imagenet import ImageNetMapper  # noqa: E402
+from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +25,21 @@ def photographs(tmp_path_factory) -> Path:
     return root
 
 
-def test_benchmark_prints_a_row_for_fast_and_for_exact_crops(monkeypatch):
+def test_benchmark_prints_a_row_for_fast_and_exact_crops_and_for_shards(monkeypatch):
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
     options = argparse.Namespace(device="cpu", depth=[18], repetitions=1, threads=1, quick=True)
-    fast, exact = loading.compare(options)
+    fast, exact, shards = loading.compare(options)
     assert fast.unit == "images/s" and fast.more_is_better and fast.limit == 1.7
     assert exact.limit is None and "differ by 0.000" in exact.note
+    assert shards.name.endswith("in shards") and shards.ours[0] > 0
+
+
+def test_the_shards_hold_the_folder_s_images(photographs, tmp_path):
+    dicts = load_image_folder(str(photographs), "train")[0]
+    shards = loading.shards_of(dicts[:5], tmp_path)
+    batches = build_image_test_loader(shards, ImageNetMapper(False), 5)
+    for expected, sample in zip(dicts, next(iter(batches)), strict=False):
+        assert torch.equal(sample["image"], ImageNetMapper(False)(expected)["image"])
 
 
 def test_both_sides_load_the_same_crops(photographs):

@@ -74,3 +74,11 @@ def test_a_split_that_the_shards_lack_is_named(roots, tmp_path, capsys, monkeypa
 def test_attacks_need_the_folder(roots):
     with pytest.raises(ValueError, match="is a set of shards, which cannot be read in any order"):
         choose_images(register_data_root(str(roots[1]))[1], 5, 0)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["folder", "shards"])
+def test_a_batch_larger_than_the_set_is_told_and_trained(which, roots, tmp_path):
+    run(roots[which], tmp_path / "out", "SOLVER.IMS_PER_BATCH", "30", "SOLVER.MAX_EPOCHS", "1")
+    assert (tmp_path / "out" / "backbone.pth").is_file()
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "IMS_PER_BATCH is 30 and" in log and "each about 2.5 times" in log

@@ -4,7 +4,8 @@ The peer is ImageFolder with RandomResizedCrop(224), RandomHorizontalFlip, ToTen
 in a DataLoader without workers, ours build_image_train_loader with ImageNetMapper, without
 workers too: files to batches of 48. Real ImageNet is $DETECTRON2_DATASETS/imagenet where that is
 there; the other photographs are made up: noise with the spectrum of photographs, in ImageNet's
-usual sizes, chroma formats and bytes a pixel.
+usual sizes, chroma formats and bytes a pixel. A last row has the same images in tar shards (ours)
+against their folder (the peer there), both through our loader.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
+from sharding.plan import PlannedShard, described
+from sharding.write import write_shard
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -26,6 +29,7 @@ from benchmarks.measure import Comparison, seconds_in_turn
 from d2_isonet import jpeg_crops
 from d2_isonet.image_folder import load_image_folder
 from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.shard_index import Shard, ShardedImages
 
 _LIMIT = 1.7
 _BATCH = 48
@@ -76,9 +80,39 @@ def _compare(name: str, root: str, repetitions: int) -> Iterator[Comparison]:
             more_is_better=True,
             note=f"{size / 1e3:.0f} kB a file, {decoder}; pixels differ by {difference:.3f} of 255",
         )
+    yield _compare_shards(name, dicts, batch, max(repetitions, 1))
 
 
-def _ours(dicts: list[dict], mapper: ImageNetMapper, batch: int) -> Callable[[], None]:
+def _compare_shards(name: str, dicts: list[dict], batch: int, repetitions: int) -> Comparison:
+    """Images per second of the shards against their folder, which the file cache holds both."""
+    mapper = ImageNetMapper(True)
+    with TemporaryDirectory() as output:
+        sides = [_ours(x, mapper, batch) for x in (shards_of(dicts, Path(output)), dicts)]
+        seconds = seconds_in_turn(*sides, repetitions)
+    return Comparison(
+        f"{name}, {len(dicts)} files, in shards",
+        *([len(dicts) / s for s in side] for side in seconds),
+        unit="images/s",
+        more_is_better=True,
+        note="against our loader of the folder; sha256 of every shard included",
+    )
+
+
+def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
+    """The images in shards of at most 100 (11 MB), written into `output`."""
+    images = [described(d, os.path.dirname(d["file_name"])) for d in dicts]
+    shards = [
+        write_shard(output, PlannedShard(f"train-{i:05d}.tar", "train", 0, images[i : i + 100]))
+        for i in range(0, len(images), 100)
+    ]
+    classes = tuple(map(str, range(1 + max(d["label"] for d in dicts))))
+    shards = (Shard(str(output / s["file"]), s["samples"], s["bytes"], s["sha256"]) for s in shards)
+    return ShardedImages("shards", classes, tuple(shards))
+
+
+def _ours(
+    dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, batch: int
+) -> Callable[[], None]:
     batches = iter(build_image_train_loader(dicts, mapper, batch, seed=0))
     count = len(dicts) // batch
 

@@ -47,7 +47,7 @@ def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) ->
     for split in SPLITS:
         dicts, classes = load_image_folder(str(folder), split)
         root = os.path.abspath(folder / split)
-        images = [_described(d, root) for d in dicts]
+        images = [described(d, root) for d in dicts]
         if split == "train":
             order = np.random.default_rng(seed).permutation(len(images))
             images = [images[i] for i in order]
@@ -56,7 +56,7 @@ def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) ->
     return Plan(classes, shards, seed, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
-def _described(image: dict, folder: str) -> dict:
+def described(image: dict, folder: str) -> dict:
     """The dict with its "file" relative to the split's folder and its "size" in bytes."""
     path = image["file_name"]
     size = os.path.getsize(path)
