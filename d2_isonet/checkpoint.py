@@ -113,9 +113,12 @@ class ISONetCheckpointer(DetectionCheckpointer):
         if problem:
             raise WeightsError(f"{os.path.abspath(filename)} {problem}")
         try:
-            return super()._load_file(filename)
+            content = super()._load_file(filename)
         except Exception as error:  # unpickling broken bytes can raise nearly anything
             raise unreadable(os.path.abspath(filename), error) from error
+        if not isinstance(content, dict):  # detectron2 finds a "model" in a text that has the word
+            raise WeightsError(f"{self.path} holds a {type(content).__name__}, no state_dict")
+        return content
 
     def _load_model(self, checkpoint):
         meta = record_of(checkpoint)

@@ -75,9 +75,9 @@ def _format_problem(path: str) -> str | None:
 
 def _archive_problem(path: str) -> str | None:
     """Why a zip file is not what torch.save writes."""
-    if not zipfile.is_zipfile(path):
-        return f"is truncated (its archive has no end): {_AGAIN}"
     try:
+        if not zipfile.is_zipfile(path):
+            return f"is truncated (its archive has no end): {_AGAIN}"
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
