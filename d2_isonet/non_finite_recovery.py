@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from .averaging import averaging_of
 from .non_finite import NonFiniteError, agreed, non_finite_tensors, weights_and_statistics
 from .non_finite_layer import find_non_finite_layer
+from .non_finite_report import in_words
 from .options import check_name
 
 ACTIONS = ("stop", "skip", "rollback")
@@ -77,7 +78,7 @@ class NonFiniteRecovery(HookBase):
         self.trainer.storage.put_scalar("non_finite_steps", self.failures)
         action, why = self._possible_action(checkpoint, getattr(error, "what", ""))
         facts = self._facts(batch, error) | {"action": action, "last_checkpoint": checkpoint}
-        message = _in_words(facts, why, self._write(facts))
+        message = in_words(facts, why, self._write(facts))
         if action == "stop":
             if comm.is_main_process():
                 logger.error(message)
@@ -140,12 +141,17 @@ class NonFiniteRecovery(HookBase):
             return {"tensor": f"not found, a second forward has no memory: {error}"}
 
     def _write(self, facts: dict) -> str:
+        """The file's name, or why there is none: a full disk must not hide what happened."""
         path = Path(self.output_dir) / f"non_finite_{facts['iteration']:07d}.json"
+        problem = ""
         if comm.is_main_process():
             temporary = path.with_suffix(".partial")
-            temporary.write_text(json.dumps(facts, indent=1))
-            os.replace(temporary, path)
-        return str(path)
+            try:
+                temporary.write_text(json.dumps(facts, indent=1))
+                os.replace(temporary, path)
+            except OSError as error:
+                problem = f"not written ({error})"
+        return comm.all_gather(problem)[0] or str(path)
 
     def _roll_back(self, checkpoint: str) -> None:
         rest = self.trainer.checkpointer.load(checkpoint, checkpointables=[])
@@ -162,46 +168,3 @@ class NonFiniteRecovery(HookBase):
         if averaging is not None:
             averaging.go_back(state.get("hooks", {}).get(type(averaging).__qualname__))
         self._step.iter = self.trainer.iter
-
-
-def _in_words(facts: dict, why_stopped: str, file: str) -> str:
-    found = [own for own in facts["processes"] if "layer" in own or "raised" in own]
-    met = (found or facts["processes"])[0]
-    rows = {
-        "losses": ", ".join(f"{name} {x}" for name, x in met["losses"].items()),
-        "weights not finite": _some(met["non_finite_weights"]),
-        "first layer": _layer_in_words(met) if "images" in met else "",
-        "gradients not finite": _some(met["non_finite_gradients"]),
-        "images": _some([name for name in met.get("images", []) if name], 16),
-        "learning rate": f"{facts['learning_rate']:g}",
-        "last good checkpoint": facts["last_checkpoint"] or "none yet",
-        "all facts": file,
-    }
-    table = "".join(f"\n  {name}: {text}" for name, text in rows.items() if text)
-    reason = f"Stopped: {why_stopped}. " if why_stopped else ""
-    what_follows = _WHAT_FOLLOWS[facts["action"]]
-    return f"Iteration {facts['iteration']}: {met['reason']}{table}\n{reason}{what_follows}"
-
-
-_WHAT_FOLLOWS = {
-    "stop": "Lower SOLVER.BASE_LR, lengthen the warm-up, clip gradients (SOLVER.CLIP_GRADIENTS), "
-    "or set SOLVER.NON_FINITE.ACTION skip or rollback",
-    "skip": "The step is skipped",
-    "rollback": "Weights and optimizer are those of that checkpoint again",
-}
-
-
-def _layer_in_words(met: dict) -> str:
-    if "raised" in met:
-        return f"none, but the model said: {met['raised']}"
-    if "layer" not in met:
-        return met.get("tensor", "none, a second forward and backward of the batch was finite")
-    layer = f"{met['layer'] or 'the model itself'} ({met['type']})"
-    if met["tensor"].startswith("gradient") and met["last_finite"]:
-        return f"the {met['tensor']} of {layer}, as {met['last_finite']} hands it back"
-    return f"the {met['tensor']} of {layer}"
-
-
-def _some(names: list[str], number: int = 3) -> str:
-    more = f" and {len(names) - number} more" if len(names) > number else ""
-    return ", ".join(names[:number]) + more

@@ -1,12 +1,17 @@
 """The average of the weights: its value, where it is evaluated, saved and resumed."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from detectron2.modeling import build_model
 from small_runs import load, run, small_config, trainer_class, weights
 
 from d2_isonet.averaging import WeightAveraging, averaging_of
 from d2_isonet.checkpoint import ISONetCheckpointer
+from d2_isonet.command_line import load_config
 from d2_isonet.execution import set_execution
+from d2_isonet.pretraining import BackboneWriter
 
 EMA = ("SOLVER.EMA_DECAY", "0.5")
 
@@ -105,3 +110,29 @@ def test_an_averaged_network_that_recomputes_its_blocks_uses_its_own_weights():
         for p in block.parameters():
             p.add_(1.0)
     assert torch.equal(averaging.model(x), before)
+
+
+def test_pretraining_writes_both_backbones_and_the_accuracy_of_the_average(tmp_path):
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.CLASSIFIER.NUM_CLASSES", "3", "OUTPUT_DIR",
+            str(tmp_path), "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",
+            "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"]  # fmt: skip
+    cfg = load_config("configs/imagenet/risonet18.yaml", opts)
+    model = build_model(cfg)
+    averaging = WeightAveraging(model, 0.9, ISONetCheckpointer)
+    with torch.no_grad():
+        model.backbone.stem.conv1.weight.add_(1.0)
+    writer = BackboneWriter(cfg, period=1)
+    writer.trainer = SimpleNamespace(
+        checkpointer=SimpleNamespace(model=model),
+        _hooks=[averaging],
+        _last_eval_results={"classification": {"top1": 70.0}},
+    )
+    writer._write(10)
+    files = [load(tmp_path / name) for name in ("backbone.pth", "backbone_ema.pth")]
+    assert [file["meta"]["accuracy"] for file in files] == [{}, {"top1": 70.0}]
+    raw, average = (file["model"]["stem.conv1.weight"] for file in files)
+    torch.testing.assert_close(raw, average + 1.0)
+    detector = load_config("configs/risonet18_fpn.yaml", opts)
+    detector = build_model(detector)
+    ISONetCheckpointer(detector).load(str(tmp_path / "backbone_ema.pth"), [])
+    assert torch.equal(detector.backbone.bottom_up.stem.conv1.weight, average)

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
 
 from d2_isonet.arguments import argument_parser
 from d2_isonet.command_line import load_config, readable_errors
@@ -137,3 +138,14 @@ def test_a_users_mistake_ends_in_one_line(capsys, monkeypatch):
         raise ValueError("this value is wrong; use that")
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: this value is wrong; use that\n"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_training_that_diverged_ends_in_one_line_for_all_processes(rank, capsys, monkeypatch):
+    monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
+    monkeypatch.setattr(comm, "get_local_rank", lambda: rank)
+    with pytest.raises(SystemExit) as stop, readable_errors(of_this_process=True):
+        raise FloatingPointError("Iteration 3: the loss is not finite")
+    assert stop.value.code == 2
+    expected = "error: Iteration 3: the loss is not finite\n" if rank == 0 else ""
+    assert capsys.readouterr().err == expected

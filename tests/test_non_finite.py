@@ -5,7 +5,9 @@ import math
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from small_runs import (
     black,
     blinding,
@@ -21,6 +23,7 @@ from torch import nn
 from d2_isonet.accumulation import AccumulatingTrainer
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.averaging import averaging_of
+from d2_isonet.command_line import load_config
 from d2_isonet.launch import launch
 from d2_isonet.non_finite import NonFiniteError, check_gradients, non_finite_tensors
 from d2_isonet.non_finite_layer import find_non_finite_layer
@@ -296,6 +299,57 @@ def test_looking_for_the_layer_changes_nothing(tmp_path):
         assert torch.equal(x, before[name]), name
     assert all(p.grad is None for p in trainer.model.parameters())
     assert not any(m._forward_hooks for m in trainer.model.modules())
+
+
+NARROW = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",
+          "MODEL.RESNETS.RES2_OUT_CHANNELS", "8", "MODEL.WEIGHTS", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config_file", "opts", "layer"),
+    [
+        ("imagenet/risonet18", ["MODEL.CLASSIFIER.NUM_CLASSES", "3"], "backbone.res4.1.conv1"),
+        ("risonet18_fpn", ["MODEL.FPN.OUT_CHANNELS", "16"], "backbone.bottom_up.res4.1.conv1"),
+        ("risonet18_fpn", ["MODEL.FPN.OUT_CHANNELS", "16"], "proposal_generator.rpn_head.conv"),
+        ("risonet18_c4", [], "roi_heads.res5.1.conv1"),
+    ],
+)
+def test_the_layer_is_found_in_classifiers_and_detectors(config_file, opts, layer, coco_batch):
+    cfg = load_config(f"configs/{config_file}.yaml", [*NARROW, *opts])
+    model = build_model(cfg)
+    with torch.no_grad():
+        model.get_submodule(layer).weight.fill_(math.inf)
+    batch = [{**coco_batch[0], "label": 1, "file_name": "0.jpg"}]
+    step = AccumulatingTrainer(model, [batch], torch.optim.SGD(model.parameters(), 0.1))
+    with EventStorage():
+        with pytest.raises(NonFiniteError):
+            step._forward_and_backward(batch)
+        found = find_non_finite_layer(step, batch)
+    assert (found["layer"], found["images"]) == (layer, ["0.jpg"])
+
+
+def test_a_penalty_that_overflows_is_a_failed_step_too(tmp_path):
+    class Growing(trainer_class()):
+        def run_step(self):
+            if self.iter == 3 and not hasattr(self, "done"):
+                self.done = True
+                with torch.no_grad():  # finite losses, but the penalty has the fourth power
+                    next(self.model.parameters()).mul_(1e90)
+            super().run_step()
+
+    trainer = run(small_config(tmp_path, *ROLLBACK), Growing)
+    assert "orthogonal penalty of backbone.0" in facts_of(tmp_path, 3)["processes"][0]["reason"]
+    assert trainer.iter == 6
+    assert weights(trainer.model)[0].abs().max() < 10
+
+
+def test_a_disk_that_is_full_does_not_hide_the_failure(tmp_path, monkeypatch):
+    def full(self, text):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(NonFiniteError, match="backbone.0(.|\n)*all facts: not written .No space"):
+        run(small_config(tmp_path), trainer_class(spoilt={(3, 1): blinding}))
 
 
 def test_an_unknown_action_is_named_with_the_choices(tmp_path):
