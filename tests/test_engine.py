@@ -221,9 +221,10 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
         assert {"AP", "AP50", "AP75", "AP-cat", "AP-tree", "AP-ship"} <= set(results[task])
 
 
+@pytest.mark.parametrize("checked", ["0", "500"])  # met in training; found before it
 @pytest.mark.parametrize("script", ["train_net", "pretrain_imagenet"])
 def test_an_image_that_breaks_off_is_named(
-    script, image_tree, coco_files, tmp_path, capsys, monkeypatch
+    script, checked, image_tree, coco_files, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
     json_file, images = coco_files
@@ -239,10 +240,12 @@ def test_an_image_that_breaks_off_is_named(
         ),
     }[script]
     configured.opts += ["OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "1"]
+    configured.opts += ["DATASETS.CHECKED_IMAGES", checked]
     with pytest.raises(SystemExit):
         importlib.import_module(script).main(configured)
-    told = capsys.readouterr().err.split("error: ")[-1]
-    assert f"unreadable: {folder}" in told
+    message = "error: " + capsys.readouterr().err.rpartition("error: ")[2]
+    assert str(folder) in message.splitlines()[-1]
+    assert (tmp_path / "out").exists() == (checked == "0")
 
 
 @pytest.mark.parametrize(
