@@ -1,9 +1,11 @@
 """Where the processes of a training meet: a store that the first machine keeps for all of them."""
 
+import contextlib
 import fcntl
 import re
 import socket
 import struct
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -157,13 +159,21 @@ def tell_failure(store: dist.Store, message: str) -> None:
         return
 
 
-def told_failure(store: dist.Store, patience: timedelta = timedelta(seconds=10)) -> str:
-    """What a machine has told, "" if none does within `patience` or the store is gone."""
-    try:
-        store.wait([_FAILURE], patience)
-        return store.get(_FAILURE).decode()
-    except dist.DistError:
-        return ""
+def told_failure(store: dist.Store, patience: float = 10.0) -> str:
+    """What a machine has told, "" if none does within `patience` seconds or the store is gone."""
+    answer: list[str] = []
+
+    def ask() -> None:
+        with contextlib.suppress(dist.DistError):
+            store.wait([_FAILURE], timedelta(seconds=patience))
+            answer.append(store.get(_FAILURE).decode())
+
+    # In a thread that may be left behind: over a cut cable the store waits, after its own time-out,
+    # for the first machine to confirm that it waits no longer, as long as TCP does (15 minutes).
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(patience + 1)
+    return answer[0] if answer else ""
 
 
 def is_lost_connection(error: BaseException) -> bool:

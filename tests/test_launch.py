@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from d2_isonet.launch import launch, run
-from d2_isonet.meeting import interface_towards
+from d2_isonet.meeting import interface_towards, told_failure
 from d2_isonet.supervision import ProcessFailure
 
 
@@ -92,6 +93,17 @@ def test_under_torchrun_its_processes_are_not_asked_for_again(monkeypatch, capfd
 def test_the_interface_is_that_of_the_address_others_see():
     assert interface_towards("127.0.0.1") == "lo"
     assert interface_towards("no such host.invalid") == ""
+
+
+class SilentStore:
+    """As one over a cut cable: it answers neither in time nor later."""
+
+    def wait(self, *_):
+        threading.Event().wait()
+
+
+def test_a_store_that_never_answers_is_not_waited_for():
+    assert told_failure(SilentStore(), patience=0.1) == ""
 
 
 def say_who_is_there(folder):
