@@ -225,7 +225,8 @@ def evaluate(root: str, path: str):
         torch.save(dict(results), path)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+# With two, the workers are spawned as well: what they are given must be picklable.
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accuracy_on_shards_equals_that_on_the_folder(ranks, folder, shards, tmp_path):
     for name, root in (("folder", folder), ("shards", shards)):
         launch(evaluate, ranks, args=(str(root), str(tmp_path / name)))
