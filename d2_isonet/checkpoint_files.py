@@ -114,9 +114,9 @@ def damage_of(path: str | os.PathLike) -> str | None:
         return "does not exist"
     if os.path.getsize(path) == 0:
         return "is empty (0 bytes)"
-    if not zipfile.is_zipfile(path):
-        return _damage_of_old_format(path)
     try:
+        if not zipfile.is_zipfile(path):
+            return _damage_of_old_format(path)
         with zipfile.ZipFile(path) as file:
             record = file.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
