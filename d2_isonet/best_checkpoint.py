@@ -7,7 +7,6 @@ takes an unknown metric for none.
 import json
 import logging
 import math
-import os
 from pathlib import Path
 
 from detectron2.engine import HookBase
@@ -15,6 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from .averaging import averaging_of
+from .checkpoint_files import SaveError, write_text
 from .checkpoint_tag import untagged
 from .options import check_name
 
@@ -118,7 +118,7 @@ class BestCheckpoint(HookBase):
             )
             self._save(iteration)
         if comm.is_main_process():
-            _write(self.path, {"metric": self.metric, "history": self.history})
+            self._record()
 
     def _value(self) -> float:
         """Of the last evaluation; only the main process has it.
@@ -143,6 +143,12 @@ class BestCheckpoint(HookBase):
                 averaging.save("model_best_ema")
         except OSError as error:  # a full disk does not end a training
             logger.warning(f"model_best.pth could not be written and stays as it was: {error}")
+
+    def _record(self) -> None:
+        try:
+            write_text(self.path, json.dumps({"metric": self.metric, "history": self.history}))
+        except SaveError as error:
+            logger.warning(f"{error}. A run resumed from before this evaluation repeats it")
 
     def _add_recorded(self) -> None:
         """What was evaluated between the checkpoint's writing and its training's end."""
@@ -180,9 +186,3 @@ def _read(path: Path) -> dict:
     except ValueError as error:
         logger.warning(f"{path} is damaged ({error}): what it says of evaluations is not used")
         return {}
-
-
-def _write(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, path)
