@@ -10,7 +10,6 @@ from detectron2.utils import comm
 from shard_sets import write_images, write_shards
 from torch import nn
 
-from d2_isonet.compat import launch
 from d2_isonet.imagenet import (
     ImageNetEvaluator,
     ImageNetMapper,
@@ -19,6 +18,7 @@ from d2_isonet.imagenet import (
     load_registered,
     register_data_root,
 )
+from d2_isonet.launch import launch
 
 MAPPER = ImageNetMapper(False, crop_size=8, resize=8)
 
