@@ -26,8 +26,12 @@ def what_is_resumed(path: str, start_iter: int, max_iter: int) -> str:
 
 def data_order(trainer) -> dict:
     """On what the order of the training images depends, beside the iteration."""
-    images = int(trainer.cfg.SOLVER.IMS_PER_BATCH)
-    return {"seed": trainer.seed, "processes": comm.get_world_size(), "images_per_batch": images}
+    return {
+        "seed": trainer.seed,
+        "processes": comm.get_world_size(),
+        "images_per_batch": int(trainer.cfg.SOLVER.IMS_PER_BATCH),
+        **getattr(trainer._trainer.data_loader, "order_options", {}),
+    }
 
 
 def resumed_seed(trainer, saved: dict | None) -> int:

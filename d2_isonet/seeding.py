@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from torch.utils.data import get_worker_info
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +24,27 @@ def seed_of(*key: int | str) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's (CPU) generators start from `seed`; then as if never used."""
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    """Python's, NumPy's and torch's (CPU) generators start from `seed`; then as if never used.
+
+    In a loading process nobody else draws from them: that they are kept, which takes NumPy 0.1 ms,
+    is left out there.
+    """
+    alone = get_worker_info() is not None
+    before = None if alone else _states()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would restart the GPUs' too
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
+        if before is not None:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.default_generator.set_state(before[2])
+
+
+def _states() -> tuple:
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
 
 
 def settle_seed(cfg: CfgNode) -> CfgNode:

@@ -133,6 +133,12 @@ class ShardTrainLoader(DataLoader):
             generator=torch.Generator(),  # else it would draw from the training's
         )
 
+    @property
+    def order_options(self) -> dict[str, int]:
+        """On what the order of the images depends, beside seed, batch and processes."""
+        order = self.dataset.order
+        return {"shard_streams": order.streams, "shard_workers": order.turns}
+
     def start_at(self, iteration: int, seed: int) -> None:
         """The next iterator begins with the batch of `iteration` (from 0) of a run with `seed`."""
         self.dataset.start = iteration

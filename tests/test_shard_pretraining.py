@@ -82,3 +82,15 @@ def test_a_batch_larger_than_the_set_is_told_and_trained(which, roots, tmp_path)
     assert (tmp_path / "out" / "backbone.pth").is_file()
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "IMS_PER_BATCH is 30 and" in log and "each about 2.5 times" in log
+
+
+def test_a_resume_with_other_workers_says_that_it_is_not_exact(roots, tmp_path, caplog):
+    run(roots[1], tmp_path / "out", "SOLVER.MAX_EPOCHS", "1")
+    run(roots[1], tmp_path / "out", "DATALOADER.NUM_WORKERS", "2", resume=True)
+    assert "shard_workers 1 -> 2" in caplog.text
+
+
+def test_unreadable_images_of_shards_have_no_replacement(roots, tmp_path, capsys, monkeypatch):
+    opts = ("DATALOADER.MAX_UNREADABLE", "0.1")
+    message = message_of(capsys, monkeypatch, roots[1], tmp_path / "out", *opts)
+    assert "DATALOADER.MAX_UNREADABLE: it is 0.1, but image shards have no others" in message
