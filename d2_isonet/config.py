@@ -12,6 +12,8 @@ def add_isonet_config(cfg: CN) -> None:
     _add_decoupled_config(cfg)
     _add_classifier_config(cfg)
     _add_solver_config(cfg)
+    _add_step_config(cfg)
+    _add_schedule_config(cfg)
 
     _add_data_config(cfg)
 
@@ -146,6 +148,22 @@ def _add_solver_config(cfg: CN) -> None:
     # only bottom_up counts as backbone, what is pretrained. Multiplies the factors above and
     # BIAS_LR_FACTOR.
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
+    # Decoupled filters are divided by their norm every so many iterations (100 in the released
+    # code); 0 never.
+    cfg.SOLVER.WEIGHT_PROJECTION_PERIOD = 0
+    # Coefficient of the orthogonality penalty on normalized decoupled filters (1e-5 as released).
+    cfg.SOLVER.FILTER_ORTHO_COEFF = 0.0
+    # Adversarial training: "" (none), "FGSM" or "BIM"; size and step in pixel values of 0-255.
+    cfg.SOLVER.ADVERSARIAL = CN()
+    cfg.SOLVER.ADVERSARIAL.ATTACK = ""
+    cfg.SOLVER.ADVERSARIAL.EPS = 8.0
+    cfg.SOLVER.ADVERSARIAL.STEP = 2.0
+    cfg.SOLVER.ADVERSARIAL.ITERATIONS = 10
+    # Weight decay of SReLU shifts (0 in the authors' code).
+    cfg.SOLVER.WEIGHT_DECAY_SHIFT = 0.0
+
+
+def _add_step_config(cfg: CN) -> None:
     # A step takes its IMS_PER_BATCH images in so many parts, one after the other, for the memory
     # of one; processes x ACCUMULATE_STEPS must divide it. Exact where the loss is a mean over
     # images and no layer mixes them (no BN; mixup and the sampling of regions see one part).
@@ -161,21 +179,11 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.NON_FINITE.ACTION = "stop"
     # So many such steps after the last checkpoint are gone past; the next one stops.
     cfg.SOLVER.NON_FINITE.LIMIT = 5
-    # Decoupled filters are divided by their norm every so many iterations (100 in the released
-    # code); 0 never.
-    cfg.SOLVER.WEIGHT_PROJECTION_PERIOD = 0
-    # Coefficient of the orthogonality penalty on normalized decoupled filters (1e-5 as released).
-    cfg.SOLVER.FILTER_ORTHO_COEFF = 0.0
-    # Adversarial training: "" (none), "FGSM" or "BIM"; size and step in pixel values of 0-255.
-    cfg.SOLVER.ADVERSARIAL = CN()
-    cfg.SOLVER.ADVERSARIAL.ATTACK = ""
-    cfg.SOLVER.ADVERSARIAL.EPS = 8.0
-    cfg.SOLVER.ADVERSARIAL.STEP = 2.0
-    cfg.SOLVER.ADVERSARIAL.ITERATIONS = 10
-    # Weight decay of SReLU shifts (0 in the authors' code).
-    cfg.SOLVER.WEIGHT_DECAY_SHIFT = 0.0
     # Where SOLVER.AMP.ENABLED: "float16" (GPUs, with loss scaling) or "bfloat16" (CPUs too).
     cfg.SOLVER.AMP.PRECISION = "float16"
+
+
+def _add_schedule_config(cfg: CN) -> None:
     # A schedule in passes over the training set. MAX_EPOCHS > 0 replaces MAX_ITER, STEPS,
     # WARMUP_ITERS, TEST.EVAL_PERIOD and CHECKPOINT_PERIOD by the iterations these make.
     cfg.SOLVER.MAX_EPOCHS = 0
