@@ -14,7 +14,6 @@ def add_isonet_config(cfg: CN) -> None:
     _add_solver_config(cfg)
     _add_step_config(cfg)
     _add_schedule_config(cfg)
-
     _add_data_config(cfg)
 
     cfg.INPUT.CLASSIFICATION = CN()
