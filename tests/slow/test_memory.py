@@ -64,7 +64,7 @@ def sampled(task: str, root: Path) -> tuple[list, list]:
 
 def tiny(config_file: str, root: Path, *opts: str):
     from d2_isonet.command_line import load_config
-    from d2_isonet.run_setup import falls_back_to_cpu
+    from d2_isonet.config_checks import falls_back_to_cpu
 
     cfg = load_config(
         config_file,
