@@ -47,6 +47,10 @@ class CheckpointHook(PeriodicCheckpointer):
             if self.trainer.start_iter == 0:
                 set_aside_earlier_run(folder)
         self.stop.listen()
+        final = Path(self.checkpointer.save_dir, "model_final.pth")
+        if self.trainer.start_iter == self.max_iter and not final.exists():
+            self.trainer.iter = self.max_iter - 1
+            self._save_final()  # killed between its last periodic checkpoint and this one
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -55,13 +59,16 @@ class CheckpointHook(PeriodicCheckpointer):
         if self._is_due(done) or stops:
             saved = self._save(f"model_{done - 1:07d}")
         if done >= self.max_iter:
-            while not self._save("model_final"):
-                time.sleep(self.wait)
+            self._save_final()
         if stops:
             self._leave(all(comm.all_gather(saved)))
 
     def after_train(self) -> None:
         self.stop.stop_listening()
+
+    def _save_final(self) -> None:
+        while not self._save("model_final"):
+            time.sleep(self.wait)
 
     def _is_due(self, done: int) -> bool:
         again = max(1, self.period // 10)

@@ -75,7 +75,7 @@ def register_image_shards(name: str, root: str, split: str = "train") -> None:
     MetadataCatalog.get(name).set(image_shards=(root, split), evaluator_type="classification")
 
 
-def register_data_root(root: str) -> tuple[str, str]:
+def register_data_root(root: str | os.PathLike) -> tuple[str, str]:
     """Register ROOT/train and ROOT/val (`--data-root ROOT`); their names are the folders' paths.
 
     ROOT is a folder of folders, or a folder or URL of shards.
@@ -83,6 +83,7 @@ def register_data_root(root: str) -> tuple[str, str]:
     Raises:
         FileNotFoundError: `root` has shards and no index of them.
     """
+    root = os.fspath(root)
     root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
     register = register_image_shards if is_shard_root(root) else register_image_folder
     names = url_of(root, "train"), url_of(root, "val")

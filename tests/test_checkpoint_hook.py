@@ -87,6 +87,19 @@ def test_checkpoints_of_before_a_resume_are_removed_like_others(tmp_path):
     assert saved(tmp_path) == ["model_0000003.pth", "model_best.pth", "model_final.pth"]
 
 
+def test_a_run_killed_before_its_last_file_gets_it_when_resumed(tmp_path):
+    train(toy_config(tmp_path))
+    expected = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    train(toy_config(tmp_path), resume=True)
+    found = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert found["iteration"] == found["trainer"]["iteration"] == expected["iteration"] == 3
+    for name, value in expected["model"].items():
+        assert torch.equal(found["model"][name], value)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def test_what_a_killed_save_left_is_removed_at_the_next_start(tmp_path):
     train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2"))
     (tmp_path / "model_0000003.pth.partial").write_bytes(b"half of it")

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import json
+import logging
 import mmap
 import os
 import random
@@ -94,6 +95,7 @@ def fork(action: Callable[[], None], log: Path) -> int:
         os.setpgid(0, 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1), os.dup2(output, 2)
+        logging.basicConfig(filename=log, force=True)  # under pytest handlers are elsewhere
         action()
         code = 0
     except SystemExit as end:
