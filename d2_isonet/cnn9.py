@@ -10,7 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from .architecture_checks import check_architecture
-from .backbone import activation_option, as_asked, conv_option, norm_option
+from .backbone_builder import activation_option, as_asked, conv_option, norm_option
 from .layers import get_activation, get_conv
 from .weight_init import get_fill
 

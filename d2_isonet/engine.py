@@ -15,7 +15,7 @@ from detectron2.utils import comm
 
 from .accumulation import AccumulatingTrainer
 from .amp import AMPTrainer
-from .backbone import architecture
+from .backbone_builder import architecture
 from .best_checkpoint import TrainingEnded
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook

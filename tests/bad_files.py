@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_isonet.backbone import build_isonet_backbone
+from d2_isonet.backbone_builder import build_isonet_backbone
 from d2_isonet.command_line import load_config
 
 TENSORS = {"model": {"res2.0.conv1.weight": torch.arange(4000.0)}}

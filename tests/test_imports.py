@@ -59,7 +59,7 @@ del sys.modules["d2_isonet.cnn9"]
 """,
 } | {
     f"{name} first": f"import d2_isonet.{name}"
-    for name in ("backbone", "classifier", "cnn9", "roi_heads", "resnet", "engine")
+    for name in ("backbone_builder", "classifier", "cnn9", "roi_heads", "resnet", "engine")
 }  # fmt: skip
 
 # One process loads what detectron2 needs; forks of it, without detectron2 yet, try each order.

@@ -12,7 +12,7 @@ import reproduce  # noqa: E402
 from reproduction.table import jobs_of, select  # noqa: E402
 from reproduction.tables import TABLES  # noqa: E402
 
-from d2_isonet.backbone import check_architecture  # noqa: E402
+from d2_isonet.backbone_builder import check_architecture  # noqa: E402
 from d2_isonet.command_line import load_config  # noqa: E402
 
 CELLS = {
