@@ -11,15 +11,16 @@ OFFICIAL_DETECTRON2 := $(BIN)/python -c "import detectron2" && \
 SET_UP_FROM := setup.py pyproject.toml constraints.txt \
 	$(shell find third_party/detectron2 -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help setup test slow-test gpu-test quickstart lint format clean
+.PHONY: help setup test slow-test gpu-test quickstart lint types format clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make test        ruff, then the fast test suite (CPU)"
+	@echo "make test        ruff and mypy, then the fast test suite (CPU)"
 	@echo "make quickstart  pretrain, transfer to Mask R-CNN, evaluate; SCALE=small (CPU) or full (one GPU)"
 	@echo "make slow-test   the tests that take minutes"
 	@echo "make gpu-test    the tests that need a CUDA device"
-	@echo "make lint        ruff format --check and ruff check"
+	@echo "make lint        ruff format --check, ruff check and mypy"
+	@echo "make types       mypy on the package"
 	@echo "make format      let ruff rewrite the files"
 	@echo "make setup       only create .venv; every target above does it where needed"
 	@echo "make clean       remove .venv, caches and build products; output/ stays"
@@ -43,16 +44,19 @@ gpu-test: $(READY)
 quickstart: $(READY)
 	$(BIN)/python tools/quickstart.py --scale $(SCALE)
 
-lint: $(READY)
+lint: types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An unfinished set-up leaves no stamp, so that the next make takes it up again.

@@ -51,6 +51,12 @@ setup(
             "hypothesis>=6.100",
             "playwright>=1.40",  # tests of HTML pages, on a Chromium that is already there
             "webdataset>=1.0",
+            "mypy>=1.11",
+            "types-PyYAML>=6.0",
+            "types-tabulate>=0.9",
+            "types-tqdm>=4.66",
+            "pytest-cov>=5.0",
+            "pre-commit>=3.8",
         ],
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],

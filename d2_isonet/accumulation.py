@@ -1,6 +1,7 @@
 """One optimizer step from a batch taken in parts, ended alike on all processes where it fails."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 
@@ -29,7 +30,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def __init__(self, model, data_loader, optimizer, *, accumulate_steps: int = 1):
         super().__init__(model, data_loader, optimizer)
         self.accumulate_steps = accumulate_steps
-        self.on_non_finite: Callable[[list, NonFiniteError], None] = _raise
+        self.on_non_finite: Callable[[list, FloatingPointError], None] = _raise
 
     def run_step(self) -> None:
         assert self.model.training, "the model was changed to eval mode"
@@ -54,12 +55,14 @@ class AccumulatingTrainer(SimpleTrainer):
         """
         self.optimizer.zero_grad()
         *parts, last = parts_of(batch, self.accumulate_steps)
-        summed, losses, reason = {}, {}, ""
+        summed: Losses = {}
+        losses: Losses = {}
+        reason = ""
         try:
             for part in parts:
                 with self._without_all_reduce():
                     losses = self._share_of_losses(part, batch)
-                    self.scaled(sum(losses.values())).backward()
+                    self.scaled(total(losses)).backward()
                 _add(losses, summed)
             losses = self._share_of_losses(last, batch)
             _add(losses, summed)
@@ -67,10 +70,10 @@ class AccumulatingTrainer(SimpleTrainer):
             if isinstance(error, AssertionError) and "NaN" not in str(error):
                 raise
             reason = str(error)
-        finite = False if reason else torch.isfinite(sum(summed.values()))
+        finite = False if reason else torch.isfinite(total(summed))
         if not agreed(finite, next(self.model.parameters()).device):
             raise NonFiniteError("loss", reason, {n: x.item() for n, x in summed.items()})
-        self.scaled(sum(losses.values())).backward()
+        self.scaled(total(losses)).backward()
         return summed
 
     def _share_of_losses(self, part: list, batch: list) -> Losses:
@@ -99,6 +102,11 @@ class AccumulatingTrainer(SimpleTrainer):
         return self.model.no_sync() if is_parallel else contextlib.nullcontext()
 
 
+def total(losses: Losses) -> torch.Tensor:
+    """The sum of all, 0-dim."""
+    return functools.reduce(torch.add, losses.values())
+
+
 def parts_of(batch: list, number: int) -> list:
     """`batch` cut into `number` parts whose sizes differ by one at most; fewer if it is smaller.
 
@@ -115,5 +123,5 @@ def _add(losses: Losses, summed: Losses) -> None:
         summed[name] = summed.get(name, 0) + loss.detach()
 
 
-def _raise(batch: list, error: NonFiniteError) -> None:
+def _raise(batch: list, error: FloatingPointError) -> None:
     raise error

@@ -181,10 +181,13 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
         raise ValueError(
             f"SOLVER.ADVERSARIAL.ATTACK is {name!r}; it must be 'FGSM', 'BIM' or '' (none)"
         )
-    numbers = {"": {}, "FGSM": {"eps": eps}}.get(
-        name, {"eps": eps, "step": step, "iterations": iterations}
-    )
+    if not name:
+        return None
+    attack: Callable = fgsm if name == "FGSM" else bim
+    numbers = {"eps": eps}
+    if attack is bim:
+        numbers |= {"step": step, "iterations": iterations}
     for key, value in numbers.items():
         if not value > 0:
             raise ValueError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}; it must be positive")
-    return functools.partial({"FGSM": fgsm, "BIM": bim}[name], **numbers) if name else None
+    return functools.partial(attack, **numbers)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, ShapeSpec
@@ -12,7 +13,7 @@ from torch import nn
 
 from .architecture_checks import check_architecture, check_pyramid, res2_out_channels
 from .decoupled import DecoupledConv2d
-from .execution import set_execution
+from .execution import Module, set_execution
 from .fixup import scalar_bias_norm
 from .layers import SReLU
 from .modified_resnet import ModifiedStem, make_modified_stage
@@ -94,7 +95,7 @@ def norm_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
     return functools.partial(nn.GroupNorm, cfg.MODEL.ISONET.NORM_GROUPS)
 
 
-def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Module]:
+def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Conv2d]:
     """`get_conv`'s argument that MODEL.ISONET.CONV and MODEL.DECOUPLED ask for."""
     if cfg.MODEL.ISONET.CONV != "Decoupled":
         return cfg.MODEL.ISONET.CONV
@@ -103,7 +104,7 @@ def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Module]:
     return functools.partial(DecoupledConv2d, **options)
 
 
-def as_asked(cfg: CfgNode, module: nn.Module) -> nn.Module:
+def as_asked(cfg: CfgNode, module: Module) -> Module:
     """`module`, run as MODEL.BACKBONE.CHANNELS_LAST, CHECKPOINTING and COMPILE ask for."""
     backbone = cfg.MODEL.BACKBONE
     return set_execution(
@@ -122,7 +123,7 @@ def build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
     """
     check_architecture(cfg)
     isonet, out_channels = cfg.MODEL.ISONET, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
-    options = {
+    options: dict[str, Any] = {
         "norm": scalar_bias_norm if isonet.BLOCK == "fixup" else norm_option(cfg),
         "activation": activation_option(cfg),
         "conv": conv_option(cfg),

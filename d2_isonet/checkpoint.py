@@ -135,7 +135,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         strict = self.strict or (self._resumes and "trainer" in checkpoint)
         starts = self.from_conv2d and not strict and convolutions_of(meta) == "Conv2d"
         if meta and self.expected_meta:
-            self._check_record(meta, starts)
+            self._check_record(meta, self.expected_meta, starts)
         if meta and "linear.weight" not in self.model.state_dict():
             for name in ("linear.weight", "linear.bias"):  # a classifier's; no place in a detector
                 checkpoint["model"].pop(name, None)
@@ -146,11 +146,11 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self._check_left_over(incompatible.unexpected_keys)
         return incompatible
 
-    def _check_record(self, meta: Mapping, starts_from_conv2d: bool) -> None:
-        differences = meta_differences(meta, self.expected_meta, starts_from_conv2d)
+    def _check_record(self, meta: Mapping, expected: Mapping, starts_from_conv2d: bool) -> None:
+        differences = meta_differences(meta, expected, starts_from_conv2d)
         if not differences:
             return
-        kinds = convolutions_of(meta), convolutions_of(self.expected_meta)
+        kinds = convolutions_of(meta), convolutions_of(expected)
         if kinds == ("Conv2d", "Decoupled") and not self.from_conv2d:
             differences.append(
                 "(to start a decoupled network from ordinary convolutions, set "

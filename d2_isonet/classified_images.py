@@ -11,11 +11,13 @@ from .main_process import check_once
 from .shard_index import ShardedImages
 from .unreadable_images import max_unreadable_findings
 
+Images = Sequence[dict] | ShardedImages
+
 
 def classified_image_findings(
-    train: Sequence[dict], test: Sequence[dict], number: int = -1, max_unreadable: float = 0.0
+    train: Images, test: Images, number: int = -1, max_unreadable: float = 0.0
 ) -> list[Finding]:
-    """What is wrong with the files of the two sets, each maybe empty.
+    """What is wrong with the files of the two sets, each maybe empty; shards have checksums.
 
     Args:
         number: images of each that are looked at; -1 for all, 0 for none.
@@ -28,31 +30,29 @@ def classified_image_findings(
         if number and entries:
             findings += image_findings(where, entries, number, share, turns=False)
     if number and all(sets.values()):
-        findings += duplicate_findings(*sets.values(), number)
+        training, validation = sets.values()
+        findings += duplicate_findings(training, validation, number)
     return findings
 
 
-def check_classified_images(
-    cfg: CfgNode, train: Sequence[dict] | ShardedImages, test: Sequence[dict] | ShardedImages
-) -> None:
-    """Print what is found in the images that a run with `cfg` reads; shards have checksums.
+def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
+    """Print what is found in the images that a run with `cfg` reads.
 
     Raises:
         ValueError: more than DATALOADER.MAX_UNREADABLE of those for training cannot be read, or
             any for evaluation.
     """
     number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE
-    files = [[] if isinstance(images, ShardedImages) else images for images in (train, test)]
     check_once(
         lambda: [
             *max_unreadable_findings(cfg),
             *_share_of_shards(train, share),
-            *classified_image_findings(*files, number, share),
+            *classified_image_findings(train, test, number, share),
         ]
     )
 
 
-def _share_of_shards(train: Sequence[dict] | ShardedImages, share: float) -> list[Finding]:
+def _share_of_shards(train: Images, share: float) -> list[Finding]:
     if not share or not isinstance(train, ShardedImages):
         return []
     what = f"it is {share:g}, but image shards have no others to take for unreadable images"

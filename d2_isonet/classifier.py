@@ -32,6 +32,9 @@ class ImageClassifier(nn.Module):
             `attacks.build_attack` makes.
     """
 
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
     @configurable
     def __init__(
         self,
@@ -131,7 +134,7 @@ class ImageClassifier(nn.Module):
             return [{"logits": x} for x in self.pixel_logits(images)]
         labels = torch.tensor([x["label"] for x in batched_inputs], device=self.device)
         if self.attack is not None:
-            images = self._attacked(images, labels)
+            images = self._attacked(self.attack, images, labels)
         return {"loss_cls": self._loss(self.normalize(images), labels)}
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -141,7 +144,9 @@ class ImageClassifier(nn.Module):
             images, labels = mixup(images, labels)  # labels: (N, num_classes), rows sum to 1
         return F.cross_entropy(self.logits(images), labels, label_smoothing=self.label_smoothing)
 
-    def _attacked(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _attacked(
+        self, attack: Callable, images: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
         """Adversarial examples of the network as it is now.
 
         In eval mode: the statistics of a batch norm see only what is trained on, and no dropout
@@ -150,7 +155,7 @@ class ImageClassifier(nn.Module):
         confident images.
         """
         with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
-            return self.attack(self.pixel_logits, images, labels)
+            return attack(self.pixel_logits, images, labels)
 
 
 def _deepest_feature(backbone: Backbone) -> str:

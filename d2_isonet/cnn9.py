@@ -27,7 +27,7 @@ class CNN9Stage(CNNBlockBase):
         in_channels: int,
         out_channels: int,
         *,
-        conv: str | Callable[..., nn.Module] = "Conv2d",
+        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
         norm: str = "",
         activation: str | Callable[[int], nn.Module] = "ReLU",
         init: str = "msra",

@@ -77,7 +77,7 @@ class FastCOCOEvaluator(COCOEvaluator):
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(chain.from_iterable(prediction["instances"] for prediction in predictions))
         tasks = self._tasks or self._tasks_from_predictions(results)
-        if not self._is_for_hotcoco(results, tasks):
+        if self._hotcoco is None or not self._is_for_hotcoco(results, tasks):
             super()._eval_predictions(predictions, img_ids=img_ids)
             return
         results = self._with_categories_of_dataset(results)
@@ -97,8 +97,7 @@ class FastCOCOEvaluator(COCOEvaluator):
 
     def _is_for_hotcoco(self, results: list[dict], tasks: Iterable[str]) -> bool:
         return (
-            self._hotcoco is not None
-            and self._do_evaluation
+            self._do_evaluation
             and len(results) > 0
             and REGIONS.keys() >= set(tasks)
             and 0 not in self._coco_api.anns

@@ -3,10 +3,10 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .annotations import can_be_sorted, class_names, is_id, repeated
-from .findings import Finding, found, some
+from .findings import Finding, Severity, found, some
 from .image_findings import ImageEntry
 from .object_findings import LabelledObject, object_findings
 
@@ -144,7 +144,7 @@ def _other_keys(content: dict, where: str) -> Iterable[Finding]:
     def names(is_bad) -> list[str]:
         return [_name(a, i, "annotation") for i, a in enumerate(annotations) if is_bad(a)]
 
-    rules = (
+    rules: tuple[tuple[Severity, Callable[[dict], bool], str, str], ...] = (
         ("warning", lambda a: "area" not in a, "without area", "evaluation takes their box's"),
         ("warning", lambda a: "iscrowd" not in a, "without iscrowd", "0 is taken"),
         ("error", lambda a: not is_number(a.get("area", 0)), "with an area that is no number",

@@ -96,7 +96,7 @@ def _integers_to_floats(content: dict, defaults: CfgNode) -> None:
 
 def _with_floats(pairs: list[str], cfg: CfgNode) -> list:
     """The pairs, with a number for the text of a whole number where cfg has a float."""
-    converted = list(pairs)
+    converted: list[str | float] = [*pairs]
     for i in range(0, len(pairs), 2):
         node = cfg
         for name in pairs[i].split("."):
@@ -120,7 +120,7 @@ def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
 
 
 def _split_pairs(opts: list[str]) -> list[str]:
-    pairs = []
+    pairs: list[str] = []
     for word in opts or []:
         if word.startswith("--"):
             raise ValueError(f"{word} stands after the KEY VALUE pairs; put it before them")

@@ -78,11 +78,13 @@ def expected_shapes(architecture: Mapping, num_classes: int) -> dict[str, tuple[
     arguments = {key: value for key, value in architecture.items() if key != "backbone"}
     arguments["residual_scale"] = 0.0 if architecture["residual_scale"] else None
     with torch.device("meta"):
-        parts = {"stem": ISONetStem(3, architecture["stem_out_channels"], **options)}
+        parts: dict[str, nn.Module] = {
+            "stem": ISONetStem(3, architecture["stem_out_channels"], **options)
+        }
         for stage in (2, 3, 4, 5):
-            parts[f"res{stage}"] = nn.Sequential(*make_isonet_stage(stage, **arguments))
-        channels = parts["res5"][-1].out_channels
-        parts["linear"] = nn.Linear(channels, num_classes)
+            blocks = make_isonet_stage(stage, **arguments)
+            parts[f"res{stage}"] = nn.Sequential(*blocks)
+        parts["linear"] = nn.Linear(blocks[-1].out_channels, num_classes)
         return {k: tuple(v.shape) for k, v in nn.ModuleDict(parts).state_dict().items()}
 
 

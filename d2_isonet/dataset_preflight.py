@@ -52,9 +52,10 @@ def check_sets(
     train: Sequence[str], test: Sequence[str], demands: Demands
 ) -> tuple[list[Finding], bool]:
     """The findings on the sets of those names, and whether a training set has RLE masks."""
-    checked = {"TRAIN": [], "TEST": []}
-    for key, names in (("TRAIN", train), ("TEST", test)):
-        checked[key] = [check_set(key, name, demands) for name in names]
+    checked = {
+        key: [check_set(key, name, demands) for name in names]
+        for key, names in (("TRAIN", train), ("TEST", test))
+    }
     findings = [f for sets in checked.values() for one in sets for f in one.findings]
     entries = {key: [e for one in sets for e in one.entries] for key, sets in checked.items()}
     if demands.number and all(entries.values()):
@@ -75,7 +76,8 @@ def check_set(key: str, name: str, demands: Demands) -> CheckedSet:
         checked = _check_python(name, demands, trained)
     findings = [*checked.findings, *_classes(name, checked.classes, demands)]
     registered = metadata.get("thing_classes")
-    if None not in (registered, checked.classes) and list(registered) != checked.classes:
+    known = registered is not None
+    if known and checked.classes is not None and list(registered) != checked.classes:
         what = f"its json has the classes {some(checked.classes)}, it is registered with others"
         remedy = f"register it with those of the json, not with {some(registered)}"
         findings.append(Finding("error", f"data set {name!r}", what, remedy))
@@ -123,7 +125,7 @@ def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> C
     """Check a COCO json; what was found is kept until the file changes."""
     path = os.path.abspath(PathManager.get_local_path(json_file))
     key, stamp = f"{path}|{image_root}|{masks}|{trained}", file_stamp(path)
-    key += "".join(f"|{file_stamp(module.__file__)}" for module in _CHECKS)
+    key += "".join(f"|{file_stamp(str(module.__file__))}" for module in _CHECKS)
     with closing(PreflightCache()) as cache:
         kept = stamp and cache.get(key, stamp)
         if not kept:
@@ -131,7 +133,7 @@ def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> C
             if stamp:
                 cache.put([(key, stamp, kept)])
     findings, entries, classes, has_rle = kept
-    findings = [Finding(*f[:4], tuple(f[4])) for f in findings]
+    findings = [Finding(*f)._replace(items=tuple(f[4])) for f in findings]
     return CheckedSet(findings, [ImageEntry(*e) for e in entries], classes, has_rle)
 
 

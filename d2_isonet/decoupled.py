@@ -1,6 +1,7 @@
 """Decoupled convolution: how long a patch is and where it points, told apart."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,9 @@ class DecoupledConv2d(nn.Conv2d):
         ValueError: an unknown name, bias=True, alpha, radius or sigmoid_k not above 0, beta below.
     """
 
+    running_norm: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -108,7 +112,7 @@ class DecoupledConv2d(nn.Conv2d):
         self.alpha, self.beta, self.radius_scale = alpha, beta, radius_scale
         if magnitude in _WITH_RADIUS:
             self._add_radius(radius, radius_learned)
-        self.sigmoid_k = sigmoid_k
+        self.sigmoid_k: float | nn.Parameter = sigmoid_k
         if angular == "sigmoid" and sigmoid_k_learned:
             self.sigmoid_k = nn.Parameter(torch.full((out_channels,), _K_INIT))
 
@@ -130,7 +134,7 @@ class DecoupledConv2d(nn.Conv2d):
         return y
 
     def _decoupled(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        geometry: tuple[Any, ...] = (self.stride, self.padding, self.dilation, self.groups)
         u = F.conv2d(x, weight / filter_lengths(weight), None, *geometry)
         n = self._patch_norm(x, geometry)
         rho = self._operator_radius(n)

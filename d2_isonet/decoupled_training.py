@@ -8,7 +8,7 @@ from torch import nn
 
 from .decoupled import DecoupledConv2d, filter_lengths
 from .orthogonality import orthogonal_penalty, orthogonal_penalty_and_gradient
-from .regularizer import OrthogonalRegularizer, side_by_side
+from .regularizer import Convolution, OrthogonalRegularizer, side_by_side
 
 __all__ = [
     "FilterOrthogonalRegularizer",
@@ -79,7 +79,7 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
     def _default_convolutions(self) -> dict[str, DecoupledConv2d]:
         return decoupled_convolutions(self.trainer.model)
 
-    def _value_and_gradient(self, convs: list[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _value_and_gradient(self, convs: list[Convolution]) -> tuple[torch.Tensor, torch.Tensor]:
         weight, (*_, groups) = side_by_side(convs)
         return filter_orthogonal_penalty_and_gradient(weight, groups)
 

@@ -89,7 +89,7 @@ def _class_indices(annotations: Sequence[dict], where: str, number: int) -> list
 
 def _is_index(annotation: dict, number: int) -> bool:
     value = annotation.get("category_id")
-    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < number
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < number
 
 
 def _objects(dicts: Sequence[dict]) -> Iterable[LabelledObject]:
@@ -99,7 +99,7 @@ def _objects(dicts: Sequence[dict]) -> Iterable[LabelledObject]:
             category = annotation.get("category_id")
             yield LabelledObject(
                 f"{_name(d, i)} object {j}",
-                category if isinstance(category, Integral) else -1,
+                int(category) if isinstance(category, Integral) else -1,
                 _box(annotation),
                 annotation.get("segmentation"),
                 annotation.get("iscrowd", 0) != 0,

@@ -4,20 +4,23 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from detectron2.layers import CNNBlockBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 def set_execution(
-    module: nn.Module,
+    module: Module,
     *,
     channels_last: bool = False,
     checkpointing: bool = False,
     compiled: bool = False,
-) -> nn.Module:
+) -> Module:
     """`module` itself, set to run as asked; names and values of its tensors stay.
 
     Args:

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
-SEVERITIES = ("error", "warning", "fact")
+Severity = Literal["error", "warning", "fact"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
 _WIDTHS = (36, 44, 36)  # of where, what and remedy, in characters
 
 
@@ -22,7 +23,7 @@ class Finding(NamedTuple):
         items: all the files or objects that are meant, where `what` names the first ones.
     """
 
-    severity: Literal["error", "warning", "fact"]
+    severity: Severity
     where: str
     what: str
     remedy: str = ""
@@ -40,11 +41,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def found(
-    severity: Literal["error", "warning", "fact"],
-    where: str,
-    items: Sequence[str],
-    what: str,
-    remedy: str = "",
+    severity: Severity, where: str, items: Sequence[str], what: str, remedy: str = ""
 ) -> list[Finding]:
     """The one finding that so many `items` are `what`, the first of them named; [] for none.
 

@@ -6,7 +6,7 @@ import torch
 from detectron2.layers import CNNBlockBase, Conv2d
 from torch import nn
 
-from .layers import ScalarBias, get_activation, residual_scale_parameter
+from .layers import ScalarBias, get_activation
 from .weight_init import get_fill
 
 
@@ -42,7 +42,7 @@ class FixupBlockBase(CNNBlockBase):
         if in_channels != out_channels or stride != 1:
             self.shortcut = Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
             self._fill(self.shortcut)
-        self.residual_scale = residual_scale_parameter(residual_scale, "block", out_channels)
+        self.residual_scale = nn.Parameter(torch.full((1,), float(residual_scale)))
         self.activation = get_activation(activation, out_channels)
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
         ValueError: the network is no bottleneck or basic-block network with SReLU and no norm.
     """
     roi_heads = getattr(model, "roi_heads", None)
-    if isinstance(getattr(roi_heads, "res5", None), nn.Sequential):
+    if roi_heads is not None and isinstance(getattr(roi_heads, "res5", None), nn.Sequential):
         roi_heads.res5 = FusedBlocks(list(roi_heads.res5))
     backbone = model.backbone
     if hasattr(backbone, "bottom_up"):
@@ -52,8 +52,8 @@ class FusedBackbone(Backbone):
         self.stages, offset = nn.ModuleDict(), self.stem.offset
         for name, stage in zip(backbone.stage_names, backbone.stages, strict=True):
             emitted = name in self._shapes
-            self.stages[name] = FusedBlocks(list(stage), offset, emitted)
-            offset = self.stages[name].offset
+            self.stages[name] = blocks = FusedBlocks(list(stage), offset, emitted)
+            offset = blocks.offset
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = self.stem(x)
@@ -68,6 +68,8 @@ class FusedBackbone(Backbone):
 
 class FusedBlocks(nn.Module):
     """Blocks one after the other; `offset` is what the output lacks, None for nothing."""
+
+    offset: torch.Tensor | None
 
     def __init__(
         self,
@@ -92,6 +94,9 @@ class FusedBlocks(nn.Module):
 
 class FusedConvolution(nn.Module):
     """relu(conv(x) + bias + other), each part where it is asked for."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
 
     def __init__(self, conv: Conv2d, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool):
         super().__init__()
@@ -143,6 +148,8 @@ def _has_fused_kernels(x: torch.Tensor) -> bool:
 class _Shift(nn.Module):
     """max(x, b) over x, where b cannot be folded."""
 
+    shift: torch.Tensor
+
     def __init__(self, activation: SReLU):
         super().__init__()
         self.register_buffer("shift", _as_map(activation.shift))
@@ -153,6 +160,8 @@ class _Shift(nn.Module):
 
 class _Offset(nn.Module):
     """x + b over x: what was folded away, where others need it."""
+
+    shift: torch.Tensor
 
     def __init__(self, offset: torch.Tensor):
         super().__init__()
@@ -181,12 +190,19 @@ class _FusedStem(nn.Module):
 class _FusedBottleneck(nn.Module):
     """Two shifts in biases; the one before the padded 3x3 stays a maximum."""
 
-    def __init__(self, block: ISONetBottleneckBlock, offset: torch.Tensor | None, emitted: bool):
+    def __init__(
+        self,
+        block: ISONetBottleneckBlock,
+        activation: SReLU,
+        offset: torch.Tensor | None,
+        emitted: bool,
+    ):
         super().__init__()
         conv1, conv2, conv3 = map(_foldable, (block.conv1, block.conv2, block.conv3))
-        shift2, shift = conv2.activation.shift.detach(), block.activation.shift.detach()
+        shift2, shift = conv2.activation.shift.detach(), activation.shift.detach()
         weight3 = _scaled_weight(conv3, block.residual_scale)
-        self.conv1 = FusedConvolution(conv1, conv1.weight, _response(conv1.weight, offset), False)
+        bias1 = None if offset is None else _response(conv1.weight, offset)
+        self.conv1 = FusedConvolution(conv1, conv1.weight, bias1, relu=False)
         self.shift1 = _Shift(conv1.activation)
         self.conv2 = FusedConvolution(conv2, conv2.weight, -shift2, relu=True)
         self.shortcut, constant = _fuse_shortcut(block.shortcut, offset)
@@ -208,7 +224,7 @@ class _FusedBasic(nn.Module):
 
     offset = None
 
-    def __init__(self, block: ISONetBasicBlock):
+    def __init__(self, block: ISONetBasicBlock, activation: SReLU):
         super().__init__()
         conv1, conv2 = map(_foldable, (block.conv1, block.conv2))
         self.conv1 = FusedConvolution(conv1, conv1.weight, None, relu=False)
@@ -216,22 +232,24 @@ class _FusedBasic(nn.Module):
         weight2 = _scaled_weight(conv2, block.residual_scale)
         self.shortcut, _ = _fuse_shortcut(block.shortcut, None)
         self.conv2 = FusedConvolution(conv2, weight2, None, relu=False)
-        self.shift = _Shift(block.activation)
+        self.shift = _Shift(activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.shift1(self.conv1(x))
         return self.shift(self.conv2(out, None if self.shortcut is None else self.shortcut(x)))
 
 
-def _fuse_block(block: nn.Module, offset: torch.Tensor | None, emitted: bool) -> nn.Module:
-    is_ours = type(block) in (ISONetBasicBlock, ISONetBottleneckBlock)
-    if not is_ours or not isinstance(block.activation, SReLU):
-        raise ValueError(
-            f"only blocks of ISONet and R-ISONet with SReLU and no norm can be fused; got {block}"
-        )
-    if isinstance(block, ISONetBasicBlock):
-        return _FusedBasic(block)
-    return _FusedBottleneck(block, offset, emitted)
+def _fuse_block(
+    block: ISONetBlockBase, offset: torch.Tensor | None, emitted: bool
+) -> _FusedBasic | _FusedBottleneck:
+    if isinstance(block.activation, SReLU):
+        if type(block) is ISONetBasicBlock:
+            return _FusedBasic(block, block.activation)
+        if type(block) is ISONetBottleneckBlock:
+            return _FusedBottleneck(block, block.activation, offset, emitted)
+    raise ValueError(
+        f"only blocks of ISONet and R-ISONet with SReLU and no norm can be fused; got {block}"
+    )
 
 
 def _fuse_shortcut(
@@ -242,7 +260,7 @@ def _fuse_shortcut(
         return shortcut, None if shortcut is None else offset
     conv = _foldable(shortcut)
     fused = FusedConvolution(conv, conv.weight, None, relu=False)
-    return fused, _response(conv.weight, offset)
+    return fused, None if offset is None else _response(conv.weight, offset)
 
 
 def _foldable(conv: nn.Module) -> Conv2d:
@@ -259,9 +277,9 @@ def _scaled_weight(conv: Conv2d, scale: torch.Tensor | None) -> torch.Tensor:
     return conv.weight if scale is None else conv.weight * scale.view(-1, 1, 1, 1)
 
 
-def _response(weight: torch.Tensor, offset: torch.Tensor | None) -> torch.Tensor | None:
+def _response(weight: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """What a 1x1 convolution makes of a constant image, (M,)."""
-    return None if offset is None else weight.detach().flatten(1) @ offset
+    return weight.detach().flatten(1) @ offset
 
 
 def _as_map(shift: torch.Tensor) -> torch.Tensor:

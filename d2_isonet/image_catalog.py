@@ -103,7 +103,8 @@ def load_registered(
         ValueError: a name is not registered, holds no classified images, or the classes differ.
     """
     names = [names] if isinstance(names, str) else list(names)
-    dicts, classes = [], None
+    dicts: list[dict] = []
+    classes: list[str] | None = None
     for name in names:
         if name not in DatasetCatalog.list():
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3) or ["none"]
@@ -125,7 +126,7 @@ def load_registered(
         if classes is not None and own != classes:
             raise ValueError(f"Data sets {', '.join(names)} have different classes; use one only")
         dicts, classes = dicts + loaded, own
-    if not dicts:
+    if not dicts or classes is None:
         raise ValueError(
             "No data set is named; use imagenet_train and imagenet_val, or --data-root"
         )

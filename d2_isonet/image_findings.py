@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .findings import Finding, found
+from .findings import Finding, Severity, found
 from .image_scan import MISSING, ImageFile, look_at_all
 
 _RESTORE = (
@@ -70,7 +70,7 @@ def _unusable(where: str, pairs: Pairs, of: str, max_unreadable: float) -> list[
     broken = [f"{e.path} ({look.error})" for e, look in pairs if look.error not in ("", MISSING)]
     deep = [f"{e.path} (mode {look.mode})" for e, look in pairs if look.has_deep_pixels]
     too_many = len(missing) + len(broken) + len(deep) > max_unreadable * len(pairs)
-    severity = "error" if too_many else "warning"
+    severity: Severity = "error" if too_many else "warning"
     passes = f"; DATALOADER.MAX_UNREADABLE {max_unreadable:g} is the share that may be so"
     return [
         *found(severity, where, missing, f"{of} looked for and not there", _RESTORE),
@@ -88,7 +88,8 @@ def _unusable(where: str, pairs: Pairs, of: str, max_unreadable: float) -> list[
 
 def _sizes(where: str, pairs: Pairs, of: str) -> list[Finding]:
     """Claimed sizes that are not the file's, those that EXIF explains apart from the others."""
-    wrong, turned = [], []
+    wrong: list[str] = []
+    turned: list[str] = []
     for entry, look in pairs:
         claimed, size = (entry.width, entry.height), look.upright_size()
         if look.error or None in claimed or claimed == size:

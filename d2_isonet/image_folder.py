@@ -45,7 +45,8 @@ def _raise(error: OSError) -> None:
 
 def _list_images(folder: str) -> tuple[list[str], list[str]]:
     """Sorted paths of the images in `folder`, at any depth, and of its other files."""
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:

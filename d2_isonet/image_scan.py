@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
@@ -85,7 +85,8 @@ def look_at_all(paths: Iterable[str], title: str = "images") -> dict[str, ImageF
 
     What is found is kept by path, size and time of change: the next look takes no time.
     """
-    found, left = {}, []
+    found: dict[str, ImageFile] = {}
+    left: list[tuple[str, str | None]] = []  # path, stamp
     with closing(PreflightCache()) as cache:
         for path in dict.fromkeys(paths):
             stamp = file_stamp(path)
@@ -101,7 +102,9 @@ def look_at_all(paths: Iterable[str], title: str = "images") -> dict[str, ImageF
     return found
 
 
-def _batches(files: list[tuple[str, str]], title: str):
+def _batches(
+    files: list[tuple[str, str | None]], title: str
+) -> Iterator[tuple[list[tuple[str, str | None]], list[ImageFile]]]:
     interval = 0.5 if sys.stderr.isatty() else 30
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bar = tqdm(total=len(files), desc=title, unit=" files", mininterval=interval, delay=3)

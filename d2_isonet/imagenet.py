@@ -1,6 +1,6 @@
 """ImageNet, or any folder tree of its shape: the mapper and the loaders; what they need by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from detectron2.data import DatasetFromList, MapDataset
@@ -17,7 +17,7 @@ from .sampling import BatchOrder, shuffled_pass
 from .shard_index import ShardedImages
 from .shard_loader import build_shard_test_loader, build_shard_train_loader
 from .training_loader import ResumableLoader, SeededImages, images_per_process
-from .unreadable_images import build_tolerant_loader
+from .unreadable_images import Mapper, build_tolerant_loader
 
 __all__ = [
     "ImageNetEvaluator",
@@ -119,8 +119,9 @@ def _dicts(dataset: list[dict] | ShardedImages | str | Iterable[str]) -> list[di
     """The data set's dicts (or its shards), of themselves or of registered names."""
     if isinstance(dataset, ShardedImages):
         return dataset
-    dataset = [dataset] if isinstance(dataset, str) else list(dataset)
-    return dataset if dataset and isinstance(dataset[0], dict) else load_registered(dataset)[0]
+    entries = [dataset] if isinstance(dataset, str) else list(dataset)
+    dicts = [entry for entry in entries if isinstance(entry, dict)]
+    return dicts or load_registered([str(name) for name in entries])[0]
 
 
 def build_image_train_loader(
@@ -154,7 +155,7 @@ def build_image_train_loader(
     dicts = DatasetFromList(images, copy=False)
     order = BatchOrder(shuffled_pass(len(dicts)), images_per_process(total_batch_size), seed)
 
-    def build(mapper: Callable[[dict], dict]) -> ResumableLoader:
+    def build(mapper: Mapper) -> ResumableLoader:
         return ResumableLoader(SeededImages(dicts, mapper), order, num_workers, stack_images)
 
     return build_tolerant_loader(build, mapper, dicts, max_unreadable)

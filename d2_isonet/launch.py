@@ -165,7 +165,8 @@ def _meet_on_the_interface_towards(host: str) -> None:
 def _spawned(local_rank: int, main, args, first: Member, address, timeout: timedelta) -> None:
     member = first.sibling(local_rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // first.local_size))
-    store = dist.TCPStore(*address, is_master=False, timeout=timeout)
+    host, port = address
+    store = dist.TCPStore(host, port, is_master=False, timeout=timeout)
     _run_member(main, args, member, store, timeout)
 
 

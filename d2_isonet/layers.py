@@ -158,7 +158,7 @@ def get_activation(activation: str | Callable[[int], nn.Module], num_channels: i
     return _ACTIVATIONS[activation](num_channels)
 
 
-def get_conv(conv: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def get_conv(conv: str | Callable[..., nn.Conv2d]) -> Callable[..., nn.Conv2d]:
     """The constructor of convolutions; a sibling of detectron2's `get_norm`.
 
     Args:
@@ -173,7 +173,11 @@ def get_conv(conv: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return Conv2d
 
 
-def needs_bias(norm: str, activation, conv: str | Callable[..., nn.Module] = "Conv2d") -> bool:
+def needs_bias(
+    norm: str | Callable[[int], nn.Module],
+    activation: str | Callable[[int], nn.Module],
+    conv: str | Callable[..., nn.Conv2d] = "Conv2d",
+) -> bool:
     """Whether a convolution has a bias: only where neither a norm nor a shifted ReLU moves its
     output, and only an ordinary one (a decoupled convolution has none).
     """

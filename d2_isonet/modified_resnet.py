@@ -4,6 +4,7 @@ between the stages.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,8 @@ __all__ = ["NUM_UNITS", "ModifiedStageConv", "ModifiedStem", "ModifiedUnit", "ma
 
 NUM_UNITS = (1, 2, 3, 1)  # in res2..res5 (wy1iu/DCNets, dcnet_imagenet)
 _UNIT_STD = 0.01  # of the normal distribution a unit's filters start from, there too
-Constructor = str | Callable[..., nn.Module]
+Activation = str | Callable[[int], nn.Module]
+Convolution = str | Callable[..., nn.Conv2d]
 
 
 class ModifiedStem(CNNBlockBase):
@@ -34,12 +36,12 @@ class ModifiedStem(CNNBlockBase):
         in_channels: int,
         out_channels: int,
         *,
-        conv: Constructor = "Conv2d",
+        conv: Convolution = "Conv2d",
         norm: str = "",
-        activation: Constructor = "PReLU",
+        activation: Activation = "PReLU",
     ):
         super().__init__(in_channels, out_channels, 4)
-        options = {"conv": conv, "norm": norm, "activation": activation}
+        options: dict[str, Any] = {"conv": conv, "norm": norm, "activation": activation}
         self.conv1 = _convolution(in_channels, out_channels, 7, stride=2, **options)
         nn.init.xavier_uniform_(self.conv1.weight)
 
@@ -54,8 +56,8 @@ class ModifiedStageConv(CNNBlockBase):
         self, in_channels: int, out_channels: int, *, stride: int = 2, dilation: int = 1, **options
     ):
         super().__init__(in_channels, out_channels, stride)
-        geometry = {"stride": stride, "dilation": dilation}
-        self.conv1 = _convolution(in_channels, out_channels, 3, **geometry, **options)
+        options.update(stride=stride, dilation=dilation)
+        self.conv1 = _convolution(in_channels, out_channels, 3, **options)
         nn.init.xavier_uniform_(self.conv1.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,12 +72,12 @@ class ModifiedUnit(CNNBlockBase):
         channels: int,
         *,
         dilation: int = 1,
-        conv: Constructor = "Conv2d",
+        conv: Convolution = "Conv2d",
         norm: str = "",
-        activation: Constructor = "PReLU",
+        activation: Activation = "PReLU",
     ):
         super().__init__(channels, channels, 1)
-        options = {"conv": conv, "norm": norm, "dilation": dilation}
+        options: dict[str, Any] = {"conv": conv, "norm": norm, "dilation": dilation}
         self.conv1 = _convolution(channels, channels, 3, activation=activation, **options)
         self.conv2 = _convolution(channels, channels, 3, activation=None, **options)
         for layer in (self.conv1, self.conv2):
@@ -113,12 +115,12 @@ def _convolution(
     out_channels: int,
     kernel_size: int,
     *,
-    conv: Constructor = "Conv2d",
+    conv: Convolution = "Conv2d",
     norm: str = "",
-    activation: Constructor | None = "PReLU",
+    activation: Activation | None = "PReLU",
     dilation: int = 1,
     stride: int = 1,
-) -> nn.Module:
+) -> nn.Conv2d:
     """A convolution with "same" padding, then norm, then activation (None for none)."""
     if activation == "PReLU":
         activation = functools.partial(nn.PReLU, init=0.0)

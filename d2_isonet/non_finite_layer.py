@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .accumulation import AccumulatingTrainer, parts_of
+from .accumulation import AccumulatingTrainer, parts_of, total
 
 
 class _FirstFinding(Exception):
@@ -61,7 +61,7 @@ def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
     found: dict = {}
     with _kept_buffers(model), torch.random.fork_rng(devices), _watch(model, found):
         try:
-            loss = step.scaled(sum(step.losses(model, part).values()))
+            loss = step.scaled(total(step.losses(model, part)))
             torch.autograd.grad(loss, trained, allow_unused=True)
         except _FirstFinding:
             pass

@@ -97,8 +97,10 @@ class NonFiniteRecovery(HookBase):
     def _last_checkpoint(self) -> str:
         """The file that the main process would resume from; "" without one."""
         checkpointer = getattr(self.trainer, "checkpointer", None)
-        there = checkpointer is not None and checkpointer.has_checkpoint()
-        return comm.all_gather(checkpointer.get_checkpoint_file() if there else "")[0]
+        path = ""
+        if checkpointer is not None and checkpointer.has_checkpoint():
+            path = checkpointer.get_checkpoint_file()
+        return comm.all_gather(path)[0]
 
     def _possible_action(self, checkpoint: str, what: str) -> tuple[str, str]:
         """One of ACTIONS, and why it is not the one that was asked for."""

@@ -1,13 +1,14 @@
 """Names of what can be wrong with one box or one segmentation."""
 
 import math
+from typing import Any
 
 _POINT = 1.0  # pixels that a box may go beyond its image, for rounding, without a word
 
 Size = tuple[float, float]  # width and height of an image in pixels
 
 
-def box_problem(box: object, size: Size | None) -> str | None:
+def box_problem(box: Any, size: Size | None) -> str | None:
     """The name of what is wrong with a box (x, y, width, height), or None."""
     if box is None:
         return "none"

@@ -163,11 +163,11 @@ def _criterion(
         raise ValueError(f"{shape[0]} output channels cannot be split into {groups} groups")
     if min(stride + dilation) < 1:
         raise ValueError(f"stride and dilation must be positive; got {stride} and {dilation}")
-    rows, channels, kernel = shape[0] // groups, shape[1], shape[2:]
+    rows, channels, kernel = shape[0] // groups, shape[1], (shape[2], shape[3])
     if form == "official":
         return _official_criterion(rows, channels, kernel, stride, groups)
-    step = tuple(s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True))
-    return _exact_criterion(rows, channels, kernel, step, groups, form == "flattened")
+    step_y, step_x = (s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True))
+    return _exact_criterion(rows, channels, kernel, (step_y, step_x), groups, form == "flattened")
 
 
 def _exact_criterion(
@@ -212,7 +212,8 @@ def _official_criterion(
 
 
 def _fold(axes: Sequence[range], identity_lag: Pair) -> tuple[tuple[Pair, int], ...]:
-    lags = list(itertools.product(*axes))
+    vertical, horizontal = axes
+    lags = list(itertools.product(vertical, horizontal))
     if identity_lag != (0, 0):
         return tuple((lag, 1) for lag in lags)
     # G(-lag) = G(lag)^T, and the axes are symmetric: half of the lags say everything.
@@ -276,4 +277,5 @@ def _from_blocks(
 
 
 def _pair(value: int | Sequence[int]) -> Pair:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    vertical, horizontal = (value, value) if isinstance(value, int) else value
+    return vertical, horizontal

@@ -56,7 +56,8 @@ def run_findings(
         try:
             return check(*arguments)
         except (ValueError, FileNotFoundError) as error:
-            findings.append(Finding("error", where, *str(error).split("; ", 1)))
+            what, _, remedy = str(error).partition("; ")
+            findings.append(Finding("error", where, what, remedy))
             return None
 
     if falls_back_to_cpu(cfg):

@@ -23,6 +23,7 @@ from .imagenet import (
     register_data_root,
 )
 from .run_setup import finish_setup
+from .shard_index import ShardedImages
 
 logger = logging.getLogger("d2_isonet.pretraining")
 
@@ -106,7 +107,7 @@ class BackboneWriter(HookBase):
             "accuracy": accuracy,
             "iteration": iteration,
         }
-        save_backbone(path, model.backbone.state_dict(), meta)
+        save_backbone(path, model.get_submodule("backbone").state_dict(), meta)
         return path
 
 
@@ -132,8 +133,7 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0); or images are unreadable.
     """
     if args.data_root:
-        train, val = register_data_root(args.data_root)
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (val,)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
     names = cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN
     dicts, classes = load_registered(names)
     asked = cfg.MODEL.CLASSIFIER.NUM_CLASSES
@@ -143,7 +143,7 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             "classes: set it to 0 to take the number from the data, or give the right data"
         )
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = len(classes)
-    val_dicts = []
+    val_dicts: list[dict] | ShardedImages = []
     if cfg.DATASETS.TEST and not args.eval_only:  # a bad one ends the run now, not in hours
         val_dicts, val_classes = load_registered(cfg.DATASETS.TEST)
         if val_classes != classes:

@@ -67,8 +67,8 @@ class RandomResizedCrop:
             ratio = torch.empty(1).uniform_(*self.log_ratio).exp_().item()
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
-                top = torch.randint(0, height - h + 1, (1,)).item()
-                left = torch.randint(0, width - w + 1, (1,)).item()
+                top = int(torch.randint(0, height - h + 1, (1,)))
+                left = int(torch.randint(0, width - w + 1, (1,)))
                 return left, top, left + w, top + h
         return self._central(width, height)
 
@@ -88,7 +88,8 @@ class RandomResizedCrop:
             return self._resize(decode_box(data, frame, box))
         image = decode_reduced(data, frame, box[3], scale)
         # The box now has fractions of pixels, which PyTorch's kernel does not know.
-        reduced = image.resize((self.size, self.size), BILINEAR, [x / scale for x in box])
+        left, top, right, bottom = (x / scale for x in box)
+        reduced = image.resize((self.size, self.size), BILINEAR, (left, top, right, bottom))
         return _channels_first(np.array(reduced))
 
     def _resize(self, crop: np.ndarray) -> torch.Tensor:

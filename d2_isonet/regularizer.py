@@ -20,7 +20,9 @@ __all__ = ["OrthogonalRegularizer", "default_convolutions"]
 logger = logging.getLogger(__name__)
 PROFILER_LABEL = "orthogonal_penalty"  # what torch.profiler shows around it
 _LARGEST_BATCHED = 1 << 16  # entries of a weight; 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above
+Convolution = nn.Conv2d | nn.ConvTranspose2d
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
+Layer = tuple[tuple[int, ...], tuple[int, ...], int]  # stride, dilation, groups
 
 
 class OrthogonalRegularizer(HookBase):
@@ -59,7 +61,7 @@ class OrthogonalRegularizer(HookBase):
         self.coeff = coeff
         self.form = form
         self._given = None if convs is None else _checked(convs)
-        self._convs: list[tuple[str, nn.Module]] = []
+        self._convs: list[tuple[str, Convolution]] = []
         self._undo: Callable[[], None] = _nothing
 
     def before_train(self) -> None:
@@ -72,7 +74,7 @@ class OrthogonalRegularizer(HookBase):
         )
         self._undo = _run_before_step(self.trainer.optimizer, self._regularize)
 
-    def _default_convolutions(self) -> dict[str, nn.Conv2d]:
+    def _default_convolutions(self) -> Mapping[str, nn.Conv2d]:
         return default_convolutions(self.trainer.model)
 
     def after_train(self) -> None:
@@ -87,11 +89,11 @@ class OrthogonalRegularizer(HookBase):
         scale = getattr(optimizer, "grad_scale", None)
         batches = _batches([pair for pair in self._convs if pair[1].weight.requires_grad])
         if batches:
-            values = [self._add_gradients(list(batch.values()), scale) for batch in batches]
-            values = torch.stack(values).tolist()  # the only wait for the device
+            sums = [self._add_gradients(list(batch.values()), scale) for batch in batches]
+            values = torch.stack(sums).tolist()  # the only wait for the device
             self._log(list(zip(batches, values, strict=True)))
 
-    def _add_gradients(self, convs: list[nn.Module], scale: torch.Tensor | None) -> torch.Tensor:
+    def _add_gradients(self, convs: list[Convolution], scale: torch.Tensor | None) -> torch.Tensor:
         """Add those of convolutions alike; returns the sum of what is logged."""
         value, gradient = self._value_and_gradient(convs)
         if self.coeff:
@@ -104,13 +106,14 @@ class OrthogonalRegularizer(HookBase):
                 conv.weight.grad += part.to(conv.weight.grad.dtype)
         return value
 
-    def _value_and_gradient(self, convs: list[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _value_and_gradient(self, convs: list[Convolution]) -> tuple[torch.Tensor, torch.Tensor]:
         """The sum of penalties minus their minimum; the gradients, one below the other."""
-        weight, layer = side_by_side(convs)
-        value, gradient = orthogonal_penalty_and_gradient(weight, *layer, self.form)
-        return value - minimum_orthogonal_penalty(weight.shape, *layer, self.form), gradient
+        weight, (stride, dilation, groups) = side_by_side(convs)
+        layer = (stride, dilation, groups, self.form)
+        value, gradient = orthogonal_penalty_and_gradient(weight, *layer)
+        return value - minimum_orthogonal_penalty(weight.shape, *layer), gradient
 
-    def _log(self, values: list[tuple[dict[str, nn.Module], float]]) -> None:
+    def _log(self, values: list[tuple[dict[str, Convolution], float]]) -> None:
         # detectron2 has checked the losses before the step; this one is nobody else's to check.
         stages: dict[str, float] = defaultdict(float)
         for batch, value in values:
@@ -128,12 +131,12 @@ class OrthogonalRegularizer(HookBase):
             storage.put_scalar(f"{self.label}/{stage}", value)
 
 
-def _batches(convs: list[tuple[str, nn.Module]]) -> list[dict[str, nn.Module]]:
+def _batches(convs: list[tuple[str, Convolution]]) -> list[dict[str, Convolution]]:
     """Convolutions of one stage and shape together, as groups of one: small ones cost their calls.
 
     Large ones stay alone: there is nothing to gain, and the copy would take memory.
     """
-    batches: dict[tuple, dict[str, nn.Module]] = defaultdict(dict)
+    batches: dict[tuple, dict[str, Convolution]] = defaultdict(dict)
     for name, conv in convs:
         weight = conv.weight
         alone = name if weight.numel() > _LARGEST_BATCHED else ""
@@ -144,18 +147,19 @@ def _batches(convs: list[tuple[str, nn.Module]]) -> list[dict[str, nn.Module]]:
     return list(batches.values())
 
 
-def side_by_side(convs: list[nn.Module]) -> tuple[torch.Tensor, tuple]:
+def side_by_side(convs: list[Convolution]) -> tuple[torch.Tensor, Layer]:
     """The weight and (stride, dilation, groups) of one convolution with theirs as its groups."""
     first = convs[0]
     weight = first.weight if len(convs) == 1 else torch.cat([conv.weight for conv in convs])
     return weight, (first.stride, first.dilation, first.groups * len(convs))
 
 
-def _first_diverged(batch: dict[str, nn.Module]) -> str:
+def _first_diverged(batch: dict[str, Convolution]) -> str:
     """The first whose weight is not finite; else that of the largest entry."""
     largest = {name: conv.weight.abs().max().item() for name, conv in batch.items()}
     return next(
-        (n for n, x in largest.items() if not math.isfinite(x)), max(largest, key=largest.get)
+        (n for n, x in largest.items() if not math.isfinite(x)),
+        max(largest, key=largest.__getitem__),
     )
 
 
@@ -182,9 +186,9 @@ def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     }
 
 
-def _checked(convs: Convolutions) -> list[tuple[str, nn.Module]]:
+def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:
     """The convolutions with a weight of their own, in order."""
-    chosen = {}
+    chosen: dict[int, tuple[str, Convolution]] = {}
     for name, conv in convs.items() if isinstance(convs, Mapping) else convs:
         if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
             raise ValueError(f"{name} is a {type(conv).__name__}, not a 2D convolution")
@@ -229,11 +233,11 @@ def _run_before_step(
         active = False  # a scheduler created meanwhile may keep calling the function above
         if getattr(vars(optimizer).get("step"), "__func__", None) is step_after_action:
             if inside:
-                optimizer.step = step
+                optimizer.step = step  # type: ignore[method-assign]
             else:
                 del optimizer.step
 
-    optimizer.step = types.MethodType(step_after_action, optimizer)
+    optimizer.step = types.MethodType(step_after_action, optimizer)  # type: ignore[method-assign]
     return undo
 
 

@@ -4,9 +4,10 @@ With norm="BN" and activation="ReLU" they are detectron2's own, parameter names 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from detectron2.layers import CNNBlockBase, get_norm
+from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from torch import nn
 
 from .layers import (
@@ -46,10 +47,10 @@ class ISONetBlockBase(CNNBlockBase):
         residual_scale: float | None = 0.0,
         residual_scale_shape: str = "block",
         init: str | Callable[..., None] = "delta",
-        conv: str | Callable[..., nn.Module] = "Conv2d",
+        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
     ):
         super().__init__(in_channels, out_channels, stride)
-        self._options = {"norm": norm, "activation": activation, "conv": "Conv2d"}
+        self._options: dict[str, Any] = {"norm": norm, "activation": activation, "conv": "Conv2d"}
         self._fill = get_fill(init)
         self.shortcut = None
         if shortcut:
@@ -64,9 +65,7 @@ class ISONetBlockBase(CNNBlockBase):
             residual_scale, residual_scale_shape, out_channels
         )
         # Where nothing stands between the last convolution and the scale.
-        self._scale_in_weight = (
-            residual_scale is not None and not norm and get_conv(conv) is get_conv("Conv2d")
-        )
+        self._scale_in_weight = not norm and get_conv(conv) is get_conv("Conv2d")
         self.activation = get_activation(activation, out_channels)
 
     def _conv(self, in_channels, out_channels, kernel_size, *, activate=True, **kwargs):
@@ -83,7 +82,7 @@ class ISONetBlockBase(CNNBlockBase):
             **kwargs,
         )
 
-    def last_convolution(self) -> nn.Module:
+    def last_convolution(self) -> Conv2d:
         """The one that the residual scale multiplies."""
         raise NotImplementedError
 
@@ -119,13 +118,14 @@ class ISONetBasicBlock(ISONetBlockBase):
         self.conv2 = self._conv(out_channels, out_channels, 3, dilation=dilation, activate=False)
         self._fill(self.conv1, self.conv2)
 
-    def last_convolution(self) -> nn.Module:
+    def last_convolution(self) -> Conv2d:
         return self.conv2
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv1(x)
-        if self._scale_in_weight and not torch.jit.is_scripting():
-            return scaled_convolution(self.conv2, x, self.residual_scale)
+        scale = self.residual_scale
+        if scale is not None and self._scale_in_weight and not torch.jit.is_scripting():
+            return scaled_convolution(self.conv2, x, scale)
         return self._scaled(self.conv2(x))
 
 
@@ -157,11 +157,12 @@ class ISONetBottleneckBlock(ISONetBlockBase):
         self.conv3 = self._conv(width, out_channels, 1, activate=False)
         self._fill(self.conv1, self.conv2, self.conv3)
 
-    def last_convolution(self) -> nn.Module:
+    def last_convolution(self) -> Conv2d:
         return self.conv3
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv2(self.conv1(x))
-        if self._scale_in_weight and not torch.jit.is_scripting():
-            return scaled_convolution(self.conv3, x, self.residual_scale)
+        scale = self.residual_scale
+        if scale is not None and self._scale_in_weight and not torch.jit.is_scripting():
+            return scaled_convolution(self.conv3, x, scale)
         return self._scaled(self.conv3(x))

@@ -44,7 +44,7 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
     tagged, reason = _tagged(folder)
     if tagged is not None:
         return tagged
-    damaged = []
+    damaged: list[str] = []
     for path in _newest_first(folder):
         problem = damage_of(path)
         if problem is None:

@@ -21,7 +21,7 @@ Pass = Callable[[int, int], torch.Tensor]
 class Draw(NamedTuple):
     """One image of a batch: which it is, and the seed of its augmentation."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a Draw
     seed: int
 
 

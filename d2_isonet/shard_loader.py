@@ -132,19 +132,20 @@ class ShardTrainLoader(DataLoader):
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else it would draw from the training's
         )
+        self._batches = batches
 
     @property
     def order_options(self) -> dict[str, int]:
         """On what the order of the images depends, beside seed, batch and processes."""
-        order = self.dataset.order
+        order = self._batches.order
         return {"shard_streams": order.streams, "shard_workers": order.turns}
 
     def start_at(self, iteration: int, seed: int) -> None:
         """The next iterator begins with the batch of `iteration` (from 0) of a run with `seed`."""
-        self.dataset.start = iteration
-        self.dataset.order = self.dataset.order.of_seed(seed)
+        self._batches.start = iteration
+        self._batches.order = self._batches.order.of_seed(seed)
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
         # A generator, so that nothing is read before the first batch is asked for: detectron2
         # v0.6 makes the iterator before the checkpoint is loaded.
         yield from super().__iter__()

@@ -41,7 +41,7 @@ def read_shard(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
 def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[int, dict]:
     samples, count, error = {}, 0, None
     with open_source(shard.url) as source:
-        stream = io.BufferedReader(source, _BLOCK)
+        stream: io.BufferedReader = io.BufferedReader(source, _BLOCK)
         try:
             for sample in _samples(stream, shard):
                 if count in wanted:
@@ -91,9 +91,10 @@ def _members(archive: tarfile.TarFile, shard: Shard) -> Iterator[dict[str, Any]]
         is_plain = member.isreg() and not member.issparse() and member.size <= shard.bytes
         if not is_plain or base_plus_ext(member.name)[0] is None:  # which WebDataset skips
             raise ValueError(f"its member {member.name!r} is no plain file of a sample")
-        content = archive.extractfile(member).read()
-        archive.members = []  # which would keep every header
-        yield {"fname": member.name, "data": content, "__url__": shard.url}
+        content = archive.extractfile(member)
+        assert content is not None, "a regular file has content"
+        archive.members = []  # type: ignore[attr-defined]  # which would keep every header
+        yield {"fname": member.name, "data": content.read(), "__url__": shard.url}
 
 
 def _checked(sample: dict[str, Any], shard: Shard, num_classes: int) -> dict:

@@ -7,6 +7,10 @@ import os
 import select
 import shlex
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
 
 _SILENCE = 60.0  # seconds without a byte after which a URL counts as dead
 _BLOCK = 1 << 20
@@ -29,9 +33,10 @@ class Source(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
+    def readinto(self, buffer: "Buffer") -> int:
+        view = memoryview(buffer)
+        data = self._read(len(view))
+        view[: len(data)] = data
         self.count += len(data)
         self.sha256.update(data)
         return len(data)

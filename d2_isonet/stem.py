@@ -26,7 +26,7 @@ class ISONetStem(CNNBlockBase):
         norm: str | Callable[[int], nn.Module] = "",
         activation: str | Callable[[int], nn.Module] = "SReLU",
         init: str = "delta",
-        conv: str | Callable[..., nn.Module] = "Conv2d",
+        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
     ):
         super().__init__(in_channels, out_channels, 4)
         self.conv1 = get_conv(conv)(
@@ -63,7 +63,7 @@ class ISONetSmallStem(CNNBlockBase):
         norm: str | Callable[[int], nn.Module] = "",
         activation: str | Callable[[int], nn.Module] = "SReLU",
         init: str = "delta",
-        conv: str | Callable[..., nn.Module] = "Conv2d",
+        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
     ):
         super().__init__(in_channels, out_channels, 1)
         self.conv1 = get_conv(conv)(

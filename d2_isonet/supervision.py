@@ -63,7 +63,7 @@ def _signals_passed_on(processes: list[BaseProcess]) -> Iterator[list[int]]:
     def pass_on(number: int, _frame) -> None:
         came.append(number)
         for process in processes:
-            if process.is_alive():
+            if process.pid is not None and process.is_alive():
                 os.kill(process.pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}

@@ -21,7 +21,7 @@ class Evaluation:
     """
 
     def __init__(self, trainer: DefaultTrainer):
-        self._trainer = weakref.proxy(trainer)
+        self._trainer: DefaultTrainer = weakref.proxy(trainer)
         self._iterations_done = 0
 
     def __call__(self) -> dict:

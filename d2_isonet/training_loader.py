@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .sampling import BatchOrder, Draw, aspect_ratio_groups, configured_pass
 from .seeding import seeded
-from .unreadable_images import build_tolerant_loader
+from .unreadable_images import Mapper, build_tolerant_loader
 
 _MOST_REPLACEMENTS = 100
 
@@ -24,7 +24,7 @@ class SeededImages(Dataset):
     in every run.
     """
 
-    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], dict | None]):
+    def __init__(self, dicts: Sequence[dict], mapper: Mapper):
         self.dicts = dicts
         self.mapper = mapper
 
@@ -53,13 +53,14 @@ class ResumableLoader(DataLoader):
             collate_fn=collate_fn,
             generator=torch.Generator(),  # else it would draw from the training's
         )
+        self._order = order
 
     def start_at(self, iteration: int, seed: int) -> None:
         """The next iterator begins with the batch of `iteration` (from 0) of a run with `seed`."""
-        self.batch_sampler.start = iteration
-        self.batch_sampler.seed = seed
+        self._order.start = iteration
+        self._order.seed = seed
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
         # A generator, so that nothing is read before the first batch is asked for: detectron2
         # v0.6 makes the iterator before the checkpoint is loaded.
         yield from super().__iter__()
@@ -74,9 +75,7 @@ def images_per_process(total_batch_size: int) -> int:
     return total_batch_size // world_size
 
 
-def build_detection_loader(
-    cfg: CfgNode, mapper: Callable[[dict], dict | None]
-) -> Iterable[list[dict]]:
+def build_detection_loader(cfg: CfgNode, mapper: Mapper) -> Iterable[list[dict]]:
     """detectron2's training loader for `cfg`, resumable: the same images, filters and groups.
 
     It bears DATALOADER.MAX_UNREADABLE images that cannot be read.
@@ -88,7 +87,7 @@ def build_detection_loader(
     order = BatchOrder(one_pass, batch_size, max(0, cfg.SEED), groups)
     dicts = DatasetFromList(parts["dataset"], copy=False)  # loading processes share one array
 
-    def build(mapper: Callable[[dict], dict | None]) -> ResumableLoader:
+    def build(mapper: Mapper) -> ResumableLoader:
         images = SeededImages(dicts, mapper)
         return ResumableLoader(images, order, parts["num_workers"], trivial_batch_collator)
 

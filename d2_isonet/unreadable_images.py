@@ -15,6 +15,8 @@ from .image_folder import PILLOW_ERRORS, UnreadableImage, errors_naming, refuse_
 logger = logging.getLogger(__name__)
 
 _KEY = "unreadable_images"  # of a sample: {file name: message} of those it stands for
+# a dict of the data set -> a sample, or None for an image to skip
+Mapper = Callable[[dict], dict | None]
 _TRIES = 10  # unreadable images in a row, after which the disk is to blame rather than they
 
 
@@ -46,11 +48,11 @@ class ReplacingMapper:
         dicts: the data set.
     """
 
-    def __init__(self, mapper: Callable[[dict], dict], dicts: Sequence[dict]):
+    def __init__(self, mapper: Mapper, dicts: Sequence[dict]):
         self.mapper = mapper
         self.dicts = dicts
 
-    def __call__(self, dataset_dict: dict) -> dict:
+    def __call__(self, dataset_dict: dict) -> dict | None:
         messages: dict[str, str] = {}
         for attempt in range(1, _TRIES + 1):
             path = dataset_dict["file_name"]
@@ -65,7 +67,7 @@ class ReplacingMapper:
                 number = zlib.crc32(f"{path} {attempt}".encode())
                 dataset_dict = self.dicts[number % len(self.dicts)]
             else:
-                return {**sample, _KEY: messages} if messages else sample
+                return {**sample, _KEY: messages} if sample and messages else sample
         raise AssertionError("a try returns or raises")
 
 
@@ -115,8 +117,8 @@ class CountingLoader:
 
 
 def build_tolerant_loader(
-    build: Callable[[Callable[[dict], dict]], Iterable[list[dict]]],
-    mapper: Callable[[dict], dict],
+    build: Callable[[Mapper], Iterable[list[dict]]],
+    mapper: Mapper,
     dicts: Sequence[dict],
     max_share: float,
 ) -> Iterable[list[dict]]:

@@ -105,7 +105,7 @@ def _fill_each(fill: Callable[[nn.Conv2d], None], *convs: nn.Conv2d) -> None:
         fill(conv)
 
 
-_FILLS = {
+_FILLS: dict[str, Callable[..., None]] = {
     "delta": functools.partial(_fill_each, delta_fill),
     "delta_orthogonal": functools.partial(_fill_each, delta_orthogonal_fill),
     "fixup": fixup_fill,

@@ -104,10 +104,11 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
             f"knows: it has neither {' nor '.join(_NAMINGS)}, but {some(list(state_dict))}"
         )
     names = {name: naming.rename(name) for name in state_dict}
-    unknown = [name for name, ours in names.items() if ours is None]
+    known = {name: ours for name, ours in names.items() if ours is not None}
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise WeightsError(
             f"{path} has {len(unknown)} tensors without a place in an ISONet or a plain ResNet: "
             f"{some(unknown)}; variants with other stems, blocks or attention cannot be converted"
         )
-    return {ours: state_dict[name] for name, ours in names.items()}, naming.source
+    return {ours: state_dict[name] for name, ours in known.items()}, naming.source

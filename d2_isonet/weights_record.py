@@ -28,7 +28,9 @@ def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False
     lines = []
     for section in ("architecture", "input"):
         record = meta.get(section)
-        for key, asked in expected[section].items() if record else ():
+        if not record:
+            continue
+        for key, asked in expected[section].items():
             found = record.get(key, _BEFORE.get(key, asked))
             if key == "conv" and from_conv2d and found == "Conv2d":
                 continue

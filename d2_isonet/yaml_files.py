@@ -43,9 +43,9 @@ def _read(path: str) -> dict:
     if os.path.getsize(path) > _MOST_BYTES:
         raise ValueError(f"{path} has {os.path.getsize(path)} bytes; that is no config")
     with open(path, "rb") as file:
-        content = file.read()
+        text = file.read()
     try:
-        loader = yaml.SafeLoader(content)
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         _check_number_of_nodes(path, node)
         content = loader.construct_document(node) if node else None
