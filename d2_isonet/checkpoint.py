@@ -53,7 +53,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
             as initialized.
         trust_pickle: read .pkl files, which can run any code their author put in.
 
-    `path` is the file that was loaded last.
+    `path` is the file that was loaded last, `record` its meta record, None where it has none.
 
     Raises (from load):
         FileNotFoundError: there is no such file.
@@ -73,6 +73,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.path = ""
+        self.record: Mapping | None = None
         self.expected_meta = expected_meta
         self.strict = strict
         self.from_conv2d = from_conv2d
@@ -121,7 +122,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         return content
 
     def _load_model(self, checkpoint):
-        meta = record_of(checkpoint)
+        meta = self.record = record_of(checkpoint)
         weights = checkpoint["model"]
         if not isinstance(weights, Mapping):
             raise WeightsError(f"{self.path} holds a {type(weights).__name__}, no state_dict")

@@ -5,6 +5,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from .annotations import class_names, read_annotations
+from .categories import head_section, number_of_classes
 from .dataset_preflight import Demands, check_sets
 from .findings import Finding
 from .main_process import check_once
@@ -59,8 +60,7 @@ _MASK_FORMAT = "INPUT.MASK_FORMAT"
 
 
 def _heads(cfg: CfgNode) -> dict[str, int]:
-    name = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    return {f"MODEL.{name}.NUM_CLASSES": cfg.MODEL[name].NUM_CLASSES}
+    return {f"MODEL.{head_section(cfg)}.NUM_CLASSES": number_of_classes(cfg)}
 
 
 def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:

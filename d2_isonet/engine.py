@@ -17,6 +17,7 @@ from .accumulation import AccumulatingTrainer
 from .amp import AMPTrainer
 from .backbone_builder import architecture
 from .best_checkpoint import TrainingEnded
+from .categories import categories_record
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .command_line import readable_errors
@@ -179,10 +180,14 @@ def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> AccumulatingTrai
 
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
-    """The checkpointer of cfg.OUTPUT_DIR, which knows what network and pixels cfg asks for."""
+    """The checkpointer of cfg.OUTPUT_DIR, which knows what network and pixels cfg asks for.
+
+    Its files also record the classes of the training set.
+    """
+    meta = {**describe(cfg), **categories_record(cfg)}
     from_conv2d = cfg.MODEL.DECOUPLED.FROM_CONV2D
     return ISONetCheckpointer(
-        model, cfg.OUTPUT_DIR, expected_meta=describe(cfg), from_conv2d=from_conv2d, **options
+        model, cfg.OUTPUT_DIR, expected_meta=meta, from_conv2d=from_conv2d, **options
     )
 
 

@@ -1,18 +1,25 @@
 """detectron2's DefaultPredictor, on weights that must fit and images that must be images."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import detectron2.data.transforms as T
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
+from .categories import categories_of
 from .config_checks import check_names, falls_back_to_cpu
 from .engine import build_checkpointer
 
 
 class Predictor(DefaultPredictor):
-    """Detections in one image at a time, predictor(image)["instances"].
+    """Detections in one image, predictor(image)["instances"], or in several, `predict`.
+
+    `categories` says what classes the detector tells apart.
 
     Args:
         cfg: of a trained detector; MODEL.WEIGHTS is its checkpoint. Without a GPU the CPU is used.
@@ -34,6 +41,7 @@ class Predictor(DefaultPredictor):
         self.model = build_model(cfg).eval()
         checkpointer = build_checkpointer(cfg, self.model, strict=True, trust_pickle=trust_pickle)
         checkpointer.load(cfg.MODEL.WEIGHTS, [])
+        self.categories = categories_of(cfg, checkpointer.record, cfg.MODEL.WEIGHTS)
         if cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         sizes = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
@@ -46,8 +54,38 @@ class Predictor(DefaultPredictor):
         Raises:
             ValueError: it is no such image; the message says what it is and how to make one.
         """
-        check_image(original_image)
-        return super().__call__(original_image)
+        return self.predict([original_image])[0]
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[dict]:
+        """The model's outputs for several images; each as if it came alone.
+
+        Those of one size, once resized for the model, go through it together. Others do not: they
+        would be padded to the largest, and a network sees padding.
+
+        Args, Raises: see `__call__`.
+        """
+        samples = [self._sample(image) for image in images]
+        same_size = defaultdict(list)
+        for index, sample in enumerate(samples):
+            same_size[sample["image"].shape].append(index)
+        outputs: list[dict] = [{}] * len(samples)
+        with torch.no_grad():
+            for indices in same_size.values():
+                batch = self.model([samples[i] for i in indices])
+                for i, output in zip(indices, batch, strict=True):
+                    outputs[i] = output
+        return outputs
+
+    def _sample(self, image: np.ndarray) -> dict:
+        """What the model takes for an image: resized, its channels in the model's order."""
+        check_image(image)
+        height, width = image.shape[:2]
+        if self.cfg.INPUT.MIN_SIZE_TEST:  # otherwise images are not resized
+            _check_proportions(height, width, self.cfg.INPUT.MAX_SIZE_TEST)
+        pixels = image[:, :, ::-1] if self.input_format == "RGB" else image
+        pixels = self.aug.get_transform(pixels).apply_image(pixels)
+        tensor = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
+        return {"image": tensor, "height": height, "width": width}
 
 
 def check_image(image: np.ndarray) -> None:
@@ -81,6 +119,15 @@ def _check_shape(shape: tuple[int, ...]) -> None:
     elif len(shape) == 4:
         remedy = "give one image at a time, without a batch dimension"
     raise ValueError(f"the image has the shape {shape}, not (H, W, 3); {remedy}")
+
+
+def _check_proportions(height: int, width: int, longest: int) -> None:
+    """Raise ValueError for a strip of which no row would be left once it is resized."""
+    if 2 * min(height, width) * longest < max(height, width):  # detectron2 rounds
+        raise ValueError(
+            f"the image is {width} x {height}; made to fit INPUT.MAX_SIZE_TEST {longest} it would "
+            "be thinner than a pixel: cut it into shorter pieces"
+        )
 
 
 def _check_values(image: np.ndarray) -> None:

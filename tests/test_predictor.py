@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from d2_isonet.command_line import load_config
@@ -54,16 +55,50 @@ def detector(tmp_path_factory):
     return cfg
 
 
-def test_it_detects_as_the_model_does(detector):
-    predictor = Predictor(detector)
-    found = predictor(GREY)["instances"]
-    image = predictor.aug.get_transform(GREY).apply_image(GREY).transpose(2, 0, 1)
-    with torch.no_grad():
-        sample = {"image": torch.as_tensor(image.copy()), "height": 60, "width": 80}
-        expected = predictor.model([sample])[0]["instances"]
-    assert len(found) > 0
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected) > 0
+    assert found.image_size == expected.image_size
+    torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert torch.equal(found.pred_classes, expected.pred_classes)
+    assert (found.pred_masks != expected.pred_masks).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_it_detects_as_detectron2s_own(detector, order):
+    predictor, image = Predictor(detector), noise(60, 80)
+    predictor.input_format = order
+    expected = DefaultPredictor.__call__(predictor, image)["instances"]
+    found = predictor(image)["instances"]
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
-    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.scores, expected.scores) and len(found) > 0
+
+
+def test_several_images_of_any_size_are_detected_as_if_each_came_alone(detector):
+    predictor = Predictor(detector)
+    images = [noise(60, 80, 1), noise(90, 60, 2), noise(60, 80, 3), noise(120, 160, 4)]
+    for image, output in zip(images, predictor.predict(images), strict=True):
+        assert_same(output["instances"], predictor(image)["instances"])
+
+
+def test_images_of_one_size_go_through_the_model_together(detector, monkeypatch):
+    predictor, sizes = Predictor(detector), []
+    forward = predictor.model.forward
+    monkeypatch.setattr(predictor.model, "forward", lambda x: sizes.append(len(x)) or forward(x))
+    predictor.predict([noise(60, 80), noise(80, 60), noise(60, 80)])
+    assert sorted(sizes) == [1, 2]
+    assert predictor.predict([]) == []
+
+
+def test_a_strip_that_would_vanish_is_refused(detector):
+    predictor = Predictor(detector)
+    with pytest.raises(ValueError, match="the image is 4000 x 1; made to fit .*MAX_SIZE_TEST 192"):
+        predictor(noise(1, 4000))
+    predictor(noise(1, 300))
 
 
 def test_floats_of_range_0_255_are_the_same_image(detector):
