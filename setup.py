@@ -13,6 +13,12 @@ def read_version() -> str:
     return next(line.split('"')[1] for line in lines if line.startswith("__version__"))
 
 
+def config_packages() -> list[str]:
+    """configs/ and its folders of yaml files, as they are called below d2_isonet in a wheel."""
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    return sorted(".".join(("d2_isonet", *folder.parts)) for folder in folders)
+
+
 # detectron2 is not named here, because no package index has it: `make` builds and installs it, or
 # `pip install ./third_party/detectron2` does; an official one serves as well.
 REQUIREMENTS = [
@@ -41,7 +47,10 @@ setup(
     description="Norm-free isometric backbones (ISONet, R-ISONet) for Detectron2",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["d2_isonet", "d2_isonet.*"]),
+    packages=[*find_packages(include=["d2_isonet", "d2_isonet.*"]), *config_packages()],
+    package_dir={"d2_isonet.configs": "configs"},
+    package_data={name: ["*.yaml"] for name in config_packages()},
+    include_package_data=False,  # else an sdist would lack them
     install_requires=REQUIREMENTS,
     extras_require={
         "dev": [

@@ -14,6 +14,8 @@ _MODULES = {  # where each public name is defined
     "SReLU": "layers",
     "add_isonet_config": "config",
     "delta_fill": "weight_init",
+    "get_config": "model_configs",
+    "get_config_file": "model_configs",
     "orthogonal_penalty": "orthogonality",
 }
 

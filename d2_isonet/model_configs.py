@@ -1,0 +1,80 @@
+"""The configurations that come with d2_isonet, by name."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def config_folder() -> Path:
+    """The folder of the yaml files: in an installed package, else beside the package.
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
+        if (folder / "Base-ISONet.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"d2_isonet's configs are neither in {_PACKAGE} nor in {_PACKAGE.parent}: install the "
+        "package again, or take the whole repository"
+    )
+
+
+def config_names() -> list[str]:
+    """Every name that `get_config` knows, as "risonet50_c4" or "imagenet/risonet50"."""
+    folder = config_folder()
+    files = sorted(x for x in folder.rglob("*.yaml") if not x.name.startswith("Base"))
+    return [x.relative_to(folder).with_suffix("").as_posix() for x in files]
+
+
+def get_config_file(name: str) -> str:
+    """The path of the yaml file of that name, for `--config-file`, `_BASE_` or `load_config`.
+
+    Raises:
+        ValueError: there is no such config; the message has the nearest names.
+    """
+    stem = name.removesuffix(".yaml")
+    file = config_folder() / f"{stem}.yaml"
+    if not stem or ".." in Path(stem).parts or not file.is_file():
+        names = config_names()
+        raise ValueError(f"there is no config {name!r}{nearest(stem, names)}")
+    return str(file)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ "; did you mean A, B or C?", or how to list them where nothing is near.
+
+    A name without its folder ("risonet50" of "imagenet/risonet50") is near.
+    """
+    names = list(names)
+    same = [x for x in names if x.rpartition("/")[2] == name]
+    near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, n=3)]))[:3]
+    if not near:
+        return "; d2_isonet.model_configs.config_names() lists them"
+    return f"; did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
+
+
+def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":
+    """detectron2's defaults, this project's keys and the config of that name, ready to use.
+
+    MODEL.DEVICE is "cpu" where there is no GPU. MODEL.WEIGHTS is what the yaml says, which your
+    pretraining writes: set it to your file, or to "".
+
+    Args:
+        opts: KEY, VALUE, ... or KEY=VALUE, ..., as on the command line.
+
+    Raises:
+        ValueError: there is no such config, or one of the pairs is wrong.
+    """
+    from .command_line import load_config
+    from .config_checks import falls_back_to_cpu
+
+    cfg = load_config(get_config_file(name), list(opts))
+    falls_back_to_cpu(cfg)
+    return cfg
