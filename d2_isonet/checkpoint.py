@@ -15,7 +15,9 @@ from .decoupled import DecoupledConv2d
 from .findings import some
 from .resnet import STAGES, stage_of
 from .resuming import TAG
+from .safetensors_file import is_safetensors, read_safetensors
 from .weights_file import WeightsError, unreadable, what_is_wrong
+from .weights_format import write_weights
 from .weights_record import convolutions_of, meta_differences, record_of
 from .weights_report import BATCH_COUNTER, load_report, mismatch_message
 
@@ -26,7 +28,7 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
     """Write weights that any detector of this project loads without conversion.
 
     Args:
-        path: the file; it appears complete or not at all (see `write_checkpoint`).
+        path: the file, .pth or .safetensors; it appears complete or not at all.
         state_dict: tensors by name, `stem.`, `res2.` ... `res5.`.
         meta: plain types only: "architecture" and "input" are checked against the config at load.
     """
@@ -38,7 +40,7 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
         "meta": {"format_version": FORMAT_VERSION, **meta},
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(path, content)
+    write_weights(path, content)
 
 
 class ISONetCheckpointer(DetectionCheckpointer):
@@ -113,6 +115,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
         problem = what_is_wrong(filename, self.trust_pickle)
         if problem:
             raise WeightsError(f"{os.path.abspath(filename)} {problem}")
+        if is_safetensors(filename):
+            return read_safetensors(filename)
         try:
             content = super()._load_file(filename)
         except Exception as error:  # unpickling broken bytes can raise nearly anything

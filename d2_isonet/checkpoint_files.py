@@ -4,9 +4,9 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -19,9 +19,28 @@ class SaveError(OSError):
 
 
 def write_checkpoint(path: str | os.PathLike, content: Mapping) -> None:
-    """Write `content` so that `path` is at every moment the old file or the whole new one.
+    """Write `content` by torch.save, as `write_complete` does.
 
-    To a file beside it, flushed to the disk, read back against its checksums, then renamed.
+    Raises:
+        SaveError: there is no room, or the file cannot be written; nothing is left of it.
+    """
+    write_complete(path, lambda file: torch.save(content, file), damage_of, content)
+
+
+def write_complete(
+    path: str | os.PathLike,
+    save: Callable[[BinaryIO], object],
+    find_damage: Callable[[Path], str | None],
+    content: Mapping,
+) -> None:
+    """Write a file so that `path` is at every moment the old file or the whole new one.
+
+    To a file beside it, flushed to the disk, read back and checked, then renamed.
+
+    Args:
+        save: writes to an open file.
+        find_damage: of the written file, None for none.
+        content: whose tensors tell how much room is needed.
 
     Raises:
         SaveError: there is no room, or the file cannot be written; nothing is left of it.
@@ -31,10 +50,10 @@ def write_checkpoint(path: str | os.PathLike, content: Mapping) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
         with open(partial, "wb") as file:
-            torch.save(content, file)
+            save(file)
             file.flush()
             os.fsync(file.fileno())
-        problem = damage_of(partial)
+        problem = find_damage(partial)
         if problem:
             raise OSError(errno.EIO, f"read back, it {problem}")
         os.replace(partial, path)

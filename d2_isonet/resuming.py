@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from .checkpoint_files import damage_of, iteration_of
+from .safetensors_file import SUFFIX
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def _tagged(folder: Path) -> tuple[Path | None, str]:
         return None, f"{folder / TAG} cannot be read ({error})"
     if not name:
         return None, f"{folder / TAG} is empty"
-    problem = damage_of(folder / name)
+    is_whole = name.endswith(SUFFIX)  # of weights alone, whatever else is the matter with it
+    problem = None if is_whole else damage_of(folder / name)
     if problem is None and iteration_of(folder / name) is None:
         problem = "has weights but no training to go on with"
     if problem:

@@ -7,6 +7,8 @@ import zipfile
 
 import torch
 
+from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
+
 # The pickled number that torch before 1.6, which ISONet's authors used, begins a file with.
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _AGAIN = "copy or download it again"
@@ -52,15 +54,12 @@ def _is_something_else(path: str) -> str | None:
 
 
 def _format_problem(path: str) -> str | None:
-    """Why the file is in neither of torch.save's two formats; None if it is."""
+    """Why the file is in neither of torch.save's two formats nor safetensors; None if it is."""
+    if is_safetensors(path):
+        return safetensors_problem(path)
     head = _head(path)
     if head.startswith(b"PK\x03\x04"):
         return _archive_problem(path)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < os.path.getsize(path):
-        return (
-            "is in the safetensors format; rewrite it with torch.save("
-            "safetensors.torch.load_file('IN.safetensors'), 'IN.pt')"
-        )
     if head.startswith(b"\x80") and _LEGACY_MAGIC not in head[:32]:
         return (
             "is a bare pickle, which would run code while it loads; it was not opened. Where you "
@@ -119,7 +118,9 @@ def unreadable(path: str, error: Exception) -> WeightsError:
 
 
 def read_tensors(path: str, device: str = "cpu") -> object:
-    """The content of a torch.save file, of tensors and plain types only; nothing else is run.
+    """The content of a checkpoint file, of tensors and plain types only; nothing else is run.
+
+    It is what torch.save was given; of a safetensors file see `read_safetensors`.
 
     Args:
         device: "meta" reads names and shapes alone.
@@ -132,6 +133,8 @@ def read_tensors(path: str, device: str = "cpu") -> object:
     problem = _is_something_else(path) or _format_problem(path)
     if problem:
         raise WeightsError(f"{path} {problem}")
+    if is_safetensors(path):
+        return read_safetensors(path, device)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # unpickling broken bytes can raise nearly anything

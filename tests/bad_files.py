@@ -82,6 +82,7 @@ WEIGHTS = {
     "bomb.pth": write_zip_bomb,
     "folder.pth": lambda path: path.mkdir(),
     "photo.pth": lambda path: path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(99)),
+    "cut.safetensors": lambda path: path.write_bytes(b"\x09\x00\x00\x00\x00\x00\x00\x00{"),
     "list.pth": lambda path: torch.save([1, 2], path),
     "deeper.pth": lambda path: write_backbone(path, 34, matching_heuristics=True),
     "bottlenecks.pth": lambda path: write_backbone(path, 50, matching_heuristics=True),

@@ -83,6 +83,7 @@ STOPS = [
     with_weights(40, "bomb.pth", r"declares .* MB in a file of .* MB \(a zip bomb"),
     with_weights(40, "folder.pth", "is a folder; name a file in it"),
     with_weights(40, "photo.pth", "is not a checkpoint of torch.save .it begins with"),
+    with_weights(40, "cut.safetensors", "is truncated or damaged .*copy or download it again"),
     with_weights(40, "list.pth", "list.pth holds a list, no state_dict"),
     with_weights(41, "deeper.pth", "have no place in the model .res2.2.*Check MODEL.RESNETS.DEPTH"),
     Stop(41, f"{SMALL} {DATA} {RUN} MODEL.RESNETS.DEPTH 34 MODEL.WEIGHTS {{file:shallower.pth}}",

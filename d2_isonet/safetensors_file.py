@@ -1,0 +1,89 @@
+"""Weights in the safetensors format, with the record of their network in the file's metadata."""
+
+import json
+import os
+from collections.abc import Mapping
+
+import torch
+
+from .checkpoint_files import write_complete
+
+SUFFIX = ".safetensors"
+_KEY = "d2_isonet"  # of the metadata; the value is json with _RECORDED
+_RECORDED = ("matching_heuristics", "meta")
+_LONGEST_HEADER = 100_000_000  # bytes, the library's own limit
+
+
+def is_safetensors(path: str | os.PathLike) -> bool:
+    """Whether the file is in that format, or by its name should be."""
+    if os.fspath(path).endswith(SUFFIX):
+        return True
+    with open(path, "rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
+
+
+def safetensors_problem(path: str | os.PathLike) -> str | None:
+    """Why the file cannot be read, as "is truncated or damaged (...)"; None if it can."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        return (
+            "is in the safetensors format, and that package is not installed: "
+            "pip install 'd2_isonet[safetensors]'"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            _record_in(file.metadata())
+    except (SafetensorError, ValueError) as error:
+        return f"is truncated or damaged ({error}): copy or download it again"
+    return None
+
+
+def _record_in(metadata: Mapping[str, str] | None) -> dict:
+    """What `write_safetensors` has put into the metadata; {} of another program's file."""
+    record = json.loads((metadata or {}).get(_KEY, "{}"))
+    if not isinstance(record, dict):
+        raise ValueError(f"its metadata {_KEY} is no record")
+    return {key: record[key] for key in _RECORDED if key in record}
+
+
+def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
+    """{"model": tensors by name} and, of a file of `write_safetensors`, what was beside them.
+
+    Args:
+        device: "meta" reads names and shapes alone.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+        return {**_record_in(file.metadata()), "model": tensors}
+
+
+def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
+    """Write a checkpoint's "model" (tensors by name), "matching_heuristics" and "meta"; no more.
+
+    The file appears whole or not at all, see `write_complete`.
+
+    Raises:
+        ValueError: the package safetensors is not installed.
+        SaveError: there is no room, or the file cannot be written.
+    """
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: the safetensors format needs a package: pip install 'd2_isonet[safetensors]'"
+        ) from error
+    record = {key: content[key] for key in _RECORDED if key in content}
+    metadata = {"format": "pt", _KEY: json.dumps(record)}
+    tensors = {name: _alone(tensor) for name, tensor in content["model"].items()}
+    write_complete(
+        path, lambda file: file.write(save(tensors, metadata)), safetensors_problem, tensors
+    )
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that shares its memory with no other, in order, as the format asks."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
