@@ -59,7 +59,7 @@ def categories_of(cfg: CfgNode, record: Mapping | None, path: str) -> Categories
         categories = _of_data_set(name)
         if categories and len(categories.names) == number:
             return categories
-    numbers = list(range(1, number + 1))
+    numbers: list[int | str] = [*range(1, number + 1)]
     return Categories([f"class {i}" for i in numbers], numbers, "")
 
 
@@ -75,12 +75,14 @@ def categories_of_json(content: dict, path: str) -> Categories:
 
 def _of_data_set(name: str) -> Categories | None:
     """Those of a registered data set; None where it has no names."""
-    metadata = MetadataCatalog.get(name) if name in MetadataCatalog.list() else None
-    names = list(metadata.get("thing_classes") or []) if metadata else []
+    if name not in MetadataCatalog.list():
+        return None
+    metadata = MetadataCatalog.get(name)
+    names = list(metadata.get("thing_classes") or [])
     if not names:
         return None
     to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-    ids = sorted(to_index, key=to_index.get)
+    ids = sorted(to_index, key=to_index.__getitem__)
     if len(ids) != len(names):  # of Python's data sets, which have no ids
         ids = list(range(1, len(names) + 1))
     return Categories(names, ids, f"data set {name!r}")
