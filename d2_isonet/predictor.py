@@ -8,7 +8,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from .config_checks import check_names, falls_back_to_cpu
-from .engine import build_checkpointer
+from .configured_checkpointer import build_checkpointer
 
 
 class Predictor(DefaultPredictor):
