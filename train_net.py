@@ -32,7 +32,8 @@ def setup(args):
 
 def main(args):
     from d2_isonet.command_line import readable_errors
-    from d2_isonet.engine import Trainer, evaluate_or_train
+    from d2_isonet.engine import Trainer
+    from d2_isonet.script_main import evaluate_or_train
 
     with readable_errors():
         cfg = setup(args)

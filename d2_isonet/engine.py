@@ -1,7 +1,5 @@
-"""Trainer and main loop that both tasks share; pretraining and detection add to it."""
+"""The Trainer that both tasks share; as it is it trains detectors."""
 
-import argparse
-import functools
 import logging
 import os
 import weakref
@@ -10,27 +8,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 
-from .accumulation import AccumulatingTrainer
-from .amp import AMPTrainer
-from .backbone_builder import architecture
 from .best_checkpoint import TrainingEnded
-from .categories import categories_record
-from .checkpoint import ISONetCheckpointer
-from .checkpoint_hook import CheckpointHook
-from .command_line import readable_errors
 from .compat import coco_evaluator, create_ddp_model
-from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
-from .elastic import remember_run
+from .configured_checkpointer import build_checkpointer
+from .configured_step import build_step
 from .forgiving_writer import ForgivingWriter
-from .regularizer import OrthogonalRegularizer
 from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
 from .resuming import checkpoint_to_resume
-from .seeding import StepSeed, settle_seed
+from .seeding import settle_seed
 from .solver import build_optimizer, name_of_optimizer
-from .training_hooks import add_training_hooks
+from .training_hooks import ordered_hooks
 from .training_loader import build_detection_loader
 from .unreadable_images import NamingDatasetMapper
 
@@ -51,7 +40,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         model = create_ddp_model(model)
-        self._trainer = _build_step(cfg, model, data_loader, optimizer)
+        self._trainer = build_step(cfg, model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = build_checkpointer(
             cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
@@ -61,22 +50,12 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
-    def build_hooks(self) -> list:
-        hooks = [x for x in super().build_hooks() if not isinstance(x, PeriodicCheckpointer)]
-        evaluation = next(i for i, x in enumerate(hooks) if isinstance(x, EvalHook))
-        hooks.insert(evaluation, build_checkpoint_hook(self.cfg, self.checkpointer))
-        if self.cfg.SOLVER.ORTHO_COEFF != 0:  # a negative one is refused by name
-            hooks.insert(
-                0, OrthogonalRegularizer(self.cfg.SOLVER.ORTHO_COEFF, self.cfg.SOLVER.ORTHO_FORM)
-            )
-        if self.cfg.SOLVER.ORTHO_COEFF > 0 and self.cfg.MODEL.ISONET.CONV == "Decoupled":
-            logger.warning(
-                f"SOLVER.ORTHO_COEFF is {self.cfg.SOLVER.ORTHO_COEFF} with MODEL.ISONET.CONV "
-                "'Decoupled': that penalty acts on filters whose length does not count; "
-                "SOLVER.FILTER_ORTHO_COEFF is theirs"
-            )
-        hooks = [StepSeed(), *decoupled_hooks(self.cfg), *hooks]
-        return add_training_hooks(self, hooks, functools.partial(build_checkpointer, self.cfg))
+    def build_hooks(self) -> list[HookBase]:
+        return ordered_hooks(self, super().build_hooks(), self.hooks_after_evaluation())
+
+    def hooks_after_evaluation(self) -> list[HookBase]:
+        """What a subclass adds on this process, to act on the evaluated and saved weights."""
+        return []
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -154,97 +133,3 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.OPTIMIZER is {asked!r}, but {self.checkpointer.path} is a training with "
                 f"{found!r}: set it to that, or start anew with another OUTPUT_DIR"
             )
-
-
-def decoupled_hooks(cfg: CfgNode) -> list[HookBase]:
-    """What SOLVER asks for decoupled filters: their penalty, their projection, or nothing."""
-    hooks: list[HookBase] = []
-    if cfg.SOLVER.FILTER_ORTHO_COEFF != 0:
-        hooks.append(FilterOrthogonalRegularizer(cfg.SOLVER.FILTER_ORTHO_COEFF))
-    if cfg.SOLVER.WEIGHT_PROJECTION_PERIOD != 0:
-        hooks.append(WeightProjection(cfg.SOLVER.WEIGHT_PROJECTION_PERIOD))
-    return hooks
-
-
-def _build_step(cfg: CfgNode, model, data_loader, optimizer) -> AccumulatingTrainer:
-    precision, device_type = cfg.SOLVER.AMP.PRECISION, torch.device(cfg.MODEL.DEVICE).type
-    steps = {"accumulate_steps": cfg.SOLVER.ACCUMULATE_STEPS}
-    if cfg.SOLVER.AMP.ENABLED and (precision, device_type) != ("float16", "cpu"):
-        options = {"precision": precision, "device_type": device_type, **steps}
-        return AMPTrainer(model, data_loader, optimizer, **options)
-    if cfg.SOLVER.AMP.ENABLED:
-        logger.warning(
-            "SOLVER.AMP.PRECISION 'float16' needs a GPU: training in float32; a CPU has 'bfloat16'"
-        )
-    return AccumulatingTrainer(model, data_loader, optimizer, **steps)
-
-
-def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
-    """The checkpointer of cfg.OUTPUT_DIR, which knows what network and pixels cfg asks for.
-
-    Its files also record the classes of the training set.
-    """
-    meta = {**describe(cfg), **categories_record(cfg)}
-    from_conv2d = cfg.MODEL.DECOUPLED.FROM_CONV2D
-    return ISONetCheckpointer(
-        model, cfg.OUTPUT_DIR, expected_meta=meta, from_conv2d=from_conv2d, **options
-    )
-
-
-def build_checkpoint_hook(cfg: CfgNode, checkpointer: ISONetCheckpointer) -> CheckpointHook:
-    solver = cfg.SOLVER
-    return CheckpointHook(
-        checkpointer,
-        solver.CHECKPOINT_PERIOD,
-        max_to_keep=solver.CHECKPOINT_MAX_TO_KEEP,
-        max_failures=solver.CHECKPOINT_MAX_FAILURES,
-    )
-
-
-def describe(cfg: CfgNode) -> dict:
-    """The part of backbone.pth's meta record that cfg decides."""
-    pixels = {
-        "format": cfg.INPUT.FORMAT,
-        "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
-        "pixel_std": list(cfg.MODEL.PIXEL_STD),
-    }
-    return {"architecture": architecture(cfg), "input": pixels}
-
-
-def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
-    """What follows the set-up in every script; returns the results of the evaluation."""
-    if args.eval_only:
-        with readable_errors():
-            model = _load_for_evaluation(cfg, args, trainer_class)
-        with readable_errors(of_this_process=True):
-            return trainer_class.test(cfg, model)
-    with readable_errors():
-        trainer = trainer_class(cfg, trust_pickle=args.trust_pickle)
-        if not cfg.MODEL.WEIGHTS and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
-            logger.warning(
-                f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
-                " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
-            )
-        trainer.resume_or_load(resume=args.resume)
-    if comm.is_main_process():
-        remember_run(cfg.OUTPUT_DIR)
-    with readable_errors(of_this_process=True):
-        return trainer.train()
-
-
-def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
-    model = trainer_class.build_model(cfg)
-    checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
-    path = (args.resume and checkpoint_to_resume(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
-    if not path:
-        raise nothing_to_evaluate(cfg)
-    checkpointer.load(path, [])
-    return model
-
-
-def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
-    """The error that --eval-only has no weights."""
-    return ValueError(
-        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
-        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
-    )

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ def _run_processes(main, args, first: Member, address, timeout: timedelta) -> No
     )
     context = mp.start_processes(
         _spawned,
-        args=(main, args, first, (host, port), timeout),
+        args=(multiprocessing.get_start_method(), main, args, first, (host, port), timeout),
         nprocs=first.local_size,
         join=False,
     )
@@ -162,7 +163,11 @@ def _meet_on_the_interface_towards(host: str) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def _spawned(local_rank: int, main, args, first: Member, address, timeout: timedelta) -> None:
+def _spawned(
+    local_rank: int, start_method: str, main, args, first: Member, address, timeout: timedelta
+) -> None:
+    # of loading processes: they would be spawned as well, and each import everything anew
+    multiprocessing.set_start_method(start_method, force=True)
     member = first.sibling(local_rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // first.local_size))
     host, port = address

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 
 from .categories import categories_of
 from .config_checks import check_names, falls_back_to_cpu
-from .engine import build_checkpointer
+from .configured_checkpointer import build_checkpointer
 
 
 class Predictor(DefaultPredictor):

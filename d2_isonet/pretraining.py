@@ -13,7 +13,8 @@ from .averaging import averaging_of
 from .checkpoint import save_backbone
 from .checkpoint_files import SaveError
 from .classified_images import check_classified_images
-from .engine import Trainer, describe
+from .configured_checkpointer import describe
+from .engine import Trainer
 from .imagenet import (
     ImageNetEvaluator,
     ImageNetMapper,
@@ -56,11 +57,10 @@ class ClassificationTrainer(Trainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ImageNetEvaluator:
         return ImageNetEvaluator(cfg.MODEL.CLASSIFIER.NUM_CLASSES)
 
-    def build_hooks(self) -> list:
-        hooks = super().build_hooks()
-        if comm.is_main_process():  # after the evaluation, whose result goes into the file
-            hooks.insert(-1, BackboneWriter(self.cfg, self.cfg.SOLVER.CHECKPOINT_PERIOD))
-        return hooks
+    def hooks_after_evaluation(self) -> list[HookBase]:
+        if not comm.is_main_process():
+            return []
+        return [BackboneWriter(self.cfg, self.cfg.SOLVER.CHECKPOINT_PERIOD)]
 
 
 class BackboneWriter(HookBase):

@@ -11,7 +11,7 @@ from .attacks import bim, fgsm, input_gradient, l2_effort
 from .classifier import ImageClassifier
 from .command_line import load_config
 from .config_checks import falls_back_to_cpu
-from .engine import build_checkpointer
+from .configured_checkpointer import build_checkpointer
 from .imagenet import load_registered
 from .shard_index import ShardedImages
 

@@ -1,17 +1,23 @@
-"""The hooks around a step that cfg asks for, where they belong among detectron2's."""
+"""All hooks of a training, detectron2's own among them, in the order in which they act."""
 
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.engine.hooks import EvalHook, LRScheduler, PreciseBN
-from fvcore.common.checkpoint import Checkpointer
-from torch import nn
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 
 from .averaging import WeightAveraging, averaging_of
 from .best_checkpoint import BestCheckpoint
+from .checkpoint_hook import CheckpointHook
+from .configured_checkpointer import build_checkpointer
+from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .non_finite_recovery import NonFiniteRecovery
+from .regularizer import OrthogonalRegularizer
+from .seeding import StepSeed
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluation:
@@ -35,29 +41,33 @@ class Evaluation:
         return trainer._last_eval_results
 
 
-def add_training_hooks(
+def ordered_hooks(
     trainer: DefaultTrainer,
-    hooks: list[HookBase],
-    make_checkpointer: Callable[[nn.Module], Checkpointer],
+    of_detectron2: Sequence[HookBase | None],
+    after_evaluation: Sequence[HookBase] = (),
 ) -> list[HookBase]:
-    """`hooks` with those for failed steps, the average of weights and the best checkpoint.
+    """The hooks of `trainer`: a step, then its weights looked at, averaged, saved and evaluated.
 
-    Weights are looked at and averaged before they are saved and evaluated; the best is told after
-    the evaluation, which is of the averaged weights where there are.
+    Args:
+        of_detectron2: DefaultTrainer's. Its checkpoints and evaluation give way to ours; those
+            that time a step, set its learning rate and mend statistics of a BN stay, and so do
+            those that write, which on all but the main process are none.
+        after_evaluation: those that want its result.
     """
     cfg = trainer.cfg
-    is_evaluation = [isinstance(hook, EvalHook) for hook in hooks]
-    changes_weights = [isinstance(hook, LRScheduler | PreciseBN) for hook in hooks]
-    weights_are_final = len(hooks) - changes_weights[::-1].index(True)
-    evaluation = is_evaluation.index(True)
+    ours = PeriodicCheckpointer | EvalHook
+    theirs = [hook for hook in of_detectron2 if hook is not None and not isinstance(hook, ours)]
     return [
         _non_finite_recovery(cfg),
-        *hooks[:weights_are_final],
-        *_weight_averaging(cfg, trainer.model, make_checkpointer),
-        *hooks[weights_are_final:evaluation],
+        StepSeed(),
+        *_penalties(cfg),
+        *(hook for hook in theirs if not isinstance(hook, PeriodicWriter)),
+        *_weight_averaging(trainer),  # the weights do not change any more in this step
+        _saving(trainer),  # if an evaluation fails, nothing is lost
         EvalHook(cfg.TEST.EVAL_PERIOD, Evaluation(trainer)),
         *_best_checkpoint(cfg),
-        *hooks[evaluation + 1 :],
+        *after_evaluation,
+        *(hook for hook in theirs if isinstance(hook, PeriodicWriter)),  # of all metrics
     ]
 
 
@@ -68,9 +78,42 @@ def _non_finite_recovery(cfg: CfgNode) -> NonFiniteRecovery:
     )
 
 
-def _weight_averaging(cfg: CfgNode, model: nn.Module, make_checkpointer) -> list[HookBase]:
-    decay = cfg.SOLVER.EMA_DECAY
-    return [WeightAveraging(model, decay, make_checkpointer)] if decay else []
+def _penalties(cfg: CfgNode) -> list[HookBase]:
+    """What SOLVER asks of the weights; a negative coefficient is refused by name."""
+    solver = cfg.SOLVER
+    hooks: list[HookBase] = []
+    if solver.FILTER_ORTHO_COEFF != 0:
+        hooks.append(FilterOrthogonalRegularizer(solver.FILTER_ORTHO_COEFF))
+    if solver.WEIGHT_PROJECTION_PERIOD != 0:
+        hooks.append(WeightProjection(solver.WEIGHT_PROJECTION_PERIOD))
+    if solver.ORTHO_COEFF != 0:
+        hooks.append(OrthogonalRegularizer(solver.ORTHO_COEFF, solver.ORTHO_FORM))
+    if solver.ORTHO_COEFF > 0 and cfg.MODEL.ISONET.CONV == "Decoupled":
+        logger.warning(
+            f"SOLVER.ORTHO_COEFF is {solver.ORTHO_COEFF} with MODEL.ISONET.CONV 'Decoupled': that "
+            "penalty acts on filters whose length does not count; SOLVER.FILTER_ORTHO_COEFF is "
+            "theirs"
+        )
+    return hooks
+
+
+def _weight_averaging(trainer: DefaultTrainer) -> list[HookBase]:
+    decay = trainer.cfg.SOLVER.EMA_DECAY
+    if not decay:
+        return []
+    return [
+        WeightAveraging(trainer.model, decay, lambda model: build_checkpointer(trainer.cfg, model))
+    ]
+
+
+def _saving(trainer: DefaultTrainer) -> CheckpointHook:
+    solver = trainer.cfg.SOLVER
+    return CheckpointHook(
+        trainer.checkpointer,
+        solver.CHECKPOINT_PERIOD,
+        max_to_keep=solver.CHECKPOINT_MAX_TO_KEEP,
+        max_failures=solver.CHECKPOINT_MAX_FAILURES,
+    )
 
 
 def _best_checkpoint(cfg: CfgNode) -> list[HookBase]:

@@ -10,9 +10,10 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from .checkpoint import ISONetCheckpointer, require_file
-from .engine import describe, nothing_to_evaluate
+from .configured_checkpointer import describe
 from .findings import Finding
 from .output_check import checkpoints_in
+from .script_main import nothing_to_evaluate
 from .weights_file import is_pickle_name, read_tensors, what_is_wrong
 
 _WHERE = "weights"

@@ -24,6 +24,14 @@ def _own_cache(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def fork_server(monkeypatch):
+    """`launch` starts its processes at once, see fork_server.py."""
+    import fork_server
+
+    monkeypatch.setattr("torch.multiprocessing.start_processes", fork_server.start_processes)
+
+
+@pytest.fixture
 def samples() -> Path:
     """Folder of real COCO and ImageNet samples in their official layouts; skips without it."""
     folder = Path(os.environ.get("D2_ISONET_SAMPLES", REPOSITORY.parent / "shared" / "data"))

@@ -137,6 +137,7 @@ def reduce_and_save(output_dir, path: str) -> None:
         torch.save({"weights": weights(trainer.model), "exchanged": exchanged}, path)
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_processes_exchange_gradients_once_a_step_and_equal_one(tmp_path):
     launch(reduce_and_save, 2, args=(str(tmp_path / "two"), str(tmp_path / "two.pth")))
     two = torch.load(tmp_path / "two.pth", weights_only=True)

@@ -10,7 +10,7 @@ from torch import nn
 from d2_isonet import OrthogonalRegularizer, SReLU
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.command_line import load_config
-from d2_isonet.engine import _build_step
+from d2_isonet.configured_step import build_step
 
 
 class Model(nn.Module):
@@ -82,7 +82,7 @@ def losses_of_two_steps(name: str, batch: list[dict], precision: str, *opts: str
     cfg = load_config(f"configs/{name}.yaml", [*NARROW, *opts, *amp])
     model = build_model(cfg)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
-    trainer = _build_step(cfg, model, [batch] * 9, optimizer)
+    trainer = build_step(cfg, model, [batch] * 9, optimizer)
     assert isinstance(trainer, AMPTrainer) is bool(precision)
     trainer.register_hooks([OrthogonalRegularizer(1e-4)])
     trainer.train(0, 2)
@@ -118,6 +118,6 @@ def test_float16_on_a_cpu_trains_in_float32_and_names_bfloat16(caplog):
     opts = ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"]
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = _build_step(load_config("", opts), model, [], optimizer)
+    trainer = build_step(load_config("", opts), model, [], optimizer)
     assert not isinstance(trainer, AMPTrainer)
     assert "'float16' needs a GPU: training in float32; a CPU has 'bfloat16'" in caplog.text

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint import ISONetCheckpointer, WeightsError, save_backbone
 from d2_isonet.command_line import load_config
-from d2_isonet.engine import build_checkpointer, describe
+from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.resnet import STAGES, stage_of
 
 CPU = ["MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "OUTPUT_DIR", ""]
@@ -132,9 +132,15 @@ def test_a_deeper_network_is_not_cut_short(tmp_path):
 
 
 def test_a_stage_that_the_model_has_not_may_stay_in_the_file(tmp_path):
-    write(tmp_path / "backbone.pth")
+    pretrained = write(tmp_path / "backbone.pth")
     cfg = detection_config("risonet18_c4", "MODEL.META_ARCHITECTURE", "ProposalNetwork")
-    build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"), [])
+    model = build_model(cfg)
+    build_checkpointer(cfg, model).load(str(tmp_path / "backbone.pth"), [])
+    own = model.backbone.state_dict()
+    left = {name for name in pretrained if name not in own}
+    assert left and {name.split(".")[0] for name in left} == {"res5"}
+    for name, value in own.items():
+        assert torch.equal(value, pretrained[name]), name
 
 
 def test_a_question_mark_in_a_name_is_a_part_of_it(tmp_path):

@@ -150,7 +150,7 @@ def test_a_resumed_run_makes_up_for_the_evaluation_after_its_last_save(tmp_path)
 
     evaluate = ["TEST.EVAL_PERIOD", "2"]
     whole = run(toy_config(tmp_path / "whole", *evaluate), False)
-    CountingTrainer.evaluated.clear()
+    assert whole == 2 and CountingTrainer.evaluated == [1, 4]
     run(toy_config(tmp_path / "parts", *evaluate), False)
     (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
     CountingTrainer.evaluated.clear()

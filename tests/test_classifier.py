@@ -214,7 +214,7 @@ def adversarial_step(path: str) -> None:
         torch.save([p.grad for p in model.parameters()], path)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("fork_server")
 def test_adversarial_training_on_two_processes_is_that_on_one(tmp_path):
     for processes in (1, 2):
         launch(adversarial_step, processes, args=(str(tmp_path / str(processes)),))

@@ -19,7 +19,7 @@ from config_files import (
 )
 from detectron2.solver import build_lr_scheduler
 
-from d2_isonet.engine import describe
+from d2_isonet.configured_checkpointer import describe
 from d2_isonet.weights_record import meta_differences
 
 

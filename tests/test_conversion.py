@@ -13,8 +13,8 @@ from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint import ISONetCheckpointer, WeightsError
 from d2_isonet.command_line import load_config
+from d2_isonet.configured_checkpointer import describe
 from d2_isonet.conversion import config_options, convert, kind_of
-from d2_isonet.engine import describe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

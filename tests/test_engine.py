@@ -136,6 +136,7 @@ def save_weights_of_a_run(output_dir, path) -> None:
         torch.save(weights(trainer), path)
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_a_two_process_run_equals_a_one_process_run(tmp_path):
     launch(save_weights_of_a_run, 2, args=(str(tmp_path / "two"), str(tmp_path / "two.pth")))
     save_weights_of_a_run(tmp_path / "one", tmp_path / "one.pth")

@@ -261,6 +261,7 @@ def evaluate_guess(dicts, path):
         torch.save(dict(results), path)
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_two_processes_count_as_one_does(dicts, tmp_path):
     for processes in (1, 2):
         launch(evaluate_guess, processes, args=(dicts[:11], str(tmp_path / str(processes))))

@@ -1,6 +1,7 @@
 """The launcher: processes start, meet and end together, and what hinders them is one message."""
 
 import argparse
+import multiprocessing
 import os
 import re
 import signal
@@ -107,14 +108,17 @@ def test_a_store_that_never_answers_is_not_waited_for():
 
 
 def say_who_is_there(folder):
-    ranks = comm.all_gather((comm.get_rank(), comm.get_local_rank(), dist.get_backend()))
+    starts = multiprocessing.get_start_method()
+    own = comm.get_rank(), comm.get_local_rank(), dist.get_backend(), starts
+    ranks = comm.all_gather(own)
     if comm.is_main_process():
         torch.save(ranks, folder / "ranks")
 
 
 def test_two_processes_meet_at_a_free_port_that_is_named(tmp_path, capfd):
     launch(say_who_is_there, 2, args=(tmp_path,))
-    assert torch.load(tmp_path / "ranks") == [(0, 0, "gloo"), (1, 1, "gloo")]
+    starts = multiprocessing.get_start_method()  # of loading processes, as in one process
+    assert torch.load(tmp_path / "ranks") == [(0, 0, "gloo", starts), (1, 1, "gloo", starts)]
     assert "meet at tcp://127.0.0.1:" in capfd.readouterr().out
 
 
@@ -133,11 +137,12 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+@pytest.mark.usefixtures("fork_server")
 @pytest.mark.parametrize(
     ("do", "timeout", "message"),
     [
         ("die", 60, r"^process 1 of 2 \(machine 0\) was ended by SIGKILL .*others were stopped"),
-        slow("raise", 60, r"^process 1 of 2 \(machine 0\) failed: KeyError: 'a bug'; the others"),
+        ("raise", 60, r"^process 1 of 2 \(machine 0\) failed: KeyError: 'a bug'; the others"),
         slow("hang", 5, r"^process 0 of 2 .*lost the others: .*[Tt]imed out.*5 s .*--dist-timeout"),
     ],
 )
@@ -146,13 +151,13 @@ def test_a_process_that_fails_ends_the_others_and_is_named(do, timeout, message)
         launch(second_process, 2, args=(do,), timeout=timedelta(seconds=timeout))
 
 
-def end_in_own_time(folder):
-    """As a training does that saves when the scheduler says so."""
+def end_in_own_time(folder, launcher):
+    """As a training does that saves when the scheduler says so; to the process `launcher`."""
     came = []
     signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     comm.synchronize()
     if comm.get_rank() == 0:
-        os.kill(os.getppid(), signal.SIGTERM)
+        os.kill(launcher, signal.SIGTERM)
     while not came:
         time.sleep(0.05)
     time.sleep(comm.get_rank())
@@ -160,8 +165,9 @@ def end_in_own_time(folder):
     raise SystemExit(75)
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_sigterm_reaches_the_processes_which_end_in_their_own_time(tmp_path):
     with pytest.raises(ProcessFailure, match="^$") as failure:
-        launch(end_in_own_time, 2, args=(tmp_path,))
+        launch(end_in_own_time, 2, args=(tmp_path, os.getpid()))
     assert failure.value.exit_code == 75
     assert {p.name for p in tmp_path.iterdir()} == {"saved0", "saved1"}

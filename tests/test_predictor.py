@@ -7,7 +7,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from d2_isonet.command_line import load_config
-from d2_isonet.engine import build_checkpointer
+from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.predictor import Predictor, check_image
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)

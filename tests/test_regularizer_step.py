@@ -169,9 +169,10 @@ def distributed_steps(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_two_processes_step_as_one_on_the_joint_batch(tmp_path):
     expected = reference(PenaltyToyModel(), SGD)
-    torch.multiprocessing.spawn(distributed_steps, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(distributed_steps, (str(tmp_path),), nprocs=2)
     for rank in range(2):
         model = PenaltyToyModel()
         model.load_state_dict(torch.load(tmp_path / f"{rank}.pth"))

@@ -1,6 +1,7 @@
 """Loading from shards: what the folder reader gives, over any number of ranks and workers."""
 
 import hashlib
+import pickle
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -225,14 +226,26 @@ def evaluate(root: str, path: str):
         torch.save(dict(results), path)
 
 
-# With two, the workers are spawned as well: what they are given must be picklable.
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("fork_server")
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_accuracy_on_shards_equals_that_on_the_folder(ranks, folder, shards, tmp_path):
     for name, root in (("folder", folder), ("shards", shards)):
         launch(evaluate, ranks, args=(str(root), str(tmp_path / name)))
     results = [torch.load(tmp_path / name)["classification"] for name in ("folder", "shards")]
     assert results[0] == results[1] and results[0]["num_images"] == 23
     assert 0 < results[0]["top1"] < 100
+
+
+def test_what_loading_processes_get_can_be_sent_to_them(shards):
+    # forks have it anyway; spawned ones do not
+    images = load_shard_index(str(shards))
+    loader = build_image_test_loader(images["val"], PLAIN, 4)
+    batches = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))[0]
+    assert [content(batch) for batch in batches] == [content(batch) for batch in loader]
+    loader = build_image_train_loader(images["train"], RANDOM, 4, seed=0)
+    batches = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))[0]
+    for ours, theirs in islice(zip(batches, loader, strict=False), 3):
+        assert content(ours) == content(theirs)
 
 
 @pytest.mark.parametrize(

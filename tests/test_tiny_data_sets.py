@@ -98,7 +98,7 @@ def evaluate(root: str, path: str) -> None:
         torch.save(dict(results), path)
 
 
-@pytest.mark.slow  # two processes that import detectron2
+@pytest.mark.usefixtures("fork_server")
 def test_two_processes_evaluate_one_image(data_root, tmp_path):
     launch(evaluate, 2, args=(data_root(1), str(tmp_path / "results")))
     results = torch.load(tmp_path / "results")["classification"]

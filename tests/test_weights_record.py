@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint import WeightsError, save_backbone
 from d2_isonet.command_line import load_config
-from d2_isonet.engine import build_checkpointer, describe
+from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.weights_record import meta_differences
 
 CPU = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from detectron2.engine.hooks import EvalHook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "slow")]
@@ -45,7 +46,7 @@ PHASES = [
     (resuming, "find_checkpoint", "finding what to resume"),
     (checkpoint.ISONetCheckpointer, "load", "loading"),
     (toy_run.ToyTrainer, "run_step", "a step"),
-    (toy_run.EvalHook, "_do_eval", "evaluating"),
+    (EvalHook, "_do_eval", "evaluating"),
     (checkpoint_files, "_check_room", "checking the room"),
     (checkpoint_files.torch, "save", "writing"),
     (checkpoint_files.os, "fsync", "flushing"),

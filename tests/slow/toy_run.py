@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from torch import nn
@@ -94,11 +93,12 @@ class ToyTrainer(Trainer):
         weight = next(model.parameters()).detach()
         return {"value": float(weight.abs().sum())}
 
-    def build_hooks(self) -> list:
+    def hooks_after_evaluation(self) -> list[HookBase]:
+        return [Best()]
+
+    def build_hooks(self) -> list[HookBase]:
         hooks = super().build_hooks()
-        best = Best()
-        evaluation = next(i for i, x in enumerate(hooks) if isinstance(x, EvalHook))
-        hooks.insert(evaluation + 1, best)
+        best = next(hook for hook in hooks if isinstance(hook, Best))
         return [Record(best), *hooks] if comm.is_main_process() else hooks
 
 
