@@ -11,7 +11,7 @@ OFFICIAL_DETECTRON2 := $(BIN)/python -c "import detectron2" && \
 SET_UP_FROM := setup.py pyproject.toml constraints.txt \
 	$(shell find third_party/detectron2 -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help setup test slow-test gpu-test quickstart lint types format clean
+.PHONY: help setup test slow-test gpu-test quickstart lint types docs coverage format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,8 @@ help:
 	@echo "make gpu-test    the tests that need a CUDA device"
 	@echo "make lint        ruff format --check, ruff check and mypy"
 	@echo "make types       mypy on the package"
+	@echo "make docs        check links, names, commands and code in the documents"
+	@echo "make coverage    the fast test suite; lines of the package that it runs (90 % or more)"
 	@echo "make format      let ruff rewrite the files"
 	@echo "make setup       only create .venv; every target above does it where needed"
 	@echo "make clean       remove .venv, caches and build products; output/ stays"
@@ -51,12 +53,18 @@ lint: types
 types: $(READY)
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/python -W ignore tools/check_documents.py
+
+coverage: $(READY)
+	$(BIN)/python -m pytest --cov=d2_isonet
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An unfinished set-up leaves no stamp, so that the next make takes it up again.

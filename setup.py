@@ -64,7 +64,9 @@ setup(
             "types-PyYAML>=6.0",
             "types-tabulate>=0.9",
             "types-tqdm>=4.66",
-            "pytest-cov>=5.0",
+            "pytest-cov>=7.0",
+            "coverage>=7.10",  # which measures subprocesses
+            "markdown-it-py>=3.0",  # tools/check_documents.py
             "pre-commit>=3.8",
         ],
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL

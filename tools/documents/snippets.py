@@ -1,0 +1,81 @@
+"""Python of the documents is executed, yaml goes into the config, json is parsed."""
+
+import ast
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+
+from .markdown import Block, Page, Problem
+
+
+def failing_snippets(page: Page) -> Iterator[Problem]:
+    """Blocks that fail. The Python of a page is one program, block after block."""
+    names: dict[str, Any] = {"__name__": page.path.stem}
+    for block in page.blocks:
+        if block.not_run or block.language not in _RUN:
+            continue
+        try:
+            _RUN[block.language](block, names)
+        except Exception as error:  # whatever the snippet raises is what we want to tell
+            what = f"this {block.language} fails: {type(error).__name__}: {error}"
+            yield Problem(page.path, block.line, what)
+
+
+def _run_python(block: Block, names: dict[str, Any]) -> None:
+    tree = ast.parse(block.text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id not in names and node.id in _GIVEN:
+            names[node.id] = _GIVEN[node.id]()
+    exec(compile(tree, f"line {block.line}", "exec"), names)
+
+
+def _merge_yaml(block: Block, names: dict[str, Any]) -> None:
+    """Where it has sections of detectron2's config it must fit into ours."""
+    content = yaml.safe_load(block.text)
+    if isinstance(content, dict) and content.keys() & {"MODEL", "SOLVER", "INPUT", "DATASETS"}:
+        from detectron2.config import CfgNode
+
+        content.pop("_BASE_", None)
+        _cfg().merge_from_other_cfg(CfgNode(content))
+
+
+def _load_json(block: Block, names: dict[str, Any]) -> None:
+    json.loads(block.text)
+
+
+_RUN: dict[str, Callable[[Block, dict[str, Any]], None]] = {
+    "python": _run_python,
+    "yaml": _merge_yaml,
+    "json": _load_json,
+}
+
+
+def _cfg():
+    from detectron2.config import get_cfg
+
+    from d2_isonet import add_isonet_config
+
+    cfg = get_cfg()
+    add_isonet_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def _model():
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+
+
+def _trainer():
+    import torch
+    from detectron2.engine import SimpleTrainer
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    return SimpleTrainer(model, [], torch.optim.SGD(model.parameters(), 0.1))
+
+
+# What a snippet may take as given: the reader has it.
+_GIVEN: dict[str, Callable[[], Any]] = {"cfg": _cfg, "model": _model, "trainer": _trainer}
