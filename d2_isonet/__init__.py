@@ -13,6 +13,7 @@ _MODULES = {  # where each public name is defined
     "Predictor": "predictor",
     "SReLU": "layers",
     "add_isonet_config": "config",
+    "backbone": "plain_backbone",
     "delta_fill": "weight_init",
     "get_config": "model_configs",
     "get_config_file": "model_configs",

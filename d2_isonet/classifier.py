@@ -112,8 +112,11 @@ class ImageClassifier(nn.Module):
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """(N, num_classes) from normalized images (N, C, H, W)."""
-        features = self.backbone(images)[self.feature].mean(dim=(2, 3))
-        return self.linear(self.dropout(features))
+        return self.linear(self.pool(self.backbone(images)[self.feature]))
+
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, C), with dropout, from the deepest feature map (N, C, H, W)."""
+        return self.dropout(features.mean(dim=(2, 3)))
 
     def pixel_logits(self, images: torch.Tensor) -> torch.Tensor:
         """(N, num_classes) from images (N, C, H, W) of range 0-255, for attacks."""

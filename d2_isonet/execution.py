@@ -37,13 +37,20 @@ def set_execution(
     if channels_last:
         module.to(memory_format=torch.channels_last)
     if checkpointing:
-        for block in module.modules():
-            if isinstance(block, CNNBlockBase):
-                block.forward = functools.partial(_recomputed, block.forward)
+        recompute_blocks(module)
     if compiled:
         _require_compiler()
         module.compile()
     return module
+
+
+def recompute_blocks(module: nn.Module, enable: bool = True) -> None:
+    """Let the blocks of `module` be computed again in backward, or no longer."""
+    for block in module.modules():
+        if isinstance(block, CNNBlockBase):
+            vars(block).pop("forward", None)
+            if enable:
+                block.forward = functools.partial(_recomputed, block.forward)
 
 
 def _recomputed(forward: Callable, x: torch.Tensor) -> torch.Tensor:

@@ -42,13 +42,13 @@ def get_config_file(name: str) -> str:
     stem = name.removesuffix(".yaml")
     file = config_folder() / f"{stem}.yaml"
     if not stem or ".." in Path(stem).parts or not file.is_file():
-        names = config_names()
-        raise ValueError(f"there is no config {name!r}{nearest(stem, names)}")
+        listed = "; d2_isonet.model_configs.config_names() lists them"
+        raise ValueError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
     return str(file)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean A, B or C?", or how to list them where nothing is near.
+def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
+    """ "; did you mean A, B or C?", or `otherwise` where nothing is near.
 
     A name without its folder ("risonet50" of "imagenet/risonet50") is near.
     """
@@ -56,7 +56,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     same = [x for x in names if x.rpartition("/")[2] == name]
     near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, n=3)]))[:3]
     if not near:
-        return "; d2_isonet.model_configs.config_names() lists them"
+        return otherwise
     return f"; did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
 
 
