@@ -1,10 +1,13 @@
 """Top-1 and top-5 accuracy as a detectron2 evaluator."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+
+from .classification_record import Prediction, predictions_of, write_predictions
 
 
 class ImageNetEvaluator(DatasetEvaluator):
@@ -14,13 +17,26 @@ class ImageNetEvaluator(DatasetEvaluator):
 
     Args:
         num_classes: classes of the data set, which the network's logits must have.
+        output_dir: where the predictions and the results of each class are written, see
+            `write_predictions`; "" for nowhere.
+        dataset_name, class_names: for these files; without names, classes are numbered.
     """
 
-    def __init__(self, num_classes: int):
+    def __init__(
+        self,
+        num_classes: int,
+        output_dir: str = "",
+        dataset_name: str = "",
+        class_names: Sequence[str] = (),
+    ):
         self._num_classes = num_classes
+        self._output_dir = output_dir
+        self._dataset_name = dataset_name
+        self._class_names = list(class_names) or [str(i) for i in range(num_classes)]
         self.reset()
 
     def reset(self) -> None:
+        self._predictions: list[Prediction] = []
         self._counts = torch.zeros(3, dtype=torch.int64)  # right at 1, right at 5, images
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -36,6 +52,8 @@ class ImageNetEvaluator(DatasetEvaluator):
         top = logits.topk(min(5, self._num_classes), dim=1).indices
         right = top == labels[:, None]
         self._counts += torch.tensor([int(right[:, 0].sum()), int(right.sum()), len(inputs)])
+        if self._output_dir:
+            self._predictions += predictions_of(inputs, logits, top)
 
     def _check(self, inputs: list[dict], logits: torch.Tensor, labels: torch.Tensor) -> None:
         if logits.shape != (len(inputs), self._num_classes):
@@ -65,12 +83,15 @@ class ImageNetEvaluator(DatasetEvaluator):
         Raises:
             ValueError: no image was evaluated.
         """
-        gathered = comm.gather(self._counts)
+        gathered, predictions = comm.gather(self._counts), comm.gather(self._predictions)
         if not comm.is_main_process():
             return None
         right_at_1, right_at_5, images = torch.stack(gathered).sum(dim=0).tolist()
         if images == 0:
             raise ValueError("No image was evaluated; the evaluation data set is empty")
+        if self._output_dir:
+            every = [x for of_process in predictions for x in of_process]
+            write_predictions(self._output_dir, self._dataset_name, every, self._class_names)
         return OrderedDict(
             classification={
                 "top1": 100 * right_at_1 / images,

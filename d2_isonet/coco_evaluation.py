@@ -4,20 +4,19 @@ import functools
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from types import ModuleType
 
 from detectron2.evaluation import COCOEvaluator
-from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from detectron2.utils.file_io import PathManager
-from pycocotools.coco import COCO
 
+from .coco_measures import REGIONS, coco_measures
 from .no_detections import measures_of_nothing
+from .per_class import current_iteration, detection_measures, folder_of, write_per_class
 
 logger = logging.getLogger(__name__)
-
-REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: what of an annotation it compares
 
 
 @functools.cache
@@ -48,6 +47,8 @@ class FastCOCOEvaluator(COCOEvaluator):
         super().__init__(dataset_name, *args, **kwargs)
         self._hotcoco = import_hotcoco()
         self._predicts_masks = False
+        self._per_class: dict[str, list[dict]] = {}
+        self._num_detections: Counter = Counter()  # by class
         if 0 in self._coco_api.anns:
             logger.warning(
                 f"{self._metadata.json_file}: an annotation has the id 0, and COCO's code takes a "
@@ -72,10 +73,46 @@ class FastCOCOEvaluator(COCOEvaluator):
                 "MODEL.ROI_HEADS.SCORE_THRESH_TEST"
             )
             coco_eval = measures_of_nothing(self._coco_api, iou_type, self._max_dets_per_image)
+        if coco_eval is not None:
+            ids = sorted(set(self._coco_api.getCatIds()))
+            classes = {i: self._class_of(i, class_names) for i in ids}
+            self._per_class[iou_type] = detection_measures(coco_eval, classes)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(chain.from_iterable(prediction["instances"] for prediction in predictions))
+        self._num_detections = Counter(result["category_id"] for result in results)
+        self._per_class = {}
+        self._evaluate_results(predictions, results, img_ids)
+        if self._output_dir and self._per_class:
+            folder = folder_of(self._output_dir, self._metadata.name)
+            # an evaluation of several sets has given each its folder
+            folder = folder.parent if folder.name == folder.parent.name else folder
+            write_per_class(folder, self._per_class, self._about(img_ids))
+
+    def _class_of(self, category_id: int, class_names: list[str] | None) -> tuple[str, int]:
+        """Its name and how many detections there are of it."""
+        contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        number = contiguous_ids[category_id] if contiguous_ids else category_id
+        name = self._coco_api.cats[category_id]["name"]
+        if class_names and contiguous_ids:
+            name = class_names[number]
+        return name, self._num_detections[number]
+
+    def _about(self, img_ids: list | None) -> dict:
+        metadata, image_root = self._metadata, self._metadata.get("image_root")
+        return {
+            "dataset": metadata.name,
+            "json_file": os.path.abspath(metadata.json_file),
+            "image_root": os.path.abspath(image_root) if image_root else "",
+            "images": len(self._coco_api.imgs if img_ids is None else img_ids),
+            "iteration": current_iteration(),
+            "max_detections": max(self._max_dets_per_image),
+        }
+
+    def _evaluate_results(
+        self, predictions: list[dict], results: list[dict], img_ids: list | None
+    ) -> None:
         tasks = self._tasks or self._tasks_from_predictions(results)
         if self._hotcoco is None or not self._is_for_hotcoco(results, tasks):
             super()._eval_predictions(predictions, img_ids=img_ids)
@@ -117,96 +154,3 @@ class FastCOCOEvaluator(COCOEvaluator):
                 f"{len(dataset_ids)} classes: set the head's NUM_CLASSES to that"
             )
         return [{**r, "category_id": dataset_ids[r["category_id"]]} for r in results]
-
-
-def coco_measures(
-    hotcoco: ModuleType,
-    truth: COCO,
-    results: list[dict],
-    task: str,
-    max_dets: list[int],
-    img_ids: list | None = None,
-) -> COCOevalMaxDets:
-    """The summarized evaluation, as pycocotools leaves it: `stats` (12,) and `eval`.
-
-    Args:
-        truth: its annotations have iscrowd, area and ids that differ and are not 0.
-        results: detections in COCO's format; `truth` may lack their category, not their image.
-        task: "bbox" or "segm"; the area of a detection is that of its box or of its mask.
-        max_dets: the three limits of detections an image and category.
-        img_ids: of the images that count; None for all.
-
-    Raises:
-        ValueError: a detection is of an image that `truth` does not have, or its score is NaN.
-    """
-    summary = COCOevalMaxDets(truth, iouType=task)
-    params = summary.params
-    params.maxDets = sorted(max_dets)
-    params.imgIds = sorted(set(params.imgIds if img_ids is None else img_ids))
-    params.catIds = sorted(set(params.catIds))
-
-    # hotcoco takes no ids but integers from 0; in sorted order, ties come out as in pycocotools
-    images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
-    categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
-    ours = hotcoco.COCO(_truth(truth, images, categories, task))
-    found = ours.load_res(_detections(truth, results, images, categories, REGIONS[task]))
-    evaluation = hotcoco.COCOeval(ours, found, task)
-    for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
-        setattr(evaluation.params, name, list(getattr(params, name)))
-    evaluation.evaluate()
-    evaluation.accumulate()
-    summary.eval = {**evaluation.eval, "params": params}
-    summary.summarize()
-    return summary
-
-
-def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
-    """The data set with the numbers that `images` and `categories` give to its ids."""
-    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
-    return {
-        "images": [_image(image, number, task) for image, number in present],
-        "annotations": _annotations(truth, images, categories, REGIONS[task]),
-        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
-    }
-
-
-def _image(image: dict, number: int, task: str) -> dict:
-    if task == "bbox":
-        return {"id": number}
-    return {"id": number, "height": image["height"], "width": image["width"]}
-
-
-def _annotations(truth: COCO, images: dict, categories: dict, region: str) -> list[dict]:
-    return [
-        {
-            "id": number,
-            "image_id": images[annotation["image_id"]],
-            "category_id": categories[annotation["category_id"]],
-            "iscrowd": int(bool(annotation["iscrowd"])),
-            "area": annotation["area"],
-            region: annotation[region],
-        }
-        for number, annotation in enumerate(truth.dataset["annotations"], 1)
-        if annotation["image_id"] in images and annotation["category_id"] in categories
-    ]
-
-
-def _detections(
-    truth: COCO, results: list[dict], images: dict, categories: dict, region: str
-) -> list[dict]:
-    unknown = {result["image_id"] for result in results} - truth.imgs.keys()
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} images with detections are not in the data set, such as id "
-            f"{next(iter(unknown))!r}: evaluate on the data set that was predicted"
-        )
-    return [
-        {
-            "image_id": images[result["image_id"]],
-            "category_id": categories[result["category_id"]],
-            "score": result["score"],
-            region: result[region],
-        }
-        for result in results
-        if result["image_id"] in images and result["category_id"] in categories
-    ]

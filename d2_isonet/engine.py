@@ -15,6 +15,7 @@ from .compat import coco_evaluator, create_ddp_model
 from .configured_checkpointer import build_checkpointer
 from .configured_step import build_step
 from .forgiving_writer import ForgivingWriter
+from .per_class import folder_of
 from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
 from .resuming import checkpoint_to_resume
 from .seeding import settle_seed
@@ -72,7 +73,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
-        return coco_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:  # the predictions of one would replace another's
+            folder = str(folder_of(folder, dataset_name))
+        return coco_evaluator(dataset_name, folder)
 
     def build_writers(self) -> list:
         return [ForgivingWriter(writer) for writer in super().build_writers()]

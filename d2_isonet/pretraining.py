@@ -5,6 +5,7 @@ import logging
 import os
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
@@ -55,7 +56,12 @@ class ClassificationTrainer(Trainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ImageNetEvaluator:
-        return ImageNetEvaluator(cfg.MODEL.CLASSIFIER.NUM_CLASSES)
+        return ImageNetEvaluator(
+            cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+            output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+            dataset_name=dataset_name,
+            class_names=MetadataCatalog.get(dataset_name).get("classes") or (),
+        )
 
     def hooks_after_evaluation(self) -> list[HookBase]:
         if not comm.is_main_process():

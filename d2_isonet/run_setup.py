@@ -11,6 +11,7 @@ from detectron2.utils.logger import setup_logger
 from .config_checks import scale_to_processes, what_was_scaled
 from .elastic import resume_if_restarted
 from .preflight import check_run
+from .run_record import add_run_record
 from .seeding import settle_seed
 from .solver import epochs_to_iterations
 
@@ -36,4 +37,5 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
             logger.warning(str(finding))
     for line in filter(None, (restarted, scaling)):
         logger.info(line)
+    add_run_record(cfg.OUTPUT_DIR, args)
     return cfg

@@ -1,0 +1,112 @@
+"""An evaluation class by class, as a table for people (csv) and for programs (json)."""
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint_files import SaveError, write_text
+
+logger = logging.getLogger(__name__)
+
+NAME = "per_class"  # of the two files
+
+
+def folder_of(output_dir: str | os.PathLike, dataset_name: str) -> Path:
+    """The folder in `output_dir` for what concerns one data set, whose name may be a path."""
+    return Path(output_dir, re.sub(r"[^\w.-]+", "_", dataset_name).strip("._") or "_")
+
+
+def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) -> list[dict]:
+    """COCO's measures of each class in percent, as pycocotools accumulates them; None where there
+    is nothing to detect.
+
+    AP is the mean over IoU 0.50 to 0.95, AR that of the recall with the most detections an image;
+    s, m and l are COCO's small (area below 32 x 32 pixels), medium and large (from 96 x 96).
+
+    Args:
+        evaluation: an accumulated COCOeval, of hotcoco by `coco_measures` or of pycocotools.
+        classes: category id -> name and number of detections, in the order of the evaluation.
+    """
+    params, truth = evaluation.params, evaluation.cocoGt
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    sizes = {"s": "small", "m": "medium", "l": "large"}
+    areas = {
+        k: list(params.areaRngLbl).index(v) for k, v in sizes.items() if v in params.areaRngLbl
+    }
+    objects = _objects(truth, set(params.imgIds))
+    rows = []
+    for k, (category_id, (name, detections)) in enumerate(classes.items()):
+        row = {"class": name, "category_id": category_id, "AP": _percent(precision[:, :, k, 0, -1])}
+        for threshold in (50, 75):
+            at = np.isclose(params.iouThrs, threshold / 100)
+            row[f"AP{threshold}"] = _percent(precision[at][:, :, k, 0, -1])
+        row |= {f"AP{s}": _percent(precision[:, :, k, a, -1]) for s, a in areas.items()}
+        row["AR"] = _percent(recall[:, k, 0, -1])
+        row |= {f"AR{s}": _percent(recall[:, k, a, -1]) for s, a in areas.items()}
+        row["objects"], row["crowds"] = objects[category_id, 0], objects[category_id, 1]
+        row["detections"] = detections
+        rows.append(row)
+    return rows
+
+
+def _objects(truth: Any, image_ids: set) -> Counter:
+    """How many annotations there are by category id and iscrowd."""
+    return Counter(
+        (annotation["category_id"], int(bool(annotation.get("iscrowd", 0))))
+        for annotation in truth.dataset.get("annotations", [])
+        if annotation["image_id"] in image_ids
+    )
+
+
+def _percent(values: np.ndarray) -> float | None:
+    values = values[values > -1]  # -1: undefined
+    return 100 * float(values.mean()) if values.size else None
+
+
+def write_per_class(
+    folder: str | os.PathLike, rows: Mapping[str, Sequence[Mapping]], about: Mapping
+) -> None:
+    """Write per_class.csv and per_class.json; a full disk is a warning, not an error.
+
+    Args:
+        rows: task ("bbox", "segm", "classification") -> a row a class.
+        about: what else the json says: the data set, its files, the iteration.
+    """
+    folder = Path(folder)
+    content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")
+        write_text(folder / f"{NAME}.csv", _csv(rows))
+    except (SaveError, OSError) as error:
+        logger.warning(f"The results of each class are not written: {error}")
+
+
+def _csv(rows: Mapping[str, Sequence[Mapping]]) -> str:
+    """One table of all tasks, with the task in the first column; None is an empty field."""
+    flat = [{"task": task, **row} for task, table in rows.items() for row in table]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return file.getvalue()
+
+
+def current_iteration() -> int | None:
+    """The iteration after which a training evaluates; None outside of one."""
+    from detectron2.utils.events import get_event_storage
+
+    try:
+        return get_event_storage().iter
+    except AssertionError:  # there is no training
+        return None

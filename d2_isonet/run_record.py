@@ -1,0 +1,104 @@
+"""What a run was: its command, code, machine and processes, kept in OUTPUT_DIR/runs.json."""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+
+from . import __version__
+from .checkpoint_files import SaveError, write_text
+
+logger = logging.getLogger(__name__)
+
+NAME = "runs.json"
+_SECONDS = 10  # that git may take
+
+
+def add_run_record(output_dir: str, args: argparse.Namespace) -> None:
+    """Add this run to the list in OUTPUT_DIR/runs.json; the main process's to do.
+
+    A resumed training and an evaluation are entries of their own. What cannot be written or read
+    is a warning: no training ends for that.
+    """
+    if not output_dir or not comm.is_main_process():
+        return
+    file = Path(output_dir, NAME)
+    try:
+        write_text(file, json.dumps([*read_run_records(file), run_record(args)], indent=1) + "\n")
+    except SaveError as error:
+        logger.warning(str(error))
+
+
+def run_record(args: argparse.Namespace) -> dict:
+    """Plain types only: when, how and with what this process was started."""
+    kind = "evaluation" if args.eval_only else "resumed training" if args.resume else "training"
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "kind": kind,
+        "command": shlex.join(["python", *sys.argv]),
+        "folder": os.getcwd(),
+        "processes": comm.get_world_size(),
+        "commit": commit_of(Path(__file__).resolve().parent),
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the numbers depend on, and the machine."""
+    import detectron2
+    import torchvision
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "d2_isonet": __version__,
+        "detectron2": detectron2.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads a process",
+        "gpu": ", ".join(gpus) or "none",
+    }
+
+
+def commit_of(folder: Path) -> str | None:
+    """git's commit of a folder, "... with changes" where files differ from it; None without git."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    # an installed package may lie in somebody else's repository
+    if not commit or _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit} with changes" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails or is not there."""
+    try:
+        process = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, timeout=_SECONDS, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return process.stdout.strip()
+
+
+def read_run_records(file: Path) -> list[dict]:
+    """The runs in a runs.json, oldest first; none, and a warning, where it is damaged."""
+    if not file.is_file():
+        return []
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        logger.warning(f"{file} is damaged ({error}): what it says of earlier runs is lost")
+        return []
+    return [x for x in records if isinstance(x, dict)] if isinstance(records, list) else []
