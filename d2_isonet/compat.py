@@ -1,9 +1,11 @@
 """The differences between detectron2 v0.6 and HEAD, and what neither does on a CPU."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
@@ -69,3 +71,20 @@ def coco_evaluator(dataset_name: str, output_dir: str) -> "FastCOCOEvaluator":
             f"annotations: predictions are written to {output_dir}, AP is nan or left out"
         )
     return evaluator
+
+
+def tracing_adapter(model: nn.Module, example: torch.Tensor, function: Callable) -> nn.Module:
+    """detectron2's TracingAdapter: `function(model, example)`, which returns tensors, to trace.
+
+    Raises:
+        ValueError: this detectron2 has none (an official v0.6 without Caffe2).
+    """
+    try:
+        from detectron2.export import TracingAdapter
+    except ImportError as error:
+        raise ValueError(
+            f"detectron2.export cannot be imported ({error}), which v0.6 as released needs Caffe2 "
+            "for: install ./third_party/detectron2 of this project, or a newer detectron2"
+        ) from error
+    # in training mode the exporters would put the model back into it
+    return TracingAdapter(model, (example,), function).eval()

@@ -155,7 +155,9 @@ class _Shift(nn.Module):
         self.register_buffer("shift", _as_map(activation.shift))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.maximum(x, self.shift, out=None if x.requires_grad else x)
+        # a trace's `out=` has no ONNX
+        keeps_x = x.requires_grad or torch.jit.is_tracing()
+        return torch.maximum(x, self.shift, out=None if keeps_x else x)
 
 
 class _Offset(nn.Module):

@@ -43,7 +43,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _list_images(folder: str) -> tuple[list[str], list[str]]:
+def list_images(folder: str) -> tuple[list[str], list[str]]:
     """Sorted paths of the images in `folder`, at any depth, and of its other files."""
     images: list[str] = []
     others: list[str] = []
@@ -132,7 +132,7 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     _check_classes(root, split, folders, classes)
     images, others = {}, []
     for name in folders:
-        images[name], other = _list_images(os.path.join(folder, name))
+        images[name], other = list_images(os.path.join(folder, name))
         others += other
     _check_images(folder, images, others)
     label_of = {name: index for index, name in enumerate(classes)}

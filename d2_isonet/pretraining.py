@@ -37,7 +37,7 @@ class ClassificationTrainer(Trainer):
     def build_train_loader(cls, cfg: CfgNode):
         return build_image_train_loader(
             cfg.DATASETS.TRAIN,
-            _mapper(cfg, is_train=True),
+            classification_mapper(cfg, is_train=True),
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=cfg.SEED if cfg.SEED >= 0 else None,
@@ -49,7 +49,7 @@ class ClassificationTrainer(Trainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         return build_image_test_loader(
             dataset_name,
-            _mapper(cfg, is_train=False),
+            classification_mapper(cfg, is_train=False),
             batch_size=cfg.TEST.CLASSIFICATION_BATCH_SIZE,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
@@ -117,7 +117,7 @@ class BackboneWriter(HookBase):
         return path
 
 
-def _mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
+def classification_mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
     options = cfg.INPUT.CLASSIFICATION
     return ImageNetMapper(
         is_train,

@@ -21,7 +21,7 @@ from d2_isonet.imagenet import (
     load_registered,
 )
 from d2_isonet.launch import launch
-from d2_isonet.pretraining import _mapper
+from d2_isonet.pretraining import classification_mapper
 
 AUTHORS_TRANSFORMS = {
     True: [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()],
@@ -108,7 +108,7 @@ def test_padding_does_not_touch_evaluation(dicts):
 def test_keys_of_the_config_reach_the_mapper():
     cfg = load_config("configs/imagenet/risonet18.yaml", ["INPUT.CLASSIFICATION.PADDING", "4"])
     cfg.INPUT.CLASSIFICATION.CROP_SIZE, cfg.INPUT.CLASSIFICATION.RESIZE = 32, 33
-    resize, crop, *_ = _mapper(cfg, is_train=True).transform.transforms
+    resize, crop, *_ = classification_mapper(cfg, is_train=True).transform.transforms
     assert (resize.size, crop.size, crop.padding) == (33, (32, 32), 4)
 
 

@@ -1,0 +1,110 @@
+"""One export from its arguments to its verdict."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from benchmarks.measure import seconds_in_turn
+from detectron2.config import CfgNode
+from torch import nn
+
+from d2_isonet.command_line import load_config
+from exporting import dynamic, report, traced
+from exporting.comparison import comparison_of
+from exporting.images import Examples, find_examples
+from exporting.loading import load_model, variant
+from exporting.modules import function_of, pixel_module
+from exporting.quantization import quantize
+from exporting.record import attach, find_class_names, make_record
+from exporting.running import load_exported
+from exporting.targets import SUFFIXES, check_format, choose_target
+
+
+def export_and_compare(args: argparse.Namespace) -> list[str]:
+    """Write what `args` ask for, print how it differs; returns what is wrong with it.
+
+    Raises:
+        ValueError, FileNotFoundError: `args` ask for what cannot be done; one line says why.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    target = choose_target(cfg, args.target)
+    check_format(target, args.format, args.precision)
+    weights = args.weights or cfg.MODEL.WEIGHTS
+    names, source_of_names = find_class_names(cfg, target, args.class_names)
+    original = load_model(cfg, target, weights, args.trust_pickle)
+    examples = find_examples(cfg, args.images, args.num_images)
+    model, fused = variant(original, args.fuse, args.precision)
+    record = make_record(
+        cfg, original, target, names, format=args.format, precision=args.precision, fused=fused,
+        weights=Path(weights).name,
+    )  # fmt: skip
+    path = Path(args.output) / f"{target}{SUFFIXES[args.format]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_export(model, record, examples.images, path)
+    print(f"Written: {path}, {args.precision}, shifts folded: {'yes' if fused else 'no'}")
+    print(f"Class names: {source_of_names}")
+    print(f"Compared on {len(examples.images)} images {examples.source}")
+    return compare_and_report(cfg, original, path, record, examples, args)
+
+
+def write_export(model: nn.Module, record: dict, images: list[torch.Tensor], path: Path) -> None:
+    """Write the file that `record` describes, and the record.
+
+    Args:
+        images: the first is the example that is traced; all calibrate int8.
+    """
+    target, file_format = record["target"], record["format"]
+    if target == "detector":
+        if file_format == "torchscript":
+            traced.write_torchscript(model, images[0], path, record)
+        else:
+            traced.write_onnx(model, images[0], path)
+    else:
+        module, example = pixel_module(model, target), torch.stack([images[0]] * 2)
+        if file_format == "pt2":
+            dynamic.write_program(module, example, path, record)
+        else:
+            dynamic.write_onnx(module, example, path)
+    if record["precision"] == "int8":
+        quantize(path, images, target)
+    attach(path, record)
+
+
+def compare_and_report(
+    cfg: CfgNode,
+    original: nn.Module,
+    path: Path,
+    record: dict,
+    examples: Examples,
+    args: argparse.Namespace,
+) -> list[str]:
+    """Run original and file on the images, print and write the differences."""
+    function, exported = function_of(original, record["target"]), load_exported(path, record)
+    heads = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
+    compare = comparison_of(record["target"], *heads)
+    images = report.progress(examples.images, "comparing")
+    summary = report.summarize([compare(function(x), exported(x), x) for x in images])
+    seconds = _time(function, exported, examples.images[0], args.repetitions)
+    tolerance = args.tolerance or report.TOLERANCES[record["precision"]]
+    sizes = {"weights": _size_of_weights(original), "export": path.stat().st_size}
+    problems = report.failures(summary, tolerance)
+    print(report.format_summary(summary, tolerance, seconds, sizes))
+    report.write_report(
+        path.with_name(f"{path.name}.comparison.json"),
+        images=len(examples.images), source=examples.source, differences=summary, bytes=sizes,
+        tolerance=tolerance, seconds=seconds, threads=torch.get_num_threads(), problems=problems,
+    )  # fmt: skip
+    return problems
+
+
+def _time(function: Callable, exported: Callable, image, repetitions: int) -> dict[str, list]:
+    # TorchScript compiles itself in its second run
+    times = seconds_in_turn(
+        lambda: exported(image), lambda: function(image), repetitions, warm_up=2
+    )
+    return dict(zip(("exported", "original"), times, strict=True))
+
+
+def _size_of_weights(model: nn.Module) -> int:
+    return sum(x.numel() * x.element_size() for x in model.state_dict().values())

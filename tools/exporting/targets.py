@@ -1,0 +1,94 @@
+"""What can be exported how; everything else is refused with what can."""
+
+import importlib.util
+
+from detectron2.config import CfgNode
+
+from d2_isonet.options import check_name
+
+TARGETS = ("detector", "backbone", "classifier")
+SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
+_EXPORTED = {"pt2": ("float32", "float16", "bfloat16"), "onnx": ("float32", "float16", "int8")}
+PRECISIONS = {  # target -> format -> precisions; the first of each is the default
+    "detector": {
+        "onnx": ("float32", "float16", "int8"),
+        "torchscript": ("float32", "float16", "bfloat16"),
+    },
+    "backbone": _EXPORTED,
+    "classifier": _EXPORTED,
+}
+_WHY_NOT = {
+    ("detector", "pt2"): "torch.export takes no model whose shapes depend on what it finds",
+    ("backbone", "torchscript"): "torch.export has replaced it",
+    ("classifier", "torchscript"): "torch.export has replaced it",
+    ("onnx", "bfloat16"): "ONNX Runtime has no bfloat16 convolution for CPUs",
+    ("pt2", "int8"): "PyTorch's int8 needs another package and has no CPU kernels of ours",
+    ("torchscript", "int8"): "PyTorch's int8 takes no traced model",
+}
+_META_ARCHITECTURES = {"detector": "GeneralizedRCNN", "classifier": "ImageClassifier"}
+_HEADS = ("ISONetRes5ROIHeads", "Res5ROIHeads", "StandardROIHeads", "CascadeROIHeads")
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def choose_target(cfg: CfgNode, target: str | None) -> str:
+    """`target`, or what the config is where none is asked for.
+
+    Raises:
+        ValueError: the config is none of them, or another than asked for.
+    """
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    kinds = {name: kind for kind, name in _META_ARCHITECTURES.items()}
+    if target is None and architecture not in kinds:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {architecture!r}, which cannot be exported whole; only "
+            f"{' and '.join(map(repr, kinds))} can. --target backbone exports its backbone"
+        )
+    target = target or kinds[architecture]
+    if target != "backbone" and kinds.get(architecture) != target:
+        raise ValueError(
+            f"--target {target} needs MODEL.META_ARCHITECTURE {_META_ARCHITECTURES[target]!r}; it "
+            f"is {architecture!r}. --target backbone takes any"
+        )
+    if target == "detector":
+        _check_heads(cfg)
+    return target
+
+
+def _check_heads(cfg: CfgNode) -> None:
+    check_name("MODEL.ROI_HEADS.NAME (of --target detector)", cfg.MODEL.ROI_HEADS.NAME, _HEADS)
+    asked = {
+        "MODEL.PROPOSAL_GENERATOR.NAME": (cfg.MODEL.PROPOSAL_GENERATOR.NAME, "RPN"),
+        "MODEL.KEYPOINT_ON": (cfg.MODEL.KEYPOINT_ON, False),
+    }
+    for key, (value, legal) in asked.items():
+        if value != legal:
+            raise ValueError(
+                f"{key} is {value!r}; --target detector takes {legal!r} only, --target backbone any"
+            )
+
+
+def check_format(target: str, file_format: str, precision: str) -> None:
+    """Raise ValueError where no library writes `target` that way, or it is not installed."""
+    formats = PRECISIONS[target]
+    if file_format not in formats:
+        raise _refusal(f"--target {target} --format", file_format, tuple(formats), target)
+    if precision not in formats[file_format]:
+        option = f"--format {file_format} --precision"
+        raise _refusal(option, precision, formats[file_format], file_format)
+    if file_format == "onnx":
+        require_packages()
+
+
+def _refusal(option: str, value: str, choices: tuple[str, ...], of: str) -> ValueError:
+    why = _WHY_NOT[of, value]
+    return ValueError(f"{option} {value} cannot be done ({why}); it can be {' or '.join(choices)}")
+
+
+def require_packages() -> None:
+    """Raise ValueError unless everything that ONNX needs is installed."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"--format onnx needs the packages {', '.join(missing)}: "
+            "pip install 'd2_isonet[export]'"
+        )
