@@ -32,6 +32,7 @@ REQUIREMENTS = [
     "tabulate>=0.8.9",
     "tqdm>=4.60",
     "tensorboard>=2.10",
+    "jinja2>=3.1",
 ]
 
 setup(
@@ -48,6 +49,7 @@ setup(
             "ruff>=0.6",
             "foolbox>=3.3.4",
             "hypothesis>=6.100",
+            "playwright>=1.40",  # tests of HTML pages, on a Chromium that is already there
             "webdataset>=1.0",
         ],
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
