@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
 from .resnet import stage_of
+from .trunk import trunk_of
 
 __all__ = ["OrthogonalRegularizer", "default_convolutions"]
 
@@ -173,10 +174,7 @@ def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """
     if isinstance(model, DistributedDataParallel | nn.DataParallel):
         model = model.module
-    root, prefix = model, ""
-    for part in ("backbone", "bottom_up"):
-        if hasattr(root, part):
-            root, prefix = getattr(root, part), f"{prefix}{part}."
+    prefix, _ = trunk_of(model)
     return {
         name: module
         for name, module in model.named_modules()

@@ -1,0 +1,57 @@
+"""The chain of blocks that a signal runs through, in detectron2's models and in others."""
+
+from collections.abc import Iterator
+
+from detectron2.layers import CNNBlockBase
+from torch import nn
+
+__all__ = ["blocks_of", "chain_of", "trunk_of"]
+
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_LISTS = (nn.Sequential, nn.ModuleList)
+
+
+def trunk_of(model: nn.Module) -> tuple[str, nn.Module]:
+    """(prefix of its names, module): model.backbone.bottom_up, model.backbone, or model itself."""
+    prefix, trunk = "", model
+    for part in ("backbone", "bottom_up"):
+        if hasattr(trunk, part):
+            prefix, trunk = f"{prefix}{part}.", getattr(trunk, part)
+    return prefix, trunk
+
+
+def chain_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of the trunk and then those of roi_heads.res5, by their names in `model`."""
+    prefix, trunk = trunk_of(model)
+    blocks = {f"{prefix}{name}": block for name, block in blocks_of(trunk).items()}
+    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    if res5 is not None:
+        blocks |= {f"roi_heads.res5.{name}": block for name, block in blocks_of(res5).items()}
+    return blocks
+
+
+def blocks_of(network: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of a network by name: detectron2's or, without such, what its lists are made of.
+
+    There a block is the largest module with parameters that holds no list (Sequential, ModuleList)
+    of modules of several layers each.
+    """
+    blocks = {n: m for n, m in network.named_modules() if isinstance(m, CNNBlockBase)}
+    return blocks or dict(_outermost_blocks(network, ""))
+
+
+def _outermost_blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        if isinstance(child, _LISTS) or _holds_a_list_of_blocks(child):
+            yield from _outermost_blocks(child, f"{prefix}{name}.")
+        elif any(True for _ in child.parameters()):
+            yield f"{prefix}{name}", child
+
+
+def _holds_a_list_of_blocks(module: nn.Module) -> bool:
+    lists = (part for part in module.modules() if isinstance(part, _LISTS))
+    return any(_number_of_layers(child) > 1 for parts in lists for child in parts)
+
+
+def _number_of_layers(module: nn.Module) -> int:
+    return sum(isinstance(part, _LAYERS) for part in module.modules())
