@@ -14,8 +14,8 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from .averaging import averaging_of
-from .checkpoint_files import SaveError, write_text
-from .checkpoint_tag import untagged
+from .checkpoint_files import write_text
+from .full_disk import warned
 from .options import check_name
 
 logger = logging.getLogger(__name__)
@@ -136,19 +136,14 @@ class BestCheckpoint(HookBase):
         if not comm.is_main_process():
             return
         averaging = averaging_of(self.trainer)
-        try:
-            with untagged(self.trainer.checkpointer):
-                self.trainer.checkpointer.save("model_best", iteration=iteration)
+        with warned("The best checkpoint stays as it was"):
+            self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
             if averaging is not None:
                 averaging.save("model_best_ema")
-        except OSError as error:  # a full disk does not end a training
-            logger.warning(f"model_best.pth could not be written and stays as it was: {error}")
 
     def _record(self) -> None:
-        try:
+        with warned("A run resumed from before this evaluation repeats it"):
             write_text(self.path, json.dumps({"metric": self.metric, "history": self.history}))
-        except SaveError as error:
-            logger.warning(f"{error}. A run resumed from before this evaluation repeats it")
 
     def _add_recorded(self) -> None:
         """What was evaluated between the checkpoint's writing and its training's end."""

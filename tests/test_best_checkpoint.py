@@ -9,6 +9,7 @@ from small_runs import load, run, small_config, trainer_class, weights
 
 from d2_isonet.averaging import averaging_of
 from d2_isonet.best_checkpoint import BestCheckpoint
+from d2_isonet.full_disk import SaveError
 from d2_isonet.launch import launch
 
 BEST = ("TEST.BEST_METRIC", "toy/score", "TEST.EVAL_PERIOD", "1", "DATASETS.TEST", "('toy',)")
@@ -122,13 +123,13 @@ def test_a_full_disk_does_not_end_the_training(tmp_path, caplog):
 
             def save_or_not(name, **extra):
                 if name == "model_best":
-                    raise OSError("No space left on device")
+                    raise SaveError("model_best.pth could not be written: No space left on device")
                 save(name, **extra)
 
             self.checkpointer.save = save_or_not
 
     assert run(small_config(tmp_path, *BEST), Full).iter == 6
-    assert "model_best.pth could not be written and stays as it was: No space" in caplog.text
+    assert "model_best.pth could not be written: No space left on device. The best" in caplog.text
 
 
 PATIENCE = (*BEST, "TEST.EARLY_STOPPING_PATIENCE", "2")
@@ -172,6 +173,7 @@ def stop_early(output_dir) -> None:
     assert trainer.iter == 3, comm.get_rank()
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_several_processes_stop_together(tmp_path):
     launch(stop_early, 2, args=(str(tmp_path),))
     assert load(tmp_path / "model_final.pth")["trainer"]["iteration"] == 2

@@ -1,9 +1,8 @@
 """The GPU's SReLU backward, run by Triton's interpreter and compiled for GPUs, on a CPU."""
 
-import os
-import subprocess
-import sys
+from pathlib import Path
 
+import fork_server
 import pytest
 
 pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA on Linux")
@@ -65,24 +64,20 @@ print("compiled")
 """
 
 
-def run(program: str, **environment: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": ".", **environment},
-    )
+def run(program: str, folder: Path, **environment: str) -> str:
+    (folder / "program.py").write_text(program)
+    result = fork_server.run_script(folder / "program.py", **environment)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout.strip()
 
 
-def test_it_gives_the_numbers_of_the_eager_path_in_every_layout_and_precision():
-    assert run(EQUALS_EAGER, TRITON_INTERPRET="1") == "equal"
+def test_it_gives_the_numbers_of_the_eager_path_in_every_layout_and_precision(tmp_path):
+    assert run(EQUALS_EAGER, tmp_path, TRITON_INTERPRET="1") == "equal"
 
 
-def test_it_is_tried_on_a_few_numbers_first_and_left_alone_where_it_does_not_work():
-    assert run(TRIED_FIRST, TRITON_INTERPRET="1") == "tried"
+def test_it_is_tried_on_a_few_numbers_first_and_left_alone_where_it_does_not_work(tmp_path):
+    assert run(TRIED_FIRST, tmp_path, TRITON_INTERPRET="1") == "tried"
 
 
 def test_it_compiles_for_a_gpu(tmp_path):
-    assert run(COMPILES, TRITON_CACHE_DIR=str(tmp_path)) == "compiled"
+    assert run(COMPILES, tmp_path, TRITON_CACHE_DIR=str(tmp_path)) == "compiled"
