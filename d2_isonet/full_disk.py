@@ -47,11 +47,10 @@ def write_when_possible(write: Callable[[], T], attempts: int, wait: float = 60.
     Args:
         wait: seconds between two attempts.
     """
-    for left in range(attempts - 1, -1, -1):
+    for left in range(attempts - 1, 0, -1):
         try:
             return write()
         except SaveError as error:
-            if left == 0:
-                raise
             logger.warning(f"{error}. Tried again in {wait:g} s, {left} times at most; free some")
             time.sleep(wait)
+    return write()

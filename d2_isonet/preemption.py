@@ -28,7 +28,7 @@ class StopRequest:
 
     def __init__(self):
         self.signal = 0
-        self._exchange: StepExchange | None = None
+        self._exchange = StepExchange()
         self._before: dict[int, Any] = {}
 
     def listen(self, exchange: StepExchange | None = None) -> None:
@@ -37,7 +37,8 @@ class StopRequest:
         Args:
             exchange: of every step; None for a training that has none.
         """
-        self._exchange = exchange
+        self._exchange = exchange or StepExchange()
+        self._exchange.signal = self.signal
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
@@ -49,17 +50,13 @@ class StopRequest:
 
     def _note(self, number: int, _frame) -> None:
         self.signal = number  # no logging here: a signal may come inside a log call
-        if self._exchange is not None:
-            self._exchange.signal = number
+        self._exchange.signal = number
 
     def reached_any_process(self) -> bool:
         """The same answer on all processes, each of which calls this after every step."""
         if comm.get_world_size() == 1:
             return self.signal != 0
-        if self._exchange is None:
-            highest = max(comm.all_gather(self.signal))
-        else:  # not this process's own, of which the others may not know yet
-            highest = self._exchange.highest_signal
+        highest = self._exchange.highest_signal()  # of its own the others may not know yet
         self.signal = highest or self.signal
         return highest != 0
 

@@ -20,9 +20,8 @@ from d2_isonet.supervision import ProcessFailure
 def test_one_process_agrees_with_itself(flag):
     exchange = StepExchange()
     exchange.signal = 15
-    assert exchange.highest_signal == 0
     assert exchange.all_agree(flag) == bool(flag)
-    assert exchange.highest_signal == 15
+    assert exchange.highest_signal() == 15
 
 
 def tell_each_other(folder) -> None:
@@ -35,7 +34,9 @@ def tell_each_other(folder) -> None:
     ]:
         exchange.signal = signals[comm.get_rank()]
         told.append((exchange.all_agree(torch.tensor(bool(flags[comm.get_rank()]))),
-                     exchange.highest_signal))  # fmt: skip
+                     exchange.highest_signal()))  # fmt: skip
+    exchange.signal = comm.get_rank()
+    told.append((True, exchange.highest_signal()))  # without an exchange before it
     torch.save(told, folder / str(comm.get_rank()))
 
 
@@ -95,7 +96,7 @@ def train(folder, when: str) -> None:
 @pytest.mark.usefixtures("fork_server")
 def test_what_one_process_tells_all_know(tmp_path):
     launch(tell_each_other, 2, args=(tmp_path,))
-    expected = [(True, 0), (False, 0), (False, 10), (True, 15)]
+    expected = [(True, 0), (False, 0), (False, 10), (True, 15), (True, 1)]
     assert [torch.load(tmp_path / rank) for rank in "01"] == [expected] * 2
 
 
