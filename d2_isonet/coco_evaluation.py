@@ -119,10 +119,10 @@ class FastCOCOEvaluator(COCOEvaluator):
         }
 
     def _evaluate_results(
-        self, predictions: list[dict], results: list[dict], img_ids: list | None
+        self, predictions: list[dict], found: list[dict], img_ids: list | None
     ) -> None:
-        tasks = self._tasks or self._tasks_from_predictions(results)
-        found, results = results, self._with_categories_of_dataset(results)
+        tasks = self._tasks or self._tasks_from_predictions(found)
+        results = self._with_categories_of_dataset(found)
         if self._folder:
             if "proposals" not in predictions[0]:
                 save_predictions(self._folder, predictions)

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class SaveError(OSError):
-    """A file that could not be written; what was there before is as it was."""
+    """A file that could not be written; the message names it and says why."""
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -132,5 +132,6 @@ def _best_checkpoint(cfg: CfgNode) -> list[HookBase]:
             mode=test.BEST_METRIC_MODE,
             patience=test.EARLY_STOPPING_PATIENCE,
             period=test.EVAL_PERIOD,
+            attempts=cfg.SOLVER.CHECKPOINT_MAX_FAILURES,
         )
     ]

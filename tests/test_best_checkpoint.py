@@ -168,6 +168,27 @@ def test_a_run_that_was_stopped_stays_so_until_it_may_wait_longer(tmp_path, capl
     assert run(more, trainer_class(scores=[0, 4, 0]), resume=True).iter == 6
 
 
+def test_a_training_that_stops_early_waits_for_room(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr("d2_isonet.full_disk.time.sleep", waited.append)
+
+    class Full(trainer_class(scores=[3, 2, 1])):
+        def __init__(self, cfg):
+            super().__init__(cfg)
+            save = self.checkpointer.save
+
+            def save_or_not(name, **extra):
+                if name == "model_final" and not waited:
+                    raise SaveError("model_final.pth was not written")
+                save(name, **extra)
+
+            self.checkpointer.save = save_or_not
+
+    assert run(small_config(tmp_path, *PATIENCE), Full).iter == 3
+    assert waited == [60.0]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def stop_early(output_dir) -> None:
     trainer = run(small_config(output_dir, *PATIENCE), trainer_class(scores=[3, 2, 1, 9]))
     assert trainer.iter == 3, comm.get_rank()
