@@ -42,6 +42,8 @@ class FastCOCOEvaluator(COCOEvaluator):
         ValueError: a detection is of a class or of an image that the data set does not have.
     """
 
+    _output_dir: str | None
+
     def __init__(self, dataset_name: str, *args, **kwargs):
         super().__init__(dataset_name, *args, **kwargs)
         self._hotcoco = import_hotcoco()

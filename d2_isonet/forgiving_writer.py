@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Any
 
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
@@ -41,7 +42,7 @@ class TensorboardWriter(TensorboardXWriter):
 
     def __init__(self, log_dir: str, window_size: int = 20):
         self._log_dir, self._window_size, self._last_write = log_dir, window_size, -1
-        self._open = None
+        self._open: Any = None
 
     @property
     def _writer(self):
