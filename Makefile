@@ -30,8 +30,9 @@ help:
 
 setup: $(READY)
 
+# The networks of the tests are too small for threads. The tests of a file share what they prepare.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow-test: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -65,6 +65,7 @@ setup(
             "types-tabulate>=0.9",
             "types-tqdm>=4.66",
             "pytest-cov>=7.0",
+            "pytest-xdist>=3.6",  # `make test` on all cores
             "coverage>=7.10",  # which measures subprocesses
             "markdown-it-py>=3.0",  # tools/check_documents.py
             "pre-commit>=3.8",

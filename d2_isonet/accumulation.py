@@ -10,7 +10,8 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .non_finite import NonFiniteError, agreed, check_gradients
+from .non_finite import NonFiniteError, check_gradients
+from .step_exchange import StepExchange
 
 Losses = dict[str, torch.Tensor]
 
@@ -30,6 +31,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def __init__(self, model, data_loader, optimizer, *, accumulate_steps: int = 1):
         super().__init__(model, data_loader, optimizer)
         self.accumulate_steps = accumulate_steps
+        self.exchange = StepExchange()  # once a step
         self.on_non_finite: Callable[[list, FloatingPointError], None] = _raise
 
     def run_step(self) -> None:
@@ -71,7 +73,7 @@ class AccumulatingTrainer(SimpleTrainer):
                 raise
             reason = str(error)
         finite = False if reason else torch.isfinite(total(summed))
-        if not agreed(finite, next(self.model.parameters()).device):
+        if not self.exchange.all_agree(finite, next(self.model.parameters()).device):
             raise NonFiniteError("loss", reason, {n: x.item() for n, x in summed.items()})
         self.scaled(total(losses)).backward()
         return summed

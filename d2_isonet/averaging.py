@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from detectron2.engine import HookBase, TrainerBase
-from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .checkpoint_tag import untagged
+from .checkpoint import ISONetCheckpointer
+from .full_disk import write_when_possible
 
 
 class WeightAveraging(HookBase):
@@ -22,14 +22,16 @@ class WeightAveraging(HookBase):
         decay: in [0, 1); 0.9998 averages over about the last 5000 steps.
         make_checkpointer: model -> the checkpointer that writes the average.
         name: of the file of weights written at the end, without its suffix.
+        attempts: to write that on a full disk, a minute between them.
     """
 
     def __init__(
         self,
         model: nn.Module,
         decay: float,
-        make_checkpointer: Callable[[nn.Module], Checkpointer],
+        make_checkpointer: Callable[[nn.Module], ISONetCheckpointer],
         name: str = "model_final_ema",
+        attempts: int = 20,
     ):
         if isinstance(model, DistributedDataParallel):
             model = model.module
@@ -39,6 +41,7 @@ class WeightAveraging(HookBase):
         self._model = model
         self._checkpointer = make_checkpointer(self.model)
         self.name = name
+        self.attempts = attempts
 
     @property
     def model(self) -> nn.Module:
@@ -50,12 +53,11 @@ class WeightAveraging(HookBase):
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
-            self.save(self.name)
+            write_when_possible(lambda: self.save(self.name), self.attempts)
 
     def save(self, name: str) -> None:
         """Write the average to OUTPUT_DIR/<name>.pth, weights alone."""
-        with untagged(self._checkpointer):
-            self._checkpointer.save(name)
+        self._checkpointer.save(name, tag=False)
 
     def state_dict(self) -> dict:
         return self._averaged.state_dict()

@@ -14,8 +14,8 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from .averaging import averaging_of
-from .checkpoint_files import SaveError, write_text
-from .checkpoint_tag import untagged
+from .checkpoint_files import write_text
+from .full_disk import warned, write_when_possible
 from .options import check_name
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class BestCheckpoint(HookBase):
         mode: "max" where more is better, "min" where less is.
         patience: this many evaluations in a row without a better one end the training; 0 never.
         period: iterations between evaluations, EvalHook's; the hook stands after that one.
+        attempts: to write model_final.pth on a full disk, a minute between them.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class BestCheckpoint(HookBase):
         mode: str = "max",
         patience: int = 0,
         period: int = 0,
+        attempts: int = 20,
     ):
         check_name("TEST.BEST_METRIC_MODE", mode, ("max", "min"))
         self.path = Path(output_dir) / "model_best.json"
@@ -56,6 +58,7 @@ class BestCheckpoint(HookBase):
         self.sign = 1 if mode == "max" else -1
         self.patience = patience
         self.period = period
+        self.attempts = attempts
         self.history: list[tuple[int, float]] = []  # last iteration trained on, value
 
     def best(self) -> tuple[int, float] | None:
@@ -101,7 +104,10 @@ class BestCheckpoint(HookBase):
             f"(TEST.EARLY_STOPPING_PATIENCE) was better than {_in_words(self.metric, self.best())}"
         )
         if comm.is_main_process():
-            trainer.checkpointer.save("model_final", iteration=trainer.iter)
+            write_when_possible(
+                lambda: trainer.checkpointer.save("model_final", iteration=trainer.iter),
+                self.attempts,
+            )
         trainer.max_iter = trainer.iter = trainer.iter + 1  # as after the last iteration
         raise TrainingEnded
 
@@ -136,19 +142,14 @@ class BestCheckpoint(HookBase):
         if not comm.is_main_process():
             return
         averaging = averaging_of(self.trainer)
-        try:
-            with untagged(self.trainer.checkpointer):
-                self.trainer.checkpointer.save("model_best", iteration=iteration)
+        with warned("The best checkpoint stays as it was"):
+            self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
             if averaging is not None:
                 averaging.save("model_best_ema")
-        except OSError as error:  # a full disk does not end a training
-            logger.warning(f"model_best.pth could not be written and stays as it was: {error}")
 
     def _record(self) -> None:
-        try:
+        with warned("A run resumed from before this evaluation repeats it"):
             write_text(self.path, json.dumps({"metric": self.metric, "history": self.history}))
-        except SaveError as error:
-            logger.warning(f"{error}. A run resumed from before this evaluation repeats it")
 
     def _add_recorded(self) -> None:
         """What was evaluated between the checkpoint's writing and its training's end."""

@@ -82,8 +82,11 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self.trust_pickle = trust_pickle
         self.logger = logging.getLogger("d2_isonet.checkpoint")
 
-    def save(self, name, **extra):
+    def save(self, name, tag=True, **extra):
         """Write name.pth so that no moment finds it half written, then last_checkpoint.
+
+        Args:
+            tag: False leaves last_checkpoint as it is: a training does not go on from this file.
 
         Raises:
             SaveError: the disk is full or fails; the files are as they were.
@@ -96,7 +99,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         write_checkpoint(path, {"model": self.model.state_dict(), **states, **meta, **extra})
-        self.tag_last_checkpoint(os.path.basename(path))
+        if tag:
+            self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename):
         write_text(os.path.join(self.save_dir, TAG), last_filename_basename)

@@ -4,21 +4,19 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from .full_disk import SaveError
+
 # What a zip of tensors has beside them: names, shapes, the optimizer's settings.
 _OVERHEAD = 1 << 20  # bytes
 
 
-class SaveError(OSError):
-    """A file that could not be written; what was there before is as it was."""
-
-
-def write_checkpoint(path: str | os.PathLike, content: Mapping) -> None:
+def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
     """Write `content` by torch.save, as `write_complete` does.
 
     Raises:
@@ -31,7 +29,7 @@ def write_complete(
     path: str | os.PathLike,
     save: Callable[[BinaryIO], object],
     find_damage: Callable[[Path], str | None],
-    content: Mapping,
+    content: Mapping | Sequence,
 ) -> None:
     """Write a file so that `path` is at every moment the old file or the whole new one.
 
@@ -82,7 +80,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         raise SaveError(f"{path} could not be written: {error.strerror}") from error
 
 
-def _check_room(path: Path, content: Mapping) -> None:
+def _check_room(path: Path, content: Mapping | Sequence) -> None:
     needed = bytes_of(content) + _OVERHEAD
     try:
         free = shutil.disk_usage(path.parent).free

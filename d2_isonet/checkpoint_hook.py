@@ -9,7 +9,7 @@ from pathlib import Path
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
-from .checkpoint_files import SaveError
+from .full_disk import SaveError
 from .preemption import PREEMPTED, StopRequest
 from .resuming import set_aside_earlier_run
 
@@ -46,7 +46,8 @@ class CheckpointHook(PeriodicCheckpointer):
                 remainder.unlink()
             if self.trainer.start_iter == 0:
                 set_aside_earlier_run(folder)
-        self.stop.listen()
+        step = getattr(self.trainer, "_trainer", self.trainer)
+        self.stop.listen(getattr(step, "exchange", None))
         final = Path(self.checkpointer.save_dir, "model_final.pth")
         if self.trainer.start_iter == self.max_iter and not final.exists():
             self.trainer.iter = self.max_iter - 1

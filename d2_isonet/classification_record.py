@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from .checkpoint_files import SaveError, write_text
+from .checkpoint_files import write_text
+from .full_disk import SaveError
 from .per_class import current_iteration, folder_of, write_per_class
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """COCO's measures of boxes and masks by hotcoco: pycocotools' numbers in a fraction of its time."""
 
 import functools
-import json
 import logging
 import os
 from collections import Counter
@@ -10,9 +9,9 @@ from itertools import chain
 from types import ModuleType
 
 from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.file_io import PathManager
 
 from .coco_measures import REGIONS, coco_measures
+from .evaluation_files import save_predictions, save_results, without
 from .no_detections import measures_of_nothing
 from .per_class import current_iteration, detection_measures, folder_of, write_per_class
 
@@ -43,17 +42,28 @@ class FastCOCOEvaluator(COCOEvaluator):
         ValueError: a detection is of a class or of an image that the data set does not have.
     """
 
+    _output_dir: str | None
+
     def __init__(self, dataset_name: str, *args, **kwargs):
         super().__init__(dataset_name, *args, **kwargs)
         self._hotcoco = import_hotcoco()
         self._predicts_masks = False
         self._per_class: dict[str, list[dict]] = {}
         self._num_detections: Counter = Counter()  # by class
+        self._folder: str | None = None  # `evaluate` writes there; as _output_dir, detectron2 would
         if 0 in self._coco_api.anns:
             logger.warning(
                 f"{self._metadata.json_file}: an annotation has the id 0, and COCO's code takes a "
                 "match with it for none: number annotations from 1. Evaluation by pycocotools"
             )
+
+    def evaluate(self, img_ids: list | None = None) -> dict:
+        """detectron2's results; its files are written by us, for a full disk not to end it."""
+        self._folder, self._output_dir = self._output_dir, None
+        try:
+            return super().evaluate(img_ids)
+        finally:
+            self._output_dir = self._folder
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         instances = [output["instances"] for output in outputs if "instances" in output]
@@ -84,8 +94,8 @@ class FastCOCOEvaluator(COCOEvaluator):
         self._num_detections = Counter(result["category_id"] for result in results)
         self._per_class = {}
         self._evaluate_results(predictions, results, img_ids)
-        if self._output_dir and self._per_class:
-            folder = folder_of(self._output_dir, self._metadata.name)
+        if self._folder and self._per_class:
+            folder = folder_of(self._folder, self._metadata.name)
             # an evaluation of several sets has given each its folder
             folder = folder.parent if folder.name == folder.parent.name else folder
             write_per_class(folder, self._per_class, self._about(img_ids))
@@ -111,18 +121,17 @@ class FastCOCOEvaluator(COCOEvaluator):
         }
 
     def _evaluate_results(
-        self, predictions: list[dict], results: list[dict], img_ids: list | None
+        self, predictions: list[dict], found: list[dict], img_ids: list | None
     ) -> None:
-        tasks = self._tasks or self._tasks_from_predictions(results)
-        if self._hotcoco is None or not self._is_for_hotcoco(results, tasks):
+        tasks = self._tasks or self._tasks_from_predictions(found)
+        results = self._with_categories_of_dataset(found)
+        if self._folder:
+            if "proposals" not in predictions[0]:
+                save_predictions(self._folder, predictions)
+            save_results(self._folder, results)
+        if self._hotcoco is None or not self._is_for_hotcoco(found, tasks):
             super()._eval_predictions(predictions, img_ids=img_ids)
             return
-        results = self._with_categories_of_dataset(results)
-        if self._output_dir:
-            file = os.path.join(self._output_dir, "coco_instances_results.json")
-            self._logger.info(f"Saving results to {file}")
-            with PathManager.open(file, "w") as opened:
-                opened.write(json.dumps(results))
         for task in sorted(tasks):
             self._logger.info(f"Evaluating {task} of {len(results)} detections with hotcoco")
             measures = coco_measures(
@@ -131,6 +140,15 @@ class FastCOCOEvaluator(COCOEvaluator):
             self._results[task] = self._derive_coco_results(
                 measures, task, class_names=self._metadata.get("thing_classes")
             )
+
+    def _eval_box_proposals(self, predictions: list[dict]) -> None:
+        if self._folder:
+            save_predictions(self._folder, predictions)
+            self._output_dir = self._folder
+            with without(f"{self._folder}/box_proposals.pkl"):
+                return super()._eval_box_proposals(predictions)
+            self._output_dir = None
+        super()._eval_box_proposals(predictions)
 
     def _is_for_hotcoco(self, results: list[dict], tasks: Iterable[str]) -> bool:
         return (

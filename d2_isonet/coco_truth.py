@@ -7,6 +7,8 @@ import pickle
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 
+from .evaluation_files import in_folder_or_elsewhere
+
 
 def make_coco_json(dataset_name: str, output_dir: str) -> None:
     """Convert a data set of Python's to a COCO json, anew where it has changed; set json_file.
@@ -19,7 +21,12 @@ def make_coco_json(dataset_name: str, output_dir: str) -> None:
         return
     content = pickle.dumps((DatasetCatalog.get(dataset_name), metadata.get("thing_classes")))
     checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
-    path = os.path.join(output_dir, f"{dataset_name}_{checksum}.json")
-    convert_to_coco_json(dataset_name, path)
+
+    def convert(folder: str) -> str:
+        path = os.path.join(folder, f"{dataset_name}_{checksum}.json")
+        convert_to_coco_json(dataset_name, path)
+        return path
+
+    path = in_folder_or_elsewhere(output_dir, convert)
     # Not set(), which refuses a new value.
     vars(metadata).update(json_file=path, json_file_is_made=True)

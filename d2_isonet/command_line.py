@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 
-from .checkpoint_files import SaveError
 from .config import add_isonet_config
+from .full_disk import SaveError
 from .yaml_files import check_yaml_files
 
 _LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long

@@ -4,6 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
+from .checkpoint_files import write_text
+from .full_disk import warned
+
 _RUN_ID_FILE = "torchrun_id"  # in OUTPUT_DIR
 
 
@@ -36,7 +39,8 @@ def resume_if_restarted(args: argparse.Namespace, output_dir: str) -> str:
 def remember_run(output_dir: str) -> None:
     """Leave torchrun's id of this run in OUTPUT_DIR; the main process's to do, once it trains."""
     if under_torchrun() and _run_id():
-        Path(output_dir, _RUN_ID_FILE).write_text(f"{_run_id()}\n")
+        with warned("torchrun may start the training again; that it must go on, --resume tells it"):
+            write_text(Path(output_dir, _RUN_ID_FILE), f"{_run_id()}\n")
 
 
 def _run_id() -> str:

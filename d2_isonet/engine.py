@@ -9,12 +9,13 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 from .best_checkpoint import TrainingEnded
 from .compat import coco_evaluator, create_ddp_model
 from .configured_checkpointer import build_checkpointer
 from .configured_step import build_step
-from .forgiving_writer import ForgivingWriter
+from .forgiving_writer import forgiving_writers
 from .per_class import folder_of
 from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
 from .resuming import checkpoint_to_resume
@@ -78,8 +79,8 @@ class Trainer(DefaultTrainer):
             folder = str(folder_of(folder, dataset_name))
         return coco_evaluator(dataset_name, folder)
 
-    def build_writers(self) -> list:
-        return [ForgivingWriter(writer) for writer in super().build_writers()]
+    def build_writers(self) -> list[EventWriter]:
+        return forgiving_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.

@@ -1,8 +1,10 @@
 """Logs that a full disk does not turn into the end of a training."""
 
 import logging
+import os
+from typing import Any
 
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
 logger = logging.getLogger(__name__)
 
@@ -30,3 +32,43 @@ class ForgivingWriter(EventWriter):
             self.failed = True
         else:
             self.failed = False
+
+
+class TensorboardWriter(TensorboardXWriter):
+    """TensorboardXWriter that opens its file when it first writes, and a new one after a failure.
+
+    The thread that writes for it ends at the first error, and v0.6 writes when it is made.
+    """
+
+    def __init__(self, log_dir: str, window_size: int = 20):
+        self._log_dir, self._window_size, self._last_write = log_dir, window_size, -1
+        self._open: Any = None
+
+    @property
+    def _writer(self):
+        if self._open is None:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second
+
+            self._open = SummaryWriter(self._log_dir)
+        return self._open
+
+    def write(self) -> None:
+        try:
+            super().write()
+        except OSError:
+            self._open = None
+            raise
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
+
+def forgiving_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
+    """detectron2's default writers: the terminal, metrics.json, and events for TensorBoard."""
+    writers = [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+        TensorboardWriter(output_dir),
+    ]
+    return [ForgivingWriter(writer) for writer in writers]

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-from detectron2.utils import comm
-from torch import distributed as dist
 from torch import nn
 
 
@@ -24,19 +22,6 @@ class NonFiniteError(FloatingPointError):
         self.what = what
         self.reason = reason
         self.losses = dict(losses or {})
-
-
-def agreed(flag: bool | torch.Tensor, device: torch.device | str = "cpu") -> bool:
-    """Whether `flag` is true on every process; each must ask.
-
-    Args:
-        device: where the processes' backend exchanges tensors.
-    """
-    if comm.get_world_size() == 1:
-        return bool(flag)
-    everywhere = torch.as_tensor(flag).to(device=device, dtype=torch.int32)
-    dist.all_reduce(everywhere, dist.ReduceOp.MIN)
-    return bool(everywhere)
 
 
 def check_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -11,10 +10,13 @@ from detectron2.engine.hooks import LRScheduler
 from detectron2.utils import comm
 
 from .averaging import averaging_of
-from .non_finite import NonFiniteError, agreed, non_finite_tensors, weights_and_statistics
+from .checkpoint_files import write_text
+from .full_disk import SaveError
+from .non_finite import NonFiniteError, non_finite_tensors, weights_and_statistics
 from .non_finite_layer import find_non_finite_layer
 from .non_finite_report import in_words
 from .options import check_name
+from .step_exchange import StepExchange
 
 ACTIONS = ("stop", "skip", "rollback")
 logger = logging.getLogger(__name__)
@@ -68,7 +70,8 @@ class NonFiniteRecovery(HookBase):
 
     def _check_weights(self) -> None:
         spoilt = non_finite_tensors(weights_and_statistics(self._step.model))
-        if not agreed(not spoilt, next(self._step.model.parameters()).device):
+        device = next(self._step.model.parameters()).device
+        if not StepExchange().all_agree(not spoilt, device):
             self._recover([], NonFiniteError("weights", ", ".join(spoilt[:3])))
 
     def _recover(self, batch: list, error: FloatingPointError) -> None:
@@ -147,12 +150,10 @@ class NonFiniteRecovery(HookBase):
         path = Path(self.output_dir) / f"non_finite_{facts['iteration']:07d}.json"
         problem = ""
         if comm.is_main_process():
-            temporary = path.with_suffix(".partial")
             try:
-                temporary.write_text(json.dumps(facts, indent=1))
-                os.replace(temporary, path)
-            except OSError as error:
-                problem = f"not written ({error})"
+                write_text(path, json.dumps(facts, indent=1))
+            except SaveError as error:
+                problem = str(error)
         return comm.all_gather(problem)[0] or str(path)
 
     def _roll_back(self, checkpoint: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint_files import SaveError, write_text
+from .checkpoint_files import write_text
+from .full_disk import SaveError
 
 logger = logging.getLogger(__name__)
 

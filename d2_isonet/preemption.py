@@ -9,6 +9,8 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from .step_exchange import StepExchange
+
 # EX_TEMPFAIL of sysexits.h, "try again later": the training is saved and --resume goes on with it.
 # Not 143, with which a process also ends that SIGTERM killed before it could save.
 PREEMPTED = 75
@@ -21,14 +23,22 @@ class StopRequest:
     """Whether a scheduler has asked this training to stop, by SIGTERM or SIGUSR1.
 
     The signal only leaves a note; the training stops where it can be saved, between two steps.
+    Several processes know of it from the exchange of the next step on.
     """
 
     def __init__(self):
         self.signal = 0
+        self._exchange = StepExchange()
         self._before: dict[int, Any] = {}
 
-    def listen(self) -> None:
-        """From now on the signals are noted. Elsewhere than in the main thread Python cannot."""
+    def listen(self, exchange: StepExchange | None = None) -> None:
+        """From now on the signals are noted. Elsewhere than in the main thread Python cannot.
+
+        Args:
+            exchange: of every step; None for a training that has none.
+        """
+        self._exchange = exchange or StepExchange()
+        self._exchange.signal = self.signal
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
@@ -40,12 +50,15 @@ class StopRequest:
 
     def _note(self, number: int, _frame) -> None:
         self.signal = number  # no logging here: a signal may come inside a log call
+        self._exchange.signal = number
 
     def reached_any_process(self) -> bool:
         """The same answer on all processes, each of which calls this after every step."""
-        if comm.get_world_size() > 1:
-            self.signal = max(comm.all_gather(self.signal))
-        return self.signal != 0
+        if comm.get_world_size() == 1:
+            return self.signal != 0
+        highest = self._exchange.highest_signal()  # of its own the others may not know yet
+        self.signal = highest or self.signal
+        return highest != 0
 
     def __str__(self) -> str:
         return signal.Signals(self.signal).name if self.signal else "no signal"

@@ -1,6 +1,7 @@
 """Pretraining: the Trainer on images with one label, and the backbone it hands over."""
 
 import argparse
+import functools
 import logging
 import os
 
@@ -12,10 +13,10 @@ from torch import nn
 
 from .averaging import averaging_of
 from .checkpoint import save_backbone
-from .checkpoint_files import SaveError
 from .classified_images import check_classified_images
 from .configured_checkpointer import describe
 from .engine import Trainer
+from .full_disk import warned, write_when_possible
 from .imagenet import (
     ImageNetEvaluator,
     ImageNetMapper,
@@ -82,14 +83,13 @@ class BackboneWriter(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self.period == 0 and done < self.trainer.max_iter:
-            try:
+            with warned(f"It is written again in {self.period} iterations"):
                 self._write(done)
-            except SaveError as error:
-                logger.warning(f"{error}. It is written again in {self.period} iterations")
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
-            paths = self._write(self.trainer.max_iter)
+            write = functools.partial(self._write, self.trainer.max_iter)
+            paths = write_when_possible(write, self.cfg.SOLVER.CHECKPOINT_MAX_FAILURES)
             logger.info(f"Pretrained backbone written to {paths}: give it as MODEL.WEIGHTS")
 
     def _write(self, iteration: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from .checkpoint_files import damage_of, iteration_of
+from .full_disk import as_save_error, warned
 from .safetensors_file import SUFFIX
 
 logger = logging.getLogger(__name__)
@@ -110,8 +111,9 @@ def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
             os.replace(path, aside / path.name)
     metrics = folder / "metrics.json"
     if metrics.is_file():
-        shutil.copy2(metrics, aside)
-        os.truncate(metrics, 0)  # this run's writer may have it open, for appending
+        with warned("It stays, and this run's lines follow"), as_save_error(aside / metrics.name):
+            shutil.copy2(metrics, aside)
+            os.truncate(metrics, 0)  # this run's writer may have it open, for appending
     logger.warning(
         f"{folder.resolve()} has an earlier run's checkpoints, and this run starts at iteration 0 "
         f"(no --resume): moved them and metrics.json to {aside.name}/. If you meant to go on with "

@@ -15,7 +15,8 @@ import torch
 from detectron2.utils import comm
 
 from . import __version__
-from .checkpoint_files import SaveError, write_text
+from .checkpoint_files import write_text
+from .full_disk import SaveError
 
 logger = logging.getLogger(__name__)
 

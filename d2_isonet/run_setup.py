@@ -3,13 +3,17 @@
 import argparse
 import logging
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from .config_checks import scale_to_processes, what_was_scaled
 from .elastic import resume_if_restarted
+from .forgiving_log import forgive_log_files
+from .full_disk import is_full_disk
 from .preflight import check_run
 from .run_record import add_run_record
 from .seeding import settle_seed
@@ -30,8 +34,9 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     scaling = what_was_scaled(cfg, scaled)
     cfg = settle_seed(epochs_to_iterations(scaled, num_training_images))
     cfg.freeze()
-    default_setup(cfg, args)
+    _set_up(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
+    forgive_log_files(cfg.OUTPUT_DIR)
     for finding in findings:  # once more, for the log of the run
         if finding.severity == "warning":
             logger.warning(str(finding))
@@ -39,3 +44,16 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
         logger.info(line)
     add_run_record(cfg.OUTPUT_DIR, args)
     return cfg
+
+
+def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """detectron2's default_setup, of which a full disk costs config.yaml alone."""
+    try:
+        default_setup(cfg, args)
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        logger.warning(f"{cfg.OUTPUT_DIR}/config.yaml could not be written: {error.strerror}")
+        # what it does after writing that
+        seed_all_rng(cfg.SEED + comm.get_rank())
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only

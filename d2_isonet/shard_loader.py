@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator
 
-import torch
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -12,7 +11,7 @@ from .seeding import seed_of, seeded
 from .shard_index import ShardedImages
 from .shard_order import ShardOrder
 from .shard_reading import read_shard
-from .training_loader import images_per_process
+from .training_loader import TrainLoader, images_per_process
 
 Mapper = Callable[[dict], dict]
 Collate = Callable[[list[dict]], list[dict]]
@@ -117,21 +116,15 @@ def map_sample(mapper: Mapper, sample: dict) -> dict:
         ) from error
 
 
-class ShardTrainLoader(DataLoader):
-    """The endless loader of ShardTrainingBatches, which can be told where to start.
+class ShardTrainLoader(TrainLoader):
+    """The TrainLoader of ShardTrainingBatches.
 
     Args:
         batches: each made by one worker, in turn.
     """
 
     def __init__(self, batches: ShardTrainingBatches, num_workers: int):
-        super().__init__(
-            batches,
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # else it would draw from the training's
-        )
+        super().__init__(batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)
         self._batches = batches
 
     @property
@@ -141,14 +134,8 @@ class ShardTrainLoader(DataLoader):
         return {"shard_streams": order.streams, "shard_workers": order.turns}
 
     def start_at(self, iteration: int, seed: int) -> None:
-        """The next iterator begins with the batch of `iteration` (from 0) of a run with `seed`."""
         self._batches.start = iteration
         self._batches.order = self._batches.order.of_seed(seed)
-
-    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
-        # A generator, so that nothing is read before the first batch is asked for: detectron2
-        # v0.6 makes the iterator before the checkpoint is loaded.
-        yield from super().__iter__()
 
 
 def build_shard_train_loader(

@@ -98,11 +98,16 @@ def _penalties(cfg: CfgNode) -> list[HookBase]:
 
 
 def _weight_averaging(trainer: DefaultTrainer) -> list[HookBase]:
-    decay = trainer.cfg.SOLVER.EMA_DECAY
-    if not decay:
+    cfg = trainer.cfg
+    if not cfg.SOLVER.EMA_DECAY:
         return []
     return [
-        WeightAveraging(trainer.model, decay, lambda model: build_checkpointer(trainer.cfg, model))
+        WeightAveraging(
+            trainer.model,
+            cfg.SOLVER.EMA_DECAY,
+            lambda model: build_checkpointer(cfg, model),
+            attempts=cfg.SOLVER.CHECKPOINT_MAX_FAILURES,
+        )
     ]
 
 
@@ -127,5 +132,6 @@ def _best_checkpoint(cfg: CfgNode) -> list[HookBase]:
             mode=test.BEST_METRIC_MODE,
             patience=test.EARLY_STOPPING_PATIENCE,
             period=test.EVAL_PERIOD,
+            attempts=cfg.SOLVER.CHECKPOINT_MAX_FAILURES,
         )
     ]

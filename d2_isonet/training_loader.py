@@ -42,28 +42,35 @@ class SeededImages(Dataset):
         raise ValueError(f"The mapper skipped {_MOST_REPLACEMENTS} images in a row")
 
 
-class ResumableLoader(DataLoader):
+class TrainLoader(DataLoader):
     """An endless DataLoader that can be told, until the first batch is taken, where to start."""
 
-    def __init__(self, dataset: Dataset, order: BatchOrder, num_workers: int, collate_fn: Callable):
-        super().__init__(
-            dataset,
-            batch_sampler=order,
-            num_workers=num_workers,
-            collate_fn=collate_fn,
-            generator=torch.Generator(),  # else it would draw from the training's
-        )
-        self._order = order
+    def __init__(self, dataset: Dataset, **options):
+        # its own generator: else it would draw from the training's
+        super().__init__(dataset, generator=torch.Generator(), **options)
 
     def start_at(self, iteration: int, seed: int) -> None:
         """The next iterator begins with the batch of `iteration` (from 0) of a run with `seed`."""
-        self._order.start = iteration
-        self._order.seed = seed
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
         # A generator, so that nothing is read before the first batch is asked for: detectron2
         # v0.6 makes the iterator before the checkpoint is loaded.
         yield from super().__iter__()
+
+
+class ResumableLoader(TrainLoader):
+    """The TrainLoader of the batches of a BatchOrder."""
+
+    def __init__(self, dataset: Dataset, order: BatchOrder, num_workers: int, collate_fn: Callable):
+        super().__init__(
+            dataset, batch_sampler=order, num_workers=num_workers, collate_fn=collate_fn
+        )
+        self._order = order
+
+    def start_at(self, iteration: int, seed: int) -> None:
+        self._order.start = iteration
+        self._order.seed = seed
 
 
 def images_per_process(total_batch_size: int) -> int:

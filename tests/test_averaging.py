@@ -11,6 +11,7 @@ from d2_isonet.averaging import WeightAveraging, averaging_of
 from d2_isonet.checkpoint import ISONetCheckpointer
 from d2_isonet.command_line import load_config
 from d2_isonet.execution import set_execution
+from d2_isonet.full_disk import SaveError
 from d2_isonet.pretraining import BackboneWriter
 
 EMA = ("SOLVER.EMA_DECAY", "0.5")
@@ -94,6 +95,20 @@ def test_no_average_is_written_of_a_training_that_failed(tmp_path):
     with pytest.raises(RuntimeError, match="some cause"):
         run(small_config(tmp_path, *EMA), Failing)
     assert not (tmp_path / "model_final_ema.pth").exists()
+
+
+def test_the_average_at_the_end_waits_for_room(tmp_path, monkeypatch):
+    waited, save = [], WeightAveraging.save
+    monkeypatch.setattr("d2_isonet.full_disk.time.sleep", waited.append)
+
+    def save_or_not(self, name):
+        if not waited:
+            raise SaveError(f"{name}.pth was not written")
+        save(self, name)
+
+    monkeypatch.setattr(WeightAveraging, "save", save_or_not)
+    run(small_config(tmp_path, *EMA))
+    assert waited == [60.0] and (tmp_path / "model_final_ema.pth").is_file()
 
 
 def test_an_averaged_network_that_recomputes_its_blocks_uses_its_own_weights():

@@ -37,7 +37,7 @@ class Stop(NamedTuple):
 
 
 def with_weights(row: int, name: str, message: str) -> Stop:
-    return Stop(row, f"{SMALL} {DATA} {RUN} MODEL.WEIGHTS {{file:{name}}}", message)
+    return with_pairs(row, f"MODEL.WEIGHTS {{file:{name}}}", message)
 
 
 def with_yaml(row: int, name: str, message: str) -> Stop:

@@ -9,6 +9,7 @@ from small_runs import load, run, small_config, trainer_class, weights
 
 from d2_isonet.averaging import averaging_of
 from d2_isonet.best_checkpoint import BestCheckpoint
+from d2_isonet.full_disk import SaveError
 from d2_isonet.launch import launch
 
 BEST = ("TEST.BEST_METRIC", "toy/score", "TEST.EVAL_PERIOD", "1", "DATASETS.TEST", "('toy',)")
@@ -122,13 +123,13 @@ def test_a_full_disk_does_not_end_the_training(tmp_path, caplog):
 
             def save_or_not(name, **extra):
                 if name == "model_best":
-                    raise OSError("No space left on device")
+                    raise SaveError("model_best.pth could not be written: No space left on device")
                 save(name, **extra)
 
             self.checkpointer.save = save_or_not
 
     assert run(small_config(tmp_path, *BEST), Full).iter == 6
-    assert "model_best.pth could not be written and stays as it was: No space" in caplog.text
+    assert "model_best.pth could not be written: No space left on device. The best" in caplog.text
 
 
 PATIENCE = (*BEST, "TEST.EARLY_STOPPING_PATIENCE", "2")
@@ -167,11 +168,33 @@ def test_a_run_that_was_stopped_stays_so_until_it_may_wait_longer(tmp_path, capl
     assert run(more, trainer_class(scores=[0, 4, 0]), resume=True).iter == 6
 
 
+def test_a_training_that_stops_early_waits_for_room(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr("d2_isonet.full_disk.time.sleep", waited.append)
+
+    class Full(trainer_class(scores=[3, 2, 1])):
+        def __init__(self, cfg):
+            super().__init__(cfg)
+            save = self.checkpointer.save
+
+            def save_or_not(name, **extra):
+                if name == "model_final" and not waited:
+                    raise SaveError("model_final.pth was not written")
+                save(name, **extra)
+
+            self.checkpointer.save = save_or_not
+
+    assert run(small_config(tmp_path, *PATIENCE), Full).iter == 3
+    assert waited == [60.0]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def stop_early(output_dir) -> None:
     trainer = run(small_config(output_dir, *PATIENCE), trainer_class(scores=[3, 2, 1, 9]))
     assert trainer.iter == 3, comm.get_rank()
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_several_processes_stop_together(tmp_path):
     launch(stop_early, 2, args=(str(tmp_path),))
     assert load(tmp_path / "model_final.pth")["trainer"]["iteration"] == 2

@@ -11,9 +11,9 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.utils.events import EventStorage, EventWriter
 from test_engine import OwnShareTrainer, toy_config, train
 
-from d2_isonet.checkpoint_files import SaveError
 from d2_isonet.checkpoint_hook import CheckpointHook
 from d2_isonet.forgiving_writer import ForgivingWriter
+from d2_isonet.full_disk import SaveError
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The authors' and torchvision's weights give the same logits in this project's networks."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +15,7 @@ from d2_isonet.configured_checkpointer import describe
 from d2_isonet.conversion import config_options, convert, kind_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = REPOSITORY / "tools" / "convert_isonet_weights.py"
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 NETWORKS = [
     pytest.param(kind, depth, marks=[pytest.mark.slow] if depth == 101 else [])
@@ -94,16 +93,6 @@ def author_logits(weights: dict, images: torch.Tensor, depth: int) -> torch.Tens
         for index in range(1, number + 1):
             x = block(x, f"s{stage}.b{index}", 2 if stage > 1 and index == 1 else 1)
     return F.linear(x.mean((2, 3)), weights["head.fc.weight"], weights["head.fc.bias"])
-
-
-def run_command(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "tools/convert_isonet_weights.py", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
-        capture_output=True,
-        text=True,
-    )
 
 
 def convert_and_build(weights, tmp_path, config="risonet50", options=()):
@@ -223,7 +212,7 @@ def test_other_depth_or_kind_than_asked_is_refused(asked, found, risonet18, tmp_
 
 def test_command_prints_a_row_per_stage_and_a_config_that_fits(tmp_path):
     torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "in.pt")
-    run = run_command(tmp_path / "in.pt", tmp_path / "out.pth")
+    run = fork_server.run_script(COMMAND, tmp_path / "in.pt", tmp_path / "out.pth")
     assert run.returncode == 0, run.stderr
     assert "resnet of depth 18, 7 classes" in run.stdout
     assert [line.split() for line in run.stdout.splitlines() if "res3" in line] == [["res3", "30"]]
@@ -232,7 +221,7 @@ def test_command_prints_a_row_per_stage_and_a_config_that_fits(tmp_path):
 
 
 def test_command_ends_with_one_line_that_names_the_file(tmp_path):
-    run = run_command(tmp_path / "no.pt", tmp_path / "out.pth")
+    run = fork_server.run_script(COMMAND, tmp_path / "no.pt", tmp_path / "out.pth")
     lines = [line for line in run.stderr.splitlines() if "no.pt" in line]
     assert run.returncode == 2 and "Traceback" not in run.stderr
     assert lines == [f"error: {tmp_path / 'no.pt'} does not exist; name the checkpoint to convert"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_runs
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
@@ -64,15 +65,11 @@ def toy_config(output_dir, *opts: str):
 
 
 def weights(trainer) -> list[torch.Tensor]:
-    model = trainer.model.module if hasattr(trainer.model, "module") else trainer.model
-    return [p.detach().clone() for p in model.parameters()]
+    return small_runs.weights(trainer.model)
 
 
 def train(cfg, resume: bool = False) -> OwnShareTrainer:
-    trainer = OwnShareTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
+    return small_runs.run(cfg, OwnShareTrainer, resume)
 
 
 @pytest.mark.parametrize("option", ["CLIP_GRADIENTS.ENABLED False", "CLIP_GRADIENTS.ENABLED True",
@@ -171,6 +168,8 @@ DETECT = [
     "SOLVER.REFERENCE_WORLD_SIZE", "0", "DATALOADER.NUM_WORKERS", "0",
     "INPUT.MIN_SIZE_TRAIN", "(60,)", "INPUT.MIN_SIZE_TEST", "60", "MODEL.BACKBONE.FREEZE_AT", "0",
     "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
+    "MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN", "100",
 ]  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def registered() -> dict[str, list[str] | str]:
     """For each order of imports what detectron2's registries hold of ours, or the error."""
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", TRY_EACH],
-        input=json.dumps(ORDERS), capture_output=True, text=True, timeout=120,
+        input=json.dumps(ORDERS), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     return dict(json.loads(line) for line in process.stdout.splitlines())
 
@@ -97,7 +97,7 @@ def registered() -> dict[str, list[str] | str]:
 def imported_by(*arguments: str) -> set[str]:
     """The packages that a Python process imports, as it reports them itself."""
     command = [sys.executable, "-X", "importtime", *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     lines = [x for x in process.stderr.splitlines() if x.startswith("import time:")]
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 

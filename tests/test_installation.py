@@ -64,7 +64,7 @@ for module in sys.argv[1:]:
 def first_imports() -> subprocess.CompletedProcess:
     """Prints the name of each module that can be imported before the others."""
     command = [sys.executable, "-W", "ignore", "-c", IMPORT_EACH_FIRST, *MODULES]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 @built_here

@@ -24,6 +24,7 @@ from d2_isonet.accumulation import AccumulatingTrainer
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.averaging import averaging_of
 from d2_isonet.command_line import load_config
+from d2_isonet.full_disk import SaveError
 from d2_isonet.launch import launch
 from d2_isonet.non_finite import NonFiniteError, check_gradients, non_finite_tensors
 from d2_isonet.non_finite_layer import find_non_finite_layer
@@ -212,6 +213,7 @@ def fail_on_one_process(output_dir) -> None:
         assert all(torch.equal(a, b) for a, b in zip(*every, strict=True))
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_all_processes_decide_alike(tmp_path):
     launch(fail_on_one_process, 2, args=(tmp_path,))
     for i, (_, _, index) in enumerate(FAILURES):
@@ -344,11 +346,11 @@ def test_a_penalty_that_overflows_is_a_failed_step_too(tmp_path):
 
 
 def test_a_disk_that_is_full_does_not_hide_the_failure(tmp_path, monkeypatch):
-    def full(self, text):
-        raise OSError("No space left on device")
+    def full(path, text):
+        raise SaveError(f"{path} could not be written: No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(NonFiniteError, match="backbone.0(.|\n)*all facts: not written .No space"):
+    monkeypatch.setattr("d2_isonet.non_finite_recovery.write_text", full)
+    with pytest.raises(NonFiniteError, match="backbone.0(.|\n)*all facts: .*json could not be wr"):
         run(small_config(tmp_path), trainer_class(spoilt={(3, 1): blinding}))
 
 

@@ -13,10 +13,10 @@ import torch
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint import WeightsError, save_backbone
-from d2_isonet.checkpoint_files import SaveError
 from d2_isonet.command_line import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.conversion import convert
+from d2_isonet.full_disk import SaveError
 from d2_isonet.predictor import Predictor
 from d2_isonet.resuming import find_checkpoint
 from d2_isonet.source_weights import read_state_dict

@@ -1,0 +1,96 @@
+"""torchrun --nnodes 1:2 on the loopback: a machine joins a training, and leaves it again."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from scripts import (  # noqa: E402
+    ENVIRONMENT,
+    REPOSITORY,
+    SCRIPT,
+    TORCHRUN,
+    arguments,
+    starts,
+    write_image_tree,
+)
+
+pytestmark = pytest.mark.slow
+STEPS, PATIENCE = 90, 1200  # seconds
+HELD = str(REPOSITORY / "tests" / "slow" / "held_pretraining.py")
+
+
+def start(command: list[str], root: Path, out: Path, log: Path) -> subprocess.Popen:
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            [*command, *arguments(root, out, STEPS)],
+            cwd=REPOSITORY, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def machine(port: int) -> list[str]:
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    rendezvous += ["--rdzv-id", "joining", "--rdzv-conf", "last_call_timeout=2"]
+    return [*TORCHRUN, "--nnodes", "1:2", "--max-restarts", "3", *rendezvous, HELD]
+
+
+def wait_for(checkpoint: str, out: Path, training: subprocess.Popen) -> None:
+    end = time.monotonic() + PATIENCE
+    tag = out / "last_checkpoint"
+    while not tag.is_file() or tag.read_text() < checkpoint:
+        assert training.poll() is None and time.monotonic() < end, f"no {checkpoint}"
+        time.sleep(0.2)
+
+
+def losses(out: Path) -> dict[int, float]:
+    """By iteration; what was done again counts as done the second time."""
+    lines = (out / "metrics.json").read_text().splitlines()
+    return {x["iteration"]: x["total_loss"] for x in map(json.loads, lines) if "total_loss" in x}
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory) -> tuple[int, str, Path, Path]:
+    """(exit code, log of the first machine, OUTPUT_DIR, images)."""
+    folder = tmp_path_factory.mktemp("changed")
+    root, out = write_image_tree(folder / "images"), folder / "out"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    machines = [start(machine(port), root, out, folder / "log0")]
+    try:
+        wait_for("model_0000019.pth", out, machines[0])
+        machines.append(start(machine(port), root, out, folder / "log1"))
+        wait_for("model_0000059.pth", out, machines[0])
+        machines[1].terminate()
+        code = machines[0].wait(PATIENCE)
+    finally:
+        for process in machines:
+            process.terminate()
+    return code, (folder / "log0").read_text(), out, root
+
+
+def test_each_change_goes_on_from_the_last_checkpoint_to_the_end(changed):
+    code, log, out, _ = changed
+    assert code == 0, log[-3000:]
+    assert starts(log) == [0, 20, 60]
+    assert (out / "model_final.pth").is_file() and sorted(losses(out))[-1] == STEPS - 1
+
+
+def test_the_training_is_that_of_one_machine(changed, tmp_path):
+    # REFERENCE_WORLD_SIZE 0: the same eight images a step, on one process or two
+    assert (
+        start([sys.executable, SCRIPT], changed[3], tmp_path / "out", tmp_path / "log").wait(
+            PATIENCE
+        )
+        == 0
+    )
+    ours, theirs = losses(changed[2]), losses(tmp_path / "out")
+    assert ours.keys() == theirs.keys()
+    worst = max(abs(ours[i] - theirs[i]) / theirs[i] for i in theirs)
+    print(f"largest relative difference of a loss: {worst:.1e}")
+    assert worst < 1e-3
