@@ -9,15 +9,18 @@ from torch import nn
 
 from .decoupled import DecoupledConv2d
 from .orthogonality import minimum_orthogonal_penalty, orthogonal_penalty
-from .resnet import stage_of
+from .resnet import STAGES, stage_of
 from .singular_values import convolution_singular_values
 
 __all__ = [
     "NEAR_ONE",
     "ConvolutionIsometry",
+    "label_of",
     "linear_convolutions",
     "measure_convolution",
+    "possible_singular_values",
     "residual_scales",
+    "share_near_one",
     "shifts_by_stage",
 ]
 
@@ -82,6 +85,12 @@ def share_near_one(singular_values: torch.Tensor) -> float:
     return ((singular_values >= low) & (singular_values <= high)).float().mean().item()
 
 
+def label_of(name: str) -> str:
+    """A dotted name from its stage on: "res4.2" of "backbone.bottom_up.res4.2"."""
+    stage = stage_of(name)
+    return stage + name.partition(stage)[2] if stage in STAGES else name
+
+
 def linear_convolutions(model: nn.Module) -> dict[str, nn.Module]:
     """Every 2D convolution of `model` and transposed one, by name; a DecoupledConv2d is no linear
     map and is left out.
@@ -102,15 +111,30 @@ def measure_convolution(name: str, conv: nn.Module, frequencies: int = 8) -> Con
         frequencies: of the output, along each axis: the operator is that on a circular image of
             frequencies x stride pixels a side.
     """
-    weight = conv.weight.detach()
+    layer = (conv.stride, conv.dilation, conv.groups)
+    penalty = orthogonal_penalty(conv.weight.double(), *layer).item()
+    return ConvolutionIsometry(
+        name,
+        tuple(conv.weight.shape),
+        *layer,
+        possible_singular_values(conv, frequencies),
+        penalty,
+        minimum_orthogonal_penalty(conv.weight.shape, *layer),
+    )
+
+
+def possible_singular_values(conv: nn.Module, frequencies: int) -> torch.Tensor:
+    """Those of a (transposed) convolution that its shape does not force to 0, largest first.
+
+    Args:
+        frequencies: see `measure_convolution`.
+    """
     layer = (conv.stride, conv.dilation, conv.groups)
     size = [frequencies * stride for stride in conv.stride]
-    minimum = minimum_orthogonal_penalty(weight.shape, *layer)
     # At each frequency the Gram matrix of M rows has the rank that its least penalty leaves.
-    possible = round(weight.shape[0] - 2 * minimum) * frequencies**2
-    singular_values = convolution_singular_values(weight, size, *layer)[:possible]
-    penalty = orthogonal_penalty(weight.double(), *layer).item()
-    return ConvolutionIsometry(name, tuple(weight.shape), *layer, singular_values, penalty, minimum)
+    rank = conv.weight.shape[0] - 2 * minimum_orthogonal_penalty(conv.weight.shape, *layer)
+    values = convolution_singular_values(conv.weight.detach(), size, *layer)
+    return values[: round(rank) * frequencies**2]
 
 
 def shifts_by_stage(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
