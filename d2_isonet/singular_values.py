@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.nn.modules.utils import _pair
+
+from .orthogonality import Pair, pair
 
 __all__ = ["convolution_singular_values"]
 
-Pair = tuple[int, int]
 _LARGEST_CHUNK = 1 << 22  # entries of the matrices decomposed in one call
 
 
@@ -45,16 +45,16 @@ def convolution_singular_values(
     Raises:
         ValueError: size is not a positive multiple of the stride, or M not one of groups.
     """
-    size, stride, dilation = _pair(size), _pair(stride), _pair(dilation)
+    size, stride, dilation = pair(size), pair(stride), pair(dilation)
     _check(weight, size, stride, groups)
-    outputs = tuple(n // s for n, s in zip(size, stride, strict=True))
+    outputs = (size[0] // stride[0], size[1] // stride[1])
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     rows, channels = weight.shape[0] // groups, weight.shape[1]
     number = math.prod(outputs) * groups * min(rows, channels * math.prod(stride))
     if not torch.isfinite(weight).all():
         return weight.new_full((number,), math.nan)
     # A kernel of one row has the same A(w) in every row of frequencies.
-    distinct = tuple(1 if k == 1 else n for n, k in zip(outputs, weight.shape[2:], strict=True))
+    distinct = pair([1 if k == 1 else n for n, k in zip(outputs, weight.shape[2:], strict=True)])
     with torch.autocast(weight.device.type, enabled=False):
         parts = [
             _singular_values(symbol).repeat_interleave(repeats, 0).flatten().to(weight.dtype)
@@ -102,8 +102,8 @@ def _symbols(
 def _half(outputs: Pair) -> list[tuple[Pair, int]]:
     """(frequency, multiplicity), one of each w and -w."""
     pairs = []
-    for frequency in itertools.product(*map(range, outputs)):
-        opposite = tuple(-j % n for j, n in zip(frequency, outputs, strict=True))
+    for frequency in itertools.product(range(outputs[0]), range(outputs[1])):
+        opposite = (-frequency[0] % outputs[0], -frequency[1] % outputs[1])
         if frequency <= opposite:
             pairs.append((frequency, 1 if frequency == opposite else 2))
     return pairs
