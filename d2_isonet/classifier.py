@@ -51,7 +51,7 @@ class ImageClassifier(nn.Module):
     ):
         super().__init__()
         self.backbone = backbone
-        self.feature = _deepest_feature(backbone)
+        self.feature = deepest_feature(backbone)
         channels = backbone.output_shape()[self.feature].channels
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, num_classes)
@@ -161,7 +161,8 @@ class ImageClassifier(nn.Module):
             return attack(self.pixel_logits, images, labels)
 
 
-def _deepest_feature(backbone: Backbone) -> str:
+def deepest_feature(backbone: Backbone) -> str:
+    """The output of the largest stride, the last of several."""
     strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
     return [name for name, stride in strides.items() if stride == max(strides.values())][-1]
 

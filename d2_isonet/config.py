@@ -37,6 +37,9 @@ def add_isonet_config(cfg: CN) -> None:
     # kept as model_best.pth; "" for none. "max": more is better; "min": less.
     cfg.TEST.BEST_METRIC = ""
     cfg.TEST.BEST_METRIC_MODE = "max"
+    # Iterations from one look at isometry to the next, written to TensorBoard: singular values,
+    # shifts, residual scales, norms through depth (docs/isometry.md). 0 never.
+    cfg.TEST.ISOMETRY_PERIOD = 0
     # So many evaluations in a row without a better BEST_METRIC end the training; 0 never.
     cfg.TEST.EARLY_STOPPING_PATIENCE = 0
 

@@ -8,20 +8,24 @@ import torch
 from torch import nn
 
 from .decoupled import DecoupledConv2d
-from .orthogonality import minimum_orthogonal_penalty, orthogonal_penalty
-from .resnet import stage_of
+from .orthogonality import Pair, minimum_orthogonal_penalty, orthogonal_penalty, pair
+from .resnet import STAGES, stage_of
 from .singular_values import convolution_singular_values
 
 __all__ = [
     "NEAR_ONE",
     "ConvolutionIsometry",
+    "label_of",
     "linear_convolutions",
     "measure_convolution",
+    "possible_singular_values",
     "residual_scales",
+    "share_near_one",
     "shifts_by_stage",
 ]
 
 NEAR_ONE = (0.9, 1.1)  # a singular value in here counts as near 1
+Convolution = nn.Conv2d | nn.ConvTranspose2d
 # Of the largest singular value; below, float32 does not tell a value from 0.
 _ZERO = 1e-6
 
@@ -39,8 +43,8 @@ class ConvolutionIsometry:
 
     name: str
     shape: tuple[int, ...]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
+    stride: Pair
+    dilation: Pair
     groups: int
     singular_values: torch.Tensor
     penalty: float
@@ -82,35 +86,59 @@ def share_near_one(singular_values: torch.Tensor) -> float:
     return ((singular_values >= low) & (singular_values <= high)).float().mean().item()
 
 
-def linear_convolutions(model: nn.Module) -> dict[str, nn.Module]:
+def label_of(name: str) -> str:
+    """A dotted name from its stage on: "res4.2" of "backbone.bottom_up.res4.2"."""
+    stage = stage_of(name)
+    return stage + name.partition(stage)[2] if stage in STAGES else name
+
+
+def linear_convolutions(model: nn.Module) -> dict[str, Convolution]:
     """Every 2D convolution of `model` and transposed one, by name; a DecoupledConv2d is no linear
     map and is left out.
     """
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        and not isinstance(module, DecoupledConv2d)
+        if isinstance(module, Convolution) and not isinstance(module, DecoupledConv2d)
     }
 
 
 @torch.no_grad()
-def measure_convolution(name: str, conv: nn.Module, frequencies: int = 8) -> ConvolutionIsometry:
+def measure_convolution(name: str, conv: Convolution, frequencies: int = 8) -> ConvolutionIsometry:
     """Singular values, penalty and its minimum of a (transposed) convolution's weight.
 
     Args:
         frequencies: of the output, along each axis: the operator is that on a circular image of
             frequencies x stride pixels a side.
     """
-    weight = conv.weight.detach()
-    layer = (conv.stride, conv.dilation, conv.groups)
-    size = [frequencies * stride for stride in conv.stride]
-    minimum = minimum_orthogonal_penalty(weight.shape, *layer)
+    layer = _layer(conv)
+    penalty = orthogonal_penalty(conv.weight.double(), *layer).item()
+    return ConvolutionIsometry(
+        name,
+        tuple(conv.weight.shape),
+        *layer,
+        possible_singular_values(conv, frequencies),
+        penalty,
+        minimum_orthogonal_penalty(conv.weight.shape, *layer),
+    )
+
+
+def possible_singular_values(conv: Convolution, frequencies: int) -> torch.Tensor:
+    """Those of a (transposed) convolution that its shape does not force to 0, largest first.
+
+    Args:
+        frequencies: see `measure_convolution`.
+    """
+    layer = _layer(conv)
+    size = [frequencies * stride for stride in layer[0]]
     # At each frequency the Gram matrix of M rows has the rank that its least penalty leaves.
-    possible = round(weight.shape[0] - 2 * minimum) * frequencies**2
-    singular_values = convolution_singular_values(weight, size, *layer)[:possible]
-    penalty = orthogonal_penalty(weight.double(), *layer).item()
-    return ConvolutionIsometry(name, tuple(weight.shape), *layer, singular_values, penalty, minimum)
+    rank = conv.weight.shape[0] - 2 * minimum_orthogonal_penalty(conv.weight.shape, *layer)
+    values = convolution_singular_values(conv.weight.detach(), size, *layer)
+    return values[: round(rank) * frequencies**2]
+
+
+def _layer(conv: Convolution) -> tuple[Pair, Pair, int]:
+    return pair(conv.stride), pair(conv.dilation), conv.groups
 
 
 def shifts_by_stage(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

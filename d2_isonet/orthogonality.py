@@ -53,7 +53,7 @@ def orthogonal_penalty(
     Raises:
         ValueError: unknown form, weight not 4-dimensional, M not a multiple of groups.
     """
-    criterion = _criterion(tuple(weight.shape), _pair(stride), _pair(dilation), groups, form)
+    criterion = _criterion(tuple(weight.shape), pair(stride), pair(dilation), groups, form)
     with torch.autocast(weight.device.type, enabled=False):
         blocks = _to_blocks(weight, groups, criterion)
         squares = [
@@ -84,7 +84,7 @@ def orthogonal_penalty_and_gradient(
         digits) and the gradient, of the weight's shape, in the weight's dtype or float32,
         whichever is wider. Arguments and errors are those of `orthogonal_penalty`.
     """
-    criterion = _criterion(tuple(weight.shape), _pair(stride), _pair(dilation), groups, form)
+    criterion = _criterion(tuple(weight.shape), pair(stride), pair(dilation), groups, form)
     with torch.autocast(weight.device.type, enabled=False):
         blocks = _without_subnormal_products(_to_blocks(weight, groups, criterion))
         if _faster_by_frequency(blocks.shape[2:4], criterion):
@@ -137,7 +137,7 @@ def minimum_orthogonal_penalty(
         among the lags too, as 0 at the opposite one: groups * min(M, C) / 4, by G = I / 2.
     """
     shape = tuple(weight_shape)
-    return _criterion(shape, _pair(stride), _pair(dilation), groups, form).minimum
+    return _criterion(shape, pair(stride), pair(dilation), groups, form).minimum
 
 
 class _Criterion(NamedTuple):
@@ -276,6 +276,6 @@ def _from_blocks(
     return weight.reshape(weight_shape)
 
 
-def _pair(value: int | Sequence[int]) -> Pair:
+def pair(value: int | Sequence[int]) -> Pair:
     vertical, horizontal = (value, value) if isinstance(value, int) else value
     return vertical, horizontal

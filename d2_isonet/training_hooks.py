@@ -13,6 +13,7 @@ from .best_checkpoint import BestCheckpoint
 from .checkpoint_hook import CheckpointHook
 from .configured_checkpointer import build_checkpointer
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
+from .isometry_monitor import IsometryMonitor
 from .non_finite_recovery import NonFiniteRecovery
 from .regularizer import OrthogonalRegularizer
 from .seeding import StepSeed
@@ -62,6 +63,7 @@ def ordered_hooks(
         StepSeed(),
         *_penalties(cfg),
         *(hook for hook in theirs if not isinstance(hook, PeriodicWriter)),
+        *_isometry_monitor(cfg),
         *_weight_averaging(trainer),  # the weights do not change any more in this step
         _saving(trainer),  # if an evaluation fails, nothing is lost
         EvalHook(cfg.TEST.EVAL_PERIOD, Evaluation(trainer)),
@@ -95,6 +97,11 @@ def _penalties(cfg: CfgNode) -> list[HookBase]:
             "theirs"
         )
     return hooks
+
+
+def _isometry_monitor(cfg: CfgNode) -> list[HookBase]:
+    period = cfg.TEST.ISOMETRY_PERIOD
+    return [IsometryMonitor(period)] if period else []
 
 
 def _weight_averaging(trainer: DefaultTrainer) -> list[HookBase]:

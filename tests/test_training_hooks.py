@@ -5,8 +5,8 @@ from small_runs import SmallTrainer, small_config
 
 EVERYTHING = [
     "SOLVER.FILTER_ORTHO_COEFF", "0.01", "SOLVER.WEIGHT_PROJECTION_PERIOD", "1",
-    "SOLVER.EMA_DECAY", "0.9", "TEST.BEST_METRIC", "toy/score", "TEST.PRECISE_BN.ENABLED", "True",
-    "MODEL.RESNETS.NORM", "BN",
+    "SOLVER.EMA_DECAY", "0.9", "TEST.ISOMETRY_PERIOD", "100", "TEST.BEST_METRIC", "toy/score",
+    "TEST.PRECISE_BN.ENABLED", "True", "MODEL.RESNETS.NORM", "BN",
 ]  # fmt: skip
 
 
@@ -26,8 +26,8 @@ def kinds(cfg) -> list[str]:
 def test_weights_are_changed_then_looked_at_averaged_saved_evaluated_and_written(tmp_path):
     assert kinds(small_config(tmp_path, *EVERYTHING)) == [
         "NonFiniteRecovery", "StepSeed", "FilterOrthogonalRegularizer", "WeightProjection",
-        "OrthogonalRegularizer", "IterationTimer", "LRScheduler", "PreciseBN", "WeightAveraging",
-        "CheckpointHook", "EvalHook", "BestCheckpoint", "Late", "PeriodicWriter",
+        "OrthogonalRegularizer", "IterationTimer", "LRScheduler", "PreciseBN", "IsometryMonitor",
+        "WeightAveraging", "CheckpointHook", "EvalHook", "BestCheckpoint", "Late", "PeriodicWriter",
     ]  # fmt: skip
 
 

@@ -33,17 +33,11 @@ def find_examples(cfg: CfgNode, folder: str | None, number: int) -> Examples:
     """
     read = _reader(cfg)
     if folder is not None:
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"--images: there is no folder {os.path.abspath(folder)}")
-        files, others = list_images(folder)
-        if not files:
-            raise ValueError(
-                f"--images: {os.path.abspath(folder)} has no image ({len(others)} other files)"
-            )
-        return _from_files(files, number, read, f"of {folder}")
+        return _from_files(image_files(folder, number), read, f"of {folder}")
     files, why_not = _test_set_files(cfg)
     if files:
-        return _from_files(files, number, read, f"of the test set {cfg.DATASETS.TEST[0]}")
+        where = f"of the test set {cfg.DATASETS.TEST[0]}"
+        return _from_files(_spread(files, number), read, where)
     generator = np.random.default_rng(0)
     sizes = [_NOISE_SIZES[i % len(_NOISE_SIZES)] for i in range(number)]
     noise = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
@@ -51,10 +45,30 @@ def find_examples(cfg: CfgNode, folder: str | None, number: int) -> Examples:
     return Examples([read(pixels) for pixels in noise], source)
 
 
-def _from_files(files: list[str], number: int, read: Callable, where: str) -> Examples:
-    chosen = files[:: max(len(files) // number, 1)][:number]
+def image_files(folder: str, number: int) -> list[str]:
+    """Up to `number` image files spread over a folder.
+
+    Raises:
+        ValueError: the folder has no image.
+        FileNotFoundError: there is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"--images: there is no folder {os.path.abspath(folder)}")
+    files, others = list_images(folder)
+    if not files:
+        raise ValueError(
+            f"--images: {os.path.abspath(folder)} has no image ({len(others)} other files)"
+        )
+    return _spread(files, number)
+
+
+def _spread(files: list[str], number: int) -> list[str]:
+    return files[:: max(len(files) // number, 1)][:number]
+
+
+def _from_files(files: list[str], read: Callable, where: str) -> Examples:
     images = []
-    for file in chosen:
+    for file in files:
         try:
             images.append(read(file))
         except (OSError, ValueError) as error:

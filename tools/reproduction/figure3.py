@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from isometry.shifts import shift_figure
 from tabulate import tabulate
 
 from . import small
 from .cells import Cell, Folders, read_result
 from .isonet_tables import classifier
-from .measures import SHIFT_BINS
 
 _LEAVES = {"ISONet": "isonet34_no_dropout", "R-ISONet": "risonet34_no_dropout"}
 
@@ -56,18 +54,12 @@ def draw(scale: str, folders: Folders, seeds: int, picture: Path) -> Path | None
     found = {n: s for n, cell in cells(scale).items() if (s := _by_stage(cell, folders, seeds))}
     if not found:
         return None
-    edges = np.linspace(*SHIFT_BINS[:2], SHIFT_BINS[2] + 1)
-    columns = max(len(stages) for stages in found.values())
-    figure = Figure(figsize=(2.6 * columns, 2.2 * len(found)))
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(found), columns, squeeze=False, sharex=True)
-    for row, (network, stages) in zip(axes, found.items(), strict=True):
-        row[0].set_ylabel(network, fontsize=8)
-        for axis, (stage, distributions) in zip(row, stages.items(), strict=False):
-            counts = np.sum([d["counts"] for d in distributions], axis=0)
-            axis.stairs(counts / counts.sum(), edges, fill=True)
-            axis.axvline(-1, color="k", linewidth=0.5)
-            axis.set_title(stage, fontsize=8)
-    figure.supxlabel("shift b of SReLU after training (starts at -1)", fontsize=8)
-    figure.savefig(picture, dpi=120, bbox_inches="tight")
+    networks = {
+        network: {
+            stage: np.sum([d["counts"] for d in distributions], axis=0)
+            for stage, distributions in stages.items()
+        }
+        for network, stages in found.items()
+    }
+    shift_figure(networks).savefig(picture, dpi=120, bbox_inches="tight")
     return picture

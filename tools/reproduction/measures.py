@@ -17,7 +17,6 @@ _METRICS = {
         "mask AP50": "segm/AP50",
     },
 }
-SHIFT_BINS = (-2.5, 0.5, 30)  # lowest, highest, number
 
 
 def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
@@ -49,25 +48,12 @@ def has_converged(cell: Cell, found: dict[str, float | None]) -> bool:
 
 
 def shifts(folder: Path) -> dict[str, dict]:
-    """Where the learned SReLU shifts of a training ended, by stage (the paper's figure 3).
-
-    "counts" are of the bins of SHIFT_BINS; what lies outside counts into the first or last.
-    """
+    """Where the learned SReLU shifts of a training ended, by stage (the paper's figure 3)."""
     import torch
+    from isometry.shifts import distribution
+
+    from d2_isonet.isometry import shifts_by_stage
 
     path = folder / "backbone.pth"
     state = torch.load(path, weights_only=True)["model"] if path.is_file() else {}
-    stages: dict[str, list] = {}
-    for name, value in state.items():
-        if name.endswith(".shift"):
-            stages.setdefault(name.split(".")[0], []).append(value)
-    return {stage: _distribution(torch.cat(values)) for stage, values in stages.items()}
-
-
-def _distribution(values) -> dict:
-    low, high, count = SHIFT_BINS
-    return {
-        "mean": values.mean().item(),
-        "deviation": values.std(correction=0).item(),
-        "counts": values.clamp(low, high).histc(count, low, high).int().tolist(),
-    }
+    return {stage: distribution(values) for stage, values in shifts_by_stage(state).items()}

@@ -1,0 +1,1 @@
+"""How isometric a network is: networks of several kinds, and the report on one."""

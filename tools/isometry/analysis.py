@@ -1,0 +1,139 @@
+"""All measurements of one network."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from d2_isonet.isometry import (
+    ConvolutionIsometry,
+    label_of,
+    measure_convolution,
+    residual_scales,
+    share_near_one,
+    shifts_by_stage,
+)
+from d2_isonet.signals import Signal, deviations, measure_signals
+
+from .network import Network
+from .shifts import distribution
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """
+    Args:
+        frequencies: of each convolution's output along an axis.
+        convolutions: in the order of the network.
+        shifts: by stage.
+        scales: by block.
+        signals: at the input and at each block, over all images.
+        deviations: where signals vanish or explode, a line each.
+        limit: the factor from which on they do.
+    """
+
+    network: Network
+    frequencies: int
+    convolutions: list[ConvolutionIsometry]
+    shifts: Mapping[str, torch.Tensor]
+    scales: Mapping[str, torch.Tensor]
+    signals: list[Signal]
+    deviations: list[str]
+    limit: float
+
+    def stages(self) -> dict[str, torch.Tensor]:
+        """The singular values of all convolutions of a stage."""
+        values: dict[str, list[torch.Tensor]] = {}
+        for conv in self.convolutions:
+            values.setdefault(conv.stage, []).append(conv.singular_values)
+        return {stage: torch.cat(parts) for stage, parts in values.items()}
+
+
+def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Analysis:
+    """Measure `network`; one line of progress a convolution and an image.
+
+    Raises:
+        ValueError: it has no convolution.
+    """
+    if not network.convolutions:
+        raise ValueError(f"{network.title} has no convolution to look at")
+    convolutions = [
+        measure_convolution(label_of(name), conv, frequencies)
+        for name, conv in tqdm(network.convolutions.items(), "convolutions", leave=False)
+    ]
+    passes = [
+        measure_signals(network.blocks, network.forward, image, seed)
+        for image in tqdm(network.images, "images", leave=False)
+    ]
+    signals = _mean(passes)
+    state = network.model.state_dict()
+    return Analysis(
+        network=network,
+        frequencies=frequencies,
+        convolutions=convolutions,
+        shifts=shifts_by_stage(state),
+        scales={label_of(name): value for name, value in residual_scales(state).items()},
+        signals=signals,
+        deviations=deviations(signals, limit),
+        limit=limit,
+    )
+
+
+def _mean(passes: list[list[Signal]]) -> list[Signal]:
+    """Of several images: the root of the mean square of each number."""
+    return [
+        Signal(
+            label_of(points[0].name),
+            rms=_rms([point.rms for point in points]),
+            norm=_rms([point.norm for point in points]),
+            gradient=_rms([point.gradient for point in points]),
+        )
+        for points in zip(*passes, strict=True)
+    ]
+
+
+def _rms(values: list[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def as_json(analysis: Analysis) -> dict:
+    """Everything but the single singular values, of which there are millions: plain types."""
+    network = analysis.network
+    return {
+        "network": network.title,
+        "weights": network.weights,
+        "images": f"{len(network.images)} {network.image_source}",
+        "notes": network.notes,
+        "frequencies": analysis.frequencies,
+        "convolutions": [_convolution_json(conv) for conv in analysis.convolutions],
+        "shifts": {stage: distribution(x) for stage, x in analysis.shifts.items()},
+        "residual_scales": {block: x.tolist() for block, x in analysis.scales.items()},
+        "signals": [vars(signal) for signal in analysis.signals],
+        "limit": analysis.limit,
+        "deviations": analysis.deviations,
+    }
+
+
+def _convolution_json(conv: ConvolutionIsometry) -> dict:
+    values = conv.singular_values.float()
+    counts = values.histc(_BINS, 0, _HIGHEST).int().tolist() if values.isfinite().all() else []
+    return {
+        "name": conv.name,
+        "shape": list(conv.shape),
+        "stride": list(conv.stride),
+        "dilation": list(conv.dilation),
+        "groups": conv.groups,
+        "smallest": conv.smallest,
+        "largest": conv.largest,
+        "condition": None if math.isinf(conv.condition) else conv.condition,
+        "share_near_one": share_near_one(values),
+        "penalty": conv.penalty,
+        "minimum": conv.minimum,
+        "excess": conv.excess,
+        "histogram": {"low": 0.0, "high": _HIGHEST, "counts": counts},
+    }
+
+
+_BINS, _HIGHEST = 60, 3.0  # of the histograms; larger ones are in "largest" alone
