@@ -1,0 +1,1 @@
+"""What tools/report.py shows of training runs: read from OUTPUT_DIR, measured, drawn, written."""

@@ -1,0 +1,150 @@
+"""The evaluations of all runs on one data set, measured: what the sections on results show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pycocotools.coco import COCO
+
+from d2_isonet.coco_evaluation import import_hotcoco
+
+from .detection import Analysis, analyse, read_detections, read_truth, tasks_of
+from .evaluations import Evaluation
+from .run import Run
+
+
+@dataclass
+class Result:
+    """A run's evaluation of the data set.
+
+    Attributes:
+        detections: all predictions; None where they cannot be read or measured.
+        analyses: "bbox" and, with masks, "segm".
+    """
+
+    run: Run
+    evaluation: Evaluation
+    detections: list[dict] | None = None
+    analyses: dict[str, Analysis] = field(default_factory=dict)
+
+
+@dataclass
+class DatasetResults:
+    """Attributes:
+    truth: None where the annotations cannot be read.
+    notes: what is missing, in sentences.
+    """
+
+    name: str
+    results: list[Result]
+    truth: COCO | None = None
+    image_root: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def analyses(self, task: str) -> dict[str, Analysis]:
+        """Name of the run -> its analysis, of those that have the task."""
+        return {r.run.name: r.analyses[task] for r in self.results if task in r.analyses}
+
+    def rows(self, task: str) -> dict[str, list[dict]]:
+        """Name of the run -> a row a class: measured now or, where that cannot be, then."""
+        rows = {}
+        for result in self.results:
+            if task in result.analyses:
+                rows[result.run.name] = result.analyses[task].rows
+            elif task in result.evaluation.tasks:
+                rows[result.run.name] = result.evaluation.tasks[task]
+        return rows
+
+    def tasks(self) -> list[str]:
+        return [task for task in ("bbox", "segm") if self.rows(task)]
+
+
+def detection_results(
+    runs: Sequence[Run], truth_file: Path | None = None, image_root: Path | None = None
+) -> list[DatasetResults]:
+    """For each data set what the runs predict on it, measured.
+
+    Args:
+        truth_file, image_root: take the place of those that the evaluations name.
+    """
+    by_name: dict[str, DatasetResults] = {}
+    for run in runs:
+        for evaluation in run.evaluations:
+            own = by_name.setdefault(evaluation.dataset, DatasetResults(evaluation.dataset, []))
+            own.results.append(Result(run, evaluation))
+    for dataset in by_name.values():
+        _read_truth(dataset, truth_file, image_root)
+        for result in dataset.results:
+            _measure(dataset, result)
+        dataset.notes = list(dict.fromkeys(dataset.notes))
+    return list(by_name.values())
+
+
+def _read_truth(dataset: DatasetResults, file: Path | None, image_root: Path | None) -> None:
+    named = {r.evaluation.about.get("json_file") for r in dataset.results} - {None, ""}
+    roots = {r.evaluation.about.get("image_root") for r in dataset.results} - {None, ""}
+    if file is None and len(named) > 1:
+        files = ", ".join(sorted(named))
+        dataset.notes.append(
+            f"The runs were evaluated on different files, which all are called {dataset.name}: "
+            f"{files}. The first is the truth here."
+        )
+    file = file or (Path(sorted(named)[0]) if named else None)
+    dataset.image_root = image_root or (Path(sorted(roots)[0]) if roots else None)
+    if file is None:
+        dataset.notes.append(
+            "It is not known which annotations were the truth: add --truth FILE and "
+            "--image-root DIR for curves, errors and pictures."
+        )
+        return
+    try:
+        dataset.truth = read_truth(file)
+    except (OSError, ValueError) as error:
+        dataset.notes.append(
+            f"The truth cannot be read, so that curves, errors and pictures are missing: {error}. "
+            "Where it has moved, add --truth FILE and --image-root DIR."
+        )
+
+
+def _measure(dataset: DatasetResults, result: Result) -> None:
+    """Fill in detections and analyses, or tell in the notes why not."""
+    name, file, hotcoco = result.run.name, result.evaluation.predictions, import_hotcoco()
+    if file is None:
+        dataset.notes.append(f"{name}: there are no predictions, so that only what was recorded "
+                             "of them is shown.")  # fmt: skip
+    if hotcoco is None:
+        dataset.notes.append("hotcoco is not installed: no curves, errors and pictures.")
+    if file is None or hotcoco is None or dataset.truth is None:
+        return
+    try:
+        detections = read_detections(file)
+        if not detections:
+            dataset.notes.append(f"{name}: the model detects nothing.")
+            return
+        most = result.evaluation.about.get("max_detections", 100)
+        for task in tasks_of(detections):
+            result.analyses[task] = analyse(hotcoco, dataset.truth, detections, task, most)
+        result.detections = detections
+    except (OSError, ValueError, KeyError) as error:
+        dataset.notes.append(f"{name}: the predictions cannot be measured: {error}.")
+        return
+    _compare_with_record(dataset, result)
+
+
+def _compare_with_record(dataset: DatasetResults, result: Result) -> None:
+    """A note where the numbers are not those of the evaluation: files have changed since."""
+    for task, analysis in result.analyses.items():
+        then = [row.get("AP") for row in result.evaluation.tasks.get(task, [])]
+        now = [row["AP"] for row in analysis.rows]
+        if then and not _same(then, now):
+            dataset.notes.append(
+                f"{result.run.name}: {task} AP of a class, measured now, is not what the "
+                "evaluation recorded: the annotations or the predictions have changed since."
+            )
+
+
+def _same(then: list, now: list) -> bool:
+    if len(then) != len(now):
+        return False
+    pairs = zip(then, now, strict=True)
+    return all((a is None) == (b is None) and abs((a or 0) - (b or 0)) < 1e-6 for a, b in pairs)

@@ -1,0 +1,90 @@
+"""Sections on where a run comes from: command, commit, environment, config, warnings."""
+
+from collections.abc import Sequence
+
+from pages import Cell, Page
+
+from .config_diff import ABSENT, changed_keys, defaults, differing_keys, flat, same, text_of
+from .run import Run
+
+_MOST_WARNINGS = 30
+
+
+def add_provenance(page: Page, runs: Sequence[Run]) -> None:
+    page.section("Where it comes from")
+    for run in runs:
+        if len(runs) > 1:
+            page.subsection(run.name)
+        _add_starts(page, run)
+    _add_environment(page, runs)
+
+
+def _add_starts(page: Page, run: Run) -> None:
+    if run.records:
+        columns = ["started", "kind", "commit", "processes", "command"]
+        page.table([{c: record.get(c) for c in columns} for record in run.records], columns)
+        if any(record.get("commit") is None for record in run.records):
+            page.text("No commit: the code was not a git checkout.")
+    elif run.log.arguments:
+        page.text("From log.txt, the arguments of the last start:").code(run.log.arguments)
+    else:
+        page.note("Neither runs.json nor log.txt tells how the run was started.")
+    if run.log.warnings:
+        lines = [f"{n} x {message}" for message, n in run.log.warnings.most_common(_MOST_WARNINGS)]
+        left = len(run.log.warnings) - len(lines)
+        lines += [f"and {left} more in log.txt"] if left > 0 else []
+        page.code("\n".join(lines), title=f"Warnings in log.txt ({len(run.log.warnings)})")
+
+
+def _add_environment(page: Page, runs: Sequence[Run]) -> None:
+    """A row a version, a column a run, what differs in colour."""
+    known = {run.name: run.records[-1].get("environment") or {} for run in runs if run.records}
+    keys = list(dict.fromkeys(key for values in known.values() for key in values))
+    rows = []
+    for key in keys:
+        values = [environment.get(key) for environment in known.values()]
+        kind = "bad" if len(set(map(str, values))) > 1 else ""
+        rows.append([key, *(Cell(value, kind=kind) for value in values)])
+    if rows:
+        page.subsection("Environment").table(rows, columns=["", *known])
+    for run in runs:
+        if not run.records and run.log.environment:
+            page.code(run.log.environment, title=f"Environment, from log.txt: {run.name}")
+
+
+def add_config(page: Page, runs: Sequence[Run]) -> None:
+    """Where the configs of several runs differ, and what each has otherwise than the defaults."""
+    page.section("Config")
+    with_config = [run for run in runs if run.config]
+    if not with_config:
+        page.note("No run has a config.yaml.")
+        return
+    names, base = [run.name for run in with_config], defaults()
+    configs = [flat(run.config) for run in with_config]
+    if len(with_config) > 1:
+        _add_differences(page, configs, names)
+    rows = [
+        [key, text_of(base.get(key, ABSENT)), *(_cell(c, key, base) for c in configs)]
+        for key in changed_keys(configs, base)
+    ]
+    several = len(with_config) > 1
+    if several:
+        page.subsection("Differences from the defaults")
+    caption = "Keys that differ from the defaults of detectron2 and d2_isonet."
+    page.table(rows, ["key", "default", *names], caption, fold="All of them" if several else "")
+
+
+def _add_differences(page: Page, configs: list[dict], names: list[str]) -> None:
+    page.subsection("Differences between the runs")
+    keys = differing_keys(configs)
+    if not keys:
+        page.text("The configs are the same.")
+        return
+    rows = [[key, *(text_of(config.get(key, ABSENT)) for config in configs)] for key in keys]
+    page.table(rows, ["key", *names])
+
+
+def _cell(config: dict, key: str, base: dict) -> Cell:
+    value = config.get(key, ABSENT)
+    is_default = same(value, base.get(key, ABSENT))
+    return Cell(text_of(value), kind="muted" if is_default else "")

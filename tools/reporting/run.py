@@ -1,0 +1,133 @@
+"""A run: everything that its OUTPUT_DIR tells, read without trusting it."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from d2_isonet.run_record import NAME as RECORDS
+from d2_isonet.run_record import read_run_records
+
+from . import log_file, metrics
+from .evaluations import Evaluation, read_evaluations
+
+CONFIG = "config.yaml"
+
+
+@dataclass
+class Run:
+    """Attributes:
+    name: short, and no other run's of the report.
+    task: "detection" or "classification".
+    config: as nested dicts; {} where there is none.
+    records: of runs.json, oldest first.
+    notes: what is missing or damaged, in sentences.
+    """
+
+    folder: Path
+    name: str
+    task: str
+    metrics: metrics.Metrics
+    config: dict
+    log: log_file.Log
+    records: list[dict]
+    evaluations: list[Evaluation]
+    notes: list[str]
+
+    def option(self, key: str, default=None):
+        """The value of a key of the config, such as "SOLVER.MAX_ITER"."""
+        node = self.config
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, dict) else None
+        return default if node is None else node
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read an output folder.
+
+    Raises:
+        ValueError: it is not there, is no folder, is empty, or no run of this project's.
+    """
+    _check_folder(folder)
+    config, notes = _read_config(folder / CONFIG)
+    run_metrics = metrics.read_metrics(folder / metrics.NAME)
+    is_classifier = (config.get("MODEL") or {}).get("META_ARCHITECTURE") == "ImageClassifier"
+    task = "classification" if is_classifier else "detection"
+    named = tuple((config.get("DATASETS") or {}).get("TEST") or ())
+    evaluations, unread = read_evaluations(folder / "inference", task, named)
+    records = read_run_records(folder / RECORDS)
+    if not records:
+        notes.append(
+            f"There is no {RECORDS} with the command, the commit and the environment: the run is "
+            "of an earlier version or of another project."
+        )
+    run = Run(
+        folder, name, task, run_metrics, config, log_file.read_log(folder / log_file.NAME), records,
+        evaluations, [],
+    )  # fmt: skip
+    run.notes = [*_progress(run), *run_metrics.notes, *notes, *unread]
+    return run
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise ValueError(f"{folder}: there is no such folder")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give the OUTPUT_DIR of a run")
+    if not any(folder.iterdir()):
+        raise ValueError(f"{folder} is empty: no run has written anything into it yet")
+    if is_run(folder):
+        return
+    inside = sorted(str(path) for path in folder.glob("*") if path.is_dir() and is_run(path))
+    hint = f"; there are runs in it: {' '.join(inside[:8])}" if inside else ""
+    raise ValueError(
+        f"{folder} is no run of train_net.py or tools/pretrain_imagenet.py: it has neither "
+        f"{metrics.NAME} nor {CONFIG} nor inference/{hint}"
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training or an evaluation has written into the folder."""
+    return any((folder / name).exists() for name in (metrics.NAME, CONFIG, "inference"))
+
+
+def _read_config(file: Path) -> tuple[dict, list[str]]:
+    if not file.is_file():
+        return {}, [f"There is no {CONFIG}: what was asked for is not known."]
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error).split("\n")[0]
+        return {}, [f"{file} is no yaml of plain values and is left out ({reason})."]
+    if not isinstance(content, dict):
+        return {}, [f"{file} has no keys and is left out."]
+    return content, []
+
+
+def _progress(run: Run) -> list[str]:
+    """Whether the training has come to its end."""
+    total, steps = run.option("SOLVER.MAX_ITER"), run.metrics.steps
+    if run.log.error:
+        return [f"The run ended by an error: {run.log.error}"]
+    if not steps or not isinstance(total, int):
+        return []
+    done = steps[-1]["iteration"] + 1
+    if done >= total or (run.folder / "model_final.pth").exists():
+        return []
+    written = datetime.fromtimestamp((run.folder / metrics.NAME).stat().st_mtime)
+    return [
+        f"The training is not finished: iteration {done} of {total}, last written "
+        f"{written:%Y-%m-%d %H:%M}. It goes on, or was stopped."
+    ]
+
+
+def names_of(folders: list[Path]) -> list[str]:
+    """A short name for each folder: its last parts, as many as tell it from the others."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    for number in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-number:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(p)} ({i})" for i, p in enumerate(parts, 1)]  # the same folder twice
