@@ -195,7 +195,7 @@ def test_it_fits_a_phone(page):
     give(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#canvas").bounding_box()["width"] <= 360
-    for button in page.locator("#panel div.row button").all():
+    for button in page.locator("#actions button").all():
         assert button.bounding_box()["height"] >= 40
 
 

@@ -93,7 +93,12 @@ class FrameWriter:
         self._size = (0, 0)
 
     def write(self, frame: np.ndarray) -> None:
-        """Add a frame (H, W, 3), uint8, BGR; of another size than the first, it is resized."""
+        """Add a frame (H, W, 3), uint8, BGR; of another size than the first, it is resized.
+
+        Where height or width is odd, its last row or column comes twice: MPEG-4 asks for even ones.
+        """
+        odd = [n % 2 for n in frame.shape[:2]]
+        frame = cv2.copyMakeBorder(frame, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE)
         size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
             self._open(size)
