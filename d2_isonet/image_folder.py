@@ -43,15 +43,21 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def list_images(folder: str) -> tuple[list[str], list[str]]:
-    """Sorted paths of the images in `folder`, at any depth, and of its other files."""
+def list_images(
+    folder: str, suffixes: tuple[str, ...] = IMG_EXTENSIONS
+) -> tuple[list[str], list[str]]:
+    """Sorted paths of the images in `folder`, at any depth, and of its other files.
+
+    Args:
+        suffixes: in lower case, of what is taken for an image (or for a video beside images).
+    """
     images: list[str] = []
     others: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):  # ._x.JPEG, .DS_Store: what macOS leaves in archives
-                is_image = name.lower().endswith(IMG_EXTENSIONS)
+                is_image = name.lower().endswith(suffixes)
                 (images if is_image else others).append(os.path.join(parent, name))
     return sorted(images), sorted(others)
 

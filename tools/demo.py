@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""See what a detector finds: in images, videos, a webcam, or on a page in the browser.
+
+python tools/demo.py --config-file FILE --weights FILE --input photos/ --output output/demo
+python tools/demo.py --config-file FILE --weights FILE --input clip.mp4 --output output/demo
+python tools/demo.py --config-file FILE --weights FILE --serve
+
+Ends with 1 where nothing could be read.
+"""
+
+import argparse
+import sys
+
+from demonstration.arguments import parse_args
+
+# The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
+
+
+def main(args: argparse.Namespace) -> int:
+    from d2_isonet.command_line import readable_errors
+
+    with readable_errors():
+        return serve(args) if args.serve else look_at_files(args)
+
+
+def look_at_files(args: argparse.Namespace) -> int:
+    from demonstration.detector import load_detector, read_config
+    from demonstration.runner import run
+    from demonstration.sources import find_sources
+    from demonstration.streams import require_camera
+    from demonstration.targets import check_targets
+
+    found = find_sources(args.input)
+    check_targets(found, args.output, args.overwrite)
+    cfg = read_config(args, args.threshold)
+    if found.sources[0].kind == "webcam":
+        require_camera(int(found.sources[0].path))
+    return run(args, load_detector(cfg, args), found)
+
+
+def serve(args: argparse.Namespace) -> int:
+    from demonstration import server
+    from demonstration.detector import load_detector, read_config
+
+    cfg = read_config(args, min(args.threshold, server.LEAST_SCORE))
+    with server.open_socket(args.host, args.port) as listening:  # before the weights are read
+        return server.serve(load_detector(cfg, args), listening, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse_args(__doc__)))

@@ -1,0 +1,125 @@
+"""The detector of a demo: loaded, fast where it can be, and told with what its classes are."""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+
+from d2_isonet.annotations import read_annotations
+from d2_isonet.categories import Categories, categories_of_json
+from d2_isonet.checkpoint import require_file
+from d2_isonet.command_line import load_config
+from d2_isonet.config_checks import check_device, falls_back_to_cpu
+from d2_isonet.fusion import fuse_for_inference
+from d2_isonet.predictor import Predictor
+
+
+class Detector:
+    """A Predictor with the names of its classes; `instances` gives what it finds, on the CPU.
+
+    Args:
+        predictor: its model must give "instances".
+        categories: names and ids of its classes.
+    """
+
+    def __init__(self, predictor: Predictor, categories: Categories):
+        self.predictor = predictor
+        self.categories = categories
+
+    def instances(self, images: Sequence[np.ndarray]) -> list[Instances | ValueError]:
+        """What is in each image (H, W, 3), BGR; for one that cannot be looked at, why not."""
+        try:
+            return [output["instances"].to("cpu") for output in self.predictor.predict(images)]
+        except ValueError as error:
+            if len(images) == 1:
+                return [error]
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{len(images)} images at once are too many for the memory of the GPU; give a "
+                "smaller --batch-size, INPUT.MAX_SIZE_TEST, or MODEL.DEVICE cpu (after --opts)"
+            ) from error
+        return [self.instances([image])[0] for image in images]
+
+
+def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
+    """The config of the detector, checked as far as that takes no model.
+
+    Args:
+        least_score: of what is found.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is not there, or the config asks for no detector.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        raise ValueError(
+            f"{args.config_file} describes a classifier (MODEL.META_ARCHITECTURE "
+            "'ImageClassifier'); the demo needs a detector's config and weights"
+        )
+    require_file(args.weights)
+    cfg.MODEL.WEIGHTS = args.weights
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = least_score
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = least_score
+    if falls_back_to_cpu(cfg):
+        print("There is no CUDA device: running on the CPU", flush=True)
+    check_device(cfg)
+    return cfg
+
+
+def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
+    """
+    Raises:
+        FileNotFoundError, ValueError: the weights do not fit, the annotations are of other
+            classes, or --fuse is asked of a network that cannot be fused.
+    """
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    predictor = Predictor(cfg, args.trust_pickle)
+    categories = _named(predictor.categories, args.annotations)
+    if args.fuse:
+        fuse_for_inference(predictor.model)
+    _tell(cfg, args, categories)
+    return Detector(predictor, categories)
+
+
+def _named(found: Categories, annotations: str | None) -> Categories:
+    """The classes by the names of --annotations, where it has the detector's."""
+    if not annotations:
+        return found
+    asked = categories_of_json(read_annotations(annotations), annotations)
+    if len(asked.names) != len(found.names):
+        raise ValueError(
+            f"--annotations: {annotations} has {len(asked.names)} categories, the detector "
+            f"{len(found.names)} classes; give a file of the data set it was trained on"
+        )
+    differing = [(a, b) for a, b in zip(found.names, asked.names, strict=True) if a != b]
+    if found.source and differing:
+        raise ValueError(
+            f"--annotations: {annotations} names {differing[0][1]!r} what is {differing[0][0]!r} "
+            f"by {found.source}, and {len(differing) - 1} more otherwise; give a file of the data "
+            "set that the detector was trained on"
+        )
+    return asked
+
+
+def _tell(cfg: CfgNode, args: argparse.Namespace, categories: Categories) -> None:
+    names = f"by {categories.source}" if categories.source else (
+        "numbered: neither weights nor config name them (--annotations does)"
+    )  # fmt: skip
+    device, on_cpu = cfg.MODEL.DEVICE, cfg.MODEL.DEVICE == "cpu"
+    where = f"{device}, {torch.get_num_threads()} threads" if on_cpu else device
+    print(f"{args.weights}: {len(categories.names)} classes, {names}; device {where}", flush=True)
+    if on_cpu and not args.fuse and _can_be_fused(cfg):
+        print("Hint: --fuse finds the same in less time on a CPU", flush=True)
+
+
+def _can_be_fused(cfg: CfgNode) -> bool:
+    network = cfg.MODEL.ISONET
+    return (
+        cfg.MODEL.BACKBONE.NAME.startswith("build_isonet")
+        and (network.ACTIVATION, network.CONV, network.BLOCK) == ("SReLU", "Conv2d", "residual")
+        and not cfg.MODEL.RESNETS.NORM
+    )

@@ -1,0 +1,69 @@
+"""Annotated copies: an image file each, or the video that a source's frames make."""
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .sources import Source
+from .streams import Picture
+from .targets import target_of
+from .videos import FrameWriter
+
+_JPEG_QUALITY = 95  # of 100
+
+
+class Sink:
+    """Writes annotated pictures below `folder`; `number` counts the files that are complete.
+
+    A source's frames must come one after the other.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.number = 0
+        self._source: Source | None = None
+        self._writer: FrameWriter | None = None
+        self._start = 0.0
+
+    def write(self, picture: Picture, annotated: np.ndarray) -> None:
+        """
+        Args:
+            annotated: the pixels to write, (H, W, 3), uint8, BGR.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        if picture.source != self._source:
+            self.close()
+        path = self.folder / target_of(picture.source)
+        if picture.source.kind == "image":
+            _write_image(path, annotated)
+            self.number += 1
+            return
+        if self._writer is None:
+            self._source, self._writer = picture.source, FrameWriter(path, picture.rate)
+            self._start = time.monotonic()
+        for _ in range(self._repeats(picture)):
+            self._writer.write(annotated)
+
+    def _repeats(self, picture: Picture) -> int:
+        """How often a frame is written: a camera's for as long as the next one took to come."""
+        if picture.source.kind != "webcam":
+            return 1
+        due = round((time.monotonic() - self._start) * picture.rate)
+        return max(1, due - self._writer.number)
+
+    def close(self) -> None:
+        """Complete the video that is being written, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+            self.number += 1
+        self._source = self._writer = None
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    path.write_bytes(data)

@@ -1,0 +1,113 @@
+"""From what --input says to a list of images, videos or a webcam."""
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from d2_isonet.image_folder import list_images
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif",
+)  # fmt: skip
+
+
+class Source(NamedTuple):
+    """Something to look at.
+
+    Args:
+        kind: what it is.
+        path: of the file; for a webcam its number.
+        name: of the file below the folder that all files share, with "/"; COCO's file_name.
+    """
+
+    kind: Literal["image", "video", "webcam"]
+    path: str
+    name: str
+
+
+class Found(NamedTuple):
+    """What --input names.
+
+    Args:
+        sources: each file once.
+        folders: those that were given as such.
+        others: the files in them that are no image and no video.
+    """
+
+    sources: list[Source]
+    folders: list[str]
+    others: list[str]
+
+
+def find_sources(words: list[str]) -> Found:
+    """
+    Raises:
+        FileNotFoundError: there is no such file, or nothing that a pattern fits.
+        ValueError: a folder without images and videos, a webcam beside others, a device.
+    """
+    webcams = [word for word in words if _is_webcam(word)]
+    if webcams and len(words) > 1:
+        raise ValueError(f"--input: {webcams[0]} must be given alone")
+    if webcams:
+        number = webcams[0].removeprefix("webcam") or "0"
+        return Found([Source("webcam", number, f"webcam{number}")], [], [])
+    files: dict[str, str] = {}  # real path -> path
+    roots, folders, others = [], [], []
+    for word in words:
+        root, found, left_out = _look_at(word)
+        roots.append(root)
+        folders += [root] if os.path.isdir(os.path.expanduser(word)) else []
+        others += left_out
+        for path in found:
+            files.setdefault(os.path.realpath(path), path)
+    return Found(_named(files.values(), os.path.commonpath(roots)), folders, others)
+
+
+def _is_webcam(word: str) -> bool:
+    return re.fullmatch(r"webcam\d*", word) is not None and not os.path.exists(word)
+
+
+def _look_at(word: str) -> tuple[str, list[str], list[str]]:
+    """The folder that names are told from, the files, and those left out."""
+    path = os.path.abspath(os.path.expanduser(word))
+    if os.path.isdir(path):
+        found, others = list_images(path, IMG_EXTENSIONS + VIDEO_SUFFIXES)
+        if not found:
+            raise ValueError(
+                f"--input: {path} has no image and no video in it ({len(others)} other files); "
+                f"images end in {' '.join(IMG_EXTENSIONS)}, videos in {' '.join(VIDEO_SUFFIXES)}"
+            )
+        return path, found, others
+    if os.path.lexists(path):
+        _require_regular(path)
+        return os.path.dirname(path), [path], []
+    if glob.has_magic(word):
+        return _match(path)
+    raise FileNotFoundError(f"--input: there is no file or folder {path}")
+
+
+def _require_regular(path: str) -> None:
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"--input: {path} is a link to a file that is not there")
+    if not os.path.isfile(path):
+        raise ValueError(f"--input: {path} is no file (a camera is --input webcam0, webcam1, ...)")
+
+
+def _match(pattern: str) -> tuple[str, list[str], list[str]]:
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise FileNotFoundError(f"--input: no file fits the pattern {pattern}")
+    return os.path.commonpath([os.path.dirname(path) for path in found]), found, []
+
+
+def _named(paths: Iterable[str], root: str) -> list[Source]:
+    sources = []
+    for path in paths:
+        kind = "video" if path.lower().endswith(VIDEO_SUFFIXES) else "image"
+        sources.append(Source(kind, path, Path(os.path.relpath(path, root)).as_posix()))
+    return sources
