@@ -21,9 +21,10 @@ from .categories import categories_record
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .command_line import readable_errors
-from .compat import coco_evaluator, create_ddp_model
+from .compat import create_ddp_model
 from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .elastic import remember_run
+from .evaluators import build_evaluator
 from .forgiving_writer import ForgivingWriter
 from .regularizer import OrthogonalRegularizer
 from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
@@ -93,7 +94,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
-        return coco_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return build_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     def build_writers(self) -> list:
         return [ForgivingWriter(writer) for writer in super().build_writers()]
