@@ -7,17 +7,15 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from .architecture_checks import check_architecture, check_pyramid, res2_out_channels
+from .architecture_checks import check_architecture, res2_out_channels
 from .decoupled import DecoupledConv2d
 from .execution import Module, set_execution
 from .fixup import scalar_bias_norm
 from .layers import SReLU
 from .modified_resnet import ModifiedStem, make_modified_stage
-from .option_conflicts import conflict
 from .options import CNN9_BACKBONE
 from .resnet import (
     ISONetSmallStem,
@@ -195,29 +193,3 @@ def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
     return as_asked(cfg, backbone)
-
-
-@BACKBONE_REGISTRY.register()
-def build_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """`build_isonet_backbone` with detectron2's FPN on top.
-
-    Raises:
-        ValueError: cfg asks for the impossible, for a dilated res5 or for small images.
-    """
-    check_pyramid(cfg)
-    if cfg.MODEL.ISONET.SMALL_IMAGES:
-        raise conflict(
-            cfg,
-            "MODEL.ISONET.SMALL_IMAGES",
-            "MODEL.BACKBONE.NAME",
-            "a pyramid needs res2 to res5: SMALL_IMAGES must be False, or the backbone "
-            "'build_isonet_backbone'",
-        )
-    return FPN(
-        bottom_up=build_isonet_backbone(cfg, input_shape),
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )

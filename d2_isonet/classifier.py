@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
-from torch import nn
 from torchvision.transforms import v2
 
 from .attacks import build_attack, evaluation_mode
+from .pooled_classifier import PooledClassifier
 
 
 @META_ARCH_REGISTRY.register()
-class ImageClassifier(nn.Module):
+class ImageClassifier(PooledClassifier):
     """logits = linear(dropout(average_pool(res5(normalize(image))))).
 
     It normalizes with the same keys (INPUT.FORMAT, MODEL.PIXEL_MEAN, MODEL.PIXEL_STD) as
@@ -49,15 +49,7 @@ class ImageClassifier(nn.Module):
         mixup_alpha: float = 0.0,
         attack: Callable | None = None,
     ):
-        super().__init__()
-        self.backbone = backbone
-        self.feature = deepest_feature(backbone)
-        channels = backbone.output_shape()[self.feature].channels
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(channels, num_classes)
-        if zero_init:
-            nn.init.zeros_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
+        super().__init__(backbone, num_classes, dropout, zero_init)
         self.label_smoothing = label_smoothing
         self.mixup_alpha = mixup_alpha
         self.attack = attack
@@ -110,14 +102,6 @@ class ImageClassifier(nn.Module):
         """(N, C, H, W), normalized, from N images (C, H, W) of one size and range 0-255."""
         return self.normalize(self.stack_images(batched_inputs))
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, num_classes) from normalized images (N, C, H, W)."""
-        return self.linear(self.pool(self.backbone(images)[self.feature]))
-
-    def pool(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, C), with dropout, from the deepest feature map (N, C, H, W)."""
-        return self.dropout(features.mean(dim=(2, 3)))
-
     def pixel_logits(self, images: torch.Tensor) -> torch.Tensor:
         """(N, num_classes) from images (N, C, H, W) of range 0-255, for attacks."""
         return self.logits(self.normalize(images))
@@ -159,12 +143,6 @@ class ImageClassifier(nn.Module):
         """
         with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
             return attack(self.pixel_logits, images, labels)
-
-
-def deepest_feature(backbone: Backbone) -> str:
-    """The output of the largest stride, the last of several."""
-    strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
-    return [name for name, stride in strides.items() if stride == max(strides.values())][-1]
 
 
 def _check_range(key: str, value: float, below: float = float("inf")) -> None:

@@ -12,9 +12,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from .best_checkpoint import TrainingEnded
-from .compat import coco_evaluator, create_ddp_model
+from .compat import create_ddp_model
 from .configured_checkpointer import build_checkpointer
 from .configured_step import build_step
+from .evaluators import build_evaluator
 from .forgiving_writer import forgiving_writers
 from .per_class import folder_of
 from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
@@ -77,7 +78,7 @@ class Trainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:  # the predictions of one would replace another's
             folder = str(folder_of(folder, dataset_name))
-        return coco_evaluator(dataset_name, folder)
+        return build_evaluator(dataset_name, folder)
 
     def build_writers(self) -> list[EventWriter]:
         return forgiving_writers(self.cfg.OUTPUT_DIR, self.max_iter)

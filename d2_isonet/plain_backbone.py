@@ -64,10 +64,12 @@ def backbone(
     _set_output_stride(cfg, name, output_stride)
     _set_out_features(cfg, out_features, features_only)
     network = build_backbone(cfg)
-    if features_only:
-        model = FeatureMaps(network, pixels_of(cfg))
-    else:
-        model = _classifier(cfg, network, file_classes if num_classes is None else num_classes)
+    classes = file_classes if num_classes is None else num_classes
+    model: FeatureMaps | Classifier = (
+        FeatureMaps(network, pixels_of(cfg))
+        if features_only
+        else _classifier(cfg, network, classes)
+    )
     if pretrained:
         build_checkpointer(cfg, model).load(os.fspath(pretrained), [])
     return model

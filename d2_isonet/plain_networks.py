@@ -6,9 +6,9 @@ import torch
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
-from .classifier import ImageClassifier
 from .execution import recompute_blocks
 from .pixels import Pixels
+from .pooled_classifier import PooledClassifier
 from .resnet import STAGES, stage_of
 
 logger = logging.getLogger(__name__)
@@ -47,17 +47,14 @@ class FeatureMaps(nn.Module):
         recompute_blocks(self.backbone, enable)
 
 
-class Classifier(ImageClassifier):
-    """ImageClassifier on tensors, (N, 3, H, W) -> logits (N, num_classes).
+class Classifier(PooledClassifier):
+    """PooledClassifier of normalized images, (N, 3, H, W) -> logits (N, num_classes).
 
     What timm's scripts ask of a model has timm's names; timm is not needed.
 
     Args:
-        backbone: its map of the largest stride is classified.
-        pixels: what it was trained to see.
-        num_classes: 0 for none: the output is then the features (N, C).
-        dropout: probability, before the linear layer.
-        zero_init: the linear layer starts at zero (Fixup).
+        backbone, num_classes, dropout, zero_init: as PooledClassifier has them.
+        pixels: what the backbone was trained to see.
     """
 
     def __init__(
@@ -68,21 +65,11 @@ class Classifier(ImageClassifier):
         dropout: float = 0.0,
         zero_init: bool = False,
     ):
-        super().__init__(
-            backbone=backbone,
-            num_classes=max(1, num_classes),
-            pixel_mean=pixels.mean,
-            pixel_std=pixels.std,
-            dropout=dropout,
-            zero_init=zero_init,
-        )
+        super().__init__(backbone, num_classes, dropout, zero_init)
         self.pixels = pixels
-        self.zero_init = zero_init
-        self.feature_info = _feature_info(backbone)
-        self.num_features = self.head_hidden_size = self.linear.in_features
         self.num_classes = num_classes
-        if num_classes == 0:
-            self.reset_classifier(0)
+        self.feature_info = _feature_info(backbone)
+        self.head_hidden_size = self.num_features
         self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -124,14 +111,7 @@ class Classifier(ImageClassifier):
         """A new linear layer for `num_classes`, as initialized; 0 for none."""
         check_pooling(global_pool)
         self.num_classes = num_classes
-        if num_classes == 0:
-            self.linear = nn.Identity()
-            return
-        weight = next(self.backbone.parameters())
-        self.linear = nn.Linear(self.num_features, num_classes).to(weight.device, weight.dtype)
-        if self.zero_init:
-            nn.init.zeros_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
+        self.reset_linear(num_classes)
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's groups of parameters by depth: the stem, then each stage or each block."""

@@ -10,7 +10,7 @@ from types import ModuleType
 
 MODELING = "detectron2.modeling"
 PACKAGE = __name__.rpartition(".")[0]
-REGISTERING_MODULES = ("backbone_builder", "classifier", "cnn9", "roi_heads")
+REGISTERING_MODULES = ("backbone_builder", "classifier", "cnn9", "pyramids", "roi_heads")
 
 
 def register_with_modeling() -> None:

@@ -4,15 +4,14 @@
 has itself (resnet18, resnet50, ...) stay timm's, whose networks those are.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
-from .pixels import Pixels
 from .plain_backbone import backbone, backbone_names
-from .plain_networks import FeatureMaps, check_pooling
+from .plain_networks import Classifier, FeatureMaps, check_pooling
 from .resnet import STAGES
 
 try:
@@ -58,11 +57,13 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
             options.pop("num_classes", None)
             options["out_features"] = _features(out_indices)
         model = backbone(name, **options)
-        if isinstance(model, FeatureMaps):
-            model.feature_info = FeatureInfo(model.feature_info, range(len(model.names)))
-        elif drop_rate is not None:
+        description = _description(name, model)
+        if isinstance(model, Classifier) and drop_rate is not None:
             model.dropout.p = drop_rate
-        model.pretrained_cfg = model.default_cfg = _description(name, model)
+        as_timms: Any = model  # with attributes that only timm's models have
+        as_timms.pretrained_cfg = as_timms.default_cfg = description
+        if isinstance(model, FeatureMaps):
+            as_timms.feature_info = FeatureInfo(model.feature_info, (*range(len(model.names)),))
         return model
 
     create.__name__ = create.__qualname__ = name
@@ -72,9 +73,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 
 def _file(name: str, pretrained_cfg: object, overlay: Mapping | None) -> str:
     """The weights that pretrained=True asks for."""
-    if dataclasses.is_dataclass(pretrained_cfg):
-        pretrained_cfg = dataclasses.asdict(pretrained_cfg)
-    given = dict(pretrained_cfg) if isinstance(pretrained_cfg, Mapping) else {}
+    given = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else {}
     file = {**given, **(overlay or {})}.get("file")
     if not file:
         raise ValueError(
@@ -98,20 +97,21 @@ def _features(out_indices: Sequence[int] | int | None) -> list[str] | None:
         ) from error
 
 
-def _description(name: str, model: nn.Module) -> dict:
+def _description(name: str, model: FeatureMaps | Classifier) -> dict:
     """What timm calls pretrained_cfg: how images reach the network, and which layers are its ends.
 
     Raises:
         ValueError: the weights are of BGR images, which timm has not.
     """
-    pixels: Pixels = model.pixels
+    pixels = model.pixels
     if pixels.format != "RGB":
         raise ValueError(
             f"the weights of {name} see {pixels.format} images, timm reads RGB ones: use "
             "d2_isonet.backbone and its pixels"
         )
-    is_headless = isinstance(model, FeatureMaps)
-    head = {} if is_headless else {"num_classes": model.num_classes, "classifier": "linear"}
+    head = {}
+    if isinstance(model, Classifier):
+        head = {"num_classes": model.num_classes, "classifier": "linear"}
     return {
         "architecture": name,
         "input_size": (3, pixels.crop_size, pixels.crop_size),

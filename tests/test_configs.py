@@ -99,8 +99,9 @@ def test_detection_follows_section_3_4(path):
     assert cfg.SOLVER.GAMMA == 0.1
     assert cfg.SOLVER.REFERENCE_WORLD_SIZE == 8
     assert cfg.SOLVER.ORTHO_COEFF == (1e-4 if "isonet" in path.stem else 0)
-    assert cfg.MODEL.MASK_ON != path.stem.startswith("faster")
-    assert cfg.DATASETS.TRAIN == ("coco_2017_train",)
+    assert cfg.MODEL.MASK_ON != path.stem.startswith(("faster", "retinanet"))
+    panoptic = "_panoptic_separated" if path.stem.startswith("panoptic") else ""
+    assert cfg.DATASETS.TRAIN == (f"coco_2017_train{panoptic}",)
 
 
 # file: norm of the backbone, norm of the FPN
@@ -130,4 +131,5 @@ def test_every_detector_is_there():
     promised = {f"risonet{d}_{h}" for d in DEPTHS for h in ("c4", "dc5", "fpn")}
     promised |= {f"{n}_{h}" for h in ("c4", "dc5", "fpn") for n in ("decoupled18", "modified18")}
     promised |= {f"faster_risonet50_{h}" for h in ("c4", "dc5", "fpn")}
+    promised |= {f"{a}_risonet50_fpn" for a in ("retinanet", "cascade", "panoptic")}
     assert promised | set(NORMS) | {"fixup50_dc5", "isonet50_dc5"} == {p.stem for p in DETECTION}

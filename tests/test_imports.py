@@ -20,7 +20,7 @@ from benchmarks import imports  # noqa: E402
 HEAVY = ("torch", "torchvision", "detectron2", "numpy", "cv2", "matplotlib", "pycocotools", "yaml")
 REGISTERED = [
     "ISONetRes5ROIHeads", "ImageClassifier", "build_cnn9_backbone", "build_isonet_backbone",
-    "build_isonet_fpn_backbone",
+    "build_isonet_fpn_backbone", "build_retinanet_isonet_fpn_backbone",
 ]  # fmt: skip
 ORDERS = {
     "ours first": "import d2_isonet, detectron2.modeling",
@@ -59,7 +59,8 @@ del sys.modules["d2_isonet.cnn9"]
 """,
 } | {
     f"{name} first": f"import d2_isonet.{name}"
-    for name in ("backbone_builder", "classifier", "cnn9", "roi_heads", "resnet", "engine")
+    for name in ("backbone_builder", "classifier", "cnn9", "engine", "pyramids", "resnet",
+                 "roi_heads")
 }  # fmt: skip
 
 # One process loads what detectron2 needs; forks of it, without detectron2 yet, try each order.

@@ -12,7 +12,6 @@ from exporting.images import find_examples
 from exporting.loading import run_plainly
 from torch import nn
 
-from d2_isonet.classifier import deepest_feature
 from d2_isonet.command_line import load_config
 from d2_isonet.config_checks import check_names
 from d2_isonet.configured_checkpointer import build_checkpointer
@@ -21,6 +20,7 @@ from d2_isonet.decoupled import DecoupledConv2d
 from d2_isonet.isometry import linear_convolutions
 from d2_isonet.network_outline import outline
 from d2_isonet.pixels import pixels_of
+from d2_isonet.pooled_classifier import deepest_feature
 from d2_isonet.trunk import chain_of, trunk_of
 
 from .network import Network, initial_norms

@@ -1,0 +1,45 @@
+"""What a data set is evaluated by: COCO's measures, and those of segmentation where it has them."""
+
+import importlib.util
+import logging
+import os
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+
+from .compat import coco_evaluator
+
+logger = logging.getLogger(__name__)
+
+_SEMANTIC, _PANOPTIC = "sem_seg", "coco_panoptic_seg"
+
+
+def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """By the evaluator_type of the set's metadata: semantic, panoptic (instances, semantic and,
+    where the package panopticapi is installed, PQ), or else instances.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    evaluators: list[DatasetEvaluator] = []
+    if kind in (_SEMANTIC, _PANOPTIC):
+        os.makedirs(output_dir, exist_ok=True)
+        evaluators.append(SemSegEvaluator(dataset_name, output_dir=output_dir))
+    if kind != _SEMANTIC:
+        evaluators.append(coco_evaluator(dataset_name, output_dir))
+    if kind == _PANOPTIC:
+        evaluators += _panoptic_quality(dataset_name, output_dir)
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _panoptic_quality(dataset_name: str, output_dir: str) -> list[DatasetEvaluator]:
+    if importlib.util.find_spec("panopticapi") is None:
+        logger.warning(
+            f"{dataset_name!r}: PQ is left out, which needs the package panopticapi "
+            "(github.com/cocodataset/panopticapi); instances and semantics are evaluated"
+        )
+        return []
+    return [COCOPanopticEvaluator(dataset_name, output_dir)]
