@@ -18,6 +18,7 @@ _MODULES = {  # where each public name is defined
     "get_config": "model_configs",
     "get_config_file": "model_configs",
     "orthogonal_penalty": "orthogonality",
+    "register_activation": "layers",
 }
 
 __all__ = list(_MODULES)

@@ -69,7 +69,7 @@ def _add_model_config(cfg: CN) -> None:
     # "Conv2d" or "Decoupled", see MODEL.DECOUPLED; projections of shortcuts are always Conv2d.
     cfg.MODEL.ISONET.CONV = "Conv2d"
     # "SReLU" (ISONet eq. 15), "ReLU", "LeakyReLU", "PReLU", "RReLU", "ELU", "SELU", "Swish" or
-    # "Identity" (none).
+    # "Identity" (none), or a name given to register_activation (docs/extend.md).
     cfg.MODEL.ISONET.ACTIVATION = "SReLU"
     # First value of SReLU's shift b, and whether it is learned (ISONet table 3).
     cfg.MODEL.ISONET.SHIFT_INIT = -1.0

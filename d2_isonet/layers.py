@@ -127,7 +127,7 @@ class ScalarBias(nn.Module):
 
 
 # In place where the gradient needs the output only, as ReLU in detectron2's ResNet.
-_ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "ELU": lambda num_channels: nn.ELU(inplace=True),
     "Identity": lambda num_channels: nn.Identity(),
     "LeakyReLU": lambda num_channels: nn.LeakyReLU(inplace=True),
@@ -138,7 +138,21 @@ _ACTIVATIONS = {
     "SReLU": lambda num_channels: SReLU(num_channels, inplace=True),
     "Swish": lambda num_channels: nn.SiLU(),
 }
-ACTIVATIONS = tuple(_ACTIVATIONS)
+
+
+def register_activation(name: str, build: Callable[[int], nn.Module]) -> None:
+    """Make `name` a value of MODEL.ISONET.ACTIVATION, for every network here.
+
+    Args:
+        build: from the number of channels to a module, (N, C, H, W) -> (N, C, H, W); called once
+            for each layer.
+
+    Raises:
+        ValueError: there is an activation of that name.
+    """
+    if name in ACTIVATIONS:
+        raise ValueError(f"there is an activation {name!r} already; choose another name")
+    ACTIVATIONS[name] = build
 
 
 def get_activation(activation: str | Callable[[int], nn.Module], num_channels: int) -> nn.Module:
@@ -155,7 +169,7 @@ def get_activation(activation: str | Callable[[int], nn.Module], num_channels: i
     if callable(activation):
         return activation(num_channels)
     check_name("MODEL.ISONET.ACTIVATION", activation, ACTIVATIONS)
-    return _ACTIVATIONS[activation](num_channels)
+    return ACTIVATIONS[activation](num_channels)
 
 
 def get_conv(conv: str | Callable[..., nn.Conv2d]) -> Callable[..., nn.Conv2d]:

@@ -10,6 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
+from documents.markdown import Page  # noqa: E402
 from documents.page_check import check_page  # noqa: E402
 from documents.repository import alternatives, documents, has  # noqa: E402
 
@@ -18,6 +19,12 @@ from documents.repository import alternatives, documents, has  # noqa: E402
 def test_what_a_document_says_is_so(path):
     problems = check_page(path).problems
     assert not problems, "\n".join(map(str, problems))
+
+
+def test_every_page_has_a_row_in_the_index():
+    index = {link.text for link in Page(REPOSITORY / "docs" / "README.md").links}
+    pages = {path.name for path in documents() if path.parent.name == "docs"}
+    assert pages - {"README.md"} <= index
 
 
 @pytest.fixture
@@ -106,7 +113,17 @@ def test_only_prompted_lines_of_a_session_are_commands(found):
 
 
 def test_a_command_goes_on_after_a_backslash(found):
-    assert found("```\npython tools/scaling_plan.py \\\n    --network-gb 50   # slower\n```") == []
+    command = "python tools/scaling_plan.py \\\n    --network-gb {}   # slower\n"
+    assert found(f"```\n# On paper\n{command.format(50)}```") == []
+    assert "invalid float value: 'x'" in found(f"```\n{command.format('x')}```")[0]
+
+
+def test_an_empty_argument_counts(found):
+    command = (
+        "python train_net.py --config-file configs/risonet18_c4.yaml MODEL.WEIGHTS {} VERSION 2"
+    )
+    assert found(f"```\n{command.format(chr(34) * 2)}\n```") == []
+    assert "has no value" in found(f"```\n{command.format('')}\n```")[0]
 
 
 def test_a_good_link_is_no_problem(found):

@@ -15,6 +15,7 @@ from d2_isonet.layers import (
     get_activation,
     get_conv,
     needs_bias,
+    register_activation,
     residual_scale_parameter,
     scaled_convolution,
 )
@@ -246,6 +247,14 @@ def test_an_activation_is_its_formula(name, expected):
 def test_every_activation_has_a_test_of_its_formula():
     marker = test_an_activation_is_its_formula.pytestmark[0]
     assert sorted(name for name, _ in marker.args[1]) == sorted(ACTIVATIONS)
+
+
+def test_an_activation_of_another_project_is_known_by_its_name(monkeypatch):
+    monkeypatch.setattr("d2_isonet.layers.ACTIVATIONS", dict(ACTIVATIONS))
+    register_activation("PReLUOfMine", torch.nn.PReLU)
+    assert get_activation("PReLUOfMine", 5).weight.shape == (5,)
+    with pytest.raises(ValueError, match="there is an activation 'PReLUOfMine' already"):
+        register_activation("PReLUOfMine", torch.nn.PReLU)
 
 
 def test_prelu_has_a_slope_per_channel():

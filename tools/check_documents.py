@@ -10,11 +10,12 @@ its content is left alone. Ends with 1 where something does not hold.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from documents.page_check import check_page
-from documents.repository import documents
+from documents.repository import ROOT, documents
 from tabulate import tabulate
 
 
@@ -27,7 +28,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> int:
-    checked = [check_page(path.resolve()) for path in args.pages or documents()]
+    pages = [path.resolve() for path in args.pages or documents()]
+    os.chdir(ROOT)  # from where a reader of the documents works
+    checked = [check_page(path) for path in pages]
     rows = [check.counts() for check in checked]
     columns = ("page", "links", "commands", "left alone", "snippets", "problems")
     print(tabulate(rows, columns))

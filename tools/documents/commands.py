@@ -45,7 +45,8 @@ def commands_of(page: Page) -> Iterator[Command]:
 
 
 def _is_shell(block: Block) -> bool:
-    first = next((line for line in block.text.splitlines() if line.strip()), "")
+    lines = (line for line in block.text.splitlines() if line.strip() and line[0] != "#")
+    first = next(lines, "").rstrip("\\")
     known = first.startswith("$ ") or _program(first) in PROGRAMS
     return block.language in _SHELL or (not block.language and known)
 
@@ -70,7 +71,7 @@ def _variants(text: str, line: int, not_run: str) -> Iterator[Command]:
     words = list(itertools.dropwhile(_ASSIGNMENT.match, words))
     choices = [word.strip("[]").split("|") if _has_choices(word) else [word] for word in words]
     for chosen in itertools.product(*choices):
-        yield Command(tuple(word for word in chosen if word), line, not_run)
+        yield Command(chosen, line, not_run)
 
 
 def _has_choices(word: str) -> bool:

@@ -1,6 +1,7 @@
 """What is done with a command, by its program, to see that it would still run."""
 
 import functools
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +28,11 @@ def _checked_script(script: str, arguments: list[str]) -> None:
         raise ValueError(f"there is no {script}")
     parsed = parse(ROOT / script, arguments)
     config = getattr(parsed, "config_file", "") or ""
-    if config and has(config):
+    if (ROOT / config).is_file():
         from d2_isonet.command_line import load_config
 
         load_config(str(ROOT / config), list(getattr(parsed, "opts", None) or []))
-    elif config.startswith("configs/"):
+    elif config.startswith("configs/") and not has(config):  # <name> is any
         raise ValueError(f"there is no {config}")
 
 
@@ -40,10 +41,17 @@ def _python(words: list[str]) -> None:
         return _pip(words[2:])
     if words[:2] == ["-m", "pytest"]:
         return _pytest(words[2:])
+    if words[0] == "-m":
+        return _module(words[1])
     if words[0] == "-c":
         compile(words[1], "-c", "exec")
         return None
     return _checked_script(words[0], words[1:])
+
+
+def _module(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"there is no module {name}")
 
 
 def _pytest(words: list[str]) -> None:
@@ -106,6 +114,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     ".venv/bin/torchrun": _torchrun,
     "sbatch": _sbatch,
     **dict.fromkeys(_LEFT_ALONE, _nothing),
+    ".venv/bin/pre-commit": _nothing,
 }
 
 
@@ -127,4 +136,4 @@ def problem_of(words: tuple[str, ...]) -> str:
 
 def is_left_alone(words: tuple[str, ...]) -> bool:
     """Whether nothing is checked but the program's name."""
-    return words[0] in _LEFT_ALONE or Path(words[0]).name in _LEFT_ALONE
+    return Path(words[0]).name in _LEFT_ALONE

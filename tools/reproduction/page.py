@@ -16,20 +16,25 @@ def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[
 
     The words around the tables stay. At another scale than small its name follows: `table1-full`.
     """
-    text = page.read_text()
     scale = folders.results.name
     parts = {table.name: section(table, folders, seeds) for table in tables}
     parts["figure3"] = as_markdown(scale, folders, seeds)
     if scale != "small":
         parts = {f"{name}-{scale}": part for name, part in parts.items()}
+    text, missing = replace_parts(page.read_text(), parts)
+    page.write_text(text)
+    return missing
+
+
+def replace_parts(text: str, parts: dict[str, str]) -> tuple[str, list[str]]:
+    """The text with each part between its marks, and the names that have none."""
     missing = []
     for name, part in parts.items():
         marks = re.compile(_MARKS.format(name=re.escape(name)), re.DOTALL)
         if not marks.search(text):
             missing.append(name)
         text = marks.sub(lambda found, part=part: f"{found[1]}{part}{found[2]}", text)
-    page.write_text(text)
-    return missing
+    return text, missing
 
 
 def section(table: Table, folders: Folders, seeds: int) -> str:

@@ -1,0 +1,58 @@
+"""MODEL_ZOO.md has a row for every config, as the stored runs have it."""
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from config_files import CONFIGS, LEAVES
+
+REPOSITORY = CONFIGS.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+from reproduction.cells import Folders, write_result  # noqa: E402
+from reproduction.isonet_tables import coco, imagenet  # noqa: E402
+from reproduction.zoo import SECTIONS, zoo_table  # noqa: E402
+
+PAGE = (REPOSITORY / "MODEL_ZOO.md").read_text()
+RESULT = {"measures": {"top-1": 76.5}, "seconds": 7200, "machine": "8 x A", "commit": "abcdef0"}
+
+
+def row(table: str, config: str) -> list[str]:
+    line = next(line for line in table.splitlines() if f"`{config}`" in line)
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_page_is_what_the_script_writes(section):
+    written = re.search(rf"<!-- {section} -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
+    assert written[1] == zoo_table(section, REPOSITORY / "results" / "full")
+
+
+def test_every_config_has_one_row():
+    rows = Counter(re.findall(r"^\| `([\w.-]+\.yaml)`", PAGE, re.MULTILINE))
+    assert rows == Counter(p.name for p in LEAVES if p.parent.name != "quickstart")
+
+
+def test_a_config_that_was_not_run_says_so():
+    table = zoo_table("configs", Path("no_results"))
+    assert row(table, "risonet50_dc5.yaml")[1:3] == ["37.3 / 34.4 (table 6)", "not run"]
+    assert row(table, "risonet50_c4.yaml")[1:3] == ["no figure", "not run"]
+
+
+def test_a_stored_run_is_shown_with_time_seed_and_commit(tmp_path):
+    folders = Folders(tmp_path, tmp_path, tmp_path)
+    write_result(folders, imagenet("risonet50"), 2, RESULT)
+    cells = row(zoo_table("configs/imagenet", tmp_path), "risonet50.yaml")
+    assert cells[1:4] == ["76.18 (table 5)", "top-1 76.50", "2.0 h, not recorded (8 x A)"]
+    assert cells[4].startswith("2, abcdef0, [seed2.json](")
+
+
+def test_a_run_with_options_of_its_own_names_them(tmp_path):
+    folders = Folders(tmp_path, tmp_path, tmp_path)
+    cell = coco("risonet50_dc5", ("SOLVER.ORTHO_COEFF=0",))
+    write_result(folders, cell, 1, RESULT | {"measures": {"box AP": 37.0}})
+    assert row(zoo_table("configs", tmp_path), "risonet50_dc5.yaml")[2] == (
+        "box AP 37.00 SOLVER.ORTHO_COEFF=0"
+    )
