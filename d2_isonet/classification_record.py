@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +119,7 @@ def read_predictions(file: Path) -> list[Prediction]:
         rows = list(csv.reader(opened))
     if not rows or tuple(rows[0]) != Prediction._fields:
         raise ValueError(f"{file} has not the columns {', '.join(Prediction._fields)}")
-    kinds = (str, int, int, float, float, lambda x: bool(int(x)))
+    kinds: tuple[Callable, ...] = (str, int, int, float, float, lambda x: bool(int(x)))
     try:
         return [
             Prediction(*(kind(x) for kind, x in zip(kinds, row, strict=True))) for row in rows[1:]

@@ -27,7 +27,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--image-root", metavar="DIR", help="of the images of a json (its folder)")
     add("--num-images", type=int, default=2, metavar="N", help="spread over them (2)")
     add("--frequencies", type=int, default=8, metavar="N",
-        help="side of the grid of output pixels that convolutions are looked at on (8)")  # fmt: skip
+        help="side of the grid of output pixels on which convolutions are seen (8)")  # fmt: skip
     add("--limit", type=float, default=10.0, metavar="FACTOR",
         help="a signal multiplied by more, or by less than 1/FACTOR, is told (10)")  # fmt: skip
     add("--all", action="store_true", help="the convolutions of a detector's heads, too")
