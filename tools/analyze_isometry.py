@@ -11,6 +11,10 @@ Prints tables; writes isometry.html (one self-contained page), isometry.json and
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isometry.analysis import Analysis
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +31,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--image-root", metavar="DIR", help="of the images of a json (its folder)")
     add("--num-images", type=int, default=2, metavar="N", help="spread over them (2)")
     add("--frequencies", type=int, default=8, metavar="N",
-        help="side of the grid of output pixels on which convolutions are seen (8)")  # fmt: skip
+        help="side of the grid of output pixels of a convolution's operator (8)")  # fmt: skip
     add("--limit", type=float, default=10.0, metavar="FACTOR",
         help="a signal multiplied by more, or by less than 1/FACTOR, is told (10)")  # fmt: skip
     add("--all", action="store_true", help="the convolutions of a detector's heads, too")
@@ -44,20 +48,26 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def analysis_of(args: argparse.Namespace) -> "Analysis":
+    """All measurements of the network that `args` name."""
+    from isometry.analysis import analyze
+
+    if args.timm:
+        from isometry.timm_networks import timm_network as network_of
+    else:
+        from isometry.detectron2_networks import detectron2_network as network_of
+    return analyze(network_of(args), args.frequencies, args.limit, args.seed)
+
+
 def main(args: argparse.Namespace) -> None:
     from detectron2.utils.logger import setup_logger
-    from isometry.analysis import analyze
     from isometry.report import print_analysis, write_analysis
 
     from d2_isonet.command_line import readable_errors
 
     setup_logger(name="d2_isonet")
     with readable_errors():
-        if args.timm:
-            from isometry.timm_networks import timm_network as network_of
-        else:
-            from isometry.detectron2_networks import detectron2_network as network_of
-        analysis = analyze(network_of(args), args.frequencies, args.limit, args.seed)
+        analysis = analysis_of(args)
     print_analysis(analysis)
     print(f"\nPage: {write_analysis(analysis, args.output)}")
 

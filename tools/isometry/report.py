@@ -111,4 +111,5 @@ def _marked(row: dict) -> dict:
 
 
 def _add_figure(page: Page, drawn: dict[str, Figure], name: str) -> None:
-    page.figure(drawn[name], _CAPTIONS[name])
+    if name in drawn:
+        page.figure(drawn[name], _CAPTIONS[name])

@@ -9,7 +9,7 @@ from d2_isonet.isometry import ConvolutionIsometry, share_near_one
 from .analysis import Analysis
 
 NEAR = "near 1, %"
-FORMATS = {"min": ".3f", "max": ".3f", "condition": ".3g", NEAR: ".1f", "excess": ".3g",
+FORMATS = {"min": ".3f", "max": ".3f", "condition": ".3g", NEAR: ".1f", "excess": ".5g",
            "least": "g", "RMS": ".3g", "|y| / |x|": ".3g", "x before": ".3g", "gradient": ".3g",
            "x after": ".3g", "mean of b": ".3f", "deviation of b": ".3f"}  # fmt: skip
 
@@ -126,7 +126,7 @@ def summary(analysis: Analysis) -> dict[str, str]:
         f"{max(x.max().item() for x in values):.3g}",
         "in 0.9 to 1.1": f"{100 * near:.1f} %",
         "rank-deficient": str(sum(math.isinf(x) for x in conditions)),
-        "excess of the penalty": f"{sum(conv.excess for conv in convs):.3g}",
+        "excess of the penalty": f"{sum(conv.excess for conv in convs):.4g}",
     }
 
 
