@@ -16,6 +16,7 @@ from .matches import ImageScore, image_scores
 
 RIGHT, WRONG, MISSED = (0.10, 0.45, 0.90), (0.90, 0.20, 0.10), (0.98, 0.66, 0.05)
 WIDTH = 480  # pixels of each panel
+_FONT = 16  # pixels, of the names on large objects
 _MOST_OBJECTS = 60  # drawn in one panel, those of the highest score
 
 
@@ -105,9 +106,9 @@ def draw(
         pixels: (H, W, 3) RGB uint8.
         objects: COCO annotations or detections: bbox, maybe segmentation.
     """
-    visualizer = Visualizer(
-        pixels, SimpleNamespace(), scale=WIDTH / pixels.shape[1], instance_mode=ColorMode.IMAGE
-    )
+    scale = WIDTH / pixels.shape[1]
+    visualizer = Visualizer(pixels, SimpleNamespace(), scale, ColorMode.IMAGE)
+    visualizer._default_font_size = _FONT / scale  # detectron2's is for larger images
     boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     has_masks = bool(objects) and all(_is_mask(o.get("segmentation")) for o in objects)
