@@ -5,6 +5,7 @@ from typing import Any
 
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import Params
 
 REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: what of an annotation it compares
 
@@ -29,19 +30,32 @@ def coco_measures(
     Raises:
         ValueError: a detection is of an image that `truth` does not have, or its score is NaN.
     """
-    summary = COCOevalMaxDets(truth, iouType=task)
-    params = summary.params
+    params = params_of(truth, task, max_dets, img_ids)
+    return summarized(evaluated(hotcoco, truth, results, task, params), truth, task, params)
+
+
+def params_of(truth: COCO, task: str, max_dets: list[int], img_ids: list | None = None) -> Params:
+    """pycocotools' parameters of an evaluation; see `coco_measures`."""
+    params = COCOevalMaxDets(truth, iouType=task).params
     params.maxDets = sorted(max_dets)
     params.imgIds = sorted(set(params.imgIds if img_ids is None else img_ids))
     params.catIds = sorted(set(params.catIds))
-    evaluation = evaluated(hotcoco, truth, results, task, params)
+    return params
+
+
+def summarized(evaluation: Any, truth: COCO, task: str, params: Params) -> COCOevalMaxDets:
+    """What `evaluated` returns, accumulated, as pycocotools leaves it: `stats` and `eval`."""
     evaluation.accumulate()
+    summary = COCOevalMaxDets(truth, iouType=task)
+    summary.params = params
     summary.eval = {**evaluation.eval, "params": params}
     summary.summarize()
     return summary
 
 
-def evaluated(hotcoco: ModuleType, truth: COCO, results: list[dict], task: str, params: Any) -> Any:
+def evaluated(
+    hotcoco: ModuleType, truth: COCO, results: list[dict], task: str, params: Params
+) -> Any:
     """hotcoco's COCOeval after evaluate(), with ids of its own.
 
     Category number k is params.catIds[k - 1], image number i is params.imgIds[i - 1], and

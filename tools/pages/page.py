@@ -81,7 +81,10 @@ class Page:
         """
         rows, names = list(rows), columns_of(list(rows), columns)
         cells = cells_of(rows, names, formats)
-        right = [any(row[i]["is_number"] for row in cells) for i in range(len(names))]
+        right = [
+            all(row[i]["is_number"] or row[i]["sort"] is None for row in cells)
+            for i in range(len(names))
+        ]
         return self._add(
             "table", rows=cells, columns=list(zip(names, right, strict=True)), caption=caption,
             fold=fold, has_filter=len(cells) >= FILTER_FROM,

@@ -83,7 +83,7 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], labe
     Args:
         values: (R, C); NaN for empty rows.
     """
-    side = min(0.62, 13 / max(values.shape))
+    side = min(0.52, 13 / max(values.shape))
     figure = Figure(
         figsize=(2.4 + side * len(columns), 1.6 + side * len(rows)), layout="constrained"
     )
@@ -121,6 +121,7 @@ def bars(
         axis.bar_label(drawn, fmt="%.1f", fontsize=8, padding=3)
     axis.set_yticks(range(len(groups)), [plain_text(g) for g in groups], fontsize=9)
     axis.invert_yaxis()
+    axis.tick_params(axis="x", labelsize=8)
     axis.margins(x=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel(unit, fontsize=9)

@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 NAME = "metrics.json"
-# Of a training step; all others come from an evaluation.
-_STEP_KEYS = ("total_loss", "lr")
+# What an evaluation says, maybe with the data set's name before it; all else is of a step.
+_OF_EVALUATION = re.compile(
+    r"(^|/)(bbox|segm|keypoints|classification|box_proposals|sem_seg|panoptic_seg)/"
+)
 
 
 @dataclass
@@ -73,24 +76,25 @@ def _records(text: str) -> tuple[list[dict], list[int], bool]:
     lines = text.split("\n")  # not splitlines, which splits at characters inside of names
     for number, line in enumerate(lines, 1):
         record = _record(line)
-        if record:
+        if record is None:
+            record = _record(line[max(0, line.rfind("{")) :])  # a resumed run went on behind it
+            if line.strip():
+                damaged.append(number)
+        if record is not None:
             records.append(record)
-        if line.strip() and (record is None or not line.strip().startswith("{")):
-            damaged.append(number)
     is_cut_off = bool(damaged) and damaged[-1] == len(lines)
     return records, damaged[:-1] if is_cut_off else damaged, is_cut_off
 
 
 def _record(line: str) -> dict | None:
-    """The numbers of a line; of a line that begins cut off, those of the record that follows."""
-    for start in dict.fromkeys((0, line.rfind("{"))):
-        try:
-            content = json.loads(line[max(0, start) :])
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and isinstance(content.get("iteration"), int):
-            return {k: v for k, v in content.items() if _is_number(v)}
-    return None
+    """The numbers of a line; None where it is no record."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or type(content.get("iteration")) is not int:
+        return None
+    return {k: v for k, v in content.items() if _is_number(v)}
 
 
 def _is_number(value: object) -> bool:
@@ -100,22 +104,28 @@ def _is_number(value: object) -> bool:
 def _sort_out(records: list[dict], metrics: Metrics) -> None:
     """Into steps and evaluations; where iterations go back, a later start replaces what it redid.
 
-    A record of an evaluation may follow that of a later step: both are written at once.
+    A record may be of both; one of an evaluation may follow that of a later step.
     """
     for record in records:
-        is_step = any(key in record for key in _STEP_KEYS)
-        own = metrics.steps if is_step else metrics.evaluations
-        if own and record["iteration"] < own[-1]["iteration"]:
-            _replace_from(record["iteration"], metrics, also_evaluations=is_step)
-        elif own and record["iteration"] == own[-1]["iteration"]:
-            record = {**own.pop(), **record}
-        own.append(record)
+        results = {k: v for k, v in record.items() if _OF_EVALUATION.search(k)}
+        step = {k: v for k, v in record.items() if k not in results and k != "iteration"}
+        for content, own in ((step, metrics.steps), (results, metrics.evaluations)):
+            if content:
+                _add({"iteration": record["iteration"], **content}, own, metrics)
 
 
-def _replace_from(iteration: int, metrics: Metrics, also_evaluations: bool) -> None:
+def _add(record: dict, own: list[dict], metrics: Metrics) -> None:
+    if own and record["iteration"] < own[-1]["iteration"]:
+        _replace_from(record["iteration"], metrics, also_steps=own is metrics.steps)
+    elif own and record["iteration"] == own[-1]["iteration"]:
+        record = {**own.pop(), **record}
+    own.append(record)
+
+
+def _replace_from(iteration: int, metrics: Metrics, also_steps: bool) -> None:
     kept = [x for x in metrics.evaluations if x["iteration"] < iteration]
     metrics.evaluations[:] = kept
-    if also_evaluations:
+    if also_steps:
         metrics.steps[:] = [x for x in metrics.steps if x["iteration"] < iteration]
         metrics.notes.append(
             f"The training was started again: from iteration {iteration} on, {NAME} has two "

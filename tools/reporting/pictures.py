@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
-from detectron2.utils.visualizer import ColorMode, Visualizer
-from pages import Page, Picture, plain_text
+from pages import Page, Picture
 
 from d2_isonet.image_folder import PILLOW_ERRORS
 
 from .datasets import DatasetResults, Result
+from .drawing import draw
 from .matches import ImageScore, image_scores
 
 RIGHT, WRONG, MISSED = (0.10, 0.45, 0.90), (0.90, 0.20, 0.10), (0.98, 0.66, 0.05)
@@ -80,7 +79,7 @@ def _truth_panel(
         for a in objects
     ]
     names = [truth.cats[a["category_id"]]["name"] for a in objects]
-    return draw(pixels, objects, names, colours)
+    return draw(pixels, objects, names, colours, WIDTH)
 
 
 def _panel(pixels, dataset: DatasetResults, result: Result, thresholds, image_id) -> np.ndarray:
@@ -93,41 +92,4 @@ def _panel(pixels, dataset: DatasetResults, result: Result, thresholds, image_id
     found = [matches.detections[place] for place in own]
     colours = [RIGHT if matches.right[place] else WRONG for place in own]
     names = [f"{dataset.truth.cats[d['category_id']]['name']} {d['score']:.0%}" for d in found]
-    return draw(pixels, found, names, colours)
-
-
-def draw(
-    pixels: np.ndarray, objects: Sequence[dict], names: Sequence[str], colours: Sequence[tuple]
-) -> np.ndarray:
-    """(H', WIDTH, 3) uint8: the image with boxes, masks and names.
-
-    Args:
-        pixels: (H, W, 3) RGB uint8.
-        objects: COCO annotations or detections: bbox, maybe segmentation.
-    """
-    visualizer = Visualizer(
-        pixels, SimpleNamespace(), scale=WIDTH / pixels.shape[1], instance_mode=ColorMode.IMAGE
-    )
-    boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    has_masks = bool(objects) and all(_is_mask(o.get("segmentation")) for o in objects)
-    drawn = visualizer.overlay_instances(
-        boxes=boxes,
-        labels=[plain_text(name) for name in names],
-        masks=[o["segmentation"] for o in objects] if has_masks else None,
-        assigned_colors=list(colours),
-    )
-    return _of_width(drawn.get_image())
-
-
-def _is_mask(segmentation: object) -> bool:
-    if isinstance(segmentation, dict):
-        return "counts" in segmentation
-    is_list = isinstance(segmentation, list) and bool(segmentation)
-    return is_list and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
-
-
-def _of_width(image: np.ndarray) -> np.ndarray:
-    """matplotlib's canvas may be a pixel wider or narrower; panels stand side by side."""
-    image = image[:, :WIDTH]
-    return np.pad(image, ((0, 0), (0, WIDTH - image.shape[1]), (0, 0)), mode="edge")
+    return draw(pixels, found, names, colours, WIDTH)

@@ -8,6 +8,10 @@ from .config_diff import ABSENT, changed_keys, defaults, differing_keys, flat, s
 from .run import Run
 
 _MOST_WARNINGS = 30
+_FACTS = {
+    "started": "started", "kind": "kind", "commit": "commit", "processes": "processes",
+    "folder": "in the folder",
+}  # fmt: skip
 
 
 def add_provenance(page: Page, runs: Sequence[Run]) -> None:
@@ -21,10 +25,17 @@ def add_provenance(page: Page, runs: Sequence[Run]) -> None:
 
 def _add_starts(page: Page, run: Run) -> None:
     if run.records:
-        columns = ["started", "kind", "commit", "processes", "command"]
-        page.table([{c: record.get(c) for c in columns} for record in run.records], columns)
-        if any(record.get("commit") is None for record in run.records):
-            page.text("No commit: the code was not a git checkout.")
+        last = run.records[-1]
+        page.facts({name: _shown(last.get(key)) for key, name in _FACTS.items()})
+        page.code(str(last.get("command", "")))
+        if len(run.records) > 1:
+            page.table(
+                [
+                    {c: _shown(record.get(c)) for c in (*_FACTS, "command")}
+                    for record in run.records
+                ],
+                fold=f"All {len(run.records)} starts of {run.name}",
+            )
     elif run.log.arguments:
         page.text("From log.txt, the arguments of the last start:").code(run.log.arguments)
     else:
@@ -34,6 +45,10 @@ def _add_starts(page: Page, run: Run) -> None:
         left = len(run.log.warnings) - len(lines)
         lines += [f"and {left} more in log.txt"] if left > 0 else []
         page.code("\n".join(lines), title=f"Warnings in log.txt ({len(run.log.warnings)})")
+
+
+def _shown(value: object) -> object:
+    return "not a git checkout" if value is None else value
 
 
 def _add_environment(page: Page, runs: Sequence[Run]) -> None:
@@ -46,7 +61,7 @@ def _add_environment(page: Page, runs: Sequence[Run]) -> None:
         kind = "bad" if len(set(map(str, values))) > 1 else ""
         rows.append([key, *(Cell(value, kind=kind) for value in values)])
     if rows:
-        page.subsection("Environment").table(rows, columns=["", *known])
+        page.subsection("Environment").table(rows, columns=["version", *known])
     for run in runs:
         if not run.records and run.log.environment:
             page.code(run.log.environment, title=f"Environment, from log.txt: {run.name}")

@@ -40,7 +40,7 @@ def _add_tiles(page: Page, run: Run) -> None:
 def _add_table(page: Page, runs: Sequence[Run]) -> None:
     """A row a quantity, a column a run and, from the second on, its change against the first."""
     page.section("Summary", f"Changes are against {runs[0].name}.")
-    columns = ["", runs[0].name]
+    columns = ["quantity", runs[0].name]
     for run in runs[1:]:
         columns += [run.name, f"change, {run.name}"]
     rows = [_row(_title(key), [run.metrics.last(key) for run in runs]) for key in _keys(runs)]

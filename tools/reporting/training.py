@@ -31,8 +31,8 @@ def add_training(page: Page, runs: Sequence[Run]) -> None:
         page.note("There is no record of a training step.")
         return
     losses = [key for key in _all_keys(runs) if key.startswith("loss_") and key != "loss_ortho"]
-    _add(page, runs, {"total_loss": "total loss", **{key: key for key in losses}}, "Losses.")
-    _add(page, runs, {"lr": "learning rate"}, "Learning rate, of the first parameter group.")
+    main = {"total_loss": "total loss", "lr": "learning rate", **{key: key for key in losses}}
+    _add(page, runs, main, "Losses, and the learning rate of the first parameter group.")
     _add_penalty(page, runs)
     _add(page, runs, _SPEED, "Speed.")
     others = [

@@ -1,0 +1,123 @@
+"""Samples to look at: pixels as a person sees them, objects, and what the network is fed."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
+from pycocotools import mask as coco_mask
+
+from d2_isonet import image_folder
+from d2_isonet.engine import Trainer
+from d2_isonet.imagenet import load_registered
+from d2_isonet.pretraining import ClassificationTrainer
+
+
+@dataclass
+class Sample:
+    """Attributes:
+    pixels: (H, W, 3) uint8, RGB.
+    file_name: of the image.
+    names: of the objects' classes or, without objects, of the image's.
+    objects: COCO form: bbox (x, y, width, height) in these pixels, maybe segmentation.
+    fed: (3, H, W) float, normalized, in the network's order of channels; None where raw.
+    """
+
+    pixels: np.ndarray
+    file_name: str
+    names: list[str]
+    objects: list[dict] = field(default_factory=list)
+    fed: torch.Tensor | None = None
+
+
+def fed_to_network(image: torch.Tensor, cfg: CfgNode) -> torch.Tensor:
+    """(3, H, W), normalized as both meta-architectures do, before padding to the batch's size."""
+    mean, std = (
+        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    return (image.float() - mean) / std
+
+
+def seen_by_network(fed: torch.Tensor, cfg: CfgNode) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: what was fed, the normalization undone and the channels put in order."""
+    mean, std = (
+        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    pixels = (fed * std + mean).round().clamp(0, 255).permute(1, 2, 0).numpy()
+    return convert_image_to_rgb(pixels, cfg.INPUT.FORMAT).astype(np.uint8)
+
+
+def from_mapper(cfg: CfgNode, number: int) -> Iterator[Sample]:
+    """The first samples of a training: its loader, its augmentation and, with SEED, its order."""
+    is_classifier = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
+    trainer = ClassificationTrainer if is_classifier else Trainer
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    classes = metadata.get("classes" if is_classifier else "thing_classes")
+    batches = trainer.build_train_loader(cfg)
+    for mapped in itertools.islice(itertools.chain.from_iterable(batches), number):
+        fed = fed_to_network(mapped["image"], cfg)
+        pixels, file = seen_by_network(fed, cfg), mapped["file_name"]
+        if is_classifier:
+            yield Sample(pixels, file, [classes[mapped["label"]]], fed=fed)
+        else:
+            instances = mapped.get("instances", Instances(pixels.shape[:2]))
+            yield Sample(pixels, file, *_objects_of(instances, classes), fed=fed)
+
+
+def _objects_of(instances: Instances, classes: Sequence[str]) -> tuple[list[str], list[dict]]:
+    """Names and objects of what the mapper made of the annotations."""
+    if not len(instances):
+        return [], []
+    boxes = instances.gt_boxes.tensor.clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    objects = [{"bbox": box} for box in boxes.tolist()]
+    if instances.has("gt_masks"):
+        for item, mask in zip(objects, _masks(instances.gt_masks), strict=True):
+            item["segmentation"] = mask
+    return [classes[i] for i in instances.gt_classes.tolist()], objects
+
+
+def _masks(masks: PolygonMasks | BitMasks) -> Iterable:
+    if isinstance(masks, PolygonMasks):
+        return [[polygon.tolist() for polygon in polygons] for polygons in masks.polygons]
+    return [coco_mask.encode(np.asfortranarray(x.numpy().astype(np.uint8))) for x in masks.tensor]
+
+
+def from_annotations(cfg: CfgNode, number: int) -> Iterator[Sample]:
+    """Images as they are stored, upright, with their annotations; evenly spread over the set."""
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        yield from _classified(cfg, number)
+        return
+    for name in cfg.DATASETS.TRAIN:
+        classes = MetadataCatalog.get(name).thing_classes
+        for item in _spread(DatasetCatalog.get(name), number):
+            objects = [_in_coco_form(x) for x in item.get("annotations", [])]
+            names = [
+                classes[x["category_id"]] + (" (crowd)" if x.get("iscrowd") else "")
+                for x in item.get("annotations", [])
+            ]
+            yield Sample(read_image(item["file_name"], "RGB"), item["file_name"], names, objects)
+
+
+def _in_coco_form(annotation: dict) -> dict:
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    return {"bbox": list(box), "segmentation": annotation.get("segmentation")}
+
+
+def _classified(cfg: CfgNode, number: int) -> Iterator[Sample]:
+    dicts, classes = load_registered(cfg.DATASETS.TRAIN)
+    if not isinstance(dicts, list):
+        raise ValueError("images in shards have no files to show: leave out --source annotation")
+    for item in _spread(dicts, number):
+        pixels = np.asarray(image_folder.read_image(item["file_name"]))
+        yield Sample(pixels, item["file_name"], [classes[item["label"]]])
+
+
+def _spread(dicts: Sequence[dict], number: int) -> list[dict]:
+    places = np.linspace(0, len(dicts) - 1, min(number, len(dicts))).round().astype(int)
+    return [dicts[place] for place in places]
