@@ -60,6 +60,8 @@ setup(
             "hypothesis>=6.100",
             "playwright>=1.40",  # tests of HTML pages, on a Chromium that is already there
             "webdataset>=1.0",
+            "flask>=3.0",
+            "waitress>=3.0",
             "mypy>=1.11",
             "types-PyYAML>=6.0",
             "types-tabulate>=0.9",
@@ -71,6 +73,7 @@ setup(
             "pre-commit>=3.8",
         ],
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
+        "serve": ["flask>=3.0", "waitress>=3.0"],  # the page of tools/demo.py
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
     },
 )

@@ -293,13 +293,12 @@ def test_names_come_from_the_annotations_only_where_they_are_the_detectors(tmp_p
 
 MISTAKES = {
     "MODEL.WEIGHTS: there is no file .*/none.pth": ("--weights", "{tmp}/none.pth"),
-    "MODEL.WEIGHTS: there is no file ": ("--weights", ""),
     "is an HTML page, not weights": ("--weights", "{file:page.pth}"),
     "is truncated": ("--weights", "{file:truncated.pth}"),
     "is a pickle, which can run any code.*--trust-pickle": ("--weights", "{file:hostile.pkl}"),
     "does not fit the model: .* tensors would keep": ("--weights", "{file:deeper.pth}"),
     "x.yaml": ("--config-file", "{tmp}/x.yaml"),
-    "describes a classifier": ("--config-file", "configs/imagenet/risonet18.yaml"),
+    "describes no detector": ("--config-file", "configs/imagenet/risonet18.yaml"),
     "--input: there is no file or folder .*/none.jpg": ("--input", "{tmp}/none.jpg"),
     "/empty has no image and no video in it": ("--input", "{tmp}/empty"),
     "camera 93 cannot be opened": ("--input", "webcam93"),
@@ -337,6 +336,7 @@ ARGUMENTS = {
     "the following arguments are required: --weights": "--config-file x",
     "there is nothing to look at: give --input": "--config-file x --weights x",
     "--output FOLDER is missing": "--config-file x --weights x --input a",
+    "--weights is empty; name": "--config-file x --input a --output b --weights=",
     "--threshold is 50; it must be from 0 to 1": "--config-file x --weights x --threshold 50",
     "--batch-size is 0; it must be": "--config-file x --weights x --batch-size 0",
     "--max-frames is 0": "--config-file x --weights x --max-frames 0",
@@ -355,12 +355,43 @@ def test_arguments_that_cannot_be_meant_are_told(message, capsys):
 
 
 def test_without_flask_the_extra_is_named(weights, monkeypatch, capsys):
+    import demonstration
+
+    monkeypatch.delattr(demonstration, "server", raising=False)
     monkeypatch.delitem(sys.modules, "demonstration.server", raising=False)
     monkeypatch.setitem(sys.modules, "waitress", None)
     with pytest.raises(SystemExit):
         main(weights, "--serve")
     assert "--serve needs Flask and waitress" in capsys.readouterr().err
-    monkeypatch.delitem(sys.modules, "demonstration.server", raising=False)
+
+
+def test_the_page_shows_what_a_real_detector_finds(weights, shapes, monkeypatch, capsys):
+    pytest.importorskip("flask", reason="Flask is not installed (the extra 'serve')")
+    pytest.importorskip("waitress", reason="waitress is not installed (the extra 'serve')")
+    from demonstration import server
+
+    answers = []
+
+    def ask(app, listening, args):
+        """Ask once, where a server would go on for ever."""
+        headers = {"Content-Type": "application/octet-stream"}
+        data = (shapes / "0.png").read_bytes()
+        send = lambda: answers.append(app.test_client().post("/detect", data=data, headers=headers))  # noqa: E731
+        return argparse.Namespace(run=send)
+
+    monkeypatch.setattr(server, "create_server", ask)
+    assert main(weights, "--serve", "--port", "0", "--threshold", "0") == 0
+    assert "The page is at http://127.0.0.1:" in capsys.readouterr().out
+    assert answers[0].status_code == 200 and len(answers[0].json["objects"]) > 5
+
+
+def test_ctrl_c_before_the_start_ends_quietly(weights, shapes, tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(detector, "Predictor", interrupt)
+    assert main(weights, "--input", shapes, "--output", tmp_path / "out") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_help_does_not_wait_for_torch():

@@ -10,6 +10,8 @@ from demonstration.sources import Source
 from demonstration.streams import Picture, Report, count_pictures, read_pictures, require_camera
 from demonstration.videos import FrameReader, FrameWriter, NoVideo
 
+from d2_isonet.checkpoint_files import SaveError
+
 
 def frames(number: int, size=(48, 64)) -> list[np.ndarray]:
     """Grey frames, each brighter than the one before."""
@@ -142,10 +144,14 @@ def test_a_frame_of_another_size_is_not_lost(tmp_path):
     assert brightness(tmp_path / "x.mp4") == [40, 60, 40, 60]
 
 
-def test_a_folder_that_is_none_is_told(tmp_path):
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError):
-        FrameWriter(tmp_path / "file" / "x.mp4", 10).write(frames(1)[0])
+    for name in ("file/x.mp4", "x" * 300 + ".mp4"):
+        with pytest.raises(SaveError, match=f"/{name} could not be written"):
+            FrameWriter(tmp_path / name, 10).write(frames(1)[0])
+        with pytest.raises(SaveError, match=f"/{name}.png could not be written: "):
+            image = Picture(Source("image", "", f"{name}.png"), {}, frames(1)[0])
+            Sink(tmp_path).write(image, image.pixels)
 
 
 class Camera:

@@ -11,7 +11,7 @@ Ends with 1 where nothing could be read.
 import argparse
 import sys
 
-from demonstration.arguments import parse_args
+from demonstration.arguments import INTERRUPTED, parse_args
 
 # The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
@@ -20,7 +20,11 @@ def main(args: argparse.Namespace) -> int:
     from d2_isonet.command_line import readable_errors
 
     with readable_errors():
-        return serve(args) if args.serve else look_at_files(args)
+        try:
+            return serve(args) if args.serve else look_at_files(args)
+        except KeyboardInterrupt:  # before there was anything to keep
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
 
 
 def look_at_files(args: argparse.Namespace) -> int:

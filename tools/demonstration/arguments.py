@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
 MOST_THREADS = 1024
 
 
@@ -57,6 +58,8 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def _problem(args: argparse.Namespace) -> str | None:
     """What is wrong with the arguments, taken by themselves."""
+    if not args.weights:
+        return "--weights is empty; name the detector's model_final.pth"
     if not 0 <= args.threshold <= 1:
         return f"--threshold is {args.threshold:g}; it must be from 0 to 1"
     if args.batch_size < 1:

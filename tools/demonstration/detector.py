@@ -16,6 +16,8 @@ from d2_isonet.config_checks import check_device, falls_back_to_cpu
 from d2_isonet.fusion import fuse_for_inference
 from d2_isonet.predictor import Predictor
 
+_NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")
+
 
 class Detector:
     """A Predictor with the names of its classes; `instances` gives what it finds, on the CPU.
@@ -54,10 +56,10 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
         FileNotFoundError, ValueError: a file is not there, or the config asks for no detector.
     """
     cfg = load_config(args.config_file, args.opts)
-    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+    if cfg.MODEL.META_ARCHITECTURE in _NO_DETECTORS:
         raise ValueError(
-            f"{args.config_file} describes a classifier (MODEL.META_ARCHITECTURE "
-            "'ImageClassifier'); the demo needs a detector's config and weights"
+            f"{args.config_file} describes no detector (MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE!r}), and the demo shows boxes and masks of one"
         )
     require_file(args.weights)
     cfg.MODEL.WEIGHTS = args.weights

@@ -10,14 +10,13 @@ from tqdm import tqdm
 
 from d2_isonet.findings import some
 
+from .arguments import INTERRUPTED
 from .coco_results import CocoResults
 from .detector import Detector
 from .drawing import draw
 from .sink import Sink
 from .sources import Found, Source
 from .streams import Picture, Report, count_pictures, read_pictures
-
-INTERRUPTED = 130  # what shells give for Ctrl-C
 
 
 def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
@@ -40,7 +39,8 @@ def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
             _look_at(pictures, args.batch_size, detector, results, sink, report, progress)
         except KeyboardInterrupt:
             is_interrupted = True
-        sink.close()
+        finally:
+            sink.close()
     results.write(args.output)
     _tell(args, found.sources, results, report, time.time() - start)
     if is_interrupted:

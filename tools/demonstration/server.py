@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise ValueError(
         f"--serve needs Flask and waitress, and there is no {error.name}: pip install "
-        "'flask>=3.1' 'waitress>=3.0'  (or, in this repository, pip install '.[serve]')"
+        "'.[serve]' in this repository"
     ) from error
 
 PAGE = Path(__file__).resolve().parent / "page"

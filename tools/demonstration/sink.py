@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from d2_isonet.checkpoint_files import SaveError
+
 from .sources import Source
 from .streams import Picture
 from .targets import target_of
@@ -33,7 +35,7 @@ class Sink:
             annotated: the pixels to write, (H, W, 3), uint8, BGR.
 
         Raises:
-            OSError: they cannot be written.
+            SaveError: they cannot be written.
         """
         if picture.source != self._source:
             self.close()
@@ -64,6 +66,9 @@ class Sink:
 
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    path.write_bytes(data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise SaveError(f"{path} could not be written: {error.strerror}") from error

@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from d2_isonet.checkpoint_files import SaveError
+
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # ffmpeg's own words are on its callers
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -81,7 +83,7 @@ class FrameWriter:
         rate: frames a second.
 
     Raises (when frames are written):
-        OSError: it cannot be written.
+        SaveError: it cannot be written.
     """
 
     def __init__(self, path: Path, rate: float):
@@ -106,11 +108,14 @@ class FrameWriter:
         self.number += 1
 
     def _open(self, size: tuple[int, int]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"{self.path} could not be written: {error.strerror}") from error
         code = cv2.VideoWriter_fourcc(*"mp4v")  # in every OpenCV; H.264 is not
         self._writer, self._size = cv2.VideoWriter(str(self._partial), code, self.rate, size), size
         if not self._writer.isOpened():
-            raise OSError(f"{self.path} cannot be written as a video of {size[0]} x {size[1]}")
+            raise SaveError(f"{self.path} could not be written as {size[0]} x {size[1]} of MPEG-4")
 
     def close(self) -> None:
         if self._writer is not None:
