@@ -34,6 +34,7 @@ from .solver import build_optimizer, name_of_optimizer
 from .training_hooks import add_training_hooks
 from .training_loader import build_detection_loader
 from .unreadable_images import NamingDatasetMapper
+from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class Trainer(DefaultTrainer):
         return build_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     def build_writers(self) -> list:
-        return [ForgivingWriter(writer) for writer in super().build_writers()]
+        writers = [ForgivingWriter(writer) for writer in super().build_writers()]
+        return [*writers, WandbWriter(self)] if self.cfg.WANDB.ENABLED else writers
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
