@@ -5,6 +5,7 @@ SCALE ?= small
 BIN := .venv/bin
 READY := .venv/ready
 PIP_INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --no-input --constraint constraints.txt
+ON_ALL_CORES := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 # Ours is known by its _C; any other detectron2 that imports is the user's own.
 OFFICIAL_DETECTRON2 := $(BIN)/python -c "import detectron2" && \
 	! $(BIN)/python -c "from detectron2._C import OperatorNotCompiledError"
@@ -32,7 +33,7 @@ setup: $(READY)
 
 # The networks of the tests are too small for threads. The tests of a file share what they prepare.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(ON_ALL_CORES)
 
 slow-test: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -58,7 +59,7 @@ docs: $(READY)
 	$(BIN)/python -W ignore tools/check_documents.py
 
 coverage: $(READY)
-	$(BIN)/python -m pytest --cov=d2_isonet
+	$(ON_ALL_CORES) --cov=d2_isonet
 
 format: $(READY)
 	$(BIN)/ruff format .

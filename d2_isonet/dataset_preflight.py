@@ -19,6 +19,7 @@ _TREE = (
     "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
     "coco/val2017, or give --train-json, --train-images, --val-json, --val-images"
 )
+_MOST_PASSES = 1000  # over the training images, above which a schedule must be an oversight
 # What is kept of a file is what these have said; changed, they may say other things.
 _CHECKS = (annotations, coco_findings, object_findings, object_problems)
 
@@ -31,12 +32,14 @@ class Demands(NamedTuple):
         masks: whether every object needs a mask.
         number: images of each set that are looked at; -1 for all, 0 for none.
         max_unreadable: share of the training images that may be unreadable.
+        images_seen: by the whole training, each as often as it comes; 0 where none is planned.
     """
 
     heads: dict[str, int]
     masks: bool = False
     number: int = -1
     max_unreadable: float = 0.0
+    images_seen: int = 0
 
 
 class CheckedSet(NamedTuple):
@@ -60,7 +63,18 @@ def check_sets(
     entries = {key: [e for one in sets for e in one.entries] for key, sets in checked.items()}
     if demands.number and all(entries.values()):
         findings += duplicate_findings(entries["TRAIN"], entries["TEST"], demands.number)
+    findings += _schedule(len(entries["TRAIN"]), demands.images_seen)
     return findings, any(one.has_rle for one in checked["TRAIN"])
+
+
+def _schedule(images: int, images_seen: int) -> list[Finding]:
+    """A warning where the schedule is that of another, much larger data set."""
+    passes = images_seen // max(1, images)
+    if passes < _MOST_PASSES:
+        return []
+    what = f"the schedule shows each of {images} training images {passes:,} times; COCO's 12 times"
+    remedy = "set MAX_ITER, STEPS and WARMUP_ITERS to what these data need (docs/own_data.md)"
+    return [Finding("warning", "SOLVER.MAX_ITER", what, remedy)]
 
 
 def check_set(key: str, name: str, demands: Demands) -> CheckedSet:

@@ -57,6 +57,7 @@ def _take_json(cfg: CfgNode, args: argparse.Namespace) -> None:
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((), (name,)) if args.eval_only else ((name,), ())
     if not args.config_file:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+        cfg.SOLVER.MAX_ITER = 0  # no schedule is asked for
 
 
 def _repaired(args: argparse.Namespace) -> list[Finding]:

@@ -43,6 +43,7 @@ def dataset_findings(
         masks=cfg.MODEL.MASK_ON,
         number=cfg.DATASETS.CHECKED_IMAGES if number is None else number,
         max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+        images_seen=0 if eval_only else cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH,
     )
     train, test = () if eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
     findings, has_rle = check_sets(train, test, demands)

@@ -329,6 +329,14 @@ def test_row_5_a_bare_name_for_a_list_of_data_sets_is_answered_with_the_list():
         load_config("", ["DATASETS.TRAIN", "my_set"])
 
 
+@pytest.mark.parametrize(("iterations", "warned"), [(90000, True), (100, False)])
+def test_a_schedule_for_other_data_is_warned_of(iterations, warned, data):
+    data.opts += ["SOLVER.MAX_ITER", str(iterations), "SOLVER.IMS_PER_BATCH", "16"]
+    found = [str(f) for f in dataset_findings(data.config()) if f.where == "SOLVER.MAX_ITER"]
+    said = "shows each of 4 training images 360,000 times"
+    assert len(found) == warned and all(said in text for text in found)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_of_unreadable_images_that_is_none_is_refused(share, data):
     data.opts += ["DATALOADER.MAX_UNREADABLE", str(share)]

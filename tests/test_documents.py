@@ -108,6 +108,12 @@ def test_the_python_of_a_page_is_one_program(found):
     assert found("```python\nx = 1\n```\n\nThen:\n\n```python\nassert x == 1\n```") == []
 
 
+def test_what_a_page_registers_is_forgotten(found):
+    line = "d2_isonet.register_activation('OfAPage', lambda channels: None)"
+    block = f"```python\nimport d2_isonet\n{line}\n```"
+    assert [found(block), found(block)] == [[], []]
+
+
 def test_only_prompted_lines_of_a_session_are_commands(found):
     assert found("```\n$ make help\nmake nothing, it says\n```") == []
 

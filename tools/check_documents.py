@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     os.chdir(ROOT)  # from where a reader of the documents works
     checked = [check_page(path) for path in pages]
     rows = [check.counts() for check in checked]
-    columns = ("page", "links", "commands", "left alone", "snippets", "problems")
+    columns = ("page", "links", "commands", "snippets", "problems")
     print(tabulate(rows, columns))
     for check in checked:
         for reason in check.not_run:

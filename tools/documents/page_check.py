@@ -1,6 +1,7 @@
 """All checks of one page."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from .commands import Command, commands_of
 from .links import broken_links
 from .markdown import Page, Problem
 from .names import unknown_names
-from .programs import is_left_alone, problem_of
+from .programs import problem_of, why_left_alone
 from .repository import ROOT
 from .snippets import failing_snippets
 
@@ -20,7 +21,7 @@ class PageCheck:
     """What was found on a page.
 
     Args:
-        not_run: page, line and reason of what the page says is not run.
+        not_run: page, line, what and why of all that is not checked.
     """
 
     page: Page
@@ -28,19 +29,12 @@ class PageCheck:
     not_run: list[str]
     problems: list[Problem]
 
-    def counts(self) -> tuple[str, int, int, int, int, int]:
-        """Page, links, commands checked and left alone, snippets executed, problems."""
-        alone = [c for c in self.commands if c.not_run or is_left_alone(c.words)]
+    def counts(self) -> tuple[str, int, int, int, int]:
+        """Page, links, commands checked, snippets executed, problems."""
+        checked = [c for c in self.commands if not (c.not_run or why_left_alone(c.words))]
         run = [b for b in self.page.blocks if b.language in _EXECUTED and not b.not_run]
-        checked = len(self.commands) - len(alone)
-        return (
-            _name(self.page.path),
-            len(self.page.links),
-            checked,
-            len(alone),
-            len(run),
-            len(self.problems),
-        )
+        numbers = map(len, (self.page.links, checked, run, self.problems))
+        return _name(self.page.path), *numbers
 
 
 def check_page(path: Path) -> PageCheck:
@@ -54,8 +48,17 @@ def check_page(path: Path) -> PageCheck:
         problem = "" if command.not_run else problem_of(command.words)
         if problem:
             problems.append(Problem(path, command.line, f"`{command}`: {problem}"))
-    not_run = [f"{_name(path)}:{b.line}: {b.not_run}" for b in page.blocks if b.not_run]
-    return PageCheck(page, commands, not_run, sorted(problems))
+    return PageCheck(page, commands, list(_not_run(page, commands)), sorted(problems))
+
+
+def _not_run(page: Page, commands: list[Command]) -> Iterator[str]:
+    for block in page.blocks:
+        if block.not_run:
+            yield f"{_name(page.path)}:{block.line}: {block.not_run}"
+    for command in commands:
+        reason = why_left_alone(command.words)
+        if reason and not command.not_run:
+            yield f"{_name(page.path)}:{command.line}: `{command}`: {reason}"
 
 
 def _name(path: Path) -> str:

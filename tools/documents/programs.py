@@ -18,7 +18,7 @@ _LEFT_ALONE = {
     "git": "needs the network",
     "rsync": "needs another machine",
     "docker": "needs a Docker engine",
-    "pre-commit": "tests/test_pre_commit.py",
+    "pre-commit": "tests/test_project_files.py checks its hooks",
 }
 
 
@@ -134,6 +134,6 @@ def problem_of(words: tuple[str, ...]) -> str:
     return ""
 
 
-def is_left_alone(words: tuple[str, ...]) -> bool:
-    """Whether nothing is checked but the program's name."""
-    return Path(words[0]).name in _LEFT_ALONE
+def why_left_alone(words: tuple[str, ...]) -> str:
+    """Why nothing but the program's name is checked; "" where more is."""
+    return _LEFT_ALONE.get(Path(words[0]).name, "")
