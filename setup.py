@@ -42,6 +42,9 @@ REQUIREMENTS = [
     "jinja2>=3.1",
 ]
 
+# what torch.onnx writes with, and what runs it
+EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
+
 setup(
     name="d2_isonet",
     version=read_version(),
@@ -72,9 +75,10 @@ setup(
             "coverage>=7.10",  # which measures subprocesses
             "markdown-it-py>=3.0",  # tools/check_documents.py
             "pre-commit>=3.8",
+            *EXPORT,
         ],
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "serve": ["flask>=3.0", "waitress>=3.0"],  # the page of tools/demo.py
-        "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
+        "export": EXPORT,
     },
 )

@@ -3,29 +3,12 @@
 import pytest
 import torch
 from detectron2.modeling import build_backbone, build_model
+from narrow_networks import BASIC, NARROW, away_from_init
 from torch import nn
 
-from d2_isonet import SReLU
 from d2_isonet.command_line import load_config
 from d2_isonet.fusion import FusedBackbone, FusedBlocks, fuse_for_inference
 from d2_isonet.residual import ISONetBottleneckBlock
-
-NARROW = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",
-          "MODEL.RESNETS.RES2_OUT_CHANNELS", "32", "MODEL.RESNETS.WIDTH_PER_GROUP", "8",
-          "MODEL.FPN.OUT_CHANNELS", "16"]  # fmt: skip
-BASIC = ["MODEL.RESNETS.RES2_OUT_CHANNELS", "8"]
-
-
-def away_from_init(module: nn.Module) -> nn.Module:
-    """Shifts of both signs and scales that let the branches through."""
-    for part in module.modules():
-        if isinstance(part, SReLU):
-            nn.init.normal_(part.shift)
-        if getattr(part, "residual_scale", None) is not None:
-            nn.init.constant_(part.residual_scale, 0.3)
-        if isinstance(part, nn.Conv2d):
-            nn.init.normal_(part.weight, std=0.5 / part.weight[0].numel() ** 0.5)
-    return module.eval()
 
 
 def bottom_up(name: str, *opts: str) -> nn.Module:

@@ -1,5 +1,6 @@
 """The network that is exported, all its tensors from a file, and its variants."""
 
+import contextlib
 import copy
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from d2_isonet.config_checks import check_names
 from d2_isonet.engine import build_checkpointer
 from d2_isonet.fusion import fuse_for_inference
+from exporting.quiet import quiet
 
 
 def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = False) -> nn.Module:
@@ -34,7 +36,9 @@ def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = Fal
     if target == "backbone":
         model = _BackboneOnly(model)
     checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=trust_pickle)
-    checkpointer.load(weights, [])
+    # a backbone leaves the rest of a detector's file unread, which fvcore warns of
+    with quiet() if target == "backbone" else contextlib.nullcontext():
+        checkpointer.load(weights, [])
     return model.requires_grad_(False).eval()
 
 
@@ -74,7 +78,8 @@ def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, boo
             model, fused = fuse_for_inference(copy.deepcopy(model)), True
         except ValueError as error:
             if fuse == "on":
-                raise ValueError(f"--fuse on: {error}; --fuse auto leaves it as it is") from error
+                line = " ".join(str(error).split())
+                raise ValueError(f"--fuse on: {line}; --fuse auto leaves it as it is") from error
     if precision in ("float16", "bfloat16"):
         model.backbone = HalfBackbone(model.backbone, getattr(torch, precision))
     return model.eval(), fused

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 DETECTIONS = ("boxes", "classes", "scores", "masks")
@@ -32,10 +33,6 @@ class PixelFeatures(nn.Module):
             x = F.pad(x, [0, right, 0, below])
         return self.backbone(x)
 
-    def smallest_side(self) -> int:
-        """Pixels; no feature of a pyramid may be 1 high, which torch.export takes for fixed."""
-        return 2 * self.backbone.size_divisibility + 1
-
     def output_names(self) -> list[str]:
         return list(self.backbone.output_shape())
 
@@ -46,12 +43,10 @@ class PixelLogits(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.backbone = model.backbone
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"logits": self.model.pixel_logits(images)}
-
-    def smallest_side(self) -> int:
-        return 1
 
     def output_names(self) -> list[str]:
         return ["logits"]
@@ -83,6 +78,11 @@ def function_of(model: nn.Module, target: str) -> Callable[[torch.Tensor], dict[
         module = pixel_module(model, target)
         run = lambda image: module(image[None])  # noqa: E731
     return torch.no_grad()(run)
+
+
+def smallest_side(backbone: Backbone) -> int:
+    """Pixels that an image must have: torch.export takes a map of height or width 1 for fixed."""
+    return max(shape.stride for shape in backbone.output_shape().values()) + 1
 
 
 def pixel_module(model: nn.Module, target: str) -> PixelFeatures | PixelLogits:

@@ -61,11 +61,11 @@ def write_export(model: nn.Module, record: dict, images: list[torch.Tensor], pat
         else:
             traced.write_onnx(model, images[0], path)
     else:
-        module, example = pixel_module(model, target), torch.stack([images[0]] * 2)
+        module = pixel_module(model, target)
         if file_format == "pt2":
-            dynamic.write_program(module, example, path, record)
+            dynamic.write_program(module, path, record)
         else:
-            dynamic.write_onnx(module, example, path)
+            dynamic.write_onnx(module, path)
     if record["precision"] == "int8":
         quantize(path, images, target)
     attach(path, record)
