@@ -9,11 +9,13 @@ __version__ = "0.1.0"
 
 _MODULES = {  # where each public name is defined
     "DecoupledConv2d": "decoupled",
+    "IsometryMonitor": "isometry_monitor",
     "OrthogonalRegularizer": "regularizer",
     "Predictor": "predictor",
     "SReLU": "layers",
     "add_isonet_config": "config",
     "backbone": "plain_backbone",
+    "convolution_singular_values": "singular_values",
     "delta_fill": "weight_init",
     "get_config": "model_configs",
     "get_config_file": "model_configs",

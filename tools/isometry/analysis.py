@@ -61,11 +61,13 @@ def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Anal
         raise ValueError(f"{network.title} has no convolution to look at")
     convolutions = [
         measure_convolution(label_of(name), conv, frequencies)
-        for name, conv in tqdm(network.convolutions.items(), "convolutions", leave=False)
+        for name, conv in tqdm(
+            network.convolutions.items(), "convolutions", leave=False, disable=None
+        )
     ]
     passes = [
         measure_signals(network.blocks, network.forward, image, seed)
-        for image in tqdm(network.images, "images", leave=False)
+        for image in tqdm(network.images, "images", leave=False, disable=None)
     ]
     signals = _mean(passes)
     state = network.model.state_dict()

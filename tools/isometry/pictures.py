@@ -34,7 +34,7 @@ def singular_value_figure(analysis: Analysis) -> Figure:
     figure = Figure(figsize=(max(7, 2 + 0.17 * len(convs)), 3.6))
     axes = figure.subplots()
     axes.axhspan(*NEAR_ONE, **_NEAR)
-    colours = _colours([conv.stage for conv in convs])
+    colours = _colours(analysis)
     for x, conv in enumerate(convs):
         values = conv.singular_values.double().numpy()
         if not np.isfinite(values).all():
@@ -64,12 +64,11 @@ def histogram_figure(analysis: Analysis) -> Figure:
     rows = -(-max(1, len(stages)) // columns)
     figure = Figure(figsize=(2.3 * columns, 2.1 * rows))
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    highest = max([1.5, *(x.max().item() for x in stages.values())])
-    edges = np.linspace(0, highest, 61)
-    colours = _colours([conv.stage for conv in analysis.convolutions])
+    colours = _colours(analysis)
     for axis in grid[len(stages) :]:
         axis.set_axis_off()
     for axis, (stage, values) in zip(grid, stages.items(), strict=False):
+        edges = np.linspace(0, max(1.5, values.max().item()), 61)
         counts, _ = np.histogram(values.numpy(), edges)
         axis.axvspan(*NEAR_ONE, **_NEAR)
         axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=colours[stage])
@@ -114,9 +113,9 @@ def scale_figure(analysis: Analysis) -> Figure:
     """The residual scale of each block; where it has one a channel, their mean and range."""
     figure = Figure(figsize=(max(7, 2 + 0.25 * len(analysis.scales)), 2.6))
     axes = figure.subplots()
-    colours = _colours([stage_of(block) for block in analysis.scales])
+    colours = _colours(analysis)
     for x, (block, scale) in enumerate(analysis.scales.items()):
-        axes.bar(x, scale.mean().item(), color=colours[stage_of(block)])
+        axes.bar(x, scale.mean().item(), color=colours.get(stage_of(block), "grey"))
         if len(scale) > 1:
             axes.vlines(x, scale.min().item(), scale.max().item(), color="k", linewidth=1)
     axes.axhline(0, color="k", linewidth=0.5)
@@ -137,8 +136,10 @@ def _drawable(values: list[float]) -> list[float]:
     return [value if 0 < value < float("inf") else float("nan") for value in values]
 
 
-def _colours(stages: list[str]) -> dict[str, str]:
-    return {stage: f"C{i % 10}" for i, stage in enumerate(dict.fromkeys(stages))}
+def _colours(analysis: Analysis) -> dict[str, str]:
+    """Of each stage, the same in all figures."""
+    stages = dict.fromkeys(conv.stage for conv in analysis.convolutions)
+    return {stage: f"C{i % 10}" for i, stage in enumerate(stages)}
 
 
 def _finished(figure: Figure) -> Figure:
