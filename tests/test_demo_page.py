@@ -124,12 +124,11 @@ def test_an_image_is_chosen_by_the_keyboard_alone(page, tmp_path):
     playwright.expect(page.locator("#file.clicked")).to_have_count(1, timeout=30000)
     page.set_input_files("#file", tmp_path / "two.png")
     page.wait_for_selector("#found li")
-    page.keyboard.press("Tab")
     visited = [page.evaluate("document.activeElement.id")]
     for _ in range(3):
         page.keyboard.press("Tab")
         visited.append(page.evaluate("document.activeElement.id"))
-    assert visited[-3:] == ["save-picture", "save-json", "threshold"]
+    assert visited == ["again", "save-picture", "save-json", "threshold"]
     for _ in range(30):
         page.keyboard.press("ArrowRight")
     assert page.inner_text("#score") == "0.80"
@@ -189,6 +188,12 @@ def test_a_larger_body_than_allowed_is_refused_by_the_server_too(address):
         head = f"POST /detect HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 999999999\r\n\r\n"
         connection.sendall(head.encode())
         assert b" 413 " in connection.recv(4096)
+
+
+def test_a_server_that_is_gone_is_told(page):
+    page.route("**/detect", lambda route: route.abort())
+    page.expected_complaints = ["ERR_FAILED"]
+    assert give(page) == "The server does not answer. Is it still running?"
 
 
 def test_names_are_text_and_no_markup(page):
