@@ -274,21 +274,22 @@ def test_without_a_gpu_the_cpu_is_taken_and_named(weights, shapes, tmp_path, cap
 
 
 def test_names_come_from_the_annotations_only_where_they_are_the_detectors(tmp_path, photos):
-    known = Categories(["red", "green", "blue"], [3, 7, 9], "w.pth")
-    truth = truth_of(photos)
-    path = tmp_path / "own.json"
-    path.write_text(json.dumps(truth))
-    assert detector._named(known, str(path)).source == str(path)
-    assert detector._named(known, None) is known
+    truth, path = truth_of(photos), str(tmp_path / "own.json")
+
+    def named(source: str, **changes) -> list[str]:
+        """What the classes red, green, blue are called that `source` has named."""
+        (tmp_path / "own.json").write_text(json.dumps({**truth, **changes}))
+        found = Categories(["red", "green", "blue"], [1, 2, 3], source)
+        return detector._named_by(path, found, "w.pth")
+
+    assert named("w.pth") == (["red", "green", "blue"], [3, 7, 9], path)
     truth["categories"][0]["name"] = "cat"
-    path.write_text(json.dumps(truth))
     with pytest.raises(ValueError, match="names 'cat' what is 'red' by w.pth, and 0 more"):
-        detector._named(known, str(path))
-    numbered = Categories(["class 1", "class 2", "class 3"], [1, 2, 3], "")
-    assert detector._named(numbered, str(path)).names == ["cat", "green", "blue"]
-    path.write_text(json.dumps({**truth, "categories": truth["categories"][:2]}))
+        named("w.pth")
+    for uncertain in ("data set 'coco_2017_val'", ""):
+        assert named(uncertain).names == ["cat", "green", "blue"]
     with pytest.raises(ValueError, match="has 2 categories, the detector 3 classes"):
-        detector._named(known, str(path))
+        named("", categories=truth["categories"][:2])
 
 
 MISTAKES = {

@@ -80,17 +80,21 @@ def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
     if args.threads:
         torch.set_num_threads(args.threads)
     predictor = Predictor(cfg, args.trust_pickle)
-    categories = _named(predictor.categories, args.annotations)
+    categories = predictor.categories
+    if args.annotations:
+        categories = _named_by(args.annotations, categories, args.weights)
     if args.fuse:
         fuse_for_inference(predictor.model)
     _tell(cfg, args, categories)
     return Detector(predictor, categories)
 
 
-def _named(found: Categories, annotations: str | None) -> Categories:
-    """The classes by the names of --annotations, where it has the detector's."""
-    if not annotations:
-        return found
+def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
+    """The detector's classes by the names and ids of a COCO file, which must not contradict them.
+
+    Args:
+        found: the detector's, which are certain where the weights themselves have them.
+    """
     asked = categories_of_json(read_annotations(annotations), annotations)
     if len(asked.names) != len(found.names):
         raise ValueError(
@@ -98,7 +102,7 @@ def _named(found: Categories, annotations: str | None) -> Categories:
             f"{len(found.names)} classes; give a file of the data set it was trained on"
         )
     differing = [(a, b) for a, b in zip(found.names, asked.names, strict=True) if a != b]
-    if found.source and differing:
+    if found.source == weights and differing:
         raise ValueError(
             f"--annotations: {annotations} names {differing[0][1]!r} what is {differing[0][0]!r} "
             f"by {found.source}, and {len(differing) - 1} more otherwise; give a file of the data "

@@ -51,7 +51,7 @@ def draw(bgr: np.ndarray, found: Instances, names: Sequence[str]) -> np.ndarray:
         pen.rectangle(boxes[i].tolist(), outline=class_colour(classes[i]), width=width)
     for i in order:
         text = f"{names[classes[i]]} {scores[i]:.0%}"
-        _write(pen, boxes[i].tolist(), text, class_colour(classes[i]), font)
+        _write(pen, picture.width, boxes[i].tolist(), text, class_colour(classes[i]), font)
     return np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
 
 
@@ -83,15 +83,16 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _write(
     pen: ImageDraw.ImageDraw,
+    picture_width: int,
     box: list[float],
     text: str,
     colour: tuple[int, int, int],
     font: ImageFont.FreeTypeFont,
 ) -> None:
     """A label on the upper edge of a box, inside it where the picture ends above."""
-    left, top, right, bottom = font.getbbox(text)
+    _, _, right, bottom = font.getbbox(text)
     width, height = right + 6, bottom + 4
-    x = max(0, min(box[0], pen.im.size[0] - width))
+    x = max(0, min(box[0], picture_width - width))
     y = box[1] - height if box[1] >= height else box[1]
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     pen.text((x + 3, y + 2), text, fill=_readable_on(colour), font=font)

@@ -17,14 +17,10 @@ _JPEG_QUALITY = 95  # of 100
 
 
 class Sink:
-    """Writes annotated pictures below `folder`; `number` counts the files that are complete.
-
-    A source's frames must come one after the other.
-    """
+    """Writes annotated pictures below `folder`; a source's frames must come one after the other."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.number = 0
         self._source: Source | None = None
         self._writer: FrameWriter | None = None
         self._start = 0.0
@@ -42,7 +38,6 @@ class Sink:
         path = self.folder / target_of(picture.source)
         if picture.source.kind == "image":
             _write_image(path, annotated)
-            self.number += 1
             return
         if self._writer is None:
             self._source, self._writer = picture.source, FrameWriter(path, picture.rate)
@@ -61,12 +56,11 @@ class Sink:
         """Complete the video that is being written, if there is one."""
         if self._writer is not None:
             self._writer.close()
-            self.number += 1
         self._source = self._writer = None
 
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:
-    _, data = cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _, data = cv2.imencode(path.suffix.lower(), pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -68,6 +68,7 @@ const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
 
 async function take(files) {
   if (!settings) await started;
+  if (!settings) return; // which has been said
   const file = files[0];
   if (file.size > settings.max_bytes) {
     const [size, most] = [file.size, settings.max_bytes].map((x) => `${(x / 1e6).toFixed(1)} MB`);
@@ -99,10 +100,12 @@ async function accept(body, name) {
   fileName = name;
   marked = null;
   hidden.clear();
+  const wasAtWelcome = $("welcome").contains(document.activeElement);
   $("welcome").hidden = true;
   for (const id of ["canvas", "panel"]) $(id).hidden = false;
   $("stage").classList.add("full");
   document.querySelector("main").classList.add("found");
+  if (wasAtWelcome) $("again").focus({ preventScroll: true }); // the button that had it is gone
   show();
 }
 
