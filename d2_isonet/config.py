@@ -15,6 +15,7 @@ def add_isonet_config(cfg: CN) -> None:
     _add_step_config(cfg)
     _add_schedule_config(cfg)
     _add_data_config(cfg)
+    _add_wandb_config(cfg)
 
     cfg.INPUT.CLASSIFICATION = CN()
     # Side of the square image a classifier sees, in pixels.
@@ -196,3 +197,13 @@ def _add_schedule_config(cfg: CN) -> None:
     # So many saves in a row that fail (a full disk) end the training; until then it goes on and
     # tries again every tenth of CHECKPOINT_PERIOD.
     cfg.SOLVER.CHECKPOINT_MAX_FAILURES = 20
+
+
+def _add_wandb_config(cfg: CN) -> None:
+    cfg.WANDB = CN()
+    # True: the log goes to Weights & Biases too (pip install 'd2_isonet[wandb]').
+    cfg.WANDB.ENABLED = False
+    cfg.WANDB.PROJECT = "d2_isonet"
+    # "" for your default; "" for OUTPUT_DIR.
+    cfg.WANDB.ENTITY = ""
+    cfg.WANDB.NAME = ""

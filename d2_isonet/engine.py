@@ -25,6 +25,7 @@ from .solver import build_optimizer, name_of_optimizer
 from .training_hooks import ordered_hooks
 from .training_loader import build_detection_loader
 from .unreadable_images import NamingDatasetMapper
+from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ class Trainer(DefaultTrainer):
         return build_evaluator(dataset_name, folder)
 
     def build_writers(self) -> list[EventWriter]:
-        return forgiving_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        writers = forgiving_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        return [*writers, WandbWriter(self)] if self.cfg.WANDB.ENABLED else writers
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.

@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 
 from .non_finite_recovery import ACTIONS
 from .options import check_name
+from .wandb_writer import check_wandb
 
 
 def check_training_options(cfg: CfgNode) -> None:
@@ -22,6 +23,7 @@ def check_training_options(cfg: CfgNode) -> None:
             limit = "" if below is None else f" and below {below}"
             raise ValueError(f"{key} is {value}; it must be at least {least}{limit}")
     _check_best_metric(cfg)
+    check_wandb(cfg)
 
 
 def _check_best_metric(cfg: CfgNode) -> None:
