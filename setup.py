@@ -14,8 +14,9 @@ def read_version() -> str:
 
 
 def config_packages() -> list[str]:
-    """configs/ and its folders of yaml files, as they are called below d2_isonet in a wheel."""
-    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    """configs/ and its folders, as they are called below d2_isonet in a wheel."""
+    files = (path for path in (ROOT / "configs").rglob("*") if path.suffix in (".yaml", ".py"))
+    folders = {path.parent.relative_to(ROOT) for path in files}
     return sorted(".".join(("d2_isonet", *folder.parts)) for folder in folders)
 
 

@@ -36,11 +36,13 @@ def config_names() -> list[str]:
 def get_config_file(name: str) -> str:
     """The path of the yaml file of that name, for `--config-file`, `_BASE_` or `load_config`.
 
+    "lazy/mask_rcnn_risonet50_fpn.py", with its suffix, is that of a LazyConfig.
+
     Raises:
         ValueError: there is no such config; the message has the nearest names.
     """
     stem = name.removesuffix(".yaml")
-    file = config_folder() / f"{stem}.yaml"
+    file = config_folder() / (name if name.endswith(".py") else f"{stem}.yaml")
     if not stem or ".." in Path(stem).parts or not file.is_file():
         listed = "; d2_isonet.model_configs.config_names() lists them"
         raise ValueError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")

@@ -1,0 +1,104 @@
+"""detectron2's training from a LazyConfig, with this project's penalty and checkpoints."""
+
+import argparse
+import os
+from typing import Any
+
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import HookBase, default_setup, default_writers, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from torch import nn
+
+from .accumulation import AccumulatingTrainer
+from .amp import AMPTrainer
+from .checkpoint import ISONetCheckpointer
+from .checkpoint_hook import CheckpointHook
+from .compat import create_ddp_model
+from .resuming import checkpoint_to_resume
+
+
+def load_lazy_config(args: argparse.Namespace) -> Any:
+    """The config of args.config_file with its KEY=VALUE pairs; logs are open afterwards.
+
+    A LazyConfig is Python: it is run. Take none from a stranger.
+
+    Raises:
+        ValueError: it is no Python file, or has not the parts of a training.
+        FileNotFoundError: there is no such file.
+    """
+    file = args.config_file
+    if not file.endswith(".py"):
+        raise ValueError(f"--config-file {file!r} is no LazyConfig (.py); yaml is train_net.py's")
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(file)}")
+    cfg = LazyConfig.load(file)
+    needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+    missing = [name for name in needed if name not in cfg]
+    if missing:
+        raise ValueError(f"{file} has no {', '.join(missing)}, which a training needs")
+    cfg = LazyConfig.apply_overrides(cfg, args.opts)
+    default_setup(cfg, args)
+    return cfg
+
+
+def train(cfg: Any, resume: bool = False) -> dict:
+    """Train as detectron2's tools/lazyconfig_train_net.py does; returns the last evaluation.
+
+    `regularizer`, where the config has one, is instantiated as a hook.
+    """
+    model = instantiate(cfg.model).to(cfg.train.device)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    model = create_ddp_model(model)
+    trainer = (AMPTrainer if cfg.train.amp.enabled else AccumulatingTrainer)(
+        model, loader, optimizer
+    )
+    checkpointer = ISONetCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    results: dict = {}
+    trainer.register_hooks(_hooks(cfg, model, checkpointer, results))
+    path = checkpoint_to_resume(cfg.train.output_dir) if resume else ""
+    checkpointer.load(path or cfg.train.init_checkpoint, None if path else [])
+    trainer.train(trainer.iter + 1 if path else 0, cfg.train.max_iter)
+    return results
+
+
+def _hooks(
+    cfg: Any, model: nn.Module, checkpointer: ISONetCheckpointer, results: dict
+) -> list[HookBase]:
+    """The penalty first; then detectron2's, in its order; `results` is filled by the evaluation."""
+
+    def evaluation() -> dict:
+        results.update(_measure(cfg, model))
+        return results
+
+    kept = cfg.train.checkpointer
+    chosen: list[HookBase] = [
+        *([instantiate(cfg.regularizer)] if "regularizer" in cfg else []),
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        CheckpointHook(checkpointer, kept.period, max_to_keep=kept.max_to_keep),
+        hooks.EvalHook(cfg.train.eval_period, evaluation),
+    ]
+    if comm.is_main_process():
+        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        chosen.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
+    return chosen
+
+
+def evaluate(cfg: Any) -> dict:
+    """The measures of train.init_checkpoint, which must be the whole model's."""
+    model = instantiate(cfg.model).to(cfg.train.device)
+    if not cfg.train.init_checkpoint:
+        raise ValueError("--eval-only with train.init_checkpoint '' would evaluate random weights")
+    ISONetCheckpointer(model, strict=True).load(cfg.train.init_checkpoint, [])
+    return _measure(cfg, model)
+
+
+def _measure(cfg: Any, model: nn.Module) -> dict:
+    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    results = inference_on_dataset(model, loader, evaluator)
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results
