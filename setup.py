@@ -70,7 +70,12 @@ setup(
             "coverage>=7.10",  # which measures subprocesses
             "markdown-it-py>=3.0",  # tools/check_documents.py
             "pre-commit>=3.8",
+            "safetensors>=0.4.5",
+            "timm>=1.0.20",
         ],
+        "safetensors": ["safetensors>=0.4.5"],  # weights as .safetensors
+        "timm": ["timm>=1.0.20"],  # import d2_isonet.timm_models
+        "wandb": ["wandb>=0.19"],  # WANDB.ENABLED True; its tests need it no more than a user
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
     },

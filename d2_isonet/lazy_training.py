@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import HookBase, default_setup, default_writers, hooks
+from detectron2.engine import HookBase, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import nn
@@ -15,6 +15,7 @@ from .amp import AMPTrainer
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .compat import create_ddp_model
+from .forgiving_writer import forgiving_writers
 from .resuming import checkpoint_to_resume
 
 
@@ -82,7 +83,7 @@ def _hooks(
         hooks.EvalHook(cfg.train.eval_period, evaluation),
     ]
     if comm.is_main_process():
-        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        writers = forgiving_writers(cfg.train.output_dir, cfg.train.max_iter)
         chosen.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
     return chosen
 

@@ -14,7 +14,7 @@ from detectron2.modeling import build_backbone
 import d2_isonet
 from d2_isonet.checkpoint import WeightsError, save_backbone
 from d2_isonet.datasets import register_coco_files
-from d2_isonet.engine import describe
+from d2_isonet.configured_checkpointer import describe
 from d2_isonet.lazy_training import evaluate, load_lazy_config, train
 
 LAZY = sorted(path for path in (CONFIGS / "lazy").glob("*.py") if path.stem != "recipe")
