@@ -75,8 +75,12 @@ setup(
             "coverage>=7.10",  # which measures subprocesses
             "markdown-it-py>=3.0",  # tools/check_documents.py
             "pre-commit>=3.8",
-            *EXPORT,
+            "safetensors>=0.4.5",
+            "timm>=1.0.20",
         ],
+        "safetensors": ["safetensors>=0.4.5"],  # weights as .safetensors
+        "timm": ["timm>=1.0.20"],  # import d2_isonet.timm_models
+        "wandb": ["wandb>=0.19"],  # WANDB.ENABLED True; its tests need it no more than a user
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "serve": ["flask>=3.0", "waitress>=3.0"],  # the page of tools/demo.py
         "export": EXPORT,

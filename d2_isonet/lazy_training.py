@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import HookBase, default_setup, default_writers, hooks
+from detectron2.engine import HookBase, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import nn
@@ -15,31 +15,42 @@ from .amp import AMPTrainer
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .compat import create_ddp_model
+from .forgiving_writer import forgiving_writers
 from .resuming import checkpoint_to_resume
 
 
 def load_lazy_config(args: argparse.Namespace) -> Any:
-    """The config of args.config_file with its KEY=VALUE pairs; logs are open afterwards.
+    """What `read_lazy_config` reads of args.config_file and its pairs; then the logs are open."""
+    cfg = read_lazy_config(args.config_file, args.opts)
+    default_setup(cfg, args)
+    return cfg
 
-    A LazyConfig is Python: it is run. Take none from a stranger.
+
+def read_lazy_config(file: str, opts: list[str]) -> Any:
+    """The config of a file with KEY=VALUE pairs. It is Python, and it is run: trust its author.
 
     Raises:
-        ValueError: it is no Python file, or has not the parts of a training.
+        ValueError: it is no Python file, has not the parts of a training, or needs the model zoo's
+            configs, which this detectron2 has not.
         FileNotFoundError: there is no such file.
     """
-    file = args.config_file
     if not file.endswith(".py"):
         raise ValueError(f"--config-file {file!r} is no LazyConfig (.py); yaml is train_net.py's")
     if not os.path.isfile(file):
         raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(file)}")
-    cfg = LazyConfig.load(file)
+    try:
+        cfg = LazyConfig.load(file)
+    except RuntimeError as error:
+        if "not available in Model Zoo" not in str(error):
+            raise
+        raise ValueError(
+            f"{file}: {error} This detectron2 is a checkout that was not installed: pip install it"
+        ) from error
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
     missing = [name for name in needed if name not in cfg]
     if missing:
         raise ValueError(f"{file} has no {', '.join(missing)}, which a training needs")
-    cfg = LazyConfig.apply_overrides(cfg, args.opts)
-    default_setup(cfg, args)
-    return cfg
+    return LazyConfig.apply_overrides(cfg, opts)
 
 
 def train(cfg: Any, resume: bool = False) -> dict:
@@ -82,7 +93,7 @@ def _hooks(
         hooks.EvalHook(cfg.train.eval_period, evaluation),
     ]
     if comm.is_main_process():
-        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        writers = forgiving_writers(cfg.train.output_dir, cfg.train.max_iter)
         chosen.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
     return chosen
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
-from .engine import build_checkpointer
+from .configured_checkpointer import build_checkpointer
 from .model_configs import config_names, get_config, nearest
 from .pixels import pixels_of, use_recorded_pixels
 from .plain_networks import Classifier, FeatureMaps

@@ -13,8 +13,8 @@ from detectron2.modeling import build_backbone
 
 import d2_isonet
 from d2_isonet.checkpoint import WeightsError, save_backbone
+from d2_isonet.configured_checkpointer import describe
 from d2_isonet.datasets import register_coco_files
-from d2_isonet.engine import describe
 from d2_isonet.lazy_training import evaluate, load_lazy_config, train
 
 LAZY = sorted(path for path in (CONFIGS / "lazy").glob("*.py") if path.stem != "recipe")
@@ -134,6 +134,14 @@ def test_what_is_no_lazy_config_is_refused(tmp_path):
         ValueError, match="half.py has no dataloader, optimizer, lr_multiplier, tra"
     ):
         load_lazy_config(arguments(tmp_path / "half.py"))
+
+
+def test_a_checkout_without_the_zoos_configs_is_told(tmp_path, monkeypatch):
+    (tmp_path / "x.py").write_text(
+        "from detectron2 import model_zoo\ntrain = model_zoo.get_config('common/none.py').train\n"
+    )
+    with pytest.raises(ValueError, match="x.py: .*not available in Model Zoo.*not installed"):
+        load_lazy_config(arguments(tmp_path / "x.py"))
 
 
 def test_random_weights_are_not_evaluated(tmp_path, coco_files):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import d2_isonet
 from d2_isonet.checkpoint import WeightsError, save_backbone
-from d2_isonet.engine import describe
+from d2_isonet.configured_checkpointer import describe
 from d2_isonet.weights_format import change_format
 
 timm = pytest.importorskip("timm", reason="pip install 'd2_isonet[timm]'")

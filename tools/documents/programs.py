@@ -28,10 +28,15 @@ def _checked_script(script: str, arguments: list[str]) -> None:
         raise ValueError(f"there is no {script}")
     parsed = parse(ROOT / script, arguments)
     config = getattr(parsed, "config_file", "") or ""
-    if (ROOT / config).is_file():
+    pairs = list(getattr(parsed, "opts", None) or [])
+    if (ROOT / config).is_file() and config.endswith(".py"):
+        from d2_isonet.lazy_training import read_lazy_config
+
+        read_lazy_config(str(ROOT / config), pairs)
+    elif (ROOT / config).is_file():
         from d2_isonet.command_line import load_config
 
-        load_config(str(ROOT / config), list(getattr(parsed, "opts", None) or []))
+        load_config(str(ROOT / config), pairs)
     elif config.startswith("configs/") and not has(config):  # <name> is any
         raise ValueError(f"there is no {config}")
 
