@@ -77,6 +77,7 @@ setup(
             "pre-commit>=3.8",
             "safetensors>=0.4.5",
             "timm>=1.0.20",
+            *EXPORT,
         ],
         "safetensors": ["safetensors>=0.4.5"],  # weights as .safetensors
         "timm": ["timm>=1.0.20"],  # import d2_isonet.timm_models
