@@ -62,6 +62,7 @@ def test_a_first_machine_that_does_not_come_is_a_timeout(free_port, capfd):
     assert "--dist-timeout" in message and code == 1
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_another_machine_that_does_not_come_is_named(free_port, capfd):
     args = given(num_machines=2, dist_url=f"tcp://127.0.0.1:{free_port}")
     message, _ = error_of_run(args, capfd)

@@ -16,15 +16,17 @@ def main(args) -> None:
     from detectron2.utils import comm
 
     from d2_isonet import pretraining
+    from d2_isonet.checkpoint_hook import CheckpointHook
 
     class Held(HookBase):
-        """One process waits to be started again; of two the second lets the first wait for it."""
+        """One process waits for a signal; of two the second does, and the first for the second."""
 
         def before_step(self) -> None:
-            step, size = self.trainer.iter, comm.get_world_size()
-            while (
-                size == 1 and step == ALONE_UNTIL or comm.get_rank() == 1 and step == TOGETHER_UNTIL
-            ):
+            alone = comm.get_world_size() == 1
+            stop = next(x.stop for x in self.trainer._hooks if isinstance(x, CheckpointHook))
+            held = (alone, self.trainer.iter) == (True, ALONE_UNTIL)
+            held |= (comm.get_rank(), self.trainer.iter) == (1, TOGETHER_UNTIL)
+            while held and not stop.signal:
                 time.sleep(0.1)
 
     class HeldTrainer(pretraining.ClassificationTrainer):
