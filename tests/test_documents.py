@@ -82,6 +82,12 @@ def test_a_wrong_pair_after_a_config_is_found(found):
     assert any("Non-existent key: SOLVER.STEPSIZE" in problem for problem in problems)
 
 
+def test_a_lazy_config_is_loaded_with_its_pairs(found):
+    command = "python tools/train_lazy.py --config-file configs/lazy/mask_rcnn_risonet50_fpn.py"
+    assert found(f"`{command} train.device=cpu`") == []
+    assert "Error parsing override '=3='" in found(f"`{command} =3=`")[0]
+
+
 def test_a_wrong_argument_is_found_under_torchrun_and_sbatch(found):
     script = "train_net.py --no-such-thing"
     torchrun = f"`torchrun --standalone --nproc-per-node 2 {script}`"

@@ -28,17 +28,21 @@ def _checked_script(script: str, arguments: list[str]) -> None:
         raise ValueError(f"there is no {script}")
     parsed = parse(ROOT / script, arguments)
     config = getattr(parsed, "config_file", "") or ""
-    pairs = list(getattr(parsed, "opts", None) or [])
-    if (ROOT / config).is_file() and config.endswith(".py"):
-        from d2_isonet.lazy_training import read_lazy_config
-
-        read_lazy_config(str(ROOT / config), pairs)
-    elif (ROOT / config).is_file():
-        from d2_isonet.command_line import load_config
-
-        load_config(str(ROOT / config), pairs)
+    if (ROOT / config).is_file():
+        _load(ROOT / config, list(getattr(parsed, "opts", None) or []))
     elif config.startswith("configs/") and not has(config):  # <name> is any
         raise ValueError(f"there is no {config}")
+
+
+def _load(config: Path, pairs: list[str]) -> None:
+    if config.suffix == ".py":
+        from d2_isonet.lazy_training import read_lazy_config
+
+        read_lazy_config(str(config), pairs)
+    else:
+        from d2_isonet.command_line import load_config
+
+        load_config(str(config), pairs)
 
 
 def _python(words: list[str]) -> None:
@@ -134,7 +138,7 @@ def problem_of(words: tuple[str, ...]) -> str:
         )
     try:
         check(list(words[1:]))
-    except (ValueError, SyntaxError, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever the owner of the words says of them
         return str(error) or "it cannot be parsed"
     return ""
 
