@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import analyze_isometry  # noqa: E402
 from isometry.analysis import analyze, as_json  # noqa: E402
 from isometry.detectron2_networks import MODEL_ZOO, detectron2_network  # noqa: E402
-from isometry.report import make_page, print_analysis, write_analysis  # noqa: E402
+from isometry.pictures import histogram_figure, singular_value_figure  # noqa: E402
+from isometry.report import make_page, print_analysis  # noqa: E402
 
 TINY = ["MODEL.RESNETS.STEM_OUT_CHANNELS=4", "MODEL.RESNETS.RES2_OUT_CHANNELS=8",
         "INPUT.CLASSIFICATION.CROP_SIZE=64", "INPUT.CLASSIFICATION.RESIZE=64",
@@ -159,16 +160,17 @@ def test_an_untrained_batch_norm_takes_the_image_s_statistics():
     assert by_name["res5.1"]["rms"] < 3  # with the stored ones it doubles in each block
 
 
-def test_weights_that_are_not_finite_are_shown_as_such(tmp_path, capsys):
+def test_weights_that_are_not_finite_are_shown_as_such(capsys):
     network = detectron2_network(analyze_isometry.parse_args([*RISONET18, *FEW, *TINY]))
     torch.nn.init.constant_(network.model.backbone.res3[0].shortcut.weight, math.nan)
     found = analyze(network, frequencies=2, limit=10.0, seed=0)
     print_analysis(found)
-    write_analysis(found, tmp_path)
     assert "explodes forward, in res3.0" in capsys.readouterr().out
-    content = json.loads((tmp_path / "isometry.json").read_text(), parse_constant=pytest.fail)
+    content = json.loads(json.dumps(as_json(found)), parse_constant=pytest.fail)
     assert conv_named(content, "res3.0.shortcut")["largest"] is None
-    assert (tmp_path / "histograms.png").exists() and (tmp_path / "isometry.html").exists()
+    (axes,) = singular_value_figure(found).axes
+    assert [text.get_text() for text in axes.texts] == ["not finite"]
+    assert len(histogram_figure(found).axes) == 4  # all stages but res3
 
 
 def test_decoupled_convolutions_are_left_out_and_told():
