@@ -1,5 +1,6 @@
 """The hook that writes how isometric a network is, while it trains, into TensorBoard."""
 
+import contextlib
 import logging
 import math
 from collections import defaultdict
@@ -59,6 +60,7 @@ class IsometryMonitor(HookBase):
         self.period = period
         self.frequencies = frequencies
         self._watch: SignalWatch | None = None
+        self._attached = contextlib.ExitStack()
         self._loss_scale = 1.0
 
     def before_train(self) -> None:
@@ -71,22 +73,19 @@ class IsometryMonitor(HookBase):
         if is_due:
             self._loss_scale = _loss_scale(self.trainer)
             # hooks in a compiled network would have it compiled anew
-            self._watch = SignalWatch({} if _is_compiled(model) else chain_of(model))
-            self._watch.__enter__()
+            watch = SignalWatch({} if _is_compiled(model) else chain_of(model))
+            self._watch = self._attached.enter_context(watch)
 
     def after_step(self) -> None:
+        self._attached.close()
         if self._watch is not None:
-            watch = self._watch
-            self.after_train()
-            self._log_signals(watch)
+            self._log_signals(self._watch)
             self._log_convolutions()
             self._log_parameters()
+            self._watch = None
 
     def after_train(self) -> None:
-        # also after a step that raised
-        if self._watch is not None:
-            self._watch.__exit__()
-            self._watch = None
+        self._attached.close()  # a step may have raised
 
     def _model(self) -> nn.Module:
         model = self.trainer.model

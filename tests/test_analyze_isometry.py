@@ -1,6 +1,7 @@
 """tools/analyze_isometry.py: networks of every kind, what it writes, and what it refuses."""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from browser import chromium, opened  # noqa: F401
-from detectron2 import model_zoo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import analyze_isometry  # noqa: E402
-from isometry.analysis import as_json  # noqa: E402
+from isometry.analysis import analyze, as_json  # noqa: E402
+from isometry.detectron2_networks import MODEL_ZOO, detectron2_network  # noqa: E402
+from isometry.pictures import histogram_figure, singular_value_figure  # noqa: E402
 from isometry.report import make_page, print_analysis  # noqa: E402
 
 TINY = ["MODEL.RESNETS.STEM_OUT_CHANNELS=4", "MODEL.RESNETS.RES2_OUT_CHANNELS=8",
@@ -139,10 +141,8 @@ def test_all_means_the_heads_too():
 
 
 def test_a_network_of_detectron2_s_model_zoo():
-    try:
-        model_zoo.get_config_file(ZOO)
-    except RuntimeError as error:
-        pytest.skip(f"this detectron2 comes without its configs: {error}")
+    if not (MODEL_ZOO / ZOO).is_file():
+        pytest.skip(f"this detectron2 comes without its configs ({MODEL_ZOO})")
     opts = [*TINY, "MODEL.RESNETS.WIDTH_PER_GROUP=4", "MODEL.FPN.OUT_CHANNELS=8"]
     found = analyzed("--config-file", ZOO, opts=opts)
     assert {"stem.conv1", "res5.2.conv3", "backbone.fpn_lateral2"} <= {
@@ -158,6 +158,19 @@ def test_an_untrained_batch_norm_takes_the_image_s_statistics():
     assert any("statistics of each image" in note for note in found["notes"])
     by_name = {signal["name"]: signal for signal in found["signals"]}
     assert by_name["res5.1"]["rms"] < 3  # with the stored ones it doubles in each block
+
+
+def test_weights_that_are_not_finite_are_shown_as_such(capsys):
+    network = detectron2_network(analyze_isometry.parse_args([*RISONET18, *FEW, *TINY]))
+    torch.nn.init.constant_(network.model.backbone.res3[0].shortcut.weight, math.nan)
+    found = analyze(network, frequencies=2, limit=10.0, seed=0)
+    print_analysis(found)
+    assert "explodes forward, in res3.0" in capsys.readouterr().out
+    content = json.loads(json.dumps(as_json(found)), parse_constant=pytest.fail)
+    assert conv_named(content, "res3.0.shortcut")["largest"] is None
+    (axes,) = singular_value_figure(found).axes
+    assert [text.get_text() for text in axes.texts] == ["not finite"]
+    assert len(histogram_figure(found).axes) == 4  # all stages but res3
 
 
 def test_decoupled_convolutions_are_left_out_and_told():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -101,9 +102,12 @@ def _rms(values: list[float]) -> float:
 
 
 def as_json(analysis: Analysis) -> dict:
-    """Everything but the single singular values, of which there are millions: plain types."""
+    """Everything but the single singular values, of which there are millions: plain types.
+
+    None stands for a number that is not finite.
+    """
     network = analysis.network
-    return {
+    content = {
         "network": network.title,
         "weights": network.weights,
         "images": f"{len(network.images)} {network.image_source}",
@@ -116,6 +120,15 @@ def as_json(analysis: Analysis) -> dict:
         "limit": analysis.limit,
         "deviations": analysis.deviations,
     }
+    return _finite(content)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _convolution_json(conv: ConvolutionIsometry) -> dict:
@@ -129,7 +142,7 @@ def _convolution_json(conv: ConvolutionIsometry) -> dict:
         "groups": conv.groups,
         "smallest": conv.smallest,
         "largest": conv.largest,
-        "condition": None if math.isinf(conv.condition) else conv.condition,
+        "condition": conv.condition,
         "share_near_one": share_near_one(values),
         "penalty": conv.penalty,
         "minimum": conv.minimum,

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import detectron2
 import torch
-from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from exporting.images import find_examples
@@ -25,6 +25,8 @@ from d2_isonet.trunk import chain_of, trunk_of
 
 from .network import Network, initial_norms
 
+# Not model_zoo.get_config_file, whose module needs pkg_resources, which new setuptools have not.
+MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 _UNKNOWN_CLASSES = 1000  # of a classifier whose config takes them from the data
 
 
@@ -61,12 +63,8 @@ def config_file(given: str | None, weights: str | None) -> str:
         ValueError: neither is given, or there is none beside the weights.
     """
     if given:
-        if Path(given).exists() or not given.endswith(".yaml"):
-            return given
-        try:
-            return model_zoo.get_config_file(given)
-        except RuntimeError:  # in neither place: the path is what the user meant
-            return given
+        in_zoo = MODEL_ZOO / given
+        return str(in_zoo) if in_zoo.is_file() and not Path(given).exists() else given
     if not weights:
         raise ValueError(
             "there is no network to look at: give --config-file FILE, --weights FILE with the "

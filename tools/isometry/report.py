@@ -55,7 +55,7 @@ def print_analysis(analysis: Analysis) -> None:
 def write_analysis(analysis: Analysis, output: Path) -> Path:
     """isometry.json, a PNG a figure and isometry.html; returns the last."""
     output.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(as_json(analysis), indent=1, allow_nan=True) + "\n"
+    content = json.dumps(as_json(analysis), indent=1) + "\n"
     (output / "isometry.json").write_text(content, encoding="utf-8")
     drawn = figures(analysis)
     for name, figure in drawn.items():
