@@ -75,6 +75,6 @@ setup(
             *EXPORT,
         ],
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
-        "export": EXPORT,
+        "export": [*EXPORT],
     },
 )
