@@ -84,6 +84,6 @@ setup(
         "wandb": ["wandb>=0.19"],  # WANDB.ENABLED True; its tests need it no more than a user
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "serve": ["flask>=3.0", "waitress>=3.0"],  # the page of tools/demo.py
-        "export": EXPORT,
+        "export": [*EXPORT],
     },
 )

@@ -82,9 +82,9 @@ def test_a_detector_traced_on_an_empty_image_finds_objects_in_others(head, file_
         assert_same(run(image), original(image))
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "torchscript"])
+@pytest.mark.parametrize("file_format", [pytest.param("onnx", marks=slow), "torchscript"])
 def test_a_detector_traced_on_objects_finds_nothing_in_an_empty_image(file_format, tmp_path):
-    model, cfg = detector("risonet18_fpn")
+    model, cfg = detector("risonet18_dc5")
     example = noise(96, 160)
     run = exported(cfg, model, "detector", file_format, tmp_path, example=example)
     found = run(FLAT)
@@ -104,11 +104,10 @@ def test_a_detector_traced_on_objects_finds_nothing_in_an_empty_image(file_forma
         pytest.param("decoupled18_fpn", [], marks=slow),
         pytest.param("modified18_dc5", [], marks=slow),
         pytest.param("resnet50_fpn_gn", [], marks=slow),
-        pytest.param("risonet18_fpn", ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
-                     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"], marks=slow),
+        pytest.param("cascade_risonet50_fpn", [], marks=slow),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("file_format", ["onnx", pytest.param("torchscript", marks=slow)])
+@pytest.mark.parametrize("file_format", [pytest.param("onnx", marks=slow), "torchscript"])
 def test_other_detectors_too(name, opts, file_format, tmp_path):
     norm = ["MODEL.ISONET.NORM_GROUPS", "4"] if name.endswith("gn") else []
     model, cfg = other_detector(name, ["MODEL.RESNETS.DEPTH", "18", *norm, *opts])
@@ -130,11 +129,11 @@ def other_detector(name: str, opts: list[str]):
 
 ROWS = {  # config, options, whether it is left to the slow tests
     "SReLU, fused": ("risonet18_dc5", [], False),
-    "SReLU, basic pyramid": ("risonet18_fpn", [], False),
+    "SReLU, basic pyramid": ("risonet18_fpn", [], True),
     "SReLU, bottlenecks": ("risonet50_c4", ["MODEL.RESNETS.RES2_OUT_CHANNELS", "32"], True),
     "ReLU and FrozenBN": ("resnet50_fpn", ["MODEL.RESNETS.DEPTH", "18"], False),
-    "Fixup": ("fixup50_dc5", ["MODEL.RESNETS.DEPTH", "18"], False),
-    "decoupled": ("decoupled18_dc5", [], False),
+    "Fixup": ("fixup50_dc5", ["MODEL.RESNETS.DEPTH", "18"], True),
+    "decoupled": ("decoupled18_dc5", [], True),
     "modified": ("modified18_dc5", [], True),
 }
 
@@ -163,13 +162,25 @@ def test_an_image_of_a_pyramid_is_padded_as_in_the_detector():
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-CLASSIFIER = [*NARROW, *BASIC, "MODEL.CLASSIFIER.NUM_CLASSES", "3"]
+# The smallest network of the builder: seven convolutions.
+CLASSIFIER = [
+    "MODEL.DEVICE",
+    "cpu",
+    "MODEL.RESNETS.DEPTH",
+    "8",
+    "MODEL.CLASSIFIER.NUM_CLASSES",
+    "3",
+]
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "pt2"])
+def small_classifier():
+    cfg = load_config("configs/cifar/risonet20.yaml", CLASSIFIER)
+    return away_from_init(build_model(cfg)).requires_grad_(False), cfg
+
+
+@pytest.mark.parametrize("file_format", ["onnx", pytest.param("pt2", marks=slow)])
 def test_a_classifier_from_its_file(file_format, tmp_path):
-    cfg = load_config("configs/imagenet/risonet18.yaml", CLASSIFIER)
-    model = away_from_init(build_model(cfg)).requires_grad_(False)
+    model, cfg = small_classifier()
     run = exported(cfg, model, "classifier", file_format, tmp_path)
     for size in SIZES:
         image = noise(*size)
@@ -206,15 +217,11 @@ def test_a_half_backbone_is_between_float32_heads(precision):
 
 @pytest.mark.parametrize(
     ("target", "precision"),
-    [("detector", "int8"), pytest.param("detector", "float16", marks=slow),
+    [pytest.param("detector", "int8", marks=slow), pytest.param("detector", "float16", marks=slow),
      pytest.param("classifier", "int8", marks=slow)],
 )  # fmt: skip
 def test_a_smaller_file_in_onnx_runtime(target, precision, tmp_path):
-    if target == "detector":
-        model, cfg = detector("risonet18_dc5")
-    else:
-        cfg = load_config("configs/imagenet/risonet18.yaml", CLASSIFIER)
-        model = away_from_init(build_model(cfg)).requires_grad_(False)
+    model, cfg = detector("risonet18_dc5") if target == "detector" else small_classifier()
     sizes = {}
     for name in ("float32", precision):
         example = noise(96, 128)

@@ -10,7 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from d2_isonet.config_checks import check_names
-from d2_isonet.engine import build_checkpointer
+from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.fusion import fuse_for_inference
 from exporting.quiet import quiet
 

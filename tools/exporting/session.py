@@ -27,7 +27,7 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     Raises:
         ValueError, FileNotFoundError: `args` ask for what cannot be done; one line says why.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg, folder = load_config(args.config_file, args.opts), _folder(args.output)
     target = choose_target(cfg, args.target)
     check_format(target, args.format, args.precision)
     weights = args.weights or cfg.MODEL.WEIGHTS
@@ -39,13 +39,23 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
         cfg, original, target, names, format=args.format, precision=args.precision, fused=fused,
         weights=Path(weights).name,
     )  # fmt: skip
-    path = Path(args.output) / f"{target}{SUFFIXES[args.format]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{target}{SUFFIXES[args.format]}"
     write_export(model, record, examples.images, path)
     print(f"Written: {path}, {args.precision}, shifts folded: {'yes' if fused else 'no'}")
     print(f"Class names: {source_of_names}")
     print(f"Compared on {len(examples.images)} images {examples.source}")
     return compare_and_report(cfg, original, path, record, examples, args)
+
+
+def _folder(output: str) -> Path:
+    """Made before anything takes time."""
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output: {Path(output).absolute()} can be no folder: {error}"
+        ) from error
+    return Path(output)
 
 
 def write_export(model: nn.Module, record: dict, images: list[torch.Tensor], path: Path) -> None:
