@@ -99,7 +99,7 @@ def read_run_records(file: Path) -> list[dict]:
         return []
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         logger.warning(f"{file} is damaged ({error}): what it says of earlier runs is lost")
         return []
     return [x for x in records if isinstance(x, dict)] if isinstance(records, list) else []

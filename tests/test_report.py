@@ -224,6 +224,19 @@ def test_what_is_damaged_or_has_moved_is_told(detection, tmp_path):
     assert "images cannot be drawn" in html and "Kinds of error" in html
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"tasks": 3}', '{"dataset": [], "tasks": {"bbox": [{"class": 1, "AP": "x"}]}}',
+     "[]", '{"dataset": [], "tasks": {"bbox": [1]}}', "[" * 5000],
+)  # fmt: skip
+def test_files_of_any_form_end_no_report(text, detection, tmp_path):
+    (one, _), *_ = detection
+    for name in ("runs.json", "inference/own_val/per_class.json", "metrics.json", "config.yaml"):
+        (one / name).write_text(text)
+    (one / "inference" / "coco_instances_results.json").write_text(text)
+    assert run_report(one, "--output", tmp_path / "x.html") == ""
+
+
 def test_annotations_that_changed_since_are_told(detection, tmp_path):
     (one, _), truth, _ = detection
     content = json.loads(truth.read_text())

@@ -127,6 +127,12 @@ def test_a_classifiers_images_have_their_class_and_colours(source, order, folder
     assert samples[0].pixels.shape == ((64, 64, 3) if source is from_mapper else (80, 90, 3))
 
 
+def test_an_unreadable_image_is_stepped_over_as_in_training(folder):
+    next(Path(folder[1]).glob("train/red/*.png")).write_bytes(b"no image")
+    opts = ("DATALOADER.MAX_UNREADABLE=0.5", "SOLVER.IMS_PER_BATCH=2")
+    assert len(list(from_mapper(config_of(CLASSIFIER, folder, *opts), 6))) == 6
+
+
 def test_chromium_shows_the_page(red_square, chromium, tmp_path):  # noqa: F811
     output = tmp_path / "preview"
     visualize_data.main(["--config-file", DETECTOR, *red_square, "--output", str(output),

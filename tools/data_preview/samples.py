@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb, read_image
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
 from pycocotools import mask as coco_mask
 
 from d2_isonet import image_folder
@@ -58,15 +59,16 @@ def from_mapper(cfg: CfgNode, number: int) -> Iterator[Sample]:
     trainer = ClassificationTrainer if is_classifier else Trainer
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     classes = metadata.get("classes" if is_classifier else "thing_classes")
-    batches = trainer.build_train_loader(cfg)
-    for mapped in itertools.islice(itertools.chain.from_iterable(batches), number):
-        fed = fed_to_network(mapped["image"], cfg)
-        pixels, file = seen_by_network(fed, cfg), mapped["file_name"]
-        if is_classifier:
-            yield Sample(pixels, file, [classes[mapped["label"]]], fed=fed)
-        else:
-            instances = mapped.get("instances", Instances(pixels.shape[:2]))
-            yield Sample(pixels, file, *_objects_of(instances, classes), fed=fed)
+    with EventStorage():  # where the loader counts images that cannot be read
+        batches = trainer.build_train_loader(cfg)
+        for mapped in itertools.islice(itertools.chain.from_iterable(batches), number):
+            fed = fed_to_network(mapped["image"], cfg)
+            pixels, file = seen_by_network(fed, cfg), mapped["file_name"]
+            if is_classifier:
+                yield Sample(pixels, file, [classes[mapped["label"]]], fed=fed)
+            else:
+                instances = mapped.get("instances", Instances(pixels.shape[:2]))
+                yield Sample(pixels, file, *_objects_of(instances, classes), fed=fed)
 
 
 def _objects_of(instances: Instances, classes: Sequence[str]) -> tuple[list[str], list[dict]]:

@@ -1,21 +1,16 @@
 """The page: blocks put one under the other, then written as one HTML file."""
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
 from .inline import figure_uri, image_uri
-from .tables import cells_of, columns_of, shown
-
-FOLDER = Path(__file__).resolve().parent
-FILTER_FROM = 13  # rows: longer tables get a field that filters them
+from .render import render
+from .tables import shown, table_of
 
 
 class Picture(NamedTuple):
@@ -79,16 +74,7 @@ class Page:
             formats: column -> format of its floats (".4g").
             fold: a title under which the table is hidden until clicked.
         """
-        rows, names = list(rows), columns_of(list(rows), columns)
-        cells = cells_of(rows, names, formats)
-        right = [
-            all(row[i]["is_number"] or row[i]["sort"] is None for row in cells)
-            for i in range(len(names))
-        ]
-        return self._add(
-            "table", rows=cells, columns=list(zip(names, right, strict=True)), caption=caption,
-            fold=fold, has_filter=len(cells) >= FILTER_FROM,
-        )  # fmt: skip
+        return self._add("table", caption=caption, fold=fold, **table_of(rows, columns, formats))
 
     def figure(self, figure: Figure, caption: str = "", form: str = "svg") -> "Page":
         """A matplotlib figure, as "svg" or, for thousands of points, "png"."""
@@ -101,16 +87,7 @@ class Page:
 
     def html(self) -> str:
         """The whole page as text."""
-        environment = Environment(
-            loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
-        script, style = ((FOLDER / name).read_text("utf-8") for name in ("page.js", "page.css"))
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        return environment.get_template("page.html").render(
-            title=self.title, subtitle=self.subtitle, blocks=self._blocks, style=style,
-            script=script, script_digest=digest,
-        )  # fmt: skip
+        return render(title=self.title, subtitle=self.subtitle, blocks=self._blocks)
 
     def write(self, path: Path | str) -> Path:
         """Write the page and return its path; raises OSError where that cannot be."""

@@ -7,6 +7,7 @@ from typing import Any
 
 MISSING = "–"
 DEFAULT_FORMAT = ".4g"  # of floats
+FILTER_FROM = 13  # rows: longer tables get a field that filters them
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,28 @@ class Cell:
     text: str = ""
     kind: str = ""
     hint: str = ""
+
+
+def table_of(
+    rows: Iterable[Mapping | Sequence],
+    columns: Iterable[str] | None,
+    formats: Mapping[str, str] | None,
+) -> dict:
+    """What the template needs of a table: see `Page.table`.
+
+    Raises:
+        ValueError: rows are sequences without names of columns, or of another length.
+    """
+    rows = list(rows)
+    names = columns_of(rows, columns)
+    cells = cells_of(rows, names, formats)
+    is_right = [all(row[i]["is_number"] or row[i]["sort"] is None for row in cells)
+                for i in range(len(names))]  # fmt: skip
+    return {
+        "rows": cells,
+        "columns": list(zip(names, is_right, strict=True)),
+        "has_filter": len(cells) >= FILTER_FROM,
+    }
 
 
 def columns_of(rows: Sequence[Mapping | Sequence], columns: Iterable[str] | None) -> list[str]:

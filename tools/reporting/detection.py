@@ -69,15 +69,27 @@ def read_detections(file: Path) -> list[dict]:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is damaged ({error}): it is being written, or its run was killed"
         ) from error
-    needed = {"image_id", "category_id", "score", "bbox"}
-    is_list = isinstance(content, list)
-    if not is_list or not all(isinstance(x, dict) and needed <= x.keys() for x in content):
-        raise ValueError(f"{file} is no list of detections with {', '.join(sorted(needed))}")
+    if not isinstance(content, list) or not all(map(_is_detection, content)):
+        raise ValueError(
+            f"{file} is no list of detections, each with image_id, category_id, score and bbox"
+        )
     return content
+
+
+def _is_detection(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("bbox"), list):
+        return False
+    numbers = [value.get("score"), *value["bbox"]]
+    ids = [value.get("image_id"), value.get("category_id")]
+    return (
+        len(numbers) == 5
+        and all(isinstance(x, int | float) for x in numbers)
+        and all(isinstance(x, int | str) for x in ids)
+    )
 
 
 def tasks_of(detections: list[dict]) -> list[str]:

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_ABOUT = {"json_file": str, "image_root": str, "max_detections": int, "classes": list}
+_NAMES = ("class", "taken_for")
 PREDICTIONS = {"detection": "coco_instances_results.json", "classification": "predictions.csv"}
 
 
@@ -12,7 +14,7 @@ class Evaluation:
     """The last evaluation of one data set.
 
     Attributes:
-        about: what per_class.json says but the tables: json_file, image_root, iteration, classes.
+        about: of per_class.json: json_file, image_root, max_detections; or classes.
         tasks: "bbox", "segm" or "classification" -> a row a class.
         predictions: the file of all predictions; None where there is none.
     """
@@ -52,10 +54,18 @@ def read_evaluations(folder: Path, task: str, named: tuple[str, ...]) -> tuple[l
 def _read_one(file: Path, predictions: str, notes: list[str]) -> Evaluation | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        tasks = {name: [dict(row) for row in rows] for name, rows in content.pop("tasks").items()}
+        tasks = {name: [_row(row) for row in rows] for name, rows in content.pop("tasks").items()}
         dataset = str(content["dataset"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         notes.append(f"{file} cannot be read and is left out ({type(error).__name__}: {error}).")
         return None
     own = file.parent / predictions
-    return Evaluation(dataset, content, tasks, own if own.is_file() else None)
+    about = {key: content[key] for key, kind in _ABOUT.items() if type(content.get(key)) is kind}
+    return Evaluation(dataset, about, tasks, own if own.is_file() else None)
+
+
+def _row(row: dict) -> dict:
+    """Names as text, all else as numbers, or None."""
+    numbers = {k: v if isinstance(v, int | float) else None for k, v in row.items()}
+    names = {k: str(row[k]) for k in _NAMES if row.get(k) is not None}
+    return {"class": str(row["class"]), **numbers, **names}

@@ -53,7 +53,8 @@ def _shown(value: object) -> object:
 
 def _add_environment(page: Page, runs: Sequence[Run]) -> None:
     """A row a version, a column a run, what differs in colour."""
-    known = {run.name: run.records[-1].get("environment") or {} for run in runs if run.records}
+    known = {run.name: run.records[-1].get("environment") for run in runs if run.records}
+    known = {name: value for name, value in known.items() if isinstance(value, dict)}
     keys = list(dict.fromkeys(key for values in known.values() for key in values))
     rows = []
     for key in keys:

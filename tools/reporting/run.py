@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,12 +37,13 @@ class Run:
     evaluations: list[Evaluation]
     notes: list[str]
 
-    def option(self, key: str, default=None):
-        """The value of a key of the config, such as "SOLVER.MAX_ITER"."""
-        node = self.config
-        for name in key.split("."):
-            node = node.get(name) if isinstance(node, dict) else None
-        return default if node is None else node
+
+def option(config: dict, key: str) -> Any:
+    """The value of a key such as "SOLVER.MAX_ITER"; None where it is not there."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -53,9 +55,10 @@ def read_run(folder: Path, name: str) -> Run:
     _check_folder(folder)
     config, notes = _read_config(folder / CONFIG)
     run_metrics = metrics.read_metrics(folder / metrics.NAME)
-    is_classifier = (config.get("MODEL") or {}).get("META_ARCHITECTURE") == "ImageClassifier"
+    is_classifier = option(config, "MODEL.META_ARCHITECTURE") == "ImageClassifier"
     task = "classification" if is_classifier else "detection"
-    named = tuple((config.get("DATASETS") or {}).get("TEST") or ())
+    tested = option(config, "DATASETS.TEST")
+    named = tuple(map(str, tested)) if isinstance(tested, list) else ()
     evaluations, unread = read_evaluations(folder / "inference", task, named)
     records = read_run_records(folder / RECORDS)
     if not records:
@@ -108,7 +111,7 @@ def _read_config(file: Path) -> tuple[dict, list[str]]:
 
 def _progress(run: Run) -> list[str]:
     """Whether the training has come to its end."""
-    total, steps = run.option("SOLVER.MAX_ITER"), run.metrics.steps
+    total, steps = option(run.config, "SOLVER.MAX_ITER"), run.metrics.steps
     if run.log.error:
         return [f"The run ended by an error: {run.log.error}"]
     if not steps or not isinstance(total, int):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pages import Cell, Page
 
 from .detection_sections import delta
-from .run import Run
+from .run import Run, option
 
 # of the last evaluation; "seg" for masks as in the log
 _RESULTS = {
@@ -76,7 +76,7 @@ def _title(key: str) -> str:
 
 def _course(run: Run) -> dict:
     """How far the training is, its loss, penalty and speed; None for what is not recorded."""
-    steps, total = run.metrics.steps, run.option("SOLVER.MAX_ITER")
+    steps, total = run.metrics.steps, option(run.config, "SOLVER.MAX_ITER")
     iteration = f"{steps[-1]['iteration'] + 1} of {total or '?'}" if steps else None
     values = {"iterations": iteration}
     for name, key in (("loss", "total_loss"), ("excess penalty", "loss_ortho")):
