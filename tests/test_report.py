@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import report  # noqa: E402
 from reporting.config_diff import changed_keys, defaults, differing_keys, flat  # noqa: E402
+from reporting.datasets import detection_results  # noqa: E402
 from reporting.log_file import read_log  # noqa: E402
 from reporting.metrics import read_metrics  # noqa: E402
 from reporting.run import names_of, read_run  # noqa: E402
@@ -210,18 +211,36 @@ def _check_viewer(page) -> None:
     assert not page.locator("dialog").is_visible()
 
 
-def test_what_is_damaged_or_has_moved_is_told(detection, tmp_path):
-    (one, other), truth, images = detection
+def notes_on(*folders: Path, **options) -> str:
+    """What the report says of the results of these runs, besides the results."""
+    runs = [read_run(folder, folder.name) for folder in folders]
+    (dataset,) = detection_results(runs, **options)
+    return "\n".join(dataset.notes)
+
+
+def test_nothing_is_said_where_nothing_is_missing(detection):
+    assert notes_on(*detection[0]) == ""
+
+
+def test_truth_that_has_moved_is_told_and_can_be_named(detection, tmp_path):
+    (one, _), truth, _ = detection
+    moved = truth.rename(tmp_path / "moved.json")
+    assert "The truth cannot be read" in notes_on(one)
+    assert notes_on(one, truth_file=moved) == ""
+
+
+def test_predictions_being_written_are_told(detection):
+    (one, other), *_ = detection
     (one / "inference" / "coco_instances_results.json").write_text('[{"image_id": 0, "cat')
-    truth.rename(tmp_path / "moved.json")
-    file = tmp_path / "x.html"
-    assert run_report(other, "--output", file) == ""
-    assert "The truth cannot be read" in file.read_text()
-    options = ("--truth", tmp_path / "moved.json", "--image-root", tmp_path / "elsewhere")
-    assert run_report(one, other, "--output", file, *options) == ""
-    html = file.read_text()
-    assert "a: the predictions cannot be measured" in html and "is being written" in html
-    assert "images cannot be drawn" in html and "Kinds of error" in html
+    notes = notes_on(one, other)
+    assert notes.startswith("a: the predictions cannot be measured: ")
+    assert "it is being written, or its run was killed" in notes and "b: " not in notes
+
+
+def test_images_that_are_not_there_are_told(detection, tmp_path):
+    options = ("--image-root", tmp_path / "elsewhere", "--output", tmp_path / "x.html")
+    assert run_report(detection[0][0], *options) == ""
+    assert "4 images cannot be drawn: " in (tmp_path / "x.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -237,21 +256,33 @@ def test_files_of_any_form_end_no_report(text, detection, tmp_path):
     assert run_report(one, "--output", tmp_path / "x.html") == ""
 
 
-def test_annotations_that_changed_since_are_told(detection, tmp_path):
+def test_annotations_that_changed_since_are_told(detection):
     (one, _), truth, _ = detection
     content = json.loads(truth.read_text())
     content["annotations"] = content["annotations"][:-1]
     truth.write_text(json.dumps(content))
-    assert run_report(one, "--output", tmp_path / "x.html", "--images", 0) == ""
-    assert "have changed since" in (tmp_path / "x.html").read_text()
+    assert "have changed since" in notes_on(one)
 
 
-def test_a_model_that_detects_nothing_is_a_page(detection, tmp_path):
+def test_two_truths_of_the_same_name_are_told(detection, tmp_path):
+    (one, other), truth, _ = detection
+    file = other / "inference" / "own_val" / "per_class.json"
+    file.write_text(file.read_text().replace(str(truth), str(truth) + ".other"))
+    assert "evaluated on different files" in notes_on(one, other)
+
+
+def test_a_model_that_detects_nothing_is_told(detection):
     (one, _), *_ = detection
     (one / "inference" / "coco_instances_results.json").write_text("[]")
+    assert notes_on(one) == "a: the model detects nothing."
+
+
+def test_only_recorded_results_are_shown_without_predictions(detection, tmp_path):
+    (one, _), *_ = detection
+    (one / "inference" / "coco_instances_results.json").unlink()
     assert run_report(one, "--output", tmp_path / "x.html") == ""
     html = (tmp_path / "x.html").read_text()
-    assert "the model detects nothing" in html and "Class by class" in html
+    assert "there are no predictions" in html and "Class by class" in html
 
 
 def test_chromium_shows_a_pretraining(chromium, coco_files, tmp_path):  # noqa: F811

@@ -80,6 +80,24 @@ def test_images_are_ranked_by_what_is_right_wrong_and_missed(tmp_path):
     assert matches.best_threshold() == 0.9  # 1 of 1 right, of 4 objects: F1 0.4
 
 
+@pytest.mark.parametrize(
+    "objects, detections",
+    [([], [detection(1, A, [0, 0, 9, 9], 0.9)]), (OBJECTS, DETECTIONS[-1:]),
+     (OBJECTS[-1:], DETECTIONS), (OBJECTS[:1], [detection(1, B, [0, 0, 10, 10], 0.5)])],
+    ids=["no object", "all in a crowd", "only a crowd", "no object of a class"],
+)  # fmt: skip
+def test_little_to_measure_is_measured(objects, detections, tmp_path):
+    truth = truth_of(tmp_path, objects)
+    analysis = analyse(hotcoco, truth, detections, "bbox")
+    crowded = sum(d in DETECTIONS[-1:] for d in detections) if objects else 0
+    counts = analysis.errors["counts"]
+    assert sum(counts.values()) - counts["Miss"] == len(detections) - crowded
+    matrix = confusion(hotcoco, truth, analysis.matches, 0.0)
+    assert matrix[:-1].sum() == sum(len(x) == 3 for x in objects)
+    assert len(image_scores(truth, analysis.matches, 0.0)) <= 2
+    assert analysis.matches.best_threshold() == 0.5
+
+
 def brute_f1(matches, threshold: float) -> float:
     shown = matches.counts & (matches.scores() >= threshold)
     return 2 * (shown & matches.right).sum() / (shown.sum() + len(matches.objects))

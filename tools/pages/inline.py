@@ -32,8 +32,10 @@ def figure_uri(figure: Figure, form: str = "svg", dpi: int = 110) -> str:
         raise ValueError(f"a figure's form is 'svg' or 'png', not {form!r}")
     file = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else None  # else it tells when it was drawn
+    # a layout of its own is drawn once, not measured first
+    box = None if figure.get_layout_engine() else "tight"
     with rc_context(SVG_STYLE):
-        figure.savefig(file, format=form, dpi=dpi, metadata=metadata, bbox_inches="tight")
+        figure.savefig(file, format=form, dpi=dpi, metadata=metadata, bbox_inches=box)
     return _data_uri("image/svg+xml" if form == "svg" else "image/png", file.getvalue())
 
 
