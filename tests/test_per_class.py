@@ -131,10 +131,10 @@ def test_a_full_disk_is_a_warning(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("number, folder", [(1, ""), (2, "set")])
 def test_several_data_sets_do_not_replace_each_others_predictions(
-    number, folder, tmp_path, coco_files, monkeypatch
+    number, folder, tmp_path, monkeypatch
 ):
     asked = []
-    monkeypatch.setattr("d2_isonet.engine.coco_evaluator", lambda *args: asked.append(args))
+    monkeypatch.setattr("d2_isonet.engine.build_evaluator", lambda *args: asked.append(args))
     cfg = get_cfg()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path), ("set", "other")[:number]
     Trainer.build_evaluator(cfg, "set")
