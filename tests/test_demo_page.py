@@ -107,7 +107,7 @@ def colour_at(page, x: float, y: float) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_an_image_that_is_dropped_or_pasted_is_looked_at(page, kind):
-    assert give(page, kind).startswith("2 objects in two.png, 80 × 60, in 0.")
+    assert give(page, kind).startswith("2 objects in two.png, 80 × 60, in ")
     assert page.locator("#found li").all_inner_texts() == ["red\n0.90", "blue\n0.70"]
     assert page.locator("#legend li").all_inner_texts() == ["red (1)", "blue (1)"]
     assert page.get_attribute("#canvas", "aria-label") == "two.png: red, blue"
