@@ -45,29 +45,39 @@ def address():
         host, port = listening.getsockname()
         yield f"http://{host}:{port}/"
         serving.close()
-        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def tab(chromium):  # noqa: F811
+    """A tab of the browser, which takes seconds to open where the machine is busy."""
+    context = chromium.new_context()
+    opened = context.new_page()
+    opened.set_default_timeout(30000)
+    yield opened
+    context.close()
 
 
 @pytest.fixture
-def page(chromium, address):  # noqa: F811
-    """The page, which must not complain, nor ask for anything elsewhere."""
-    context = chromium.new_context(accept_downloads=True)
-    opened, complaints, elsewhere = context.new_page(), [], []
-    opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on(
-        "request",
-        lambda x: (
-            None if x.url.startswith((address, "data:", "blob:")) else elsewhere.append(x.url)
-        ),
-    )
-    opened.set_default_timeout(30000)
-    opened.goto(address)
-    opened.expected_complaints = []
-    yield opened
-    context.close()
-    assert elsewhere == []
-    assert [x for x in complaints if not any(e in x for e in opened.expected_complaints)] == []
+def page(tab, address):
+    """The page, which must not complain (but of `expected`), nor ask for anything elsewhere."""
+    complaints: list[str] = []
+    requests: list[str] = []
+    listeners = {
+        "console": lambda message: complaints.append(f"{message.type}: {message.text}"),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "request": lambda request: requests.append(request.url),
+    }
+    for event, listener in listeners.items():
+        tab.on(event, listener)
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    tab.goto(address)
+    tab.expected = []
+    yield tab
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
+    tab.unroute_all()
+    assert [x for x in complaints if not any(e in x for e in tab.expected)] == []
+    assert [x for x in requests if not x.startswith((address, "data:", "blob:"))] == []
 
 
 def file_bytes(pixels: np.ndarray, suffix: str = ".png") -> bytes:
@@ -97,14 +107,14 @@ def colour_at(page, x: float, y: float) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_an_image_that_is_dropped_or_pasted_is_looked_at(page, kind):
-    assert give(page, kind).startswith("2 objects in two.png, 80 × 60, in 0.")
+    assert give(page, kind).startswith("2 objects in two.png, 80 × 60, in ")
     assert page.locator("#found li").all_inner_texts() == ["red\n0.90", "blue\n0.70"]
     assert page.locator("#legend li").all_inner_texts() == ["red (1)", "blue (1)"]
     assert page.get_attribute("#canvas", "aria-label") == "two.png: red, blue"
 
 
 def test_masks_are_drawn_where_the_objects_are(page):
-    page.expected_complaints = ["willReadFrequently"]  # of this test's reading
+    page.expected = ["willReadFrequently"]  # of this test's reading
     give(page)
     for name in ("names", "boxes"):
         page.uncheck(f"#show-{name}")
@@ -168,7 +178,7 @@ def test_picture_and_json_of_what_is_shown_are_saved(page, tmp_path):
 
 
 def test_what_is_no_image_is_told_and_the_next_one_is_taken(page):
-    page.expected_complaints = ["422"]  # the browser's own line on the answer
+    page.expected = ["422"]  # the browser's own line on the answer
     assert "notes.png: this is no image that can be shown" in give(page, "drop", "notes.png", b"hi")
     assert page.locator("#status.trouble").count() == 1 and page.is_hidden("#panel")
     assert give(page).startswith("2 objects")
@@ -192,7 +202,7 @@ def test_a_larger_body_than_allowed_is_refused_by_the_server_too(address):
 
 def test_a_server_that_is_gone_is_told(page):
     page.route("**/detect", lambda route: route.abort())
-    page.expected_complaints = ["ERR_FAILED"]
+    page.expected = ["ERR_FAILED"]
     assert give(page) == "The server does not answer. Is it still running?"
 
 

@@ -296,5 +296,7 @@ def test_an_upload_is_kept_in_memory(monkeypatch):
         answer = connection.getresponse()
         assert answer.status == 200 and json.loads(answer.read())["width"] == 500
         assert "Server" not in answer.headers
+        connection.close()
         serving.close()
         thread.join(10)
+        assert not thread.is_alive()
