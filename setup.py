@@ -81,7 +81,7 @@ setup(
         ],
         "safetensors": ["safetensors>=0.4.5"],  # weights as .safetensors
         "timm": ["timm>=1.0.20"],  # import d2_isonet.timm_models
-        "wandb": ["wandb>=0.19"],  # WANDB.ENABLED True; its tests need it no more than a user
+        "wandb": ["wandb>=0.19"],  # WANDB.ENABLED True; too heavy for dev, one test skips
         "shards": ["webdataset>=1.0"],  # images in tar shards, local or by URL
         "serve": ["flask>=3.0", "waitress>=3.0"],  # the page of tools/demo.py
         "export": [*EXPORT],

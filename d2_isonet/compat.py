@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+import detectron2
 import torch
 import torch.distributed as dist
+from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
@@ -88,3 +91,19 @@ def tracing_adapter(model: nn.Module, example: torch.Tensor, function: Callable)
         ) from error
     # in training mode the exporters would put the model back into it
     return TracingAdapter(model, (example,), function).eval()
+
+
+def zoo_config(path: str) -> Any:
+    """A LazyConfig of detectron2's model zoo, as "common/train.py".
+
+    HEAD's `model_zoo` cannot be imported beside a setuptools of 81 or later, and has no configs
+    where detectron2 is a checkout that was not installed: there they lie beside the package.
+
+    Raises:
+        FileNotFoundError: this detectron2 has them in neither place.
+    """
+    package = Path(detectron2.__file__).resolve().parent
+    for folder in (package / "model_zoo" / "configs", package.parent / "configs"):
+        if (folder / path).is_file():
+            return LazyConfig.load(str(folder / path))
+    raise FileNotFoundError(f"detectron2 in {package} has no config {path}: install it again")

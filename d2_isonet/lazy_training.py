@@ -1,9 +1,11 @@
 """detectron2's training from a LazyConfig, with this project's penalty and checkpoints."""
 
 import argparse
+import logging
 import os
 from typing import Any
 
+import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import HookBase, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -18,11 +20,18 @@ from .compat import create_ddp_model
 from .forgiving_writer import forgiving_writers
 from .resuming import checkpoint_to_resume
 
+logger = logging.getLogger(__name__)
+
 
 def load_lazy_config(args: argparse.Namespace) -> Any:
     """What `read_lazy_config` reads of args.config_file and its pairs; then the logs are open."""
     cfg = read_lazy_config(args.config_file, args.opts)
+    falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
+    if falls_back:
+        cfg.train.device = "cpu"
     default_setup(cfg, args)
+    if falls_back:
+        logger.warning("there is no CUDA device: running on the CPU (train.device cpu)")
     return cfg
 
 
@@ -30,22 +39,14 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
     """The config of a file with KEY=VALUE pairs. It is Python, and it is run: trust its author.
 
     Raises:
-        ValueError: it is no Python file, has not the parts of a training, or needs the model zoo's
-            configs, which this detectron2 has not.
+        ValueError: it is no Python file, or has not the parts of a training.
         FileNotFoundError: there is no such file.
     """
     if not file.endswith(".py"):
         raise ValueError(f"--config-file {file!r} is no LazyConfig (.py); yaml is train_net.py's")
     if not os.path.isfile(file):
         raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(file)}")
-    try:
-        cfg = LazyConfig.load(file)
-    except RuntimeError as error:
-        if "not available in Model Zoo" not in str(error):
-            raise
-        raise ValueError(
-            f"{file}: {error} This detectron2 is a checkout that was not installed: pip install it"
-        ) from error
+    cfg = LazyConfig.load(file)
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
     missing = [name for name in needed if name not in cfg]
     if missing:
@@ -53,10 +54,13 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
     return LazyConfig.apply_overrides(cfg, opts)
 
 
-def train(cfg: Any, resume: bool = False) -> dict:
+def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
     """Train as detectron2's tools/lazyconfig_train_net.py does; returns the last evaluation.
 
     `regularizer`, where the config has one, is instantiated as a hook.
+
+    Raises:
+        WeightsError: train.init_checkpoint is no checkpoint, or that of another network.
     """
     model = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
@@ -66,7 +70,9 @@ def train(cfg: Any, resume: bool = False) -> dict:
     trainer = (AMPTrainer if cfg.train.amp.enabled else AccumulatingTrainer)(
         model, loader, optimizer
     )
-    checkpointer = ISONetCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer = ISONetCheckpointer(
+        model, cfg.train.output_dir, trust_pickle=trust_pickle, trainer=trainer
+    )
     results: dict = {}
     trainer.register_hooks(_hooks(cfg, model, checkpointer, results))
     path = checkpoint_to_resume(cfg.train.output_dir) if resume else ""
@@ -98,12 +104,17 @@ def _hooks(
     return chosen
 
 
-def evaluate(cfg: Any) -> dict:
-    """The measures of train.init_checkpoint, which must be the whole model's."""
+def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
+    """The measures of train.init_checkpoint, which must be the whole model's.
+
+    Raises:
+        ValueError: there is none, or it is not.
+    """
     model = instantiate(cfg.model).to(cfg.train.device)
     if not cfg.train.init_checkpoint:
         raise ValueError("--eval-only with train.init_checkpoint '' would evaluate random weights")
-    ISONetCheckpointer(model, strict=True).load(cfg.train.init_checkpoint, [])
+    checkpointer = ISONetCheckpointer(model, strict=True, trust_pickle=trust_pickle)
+    checkpointer.load(cfg.train.init_checkpoint, [])
     return _measure(cfg, model)
 
 

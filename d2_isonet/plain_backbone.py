@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
@@ -96,7 +97,7 @@ def _read_record(pretrained: str | os.PathLike) -> tuple[Mapping | None, int | N
         return None, None
     record, model = record_of(content), content.get("model", content)
     linear = model.get("linear.weight") if isinstance(model, Mapping) else None
-    if linear is not None:
+    if isinstance(linear, torch.Tensor) and linear.dim() == 2:
         return record, len(linear)
     classes = (record or {}).get("num_classes")
     return record, classes if isinstance(classes, int) and classes > 0 else None

@@ -7,22 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from config_files import CONFIGS, config, model
-from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_backbone
 
 import d2_isonet
+from d2_isonet import compat
 from d2_isonet.checkpoint import WeightsError, save_backbone
 from d2_isonet.configured_checkpointer import describe
 from d2_isonet.datasets import register_coco_files
 from d2_isonet.lazy_training import evaluate, load_lazy_config, train
 
 LAZY = sorted(path for path in (CONFIGS / "lazy").glob("*.py") if path.stem != "recipe")
-
-pytestmark = pytest.mark.skipif(
-    not (Path(model_zoo.__file__).parent / "configs").is_dir(),
-    reason="this detectron2 is a checkout that was not installed: its model zoo has no configs",
-)
 
 
 def by_name(paths):
@@ -118,6 +113,7 @@ def test_a_config_is_loaded_with_its_pairs(tmp_path):
     path = d2_isonet.get_config_file("lazy/mask_rcnn_risonet50_fpn.py")
     output = f"train.output_dir={tmp_path / 'run'}"
     cfg = load_lazy_config(arguments(path, output, "optimizer.lr=0.5"))
+    assert cfg.train.device == ("cuda" if torch.cuda.is_available() else "cpu")
     assert cfg.optimizer.lr == 0.5
     assert cfg.optimizer.params.base_lr == 0.5
     assert (tmp_path / "run" / "config.yaml").is_file()
@@ -136,12 +132,10 @@ def test_what_is_no_lazy_config_is_refused(tmp_path):
         load_lazy_config(arguments(tmp_path / "half.py"))
 
 
-def test_a_checkout_without_the_zoos_configs_is_told(tmp_path, monkeypatch):
-    (tmp_path / "x.py").write_text(
-        "from detectron2 import model_zoo\ntrain = model_zoo.get_config('common/none.py').train\n"
-    )
-    with pytest.raises(ValueError, match="x.py: .*not available in Model Zoo.*not installed"):
-        load_lazy_config(arguments(tmp_path / "x.py"))
+def test_a_detectron2_without_its_zoo_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(compat.detectron2, "__file__", str(tmp_path / "detectron2" / "__init__.py"))
+    with pytest.raises(FileNotFoundError, match="has no config common/train.py: install it again"):
+        compat.zoo_config("common/train.py")
 
 
 def test_random_weights_are_not_evaluated(tmp_path, coco_files):

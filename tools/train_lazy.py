@@ -21,7 +21,9 @@ def main(args):
     with readable_errors():
         cfg = load_lazy_config(args)
     with readable_errors(of_this_process=True):
-        return evaluate(cfg) if args.eval_only else train(cfg, args.resume)
+        if args.eval_only:
+            return evaluate(cfg, args.trust_pickle)
+        return train(cfg, args.resume, args.trust_pickle)
 
 
 if __name__ == "__main__":

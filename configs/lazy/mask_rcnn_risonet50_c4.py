@@ -1,15 +1,15 @@
 """Mask R-CNN R-ISONet-50 C4, as configs/risonet50_c4.yaml, for detectron2's LazyConfig."""
 
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
+from d2_isonet.compat import zoo_config
 from d2_isonet.residual import ISONetBottleneckBlock
 from d2_isonet.stem import ISONetStem
 
 from .recipe import dataloader, lr_multiplier, optimizer, pixels, regularizer, train  # noqa: F401
 
-model = model_zoo.get_config("common/models/mask_rcnn_c4.py").model
+model = zoo_config("common/models/mask_rcnn_c4.py").model
 model.update(pixels)
 model.backbone.freeze_at = 2
 model.backbone.stem = L(ISONetStem)()

@@ -1,9 +1,8 @@
 """What the lazy configs share: COCO, "1x", at the paper's learning rate (ISONet section 3.4)."""
 
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 
-from d2_isonet.compat import coco_evaluator
+from d2_isonet.compat import coco_evaluator, zoo_config
 from d2_isonet.regularizer import OrthogonalRegularizer
 
 # Pixels of the pretraining: RGB, of range 0-255.
@@ -13,19 +12,19 @@ pixels = dict(
     input_format="RGB",
 )
 
-dataloader = model_zoo.get_config("common/data/coco.py").dataloader
+dataloader = zoo_config("common/data/coco.py").dataloader
 dataloader.train.mapper.image_format = "RGB"
 dataloader.evaluator = L(coco_evaluator)(
     dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
 )
 
-train = model_zoo.get_config("common/train.py").train
+train = zoo_config("common/train.py").train
 train.init_checkpoint = "output/imagenet/risonet50/backbone.pth"
 
-lr_multiplier = model_zoo.get_config("common/coco_schedule.py").lr_multiplier_1x
+lr_multiplier = zoo_config("common/coco_schedule.py").lr_multiplier_1x
 
 # No decay on shifts, a tenth of the rate on residual scales, as in the authors' code.
-optimizer = model_zoo.get_config("common/optim.py").SGD
+optimizer = zoo_config("common/optim.py").SGD
 optimizer.lr = 0.01
 optimizer.params.base_lr = "${..lr}"
 optimizer.params.overrides = dict(shift=dict(weight_decay=0.0), residual_scale=dict(lr=0.001))
