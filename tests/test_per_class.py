@@ -134,7 +134,7 @@ def test_several_data_sets_do_not_replace_each_others_predictions(
     number, folder, tmp_path, coco_files, monkeypatch
 ):
     asked = []
-    monkeypatch.setattr("d2_isonet.engine.coco_evaluator", lambda *args: asked.append(args))
+    monkeypatch.setattr("d2_isonet.engine.build_evaluator", lambda *args: asked.append(args))
     cfg = get_cfg()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path), ("set", "other")[:number]
     Trainer.build_evaluator(cfg, "set")
