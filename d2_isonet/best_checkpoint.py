@@ -127,13 +127,15 @@ class BestCheckpoint(HookBase):
             self._record()
 
     def _value(self) -> float:
-        """Of the last evaluation; only the main process has it.
+        """Of the last evaluation, which the main process alone has; NaN where a full disk lost it.
 
         Raises:
             ValueError: on all processes, where there is no such metric.
         """
         results = flatten_results_dict(getattr(self.trainer, "_last_eval_results", None) or {})
         value, names = comm.all_gather((results.get(self.metric), list(results)))[0]
+        if not names:
+            return math.nan
         if value is None:
             check_name("TEST.BEST_METRIC", self.metric, names)
         return float(value)

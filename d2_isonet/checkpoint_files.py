@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .full_disk import SaveError
+from .full_disk import SaveError, disk_error
 
 # What a zip of tensors has beside them: names, shapes, the optimizer's settings.
 _OVERHEAD = 1 << 20  # bytes
@@ -58,10 +58,10 @@ def write_complete(
         _flush_folder(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        reason = _disk_error(error)
-        if reason is None:
+        cause = disk_error(error)
+        if cause is None:
             raise
-        raise SaveError(f"{path} could not be written: {reason}") from error
+        raise SaveError(f"{path} could not be written: {cause.strerror or cause}") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -102,15 +102,6 @@ def bytes_of(content: Any) -> int:
     elif not isinstance(content, list | tuple):
         return 0
     return sum(bytes_of(x) for x in content)
-
-
-def _disk_error(error: BaseException | None) -> str | None:
-    """What the system said, also where torch's writer wrapped it; None for any other error."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        error = error.__context__
-    return None
 
 
 def _flush_folder(folder: Path) -> None:

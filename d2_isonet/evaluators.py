@@ -13,6 +13,7 @@ from detectron2.evaluation import (
 )
 
 from .compat import coco_evaluator
+from .forgiving_evaluator import ForgivingEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
     evaluators: list[DatasetEvaluator] = []
     if kind in (_SEMANTIC, _PANOPTIC):
         os.makedirs(output_dir, exist_ok=True)
-        evaluators.append(SemSegEvaluator(dataset_name, output_dir=output_dir))
+        semantic = SemSegEvaluator(dataset_name, output_dir=output_dir)
+        evaluators.append(ForgivingEvaluator(semantic))
     if kind != _SEMANTIC:
         evaluators.append(coco_evaluator(dataset_name, output_dir))
     if kind == _PANOPTIC:
@@ -42,4 +44,4 @@ def _panoptic_quality(dataset_name: str, output_dir: str) -> list[DatasetEvaluat
             "(github.com/cocodataset/panopticapi); instances and semantics are evaluated"
         )
         return []
-    return [COCOPanopticEvaluator(dataset_name, output_dir)]
+    return [ForgivingEvaluator(COCOPanopticEvaluator(dataset_name, output_dir))]

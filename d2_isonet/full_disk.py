@@ -16,6 +16,13 @@ class SaveError(OSError):
     """A file that could not be written; the message names it and says why."""
 
 
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The OSError behind `error`, which torch's writer may have wrapped; None for any other."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
 def is_full_disk(error: OSError) -> bool:
     """Whether the disk, a quota or a limit of the file's size is at fault."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -136,7 +136,7 @@ def test_it_is_built_trained_and_evaluated(architecture, sets, tmp_path):
 def test_panoptic_quality_is_computed_where_its_package_is(sets, tmp_path, monkeypatch, caplog):
     def measures() -> list[str]:
         evaluator = evaluators.build_evaluator(sets["panoptic"], str(tmp_path / "results"))
-        return [type(x).__name__ for x in evaluator._evaluators]
+        return [type(getattr(x, "evaluator", x)).__name__ for x in evaluator._evaluators]
 
     monkeypatch.setattr(evaluators.importlib.util, "find_spec", lambda _: None)
     assert measures() == ["SemSegEvaluator", "FastCOCOEvaluator"]

@@ -91,6 +91,17 @@ def test_an_unknown_metric_ends_the_first_evaluation_with_the_choices(tmp_path):
         run(cfg, trainer_class())
 
 
+def test_an_evaluation_that_a_full_disk_lost_is_not_the_best(tmp_path):
+    class Lost(trainer_class(scores=[1, 2, 9])):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            results = super().test(cfg, model)
+            return {} if len(cls.evaluated) == 3 else results
+
+    trainer = run(small_config(tmp_path, *BEST, "SOLVER.MAX_ITER", "3"), Lost)
+    assert best_of(trainer).best() == (1, 2.0)
+
+
 def test_another_metric_starts_anew(tmp_path, caplog):
     run(small_config(tmp_path, *BEST, "SOLVER.MAX_ITER", "3"), trainer_class(scores=[1, 7, 2]))
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 
 from d2_isonet.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.evaluation_files import in_folder_or_elsewhere
+from d2_isonet.forgiving_evaluator import ForgivingEvaluator
 from d2_isonet.full_disk import SaveError
 
 
@@ -83,6 +84,43 @@ def test_a_full_disk_costs_the_files_alone(kind, evaluate, tmp_path, monkeypatch
     for name in content(tmp_path / "good"):
         text = f"full/{name} could not be written: No space left on device. The evaluation goes on"
         assert text in caplog.text
+
+
+class Writing(DatasetEvaluator):
+    """What goes wrong when it writes, as torch.save or open say it."""
+
+    def __init__(self, error: OSError, wrapped: bool):
+        self.error, self.wrapped, self.calls = error, wrapped, []
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+
+    def process(self, inputs, outputs) -> None:
+        self.calls.append("process")
+
+    def evaluate(self) -> dict:
+        try:
+            raise self.error
+        except OSError:
+            if self.wrapped:
+                raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
+            raise
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_evaluator_on_a_full_disk_has_no_result(wrapped, caplog):
+    writing = Writing(OSError(errno.ENOSPC, "No space left on device"), wrapped)
+    evaluator = ForgivingEvaluator(writing)
+    evaluator.reset()
+    evaluator.process([], [])
+    assert evaluator.evaluate() == {} and writing.calls == ["reset", "process"]
+    assert "Writing could not write its files (No space left on device) and has" in caplog.text
+
+
+def test_another_mistake_of_an_evaluator_is_raised():
+    missing = OSError(errno.ENOENT, "No such file or directory")
+    with pytest.raises(FileNotFoundError):
+        ForgivingEvaluator(Writing(missing, False)).evaluate()
 
 
 def test_a_file_that_is_needed_is_written_elsewhere(tmp_path, caplog):
