@@ -110,7 +110,7 @@ def test_masks_are_pasted_as_detectron2_does():
 
 
 def test_a_difference_above_the_tolerance_is_a_failure(folder, capsys):
-    options = ["--format", "torchscript", "--precision", "bfloat16", "--tolerance", "1e-6"]
+    options = ["--format", "torchscript", "--precision", "bfloat16", "--tolerance", "0"]
     assert run(folder, *options, "--images", f"{folder}/photos") == 1
     assert "FAILED: share of score differs by" in capsys.readouterr().err
 
@@ -148,6 +148,13 @@ def test_what_cannot_be_exported_is_said(message, folder, capsys, monkeypatch):
     (folder / "broken" / "broken.jpg").write_text("no image")
     monkeypatch.chdir(folder)
     assert re.search(message, refusal(capsys, folder, *REFUSALS[message]))
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan"])
+def test_a_tolerance_that_nothing_passes_is_refused(tolerance, folder, capsys):
+    with pytest.raises(SystemExit):
+        run(folder, "--tolerance", tolerance)
+    assert "--tolerance must be at least 0" in capsys.readouterr().err
 
 
 def test_weights_are_asked_for(capsys, folder):

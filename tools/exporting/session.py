@@ -96,7 +96,8 @@ def compare_and_report(
     images = report.progress(examples.images, "comparing")
     summary = report.summarize([compare(function(x), exported(x), x) for x in images])
     seconds = _time(function, exported, examples.images[0], args.repetitions)
-    tolerance = args.tolerance or report.TOLERANCES[record["precision"]]
+    default = report.TOLERANCES[record["precision"]]
+    tolerance = default if args.tolerance is None else args.tolerance
     sizes = {"weights": _size_of_weights(original), "export": path.stat().st_size}
     problems = report.failures(summary, tolerance)
     print(report.format_summary(summary, tolerance, seconds, sizes))
