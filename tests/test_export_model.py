@@ -189,7 +189,11 @@ def test_detections_are_matched_by_class_and_place():
     a = outputs([[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 10, 10]], [0, 1, 2], [0.9, 0.8, 0.3])
     b = outputs([[20, 21, 40, 40], [0, 0, 10, 10]], [1, 0], [0.7, 0.85])
     numbers = comparison.compare_detections(a, b, (50, 100), threshold=0.1, most=100)
-    assert (numbers["found"], numbers["exported"], numbers["matched"]) == (3, 2, 2)
+    assert (numbers["objects, original"], numbers["objects, exported"], numbers["matched"]) == (
+        3,
+        2,
+        2,
+    )
     assert numbers["boxes, pixels"] == 1 and numbers["share of box"] == pytest.approx(0.01)
     assert numbers["share of score"] == pytest.approx(0.1)
     assert numbers["share of unmatched score"] == pytest.approx(0.2)  # 0.3, above 0.1
