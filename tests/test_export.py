@@ -104,12 +104,21 @@ def test_a_detector_traced_on_objects_finds_nothing_in_an_empty_image(file_forma
         pytest.param("decoupled18_fpn", [], marks=slow),
         pytest.param("modified18_dc5", [], marks=slow),
         pytest.param("resnet50_fpn_gn", [], marks=slow),
-        pytest.param("cascade_risonet50_fpn", [], marks=slow),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("file_format", [pytest.param("onnx", marks=slow), "torchscript"])
 def test_other_detectors_too(name, opts, file_format, tmp_path):
-    norm = ["MODEL.ISONET.NORM_GROUPS", "4"] if name.endswith("gn") else []
+    check_other(name, opts, file_format, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_cascade_goes_to_onnx(tmp_path):
+    check_other("cascade_risonet50_fpn", [], "onnx", tmp_path)
+
+
+def check_other(name, opts, file_format, tmp_path):
+    norm = ["MODEL.ISONET.NORM_GROUPS", "4", "MODEL.FPN.OUT_CHANNELS", "32"]
+    norm = norm if name.endswith("gn") else []
     model, cfg = other_detector(name, ["MODEL.RESNETS.DEPTH", "18", *norm, *opts])
     original = function_of(model, "detector")
     run = exported(cfg, model, "detector", file_format, tmp_path, example=noise(64, 96))

@@ -127,6 +127,8 @@ REFUSALS = {
         "MODEL.META_ARCHITECTURE", "PanopticFPN"],
     r"MODEL.ROI_HEADS.NAME .* is 'RROIHeads'; it must be one of": [
         "MODEL.ROI_HEADS.NAME", "RROIHeads"],
+    "'CascadeROIHeads', .*TorchScript cannot hold; --format can be onnx": [
+        "--format", "torchscript", "MODEL.ROI_HEADS.NAME", "CascadeROIHeads"],
     "MODEL.KEYPOINT_ON is True; --target detector takes False": ["MODEL.KEYPOINT_ON", "True"],
     "there is no file .*nothing.pth": ["--weights", "nothing.pth"],
     "not the network the config describes: .*depth: 18 in the file, 34 in": [
