@@ -92,27 +92,32 @@ def test_a_detector_traced_on_objects_finds_nothing_in_an_empty_image(file_forma
     assert len(run(example)["boxes"]) > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "opts"),
-    [
-        ("faster_risonet50_dc5", []),
-        pytest.param("faster_risonet50_c4", [], marks=slow),
-        pytest.param("faster_risonet50_fpn", [], marks=slow),
-        pytest.param("resnet50_fpn", [], marks=slow),
-        pytest.param("fixup50_dc5", [], marks=slow),
-        pytest.param("decoupled18_c4", [], marks=slow),
-        pytest.param("decoupled18_fpn", [], marks=slow),
-        pytest.param("modified18_dc5", [], marks=slow),
-        pytest.param("resnet50_fpn_gn", [], marks=slow),
-        pytest.param("cascade_risonet50_fpn", [], marks=slow),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("file_format", [pytest.param("onnx", marks=slow), "torchscript"])
-def test_other_detectors_too(name, opts, file_format, tmp_path):
-    norm = ["MODEL.ISONET.NORM_GROUPS", "4"] if name.endswith("gn") else []
-    model, cfg = other_detector(name, ["MODEL.RESNETS.DEPTH", "18", *norm, *opts])
+OTHERS = ["faster_risonet50_c4", "faster_risonet50_fpn", "resnet50_fpn", "resnet50_fpn_gn",
+          "fixup50_dc5", "decoupled18_c4", "decoupled18_fpn", "modified18_dc5"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "torchscript"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_detectors_too(name, file_format, tmp_path):
+    check_other(name, file_format, tmp_path)
+
+
+def test_a_faster_rcnn_has_no_masks(tmp_path):
+    check_other("faster_risonet50_dc5", "torchscript", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_cascade_goes_to_onnx(tmp_path):
+    check_other("cascade_risonet50_fpn", "onnx", tmp_path)
+
+
+def check_other(name: str, file_format: str, folder: Path) -> None:
+    norm = ["MODEL.ISONET.NORM_GROUPS", "4", "MODEL.FPN.OUT_CHANNELS", "32"]
+    norm = norm if name.endswith("gn") else []
+    model, cfg = other_detector(name, ["MODEL.RESNETS.DEPTH", "18", *norm])
     original = function_of(model, "detector")
-    run = exported(cfg, model, "detector", file_format, tmp_path, example=noise(64, 96))
+    run = exported(cfg, model, "detector", file_format, folder, example=noise(64, 96))
     assert ("masks" in run(FLAT)) is (not name.startswith("faster"))
     for size in SIZES[:2]:
         image = noise(*size)

@@ -110,7 +110,7 @@ def test_masks_are_pasted_as_detectron2_does():
 
 
 def test_a_difference_above_the_tolerance_is_a_failure(folder, capsys):
-    options = ["--format", "torchscript", "--precision", "bfloat16", "--tolerance", "1e-6"]
+    options = ["--format", "torchscript", "--precision", "bfloat16", "--tolerance", "0"]
     assert run(folder, *options, "--images", f"{folder}/photos") == 1
     assert "FAILED: share of score differs by" in capsys.readouterr().err
 
@@ -127,6 +127,8 @@ REFUSALS = {
         "MODEL.META_ARCHITECTURE", "PanopticFPN"],
     r"MODEL.ROI_HEADS.NAME .* is 'RROIHeads'; it must be one of": [
         "MODEL.ROI_HEADS.NAME", "RROIHeads"],
+    "'CascadeROIHeads', .*TorchScript cannot hold; --format can be onnx": [
+        "--format", "torchscript", "MODEL.ROI_HEADS.NAME", "CascadeROIHeads"],
     "MODEL.KEYPOINT_ON is True; --target detector takes False": ["MODEL.KEYPOINT_ON", "True"],
     "there is no file .*nothing.pth": ["--weights", "nothing.pth"],
     "not the network the config describes: .*depth: 18 in the file, 34 in": [
@@ -148,6 +150,13 @@ def test_what_cannot_be_exported_is_said(message, folder, capsys, monkeypatch):
     (folder / "broken" / "broken.jpg").write_text("no image")
     monkeypatch.chdir(folder)
     assert re.search(message, refusal(capsys, folder, *REFUSALS[message]))
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan"])
+def test_a_tolerance_that_nothing_passes_is_refused(tolerance, folder, capsys):
+    with pytest.raises(SystemExit):
+        run(folder, "--tolerance", tolerance)
+    assert "--tolerance must be at least 0" in capsys.readouterr().err
 
 
 def test_weights_are_asked_for(capsys, folder):
@@ -182,7 +191,11 @@ def test_detections_are_matched_by_class_and_place():
     a = outputs([[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 10, 10]], [0, 1, 2], [0.9, 0.8, 0.3])
     b = outputs([[20, 21, 40, 40], [0, 0, 10, 10]], [1, 0], [0.7, 0.85])
     numbers = comparison.compare_detections(a, b, (50, 100), threshold=0.1, most=100)
-    assert (numbers["found"], numbers["exported"], numbers["matched"]) == (3, 2, 2)
+    assert (numbers["objects, original"], numbers["objects, exported"], numbers["matched"]) == (
+        3,
+        2,
+        2,
+    )
     assert numbers["boxes, pixels"] == 1 and numbers["share of box"] == pytest.approx(0.01)
     assert numbers["share of score"] == pytest.approx(0.1)
     assert numbers["share of unmatched score"] == pytest.approx(0.2)  # 0.3, above 0.1

@@ -41,6 +41,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.num_images < 1 or args.repetitions < 1:
         parser.error("--num-images and --repetitions must be at least 1")
+    if args.tolerance is not None and not args.tolerance >= 0:  # also NaN
+        parser.error("--tolerance must be at least 0")
     return args
 
 

@@ -58,7 +58,10 @@ def compare_detections(
         size: height and width of the image in pixels.
     """
     rows, columns = match(original, exported)
-    numbers = {"found": len(original["boxes"]), "exported": len(exported["boxes"])}
+    numbers = {
+        "objects, original": len(original["boxes"]),
+        "objects, exported": len(exported["boxes"]),
+    }
     numbers["matched"] = len(rows)
     floor = max(_floor(x["scores"], threshold, most) for x in (original, exported))
     lonely = [_lonely(original["scores"], rows), _lonely(exported["scores"], columns)]

@@ -9,7 +9,7 @@ from torch.export import Dim, ExportedProgram
 from exporting.modules import PixelFeatures, PixelLogits, smallest_side
 from exporting.quiet import quiet
 
-RECORD = "d2_isonet.json"  # the record's name in a .pt2 and a .ts file
+RECORD = "record.json"  # the record's name in a .pt2 and a .ts file
 
 
 def export_program(module: PixelFeatures | PixelLogits) -> ExportedProgram:

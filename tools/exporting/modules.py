@@ -71,13 +71,11 @@ def detector_outputs(model: nn.Module) -> list[str]:
 
 def function_of(model: nn.Module, target: str) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
     """The model as what its export is: an image (3, H, W), 0-255, to tensors by name."""
-    if target == "detector":
-        names = detector_outputs(model)
-        run = lambda image: dict(zip(names, detections(model, image), strict=True))  # noqa: E731
-    else:
+    if target != "detector":
         module = pixel_module(model, target)
-        run = lambda image: module(image[None])  # noqa: E731
-    return torch.no_grad()(run)
+        return torch.no_grad()(lambda image: module(image[None]))
+    names = detector_outputs(model)
+    return torch.no_grad()(lambda image: dict(zip(names, detections(model, image), strict=True)))
 
 
 def smallest_side(backbone: Backbone) -> int:

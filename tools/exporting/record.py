@@ -4,6 +4,7 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+import detectron2
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -81,7 +82,8 @@ def _output(name: str, model: nn.Module) -> dict:
 
 def _versions() -> dict[str, str]:
     versions = {"d2_isonet": __version__, "torch": torch.__version__}
-    for package in ("detectron2", "torchvision", "onnx", "onnxruntime"):
+    versions["detectron2"] = detectron2.__version__  # a checkout has no metadata
+    for package in ("torchvision", "onnx", "onnxruntime"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 # largest share that is still equal; measured values are in docs/export.md
 TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.2, "int8": 0.3}
-_COUNTS = ("found", "exported", "matched", "other first class", "mask pixels")
+_COUNTS = ("objects, original", "objects, exported", "matched", "other first class", "mask pixels")
 _NOTHING = (
     "Neither network found anything in these images: boxes, scores and masks were NOT compared. "
     "Give --images with objects in them, or export with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
@@ -39,7 +39,7 @@ def failures(summary: dict[str, float], tolerance: float) -> list[str]:
         for name, value in shares.items()
         if not value <= tolerance  # also NaN
     ]
-    if summary.get("found", 1) == summary.get("exported", 1) == 0:
+    if all(summary.get(f"objects, {side}", 1) == 0 for side in ("original", "exported")):
         lines.append(_NOTHING)
     return lines
 

@@ -18,7 +18,7 @@ from exporting.modules import function_of, pixel_module
 from exporting.quantization import quantize
 from exporting.record import attach, find_class_names, make_record
 from exporting.running import load_exported
-from exporting.targets import SUFFIXES, check_format, choose_target
+from exporting.targets import SUFFIXES, check_format, check_traceable, choose_target
 
 
 def export_and_compare(args: argparse.Namespace) -> list[str]:
@@ -30,6 +30,7 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     cfg, folder = load_config(args.config_file, args.opts), _folder(args.output)
     target = choose_target(cfg, args.target)
     check_format(target, args.format, args.precision)
+    check_traceable(cfg, target, args.format)
     weights = args.weights or cfg.MODEL.WEIGHTS
     names, source_of_names = find_class_names(cfg, target, args.class_names)
     original = load_model(cfg, target, weights, args.trust_pickle)
@@ -96,7 +97,8 @@ def compare_and_report(
     images = report.progress(examples.images, "comparing")
     summary = report.summarize([compare(function(x), exported(x), x) for x in images])
     seconds = _time(function, exported, examples.images[0], args.repetitions)
-    tolerance = args.tolerance or report.TOLERANCES[record["precision"]]
+    default = report.TOLERANCES[record["precision"]]
+    tolerance = default if args.tolerance is None else args.tolerance
     sizes = {"weights": _size_of_weights(original), "export": path.stat().st_size}
     problems = report.failures(summary, tolerance)
     print(report.format_summary(summary, tolerance, seconds, sizes))

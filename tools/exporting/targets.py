@@ -79,6 +79,16 @@ def check_format(target: str, file_format: str, precision: str) -> None:
         require_packages()
 
 
+def check_traceable(cfg: CfgNode, target: str, file_format: str) -> None:
+    """Raise ValueError for the one detector that only ONNX takes."""
+    is_cascade = cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
+    if is_cascade and (target, file_format) == ("detector", "torchscript"):
+        raise ValueError(
+            "MODEL.ROI_HEADS.NAME is 'CascadeROIHeads', which detectron2 writes with a function of "
+            "Python that TorchScript cannot hold; --format can be onnx"
+        )
+
+
 def _refusal(option: str, value: str, choices: tuple[str, ...], of: str) -> ValueError:
     why = _WHY_NOT[of, value]
     return ValueError(f"{option} {value} cannot be done ({why}); it can be {' or '.join(choices)}")
