@@ -18,13 +18,11 @@ class Result:
     """A run's evaluation of the data set.
 
     Attributes:
-        detections: all predictions; None where they cannot be read or measured.
-        analyses: "bbox" and, with masks, "segm".
+        analyses: "bbox" and, with masks, "segm"; empty where the predictions cannot be measured.
     """
 
     run: Run
     evaluation: Evaluation
-    detections: list[dict] | None = None
     analyses: dict[str, Analysis] = field(default_factory=dict)
 
 
@@ -124,7 +122,6 @@ def _measure(dataset: DatasetResults, result: Result) -> None:
         most = result.evaluation.about.get("max_detections", 100)
         for task in tasks_of(detections):
             result.analyses[task] = analyse(hotcoco, dataset.truth, detections, task, most)
-        result.detections = detections
     except (OSError, ValueError, KeyError) as error:
         dataset.notes.append(f"{name}: the predictions cannot be measured: {error}.")
         return

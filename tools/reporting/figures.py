@@ -33,15 +33,16 @@ def grid(number: int, panel: tuple[float, float] = PANEL, columns: int = COLUMNS
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]], names: Sequence[str], **options
+    panels: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
+    names: Sequence[str],
+    markers: bool = False,
 ) -> Figure | None:
     """One panel a quantity, one line a run, iterations to the right; None where there is nothing.
 
     Args:
         panels: title -> name of the run -> iterations and values.
         names: of all runs, whose places are their colours.
-        options: "markers" for points at the values; "log" for values that are drawn
-            logarithmically where all are positive.
+        markers: points at the values.
     """
     panels = {t: {k: v for k, v in runs.items() if len(v[0])} for t, runs in panels.items()}
     panels = {title: runs for title, runs in panels.items() if runs}
@@ -53,11 +54,9 @@ def curves(
             step = -(-len(iterations) // MOST_POINTS)
             axis.plot(
                 iterations[::step], values[::step], color=colour(names.index(name)), linewidth=1.4,
-                marker="o" if options.get("markers") or len(iterations) == 1 else "",
+                marker="o" if markers or len(iterations) == 1 else "",
                 markersize=3.5, label=plain_text(name),
             )  # fmt: skip
-        if options.get("log") and all(min(values) > 0 for _, values in runs.values()):
-            axis.set_yscale("log")
         axis.set_title(plain_text(title), fontsize=10, loc="left")
         axis.set_xlabel("iteration", fontsize=8)
     add_legend(figure, names)

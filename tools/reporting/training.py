@@ -48,11 +48,13 @@ def _all_keys(runs: Sequence[Run]) -> list[str]:
     return sorted({key for run in runs for key in run.metrics.keys()})
 
 
-def _add(page: Page, runs: Sequence[Run], keys: dict[str, str], caption: str, **options) -> None:
+def _add(
+    page: Page, runs: Sequence[Run], keys: dict[str, str], caption: str, markers: bool = False
+) -> None:
     panels = {
         title: {run.name: run.metrics.series(key) for run in runs} for key, title in keys.items()
     }
-    figure = curves(panels, [run.name for run in runs], **options)
+    figure = curves(panels, [run.name for run in runs], markers)
     if figure:
         page.figure(figure, caption)
 
