@@ -88,6 +88,7 @@ def test_it_trains_evaluates_and_goes_on(path, tmp_path, coco_files):
     assert "segm" in evaluate(cfg)
 
 
+@pytest.mark.slow
 def test_its_backbone_comes_from_a_pretraining_and_from_no_other_network(tmp_path, coco_files):
     cfg = small(LAZY[-1], tmp_path / "run", *coco_files)
     cfg.train.max_iter = 1
