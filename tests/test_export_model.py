@@ -257,3 +257,11 @@ def test_unknown_names_are_numbered_and_said_so():
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     assert record.find_class_names(cfg, "detector", None) == (
         ["class 0", "class 1"], "NONE KNOWN, numbered: give --class-names FILE")  # fmt: skip
+
+
+def test_differences_that_are_not_finite_are_null_in_the_json(tmp_path):
+    differences = {"share of box": float("nan"), "share of score": float("inf"), "matched": 0.0}
+    report.write_report(tmp_path / "x.json", differences=differences, problems=["NaN"])
+    read = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
+    null = {"share of box": None, "share of score": None, "matched": 0.0}
+    assert read == {"problems": ["NaN"], "differences": null}

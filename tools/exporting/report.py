@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tabulate import tabulate
@@ -66,9 +66,11 @@ def _row(name: str, value: float, tolerance: float) -> tuple[str, str, str]:
     return name, text, f"{tolerance:g}: {'yes' if value <= tolerance else 'NO'}"
 
 
-def write_report(path: Path, **facts) -> None:
-    """All numbers as json."""
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+def write_report(path: Path, differences: Mapping[str, float], **facts) -> None:
+    """All numbers as json, which has no NaN and no infinity: null."""
+    finite = {name: x if math.isfinite(x) else None for name, x in differences.items()}
+    content = {**facts, "differences": finite}
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def progress(items: Iterable, text: str) -> Iterable:
