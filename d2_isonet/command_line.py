@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode, get_cfg
@@ -13,6 +14,9 @@ from detectron2.utils import comm
 from .config import add_isonet_config
 from .full_disk import SaveError
 from .yaml_files import check_yaml_files
+
+# fvcore's, whenever it is imported: nothing that who types a command could change
+warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
 
 _LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long
 
