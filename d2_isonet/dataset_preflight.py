@@ -20,6 +20,10 @@ _TREE = (
     "coco/val2017, or give --train-json, --train-images, --val-json, --val-images"
 )
 _MOST_PASSES = 1000  # over the training images, above which a schedule must be an oversight
+OWN_SETS = {  # name, in the config.yaml of a run, of the set that these flags gave it
+    f"own_{split}": f"--{split}-json and --{split}-images" for split in ("train", "val")
+}
+
 # What is kept of a file is what these have said; changed, they may say other things.
 _CHECKS = (annotations, coco_findings, object_findings, object_problems)
 
@@ -107,6 +111,8 @@ def _unknown_name(key: str, name: str) -> list[Finding]:
         return []
     near = difflib.get_close_matches(name, known, n=1)
     remedy = f"did you mean {near[0]!r}?" if near else "register it, or import what registers it"
+    if name in OWN_SETS:
+        remedy = f"a set of one's own: give {OWN_SETS[name]} again"
     return [Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)]
 
 

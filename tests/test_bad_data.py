@@ -357,3 +357,12 @@ def test_the_real_coco_sample_has_no_error(samples):
         MetadataCatalog.pop(name)
     assert not [str(f) for f in findings if f.severity == "error"]
     assert any(f.what == "100 of 100 image files looked at" for f in findings)
+
+
+def test_a_set_of_one_s_own_from_the_config_of_a_run_asks_for_its_flags(monkeypatch):
+    monkeypatch.setattr(DatasetCatalog, "list", lambda: ["voc_2012_train"])
+    cfg = load_config("configs/risonet18_c4.yaml", ["DATASETS.TRAIN", "('own_train',)"])
+    cfg.DATASETS.TEST = ()
+    assert [x.remedy for x in dataset_findings(cfg, False) if "own_train" in x.what] == [
+        "a set of one's own: give --train-json and --train-images again"
+    ]

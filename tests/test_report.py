@@ -73,6 +73,17 @@ def test_a_later_start_replaces_what_it_did_again(tmp_path):
     assert "started again: from iteration 39 on" in metrics.notes[0]
 
 
+def test_what_is_measured_now_and_then_is_no_later_start(tmp_path):
+    records = [step(19), {"iteration": 0, "isometry/rms/res2.0": 1.0}, step(39), step(59),
+               {"iteration": 40, "isometry/rms/res2.0": 2.0},
+               {"iteration": 59, "isometry/rms/res2.0": 3.0}]  # fmt: skip
+    metrics = read_metrics(write_metrics(tmp_path, records))
+    assert metrics.notes == []
+    assert [x["iteration"] for x in metrics.steps] == [0, 19, 39, 40, 59]
+    assert metrics.series("isometry/rms/res2.0") == ([0, 40, 59], [1.0, 2.0, 3.0])
+    assert metrics.series("total_loss")[0] == [19, 39, 59]
+
+
 def test_the_log_tells_warnings_and_the_error_that_ended_the_run(tmp_path):
     file = tmp_path / "log.txt"
     head = "[11/26 10:59:22] d2_isonet.x "

@@ -1,5 +1,6 @@
 """metrics.json as the engine writes it: one json object a line, maybe cut off or of two starts."""
 
+import bisect
 import json
 import math
 import re
@@ -104,7 +105,8 @@ def _is_number(value: object) -> bool:
 def _sort_out(records: list[dict], metrics: Metrics) -> None:
     """Into steps and evaluations; where iterations go back, a later start replaces what it redid.
 
-    A record may be of both; one of an evaluation may follow that of a later step.
+    A record may be of both; one of an evaluation may follow that of a later step, and so may what
+    is measured now and then without a loss (isometry): detectron2 writes both when it is asked to.
     """
     for record in records:
         results = {k: v for k, v in record.items() if _OF_EVALUATION.search(k)}
@@ -116,10 +118,20 @@ def _sort_out(records: list[dict], metrics: Metrics) -> None:
 
 def _add(record: dict, own: list[dict], metrics: Metrics) -> None:
     if own and record["iteration"] < own[-1]["iteration"]:
+        if own is metrics.steps and "total_loss" not in record:
+            return _put_between(record, own)
         _replace_from(record["iteration"], metrics, also_steps=own is metrics.steps)
     elif own and record["iteration"] == own[-1]["iteration"]:
         record = {**own.pop(), **record}
     own.append(record)
+
+
+def _put_between(record: dict, steps: list[dict]) -> None:
+    place = bisect.bisect_left(steps, record["iteration"], key=lambda x: x["iteration"])
+    if steps[place]["iteration"] == record["iteration"]:
+        steps[place].update(record)
+    else:
+        steps.insert(place, record)
 
 
 def _replace_from(iteration: int, metrics: Metrics, also_steps: bool) -> None:
