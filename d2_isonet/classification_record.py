@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import NamedTuple
 import torch
 
 from .checkpoint_files import write_text
-from .full_disk import SaveError
+from .full_disk import warned
 from .per_class import current_iteration, folder_of, write_per_class
-
-logger = logging.getLogger(__name__)
 
 NAME = "predictions.csv"
 
@@ -40,13 +37,17 @@ def predictions_of(
         logits: (N, num_classes).
         top: (N, up to 5), classes from the likeliest on.
     """
-    probabilities = logits.double().softmax(dim=1)
+    labels = torch.tensor([int(x["label"]) for x in inputs], device=top.device)
+    two = torch.stack([top[:, 0], labels], dim=1)  # of a thousand classes no more are recorded
+    probabilities = logits.double().softmax(dim=1).gather(1, two)
     return [
         Prediction(
-            str(x.get("file_name", "")), int(x["label"]), best[0], round(p[best[0]], 6),
-            round(p[int(x["label"])], 6), int(x["label"]) in best,
+            str(x.get("file_name", "")), label, best[0], round(p[0], 6), round(p[1], 6),
+            label in best,
         )
-        for x, p, best in zip(inputs, probabilities.tolist(), top.tolist(), strict=True)
+        for x, label, p, best in zip(
+            inputs, labels.tolist(), probabilities.tolist(), top.tolist(), strict=True
+        )
     ]  # fmt: skip
 
 
@@ -68,10 +69,8 @@ def write_predictions(
         "iteration": current_iteration(),
     }
     write_per_class(folder, {"classification": class_measures(predictions, names)}, about)
-    try:
+    with warned("The predictions are not written"):
         write_text(folder / NAME, _csv(predictions))
-    except (SaveError, OSError) as error:
-        logger.warning(f"The predictions are not written: {error}")
 
 
 def class_measures(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict]:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 import os
 import re
 from collections import Counter
@@ -14,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint_files import write_text
-from .full_disk import SaveError
-
-logger = logging.getLogger(__name__)
+from .full_disk import as_save_error, warned
 
 NAME = "per_class"  # of the two files
 
@@ -84,12 +81,10 @@ def write_per_class(
     """
     folder = Path(folder)
     content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
-    try:
+    with warned("The results of each class are not written"), as_save_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")
         write_text(folder / f"{NAME}.csv", _csv(rows))
-    except (SaveError, OSError) as error:
-        logger.warning(f"The results of each class are not written: {error}")
 
 
 def _csv(rows: Mapping[str, Sequence[Mapping]]) -> str:

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from . import __version__
 from .checkpoint_files import write_text
-from .full_disk import SaveError
+from .full_disk import warned
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,8 @@ def add_run_record(output_dir: str, args: argparse.Namespace) -> None:
     if not output_dir or not comm.is_main_process():
         return
     file = Path(output_dir, NAME)
-    try:
+    with warned("What this run was is not recorded"):
         write_text(file, json.dumps([*read_run_records(file), run_record(args)], indent=1) + "\n")
-    except SaveError as error:
-        logger.warning(str(error))
 
 
 def run_record(args: argparse.Namespace) -> dict:

@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from d2_isonet import per_class
 from d2_isonet.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.engine import Trainer
+from d2_isonet.full_disk import SaveError
 from d2_isonet.per_class import folder_of, write_per_class
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
@@ -122,7 +123,7 @@ def test_a_data_set_named_by_a_path_has_a_folder_of_its_own(name, folder):
 
 def test_a_full_disk_is_a_warning(tmp_path, monkeypatch, caplog):
     def full(*args):
-        raise per_class.SaveError("x: No space left on device")
+        raise SaveError("x: No space left on device")
 
     monkeypatch.setattr(per_class, "write_text", full)
     write_per_class(tmp_path, {}, ABOUT)
