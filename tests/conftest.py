@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 # detectron2's log handlers outlive the stdout that pytest gave to the test that opened them
 logging.raiseExceptions = False
@@ -21,6 +22,23 @@ def _seed():
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_catalogs():
+    """What a file's tests register in detectron2's catalogs is unknown to the next file's."""
+    loaders = dict(DatasetCatalog)
+    metadata = {name: dict(vars(MetadataCatalog.get(name))) for name in MetadataCatalog}
+    yield
+    for name in set(DatasetCatalog) - set(loaders):
+        DatasetCatalog.pop(name)
+    for name in set(MetadataCatalog) - set(metadata):
+        MetadataCatalog.pop(name)
+    DatasetCatalog.update(loaders)
+    for name, values in metadata.items():
+        known = vars(MetadataCatalog.get(name))
+        known.clear()
+        known.update(values)
 
 
 @pytest.fixture

@@ -296,7 +296,7 @@ def functions_of(file: str) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def tests_of_page() -> dict[int, list[tuple[str, str]]]:
+def named_tests() -> dict[int, list[tuple[str, str]]]:
     """(file, function) of the tests that the page names for each row."""
     return {n: re.findall(r"`([\w/]+\.py)::(\w+)`", c[-1]) for n, c in rows_of_page().items()}
 
@@ -309,7 +309,7 @@ def test_the_page_has_every_row_once_with_all_cells():
 
 @pytest.mark.parametrize("row", range(1, 69))
 def test_the_test_that_the_page_names_for_a_row_is_there(row):
-    named = tests_of_page()[row]
+    named = named_tests()[row]
     assert named
     for file, function in named:
         assert function in functions_of(file)

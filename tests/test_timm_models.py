@@ -121,6 +121,7 @@ def test_output_stride_dropout_and_checkpointing_are_passed_on():
 # ----------------------------------------------------------------- its registry and its data
 
 
+@pytest.mark.filterwarnings("ignore:Overwriting .* in registry")
 def test_the_networks_are_listed_and_timms_own_stay():
     names = timm.list_models("risonet*")
     assert {f"risonet{depth}" for depth in (18, 34, 50, 101)} <= set(names)
