@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
@@ -131,6 +132,32 @@ def test_no_learning_rate_that_converges_is_a_result_too(cell, folders):
     result = one_cell.run_cell(replace(cell, learning_rates=(1.0, 0.1)), 1, folders)
     assert result["measures"] == {}
     assert result["attempts"][1]["measures"] == {"top-1": 10.0}
+
+
+@pytest.mark.parametrize("steps", [1, 2], ids=["found by the evaluation", "found by the loss"])
+def test_a_real_training_that_diverges_is_a_result_and_the_next_rate_is_tried(
+    folders, tmp_path, monkeypatch, steps
+):
+    for name in [
+        f"{x}/{i}" for x in ("train/a", "train/b", "val/a", "val/b") for i in range(steps)
+    ]:
+        path = tmp_path / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), "red" if "/a/" in name else "blue").save(path)
+    words = ["--data-root", str(tmp_path / "images")]
+    monkeypatch.setattr(one_cell, "data_arguments", lambda cell, data: words)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    opts = ("SOLVER.MAX_EPOCHS=2", "SOLVER.IMS_PER_BATCH=2", "SOLVER.REFERENCE_WORLD_SIZE=0",
+            "SOLVER.WARMUP_ITERS=0", "SOLVER.ORTHO_COEFF=0", "DATALOADER.NUM_WORKERS=0",
+            "INPUT.CLASSIFICATION.CROP_SIZE=32", "MODEL.DEVICE=cpu")  # fmt: skip
+    cell = Cell("images/network", CLASSIFICATION, "configs/imagenet/risonet18.yaml", opts=opts,
+                learning_rates=(1e30, 1e-3), converges_at=0)  # fmt: skip
+    result = one_cell.run_cell(cell, 1, folders, threads=1)
+    assert [a["diverged"] for a in result["attempts"]] == [True, False]
+    failed = folders.training(cell, 1, 1e30)
+    assert any(failed.glob("non_finite_*.json")) == (steps > 1)
+    assert result["learning_rate"] == 1e-3 and result["measures"]["top-1"] >= 0
 
 
 def test_what_fails_otherwise_stops_with_the_end_of_its_log(cell, folders):

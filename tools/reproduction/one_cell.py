@@ -66,7 +66,7 @@ def _accuracy(attempt: dict) -> float:
 
 
 _LOGGERS = ("detectron2", "fvcore", "d2_isonet")
-_SIGNS_OF_DIVERGENCE = ("FloatingPointError", "its weights have diverged")
+_SIGNS_OF_DIVERGENCE = ("FloatingPointError", "weights have diverged", "raining has diverged")
 
 
 @contextlib.contextmanager
@@ -141,7 +141,7 @@ def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, thread
     folder.mkdir(parents=True)
     code = _run_script(cell.script, words, folder / "output.log", threads)
     log = (folder / "output.log").read_text(errors="replace")
-    diverged = any(sign in log for sign in _SIGNS_OF_DIVERGENCE)
+    diverged = bool(code) and _has_diverged(folder, log)
     if code and not diverged:
         tail = "\n".join(log.splitlines()[-15:])
         raise RuntimeError(f"failed, see {folder}/output.log:\n{tail}")
@@ -155,6 +155,12 @@ def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, thread
         "converged": not diverged and has_converged(cell, found),
         "shifts": shifts(folder),
     }
+
+
+def _has_diverged(folder: Path, log: str) -> bool:
+    """Whether what failed had met a loss, a gradient or a result that is not finite."""
+    stopped = any(folder.glob("non_finite_*.json"))
+    return stopped or any(sign in log for sign in _SIGNS_OF_DIVERGENCE)
 
 
 def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
