@@ -9,7 +9,6 @@ finished or not; what a run lacks is said in the page.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -40,17 +39,16 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
-    # these take seconds to import
-    from reporting.compose import Options, compose
-    from reporting.run import names_of, read_run
+    from d2_isonet.command_line import readable_errors  # takes seconds to import
 
-    try:
+    with readable_errors():
+        from reporting.compose import Options, compose
+        from reporting.run import names_of, read_run
+
         names = args.names or names_of(args.output_dirs)
         runs = [read_run(*pair) for pair in zip(args.output_dirs, names, strict=True)]
         options = Options(args.images, args.score_threshold, args.truth, args.image_root)
         file = compose(runs, options).write(args.output)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     for run in runs:
         for note in run.notes:
             print(f"{run.name}: {note}")
