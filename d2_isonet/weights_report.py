@@ -1,7 +1,7 @@
 """What a load has left as it was: the table, and the message where that must not be."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .resnet import STAGES, stage_of
 
@@ -13,6 +13,9 @@ _CHECK = (
 _RENAMED = (
     "To have detectron2 match names that lack their beginning, save the file again as "
     "{'model': STATE_DICT, 'matching_heuristics': True}"
+)
+_BACKBONE_ALONE = (
+    "It holds a backbone alone: give the model_final.pth of a training that has started from it"
 )
 
 
@@ -49,8 +52,15 @@ def mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
         elif same:
             there = f"shape {found[same]} in the file, {shape} in the model"
         lines.append(f"{name}: {there}")
+    remedy = _RENAMED if renamed else _CHECK
+    if _of_heads(asked) == list(asked) and not _of_heads(found):
+        remedy = _BACKBONE_ALONE
     more = f"\n  and {len(asked) - 5} more" if len(asked) > 5 else ""
     return (
         f"{path} does not fit the model: {len(asked)} tensors would keep their random "
-        "initialization:\n  " + "\n  ".join(lines) + more + "\n" + (_RENAMED if renamed else _CHECK)
+        "initialization:\n  " + "\n  ".join(lines) + more + "\n" + remedy
     )
+
+
+def _of_heads(names: Iterable[str]) -> list[str]:
+    return [name for name in names if stage_of(name) not in STAGES]

@@ -126,5 +126,5 @@ def test_it_refuses_weights_of_a_backbone_alone(detector, tmp_path):
     cfg.MODEL.WEIGHTS = str(tmp_path / "backbone.pth")
     backbone = build_model(cfg).backbone.state_dict()
     torch.save({"model": backbone, "matching_heuristics": True}, cfg.MODEL.WEIGHTS)
-    with pytest.raises(ValueError, match="would keep their random initialization"):
+    with pytest.raises(ValueError, match="holds a backbone alone: give the model_final.pth"):
         Predictor(cfg)
