@@ -45,6 +45,13 @@ _ROBUSTNESS = {
     "SphereConv, adversarial training": ("87.41", "85.98", "35.07"),
     "BallConv, adversarial training": ("87.47", "82.20", "17.38"),
     "TanhConv, adversarial training": ("87.54", "81.46", "19.86"),
+    # not in the slides
+    "Baseline, no BN": ("", "", ""),
+    "SegConv, no BN": ("", "", ""),
+    "TanhConv, no BN": ("", "", ""),
+    "Baseline, no BN, adversarial training": ("", "", ""),
+    "SegConv, no BN, adversarial training": ("", "", ""),
+    "TanhConv, no BN, adversarial training": ("", "", ""),
 }
 
 
@@ -121,7 +128,8 @@ def _imagenet(scale: str) -> Table:
 def _robustness(scale: str) -> Table:
     rows = []
     for label, figures in _ROBUSTNESS.items():
-        trained = _cnn9(scale, label, "cosine", "", CIFAR10)
+        without = "bn" if "no BN" in label else ""
+        trained = _cnn9(scale, label, "cosine", without, CIFAR10)
         if "adversarial" in label:
             adversarial = ("SOLVER.ADVERSARIAL.ATTACK=FGSM",)
             name = f"{trained.name}-adversarial"
