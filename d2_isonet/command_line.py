@@ -1,7 +1,6 @@
 """What a user asks for: the yaml file and KEY VALUE pairs; errors a person can read."""
 
 import contextlib
-import difflib
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from detectron2.utils import comm
 
 from .config import add_isonet_config
 from .full_disk import SaveError
+from .hints import nearest
 from .yaml_files import check_yaml_files
 
 # fvcore's, whenever it is imported: nothing that who types a command could change
@@ -141,8 +141,7 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
     key = message.replace("'", " ").split()[-1]
     hint = ""
     if "xistent" in message:
-        near = difflib.get_close_matches(key, _all_keys(cfg), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = nearest(key, _all_keys(cfg))
     elif "tuple" in message and "str" in message:
         hint = f"; a list of names is written {key} \"('my_set',)\""
     return message + hint

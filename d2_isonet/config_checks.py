@@ -1,12 +1,12 @@
 """What a config asks for that this machine, or any, cannot do; nothing is built for it."""
 
-import difflib
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
+
+from .hints import nearest
 
 
 def falls_back_to_cpu(cfg: CfgNode) -> bool:
@@ -40,8 +40,8 @@ def check_names(cfg: CfgNode) -> None:
     }
     for key, (name, registry) in asked.items():
         if name not in registry:
-            near = difflib.get_close_matches(name, [n for n, _ in registry], n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; import the package that defines it"
+            known = [registered for registered, _ in registry]
+            hint = nearest(name, known, "; import the package that defines it")
             raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
 
 

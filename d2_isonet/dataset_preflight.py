@@ -1,6 +1,5 @@
 """All checks of the data sets that a run asks for, before a model is built."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from . import annotations, coco_findings, object_findings, object_problems
 from .dict_findings import dict_entries, dict_findings
 from .findings import Finding, some
+from .hints import nearest
 from .image_findings import ImageEntry, duplicate_findings, image_findings
 from .preflight_cache import PreflightCache, file_stamp
 
@@ -109,8 +109,7 @@ def _unknown_name(key: str, name: str) -> list[Finding]:
     known = DatasetCatalog.list()
     if name in known:
         return []
-    near = difflib.get_close_matches(name, known, n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else "register it, or import what registers it"
+    remedy = nearest(name, known, "; register it, or import what registers it").removeprefix("; ")
     if name in OWN_SETS:
         remedy = f"a set of one's own: give {OWN_SETS[name]} again"
     return [Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)]

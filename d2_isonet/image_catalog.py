@@ -1,11 +1,11 @@
 """detectron2 data sets of classified images, by name: ImageNet or a tree of its shape."""
 
-import difflib
 import os
 from collections.abc import Iterable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .hints import nearest
 from .image_folder import load_image_folder
 from .shard_index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 
@@ -107,10 +107,9 @@ def load_registered(
     classes: list[str] | None = None
     for name in names:
         if name not in DatasetCatalog.list():
-            near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3) or ["none"]
             raise ValueError(
-                f"Data set {name!r} is not registered; nearest names: {', '.join(near)}. Use "
-                "imagenet_train and imagenet_val, or give --data-root"
+                f"Data set {name!r} is not registered{nearest(name, DatasetCatalog.list(), '.')} "
+                "Use imagenet_train and imagenet_val, or give --data-root"
             )
         loaded = DatasetCatalog.get(name)
         own = MetadataCatalog.get(name).get("classes")

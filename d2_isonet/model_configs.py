@@ -1,9 +1,10 @@
 """The configurations that come with d2_isonet, by name."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .hints import nearest
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -47,19 +48,6 @@ def get_config_file(name: str) -> str:
         listed = "; d2_isonet.model_configs.config_names() lists them"
         raise ValueError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
     return str(file)
-
-
-def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
-    """ "; did you mean A, B or C?", or `otherwise` where nothing is near.
-
-    A name without its folder ("risonet50" of "imagenet/risonet50") is near.
-    """
-    names = list(names)
-    same = [x for x in names if x.rpartition("/")[2] == name]
-    near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, n=3)]))[:3]
-    if not near:
-        return otherwise
-    return f"; did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
 
 
 def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":

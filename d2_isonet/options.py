@@ -1,7 +1,8 @@
 """Options of the configuration that are one of several names."""
 
-import difflib
 from collections.abc import Iterable
+
+from .hints import nearest
 
 BLOCKS = ("residual", "fixup", "modified")
 CONVS = ("Conv2d", "Decoupled")
@@ -15,7 +16,6 @@ def check_name(key: str, name: object, choices: Iterable[str]) -> None:
     choices = list(choices)
     if name in choices:
         return
-    near = difflib.get_close_matches(str(name), [choice for choice in choices if choice], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = nearest(str(name), filter(None, choices))
     none = " ('' is none)" if "" in choices else ""
     raise ValueError(f"{key} is {name!r}; it must be one of {choices}{none}{hint}")

@@ -8,7 +8,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
 from .configured_checkpointer import build_checkpointer
-from .model_configs import config_names, get_config, nearest
+from .hints import nearest
+from .model_configs import config_names, get_config
 from .pixels import pixels_of, use_recorded_pixels
 from .plain_networks import Classifier, FeatureMaps
 from .resnet import STAGES

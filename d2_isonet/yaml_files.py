@@ -1,10 +1,11 @@
 """A yaml config and the files it inherits from: found, safe to read, and of a sensible size."""
 
-import difflib
 import os
 
 import yaml
 from fvcore.common.config import BASE_KEY
+
+from .hints import nearest
 
 _MOST_BYTES = 1 << 20  # the longest config here has two thousand
 _MOST_NODES = 100_000  # with every alias written out
@@ -34,9 +35,7 @@ def _missing(path: str, inherited_by: tuple[str, ...]) -> str:
     asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
     folder, name = os.path.split(path)
     there = os.listdir(folder) if os.path.isdir(folder) else []
-    near = difflib.get_close_matches(name, there, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{asked}: there is no file {path}{hint}"
+    return f"{asked}: there is no file {path}{nearest(name, there)}"
 
 
 def _read(path: str) -> dict:

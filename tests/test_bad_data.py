@@ -178,7 +178,7 @@ ROWS = [
     Row(2, other_folder, "error", "4 of 4 images .* not there: /.*/empty/0.jpg, .*right folder"),
     Row(2, lambda data: data.file(3).unlink(), "error", "1 of 4 images .* not there: /.*/3.jpg"),
     Row(3, lambda data: setattr(data, "train", ("bad_tren", "bad_vall")), "error",
-        "'bad_tren'; did you mean 'bad_train'.*\n.*'bad_vall'; did you mean 'bad_val'"),
+        "'bad_tren'; did you mean bad_train.*\n.*'bad_vall'; did you mean bad_val"),
     Row(4, no_coco, "error", "json_file /.*2017.json, image_root /.*2017 not there; set DETE"),
     Row(6, lambda data: setattr(data, "train", ()), "error", "DATASETS.TRAIN: it is empty; name a"),
     Row(7, lambda data: data.content.update(annotations=[]), "error",

@@ -96,7 +96,7 @@ STOPS = [
     with_pairs(46, "MODEL.BACKBONE.NAME build_swin", "nobody registered; import the package"),
     with_pairs(46, "MODEL.META_ARCHITECTURE FasterRCNN", "'FasterRCNN', which nobody registered"),
     with_pairs(46, "MODEL.ROI_BOX_HEAD.NAME Fast", "MODEL.ROI_BOX_HEAD.NAME is 'Fast': No object"),
-    with_pairs(47, "MODEL.RESNETS.NORM BNN", "NORM is 'BNN'.*must be one of.*did you mean 'BN'"),
+    with_pairs(47, "MODEL.RESNETS.NORM BNN", "NORM is 'BNN'.*must be one of.*did you mean BN"),
     with_pairs(47, "MODEL.ROI_BOX_HEAD.NORM BNN MODEL.ROI_BOX_HEAD.NUM_CONV 1",
                "MODEL.ROI_BOX_HEAD.NORM is 'BNN'"),
     with_pairs(47, "MODEL.BACKBONE.NAME build_resnet_backbone MODEL.RESNETS.NORM BNN "

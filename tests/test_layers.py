@@ -262,7 +262,7 @@ def test_prelu_has_a_slope_per_channel():
 
 
 def test_a_near_miss_is_told():
-    with pytest.raises(ValueError, match="did you mean 'Swish'"):
+    with pytest.raises(ValueError, match="did you mean Swish"):
         get_activation("swish", 3)
 
 

@@ -355,5 +355,5 @@ def test_a_disk_that_is_full_does_not_hide_the_failure(tmp_path, monkeypatch):
 
 
 def test_an_unknown_action_is_named_with_the_choices(tmp_path):
-    with pytest.raises(ValueError, match="ACTION is 'rolback'.*did you mean 'rollback'"):
+    with pytest.raises(ValueError, match="ACTION is 'rolback'.*did you mean rollback"):
         NonFiniteRecovery(str(tmp_path), "rolback")

@@ -75,7 +75,7 @@ def test_what_does_not_divide_is_named(processes, steps, message, monkeypatch):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["SOLVER.NON_FINITE.ACTION", "skp"], "ACTION is 'skp'.*did you mean 'skip'"),
+        (["SOLVER.NON_FINITE.ACTION", "skp"], "ACTION is 'skp'.*did you mean skip"),
         (["SOLVER.NON_FINITE.LIMIT", "-1"], "LIMIT is -1; it must be at least 0"),
         (["SOLVER.EMA_DECAY", "1"], "EMA_DECAY is 1.0; it must be at least 0 and below 1"),
         (["SOLVER.BACKBONE_LR_FACTOR", "-0.1"], "BACKBONE_LR_FACTOR is -0.1; .* at least 0"),

@@ -1,13 +1,13 @@
 """Networks of timm, by name: randomly initialized, or with weights from a file."""
 
 import argparse
-import difflib
 from collections.abc import Mapping
 
 import torch
 from exporting.images import image_files
 from torch import nn
 
+from d2_isonet.hints import nearest
 from d2_isonet.image_folder import read_image
 from d2_isonet.isometry import linear_convolutions
 from d2_isonet.source_weights import read_state_dict
@@ -31,8 +31,7 @@ def timm_network(args: argparse.Namespace) -> Network:
     except ImportError as error:
         raise ValueError("--timm needs timm: pip install 'd2_isonet[timm]'") from error
     if not timm.is_model(args.timm):
-        near = difflib.get_close_matches(args.timm, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        hint = nearest(args.timm, timm.list_models())
         raise ValueError(f"--timm: timm {timm.__version__} has no network {args.timm!r}{hint}")
     torch.manual_seed(args.seed)
     model = timm.create_model(args.timm, pretrained=False).eval()
