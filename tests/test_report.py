@@ -17,6 +17,8 @@ from d2_isonet.run_record import add_run_record
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import report  # noqa: E402
+from pages import Page  # noqa: E402
+from reporting import training  # noqa: E402
 from reporting.config_diff import changed_keys, defaults, differing_keys, flat  # noqa: E402
 from reporting.datasets import detection_results  # noqa: E402
 from reporting.log_file import read_log  # noqa: E402
@@ -84,6 +86,28 @@ def test_what_is_measured_now_and_then_is_no_later_start(tmp_path):
     assert [x["iteration"] for x in metrics.steps] == [0, 19, 39, 40, 59]
     assert metrics.series("isometry/rms/res2.0") == ([0, 40, 59], [1.0, 2.0, 3.0])
     assert metrics.series("total_loss")[0] == [19, 39, 59]
+
+
+def test_isometry_is_a_panel_a_quantity_and_a_line_a_stage(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training, "curves", lambda panels, *rest, **more: drawn.append(panels))
+    values = {"isometry/rms/res2.0": 1.0, "isometry/rms/res2.1": 4.0, "isometry/rms/stem": 7.0,
+              "isometry/shift_mean/res2": -1.0}  # fmt: skip
+    write_metrics(tmp_path, [step(19, **values), step(39, **{"isometry/rms/res2.0": 2.0})])
+    training.add_training(Page("x", "y"), [read_run(tmp_path, "run")])
+    (found,) = [
+        {title: lines for title, lines in panels.items() if lines}
+        for panels in drawn
+        if "mean of the shifts" in panels
+    ]
+    assert found == {
+        "root mean square of a block's output": {
+            "res2": ([19, 39], [2.5, 2.0]),
+            "stem": ([19], [7.0]),
+        },
+        "mean of the shifts": {"res2": ([19], [-1.0])},
+    }
+    assert not [panels for panels in drawn if any("isometry/" in title for title in panels)]
 
 
 def test_the_log_tells_warnings_and_the_error_that_ended_the_run(tmp_path):

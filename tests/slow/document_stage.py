@@ -32,7 +32,8 @@ PAIRS = {
         "dataloader.train.num_workers=0 dataloader.test.num_workers=0"
     ),
     "tools/export_model.py": (
-        "MODEL.DEVICE cpu INPUT.MIN_SIZE_TEST 64 MODEL.CLASSIFIER.NUM_CLASSES 10"
+        "MODEL.DEVICE cpu INPUT.MIN_SIZE_TEST 64 MODEL.CLASSIFIER.NUM_CLASSES 10 "
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.005"
     ),
     "tools/quickstart.py": (
         "--source shapes SOLVER.MAX_EPOCHS=0 SOLVER.MAX_ITER=2 SOLVER.STEPS=() MODEL.DEVICE=cpu"
@@ -45,13 +46,13 @@ PAIRS = {
 PRETRAIN = "python tools/pretrain_imagenet.py --config-file configs/imagenet/"
 TRAIN = "python train_net.py --config-file configs/"
 NEEDS = {
-    r"imagenet/risonet50/|risonet50_(c4|dc5|fpn)\.| backbone\.": (
+    r"imagenet/risonet50/|risonet50_(c4|dc5|fpn)\.|configs/<name>|FILE| backbone\.": (
         f"{PRETRAIN}risonet50.yaml --num-gpus 8"
     ),
     r"output/risonet50_c4": f"{TRAIN}risonet50_c4.yaml --num-gpus 8",
     r"configs/resnet50_c4": f"{PRETRAIN}resnet50.yaml --num-gpus 8",
     r"output/resnet50_c4": f"{TRAIN}resnet50_c4.yaml --num-gpus 8",
-    r"output/risonet50_fpn": f"{TRAIN}risonet50_fpn.yaml --num-gpus 8",
+    r"output/risonet50_fpn|demo.py --config-file FILE": f"{TRAIN}risonet50_fpn.yaml --num-gpus 8",
     r"output/quickstart": "python tools/quickstart.py --source shapes",
     r"output/cifar/cnn9_tanh": (
         "python tools/pretrain_imagenet.py --config-file configs/cifar/cnn9_tanh.yaml "
@@ -108,7 +109,7 @@ class Stage:
             "DETECTRON2_DATASETS": str(self.folder / "data"),
         }
         return subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900
+            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=3600
         )
 
     def _smaller(self, words: tuple[str, ...]) -> list[str]:

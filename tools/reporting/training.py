@@ -1,5 +1,6 @@
 """Sections on the course of a training: losses, learning rate, penalty, speed, results in time."""
 
+import statistics
 from collections.abc import Sequence
 
 from pages import Page
@@ -8,6 +9,17 @@ from .figures import curves
 from .run import Run
 
 _PENALTY = "ortho/"
+# What TEST.ISOMETRY_PERIOD records: a quantity, then a stage or a block of one.
+_ISOMETRY = "isometry/"
+_QUANTITIES = {
+    "singular_value_min": "smallest singular value",
+    "singular_value_max": "largest singular value",
+    "near_one": "share of singular values in 0.9 to 1.1",
+    "shift_mean": "mean of the shifts",
+    "residual_scale": "residual scale",
+    "rms": "root mean square of a block's output",
+    "gradient": "norm of the loss's gradient at it",
+}
 # Drawn in panels of their own; what is left is under "other quantities".
 _SPEED = {"time": "seconds an iteration", "data_time": "seconds an iteration waits for data"}
 _NOT_DRAWN = {"eta_seconds", "total_loss", "lr", *_SPEED}
@@ -35,9 +47,10 @@ def add_training(page: Page, runs: Sequence[Run]) -> None:
     _add(page, runs, main, "Losses, and the learning rate of the first parameter group.")
     _add_penalty(page, runs)
     _add(page, runs, _SPEED, "Speed.")
-    others = [
-        k for k in _all_keys(runs) if k not in _NOT_DRAWN and not k.startswith(("loss_", _PENALTY))
-    ]
+    for run in runs:
+        _add_isometry(page, run)
+    drawn = ("loss_", _PENALTY, _ISOMETRY)
+    others = [k for k in _all_keys(runs) if k not in _NOT_DRAWN and not k.startswith(drawn)]
     panels = {key: {run.name: run.metrics.series(key) for run in runs} for key in others}
     figure = curves(panels, names)
     if figure:
@@ -73,6 +86,33 @@ def _add_penalty(page: Page, runs: Sequence[Run]) -> None:
     ]
     if without:
         page.note(f"No excess penalty is recorded (SOLVER.ORTHO_COEFF 0): {', '.join(without)}.")
+
+
+def _add_isometry(page: Page, run: Run) -> None:
+    """A panel a quantity, a line a stage; of blocks, their stage's mean."""
+    panels: dict[str, dict[str, list]] = {title: {} for title in _QUANTITIES.values()}
+    for key in run.metrics.keys():
+        quantity, _, place = key.removeprefix(_ISOMETRY).partition("/")
+        if key.startswith(_ISOMETRY) and quantity in _QUANTITIES:
+            lines = panels[_QUANTITIES[quantity]]
+            lines.setdefault(place.split(".")[0], []).append(run.metrics.series(key))
+    means = {
+        title: {stage: _mean(series) for stage, series in lines.items()}
+        for title, lines in panels.items()
+    }
+    stages = sorted({s for lines in means.values() for s in lines}, key=lambda s: (s != "stem", s))
+    figure = curves(means, stages, markers=True)
+    if figure:
+        page.figure(figure, f"Isometry of {run.name} by stage, as TEST.ISOMETRY_PERIOD records it.")
+
+
+def _mean(series: Sequence[tuple[list[int], list[float]]]) -> tuple[list[int], list[float]]:
+    """The mean at each iteration that has a value."""
+    values: dict[int, list[float]] = {}
+    for iterations, own in series:
+        for iteration, value in zip(iterations, own, strict=True):
+            values.setdefault(iteration, []).append(value)
+    return sorted(values), [statistics.fmean(values[i]) for i in sorted(values)]
 
 
 def add_results_in_time(page: Page, runs: Sequence[Run]) -> None:
