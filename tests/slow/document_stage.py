@@ -40,7 +40,7 @@ PAIRS = {
     ),
     "tools/evaluate_robustness.py": "--num-images 4 --effort-images 2 --iterations 2",
     "tools/benchmark.py": "--quick --output output/benchmark",
-    "tools/visualize_data.py": "",
+    "tools/analyze_isometry.py": "--frequencies 2",
 }
 # Before a command that has the words on the left, the one on the right is run.
 PRETRAIN = "python tools/pretrain_imagenet.py --config-file configs/imagenet/"
@@ -53,7 +53,7 @@ NEEDS = {
     r"configs/resnet50_c4": f"{PRETRAIN}resnet50.yaml --num-gpus 8",
     r"output/resnet50_c4": f"{TRAIN}resnet50_c4.yaml --num-gpus 8",
     r"output/risonet50_fpn|demo.py --config-file FILE": f"{TRAIN}risonet50_fpn.yaml --num-gpus 8",
-    r"output/quickstart": "python tools/quickstart.py --source shapes",
+    r"output/quickstart": "python tools/quickstart.py --seeds 3",
     r"output/cifar/cnn9_tanh": (
         "python tools/pretrain_imagenet.py --config-file configs/cifar/cnn9_tanh.yaml "
         "--data-root FOLDER"
@@ -76,7 +76,7 @@ class Stage:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._done: dict[str, subprocess.CompletedProcess] = {}
+        self._done: dict[tuple[str, ...], subprocess.CompletedProcess] = {}
         for name in ("train_net.py", "tools", "configs", "d2_isonet", "docs", "Makefile"):
             (folder / name).symlink_to(REPOSITORY / name)
         shutil.copy(REPOSITORY / "RESULTS.md", folder)
@@ -94,11 +94,12 @@ class Stage:
                 assert done.returncode == 0, (
                     f"{needed}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
                 )
-        if text not in self._done:
-            self._done[text] = self._run(self._smaller(words))
-        return self._done[text]
+        small = tuple(self._smaller(words))
+        if small not in self._done:
+            self._done[small] = self._run(small)
+        return self._done[small]
 
-    def _run(self, words: list[str]) -> subprocess.CompletedProcess:
+    def _run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess:
         path = os.pathsep.join(
             filter(None, [str(self.folder), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         )
@@ -131,8 +132,9 @@ class Stage:
         config = "imagenet/risonet50" if "pretrain_imagenet.py" in text else "risonet50_fpn"
         detector = "output/risonet50_fpn"
         return {
-            r" --num-gpus 8": "",
+            r" --num-gpus 8| --seeds 3": "",
             r"--device cuda": "--device cpu",
+            r" --source shapes": "",  # as PAIRS has it
             r"configs/imagenet/<name>": "configs/imagenet/risonet18",
             r"configs/cifar/<name>": "configs/cifar/risonet20",
             r"configs/<name>": "configs/risonet50_fpn",
