@@ -144,7 +144,7 @@ def coco(leaf: str, opts: tuple[str, ...] = ()) -> Cell:
 
 
 def _at_other_rates() -> dict[str, Cell]:
-    """R-ISONet and its rival at half and at twice the quick start's learning rate, and on as long as
+    """R-ISONet and its rival at half and twice the quick start's learning rate, and on as long as
     that is better.
     """
     rates = {"R-ISONet": ("0.0025", "0.01"), "ResNet, FrozenBN": ("0.0025", "0.01", "0.02")}
