@@ -133,7 +133,7 @@ class Stage:
         detector = "output/risonet50_fpn"
         return {
             r" --num-gpus 8| --seeds 3": "",
-            r"--device cuda": "--device cpu",
+            r" --device cuda": "",
             r" --source shapes": "",  # as PAIRS has it
             r"configs/imagenet/<name>": "configs/imagenet/risonet18",
             r"configs/cifar/<name>": "configs/cifar/risonet20",
