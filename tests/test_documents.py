@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from documented_commands import ELSEWHERE, documented, elsewhere
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
@@ -25,6 +26,12 @@ def test_every_page_has_a_row_in_the_index():
     index = {link.text for link in Page(REPOSITORY / "docs" / "README.md").links}
     pages = {path.name for path in documents() if path.parent.name == "docs"}
     assert pages - {"README.md"} <= index
+
+
+@pytest.mark.parametrize("entry", ELSEWHERE, ids=lambda entry: entry.pattern)
+def test_who_runs_a_command_instead_of_the_stage_is_there(entry):
+    assert any(elsewhere(text) is entry for text in documented())
+    assert entry.by and all(map(has, entry.by))
 
 
 @pytest.fixture
