@@ -160,7 +160,7 @@ def test_pretrained_takes_the_file_that_it_is_told(file):
     model = timm.create_model(
         "risonet18", pretrained=True, pretrained_cfg_overlay={"file": file}, num_classes=7
     )
-    assert float(model.backbone.res4[0].residual_scale) == 0.5 and model.num_classes == 7
+    assert model.backbone.res4[0].residual_scale.item() == 0.5 and model.num_classes == 7
 
 
 def test_what_it_saves_it_reads(tmp_path):
