@@ -109,9 +109,11 @@ def _unknown_name(key: str, name: str) -> list[Finding]:
     known = DatasetCatalog.list()
     if name in known:
         return []
-    remedy = nearest(name, known, "; register it, or import what registers it").removeprefix("; ")
     if name in OWN_SETS:
         remedy = f"a set of one's own: give {OWN_SETS[name]} again"
+    else:
+        near = nearest(name, known).removeprefix("; ")
+        remedy = near or "register it, or import what registers it"
     return [Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)]
 
 

@@ -1,7 +1,7 @@
 """What a load has left as it was: the table, and the message where that must not be."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from .resnet import STAGES, stage_of
 
@@ -53,14 +53,10 @@ def mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
             there = f"shape {found[same]} in the file, {shape} in the model"
         lines.append(f"{name}: {there}")
     remedy = _RENAMED if renamed else _CHECK
-    if _of_heads(asked) == list(asked) and not _of_heads(found):
+    if {*map(stage_of, asked)}.isdisjoint(STAGES) and {*map(stage_of, found)} <= {*STAGES}:
         remedy = _BACKBONE_ALONE
     more = f"\n  and {len(asked) - 5} more" if len(asked) > 5 else ""
     return (
         f"{path} does not fit the model: {len(asked)} tensors would keep their random "
         "initialization:\n  " + "\n  ".join(lines) + more + "\n" + remedy
     )
-
-
-def _of_heads(names: Iterable[str]) -> list[str]:
-    return [name for name in names if stage_of(name) not in STAGES]

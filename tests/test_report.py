@@ -182,6 +182,13 @@ def test_a_run_with_nothing_but_a_config_is_a_page(tmp_path):
     assert "There is no record of a training step" in html and "0.125" in html
 
 
+def test_a_page_that_cannot_be_written_is_told(tmp_path):
+    write_config(tmp_path)
+    (tmp_path / "file").write_text("")
+    error = run_report(tmp_path, "--output", tmp_path / "file" / "x.html")
+    assert re.search("^error: .*x.html could not be written: ", error)
+
+
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system [exit]", "a: [", "- 1"])
 def test_a_config_that_is_no_plain_yaml_is_told(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)

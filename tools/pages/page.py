@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from d2_isonet.full_disk import as_save_error
+
 from .inline import figure_uri, image_uri
 from .render import render
 from .tables import shown, table_of
@@ -90,10 +92,11 @@ class Page:
         return render(title=self.title, subtitle=self.subtitle, blocks=self._blocks)
 
     def write(self, path: Path | str) -> Path:
-        """Write the page and return its path; raises OSError where that cannot be."""
+        """Write the page and return its path; raises SaveError where that cannot be."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.html(), encoding="utf-8", errors="replace")
+        with as_save_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.html(), encoding="utf-8", errors="replace")
         return path
 
     def _add(self, kind: str, **content) -> "Page":

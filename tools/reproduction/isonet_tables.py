@@ -150,11 +150,11 @@ def _at_other_rates() -> dict[str, Cell]:
     rates = {"R-ISONet": ("0.0025", "0.01"), "ResNet, FrozenBN": ("0.0025", "0.01", "0.02")}
     cells = {}
     for label, tried in rates.items():
+        cell = _DETECTORS_SMALL[label]
         for rate in tried:
-            cell = _DETECTORS_SMALL[label]
             opts = (*cell.opts, f"SOLVER.BASE_LR={rate}")
-            cell = replace(cell, name=f"{cell.name}_rate{rate}", opts=opts)
-            cells[f"{label}, learning rate {rate}"] = cell
+            name = f"{cell.name}_rate{rate}"
+            cells[f"{label}, learning rate {rate}"] = replace(cell, name=name, opts=opts)
     return cells
 
 
