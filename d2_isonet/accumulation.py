@@ -23,6 +23,9 @@ class AccumulatingTrainer(SimpleTrainer):
     of the part's loss): the batch's own where its loss is a mean over images. Several processes
     exchange gradients in the last part only. With one part it is SimpleTrainer's step.
 
+    Each of `on_gradients` may add to the batch's gradients before anything waits for the device; it
+    is given `scaled`, which multiplies as they are multiplied.
+
     Nothing is stepped on a loss or gradient that is not finite, and all processes find that out
     together, also where one alone meets it: none waits for ever for the others' gradients. Then
     `on_non_finite(batch, error)` is called; by default it raises the error.
@@ -32,6 +35,7 @@ class AccumulatingTrainer(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.accumulate_steps = accumulate_steps
         self.exchange = StepExchange()  # once a step
+        self.on_gradients: list[Callable[[Callable], None]] = []
         self.on_non_finite: Callable[[list, FloatingPointError], None] = _raise
 
     def run_step(self) -> None:
@@ -42,6 +46,8 @@ class AccumulatingTrainer(SimpleTrainer):
         problem = None
         try:
             losses = self._forward_and_backward(batch)
+            for add in self.on_gradients:
+                add(self.scaled)
             self._write_metrics(losses, data_time)
             self._optimizer_step()
         except FloatingPointError as error:
@@ -88,7 +94,7 @@ class AccumulatingTrainer(SimpleTrainer):
         return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        """What backward is called on."""
+        """What backward is called on: the loss, times what its gradients are multiplied by."""
         return loss
 
     def _optimizer_step(self) -> None:

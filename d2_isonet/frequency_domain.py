@@ -41,29 +41,32 @@ def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     spectrum = (transform @ taps.reshape(math.prod(kernel), -1)).view(-1, *taps.shape[3:])
     split = (len(transform) + 1) // 2 * groups
     real, imaginary = spectrum[:split], spectrum[split:]  # the real frequency is the first
-    symmetric, antisymmetric = _residual(real, imaginary, groups)
-    squares = _squares(symmetric, antisymmetric, groups) / len(transform)
+    residual = _residual(real, imaginary, groups)
+    squares = _squares(residual, groups) / len(transform)
     product = torch.empty_like(spectrum)
-    _multiply(symmetric, antisymmetric, real, imaginary, product)
+    _multiply(residual[:split], residual[split:], real, imaginary, product)
     gradient = adjoint @ product.view(len(transform), -1)
     return squares, gradient.view(taps.shape).permute(2, 3, 0, 1, 4)
 
 
-def _residual(
-    real: torch.Tensor, imaginary: torch.Tensor, groups: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Real (symmetric) and imaginary (antisymmetric) part of A A^H - I."""
-    symmetric = torch.bmm(real, real.mT)
+def _residual(real: torch.Tensor, imaginary: torch.Tensor, groups: int) -> torch.Tensor:
+    """A A^H - I: its real (symmetric) parts, then its imaginary (antisymmetric) ones."""
+    rows = real.shape[1]
+    residual = real.new_empty(len(real) + len(imaginary), rows, rows)
+    symmetric, antisymmetric = residual.split([len(real), len(imaginary)])
+    torch.bmm(real, real.mT, out=symmetric)
     symmetric[groups:].baddbmm_(imaginary, imaginary.mT)
     symmetric.diagonal(dim1=-2, dim2=-1).sub_(1)
     cross = torch.bmm(imaginary, real[groups:].mT)
-    return symmetric, cross - cross.mT
+    torch.sub(cross, cross.mT, out=antisymmetric)
+    return residual
 
 
-def _squares(symmetric: torch.Tensor, antisymmetric: torch.Tensor, groups: int) -> torch.Tensor:
-    """Each complex frequency stands for its conjugate too."""
-    parts = (symmetric, symmetric[groups:], antisymmetric, antisymmetric)
-    return torch.stack([part.square().sum(dtype=torch.float64) for part in parts]).sum()
+def _squares(residual: torch.Tensor, groups: int) -> torch.Tensor:
+    """The sum over all frequencies: each but the real one stands for its conjugate too."""
+    squares = residual.square()
+    twice, once = (part.sum(dtype=torch.float64) for part in (squares, squares[:groups]))
+    return 2 * twice - once
 
 
 def _multiply(symmetric, antisymmetric, real, imaginary, out: torch.Tensor) -> None:

@@ -113,10 +113,10 @@ def _squares_and_gradient_by_lag(
         residual = _without_subnormal_products(residual)
         squares.append(multiplicity * residual.square().sum(dtype=torch.float64))
         if here == there:  # lag 0: R is symmetric, the two terms are one
-            gradient += 2 * _apply(residual, blocks)
+            gradient.add_(_apply(residual, blocks), alpha=2)
         else:
-            gradient[here] += multiplicity * _apply(residual, blocks[there])
-            gradient[there] += multiplicity * _apply(residual.mT, blocks[here])
+            gradient[here].add_(_apply(residual, blocks[there]), alpha=multiplicity)
+            gradient[there].add_(_apply(residual.mT, blocks[here]), alpha=multiplicity)
     return torch.stack(squares).sum(), gradient
 
 
@@ -226,13 +226,15 @@ def _residuals(
     """Yield (taps u, taps u + lag, multiplicity, R(lag) of shape (groups, rows, rows))."""
     for lag, multiplicity in criterion.lags:
         here, there = _overlap(blocks.shape[2:4], lag)
-        residual = blocks[here].flatten(2) @ blocks[there].flatten(2).mT
+        residual = torch.bmm(blocks[here].flatten(2), blocks[there].flatten(2).mT)
         if lag == criterion.identity_lag:
             residual.diagonal(dim1=-2, dim2=-1).sub_(1)
         yield here, there, multiplicity, residual
 
 
 def _overlap(kernel: Sequence[int], lag: Pair) -> tuple[tuple, tuple]:
+    if lag == (0, 0):
+        return (...,), (...,)
     here = [slice(max(0, -step), min(k, k - step)) for k, step in zip(kernel, lag, strict=True)]
     there = [slice(max(0, step), min(k, k + step)) for k, step in zip(kernel, lag, strict=True)]
     every = slice(None)
@@ -253,7 +255,7 @@ def _without_subnormal_products(factor: torch.Tensor) -> torch.Tensor:
 
 
 def _apply(residual: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-    return (residual @ taps.flatten(2)).view_as(taps)
+    return torch.bmm(residual, taps.flatten(2)).view_as(taps)
 
 
 def _to_blocks(weight: torch.Tensor, groups: int, criterion: _Criterion) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The hook that adds the gradient of the orthogonal penalty just before the optimizer's step."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -8,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, TrainerBase
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .convolution_precision import products_as_exact_as_convolutions
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
 from .resnet import stage_of
 from .trunk import trunk_of
@@ -20,9 +22,11 @@ __all__ = ["OrthogonalRegularizer", "default_convolutions"]
 
 logger = logging.getLogger(__name__)
 PROFILER_LABEL = "orthogonal_penalty"  # what torch.profiler shows around it
-_LARGEST_BATCHED = 1 << 16  # entries of a weight; 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above
+# Entries of a weight; on a CPU 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above.
+_LARGEST_BATCHED = {"cpu": 1 << 16, "cuda": 1 << 19}
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
+Scaling = Callable[[torch.Tensor], torch.Tensor]
 Layer = tuple[tuple[int, ...], tuple[int, ...], int]  # stride, dilation, groups
 
 
@@ -32,8 +36,11 @@ class OrthogonalRegularizer(HookBase):
     ISONet paper (arXiv 2006.16992), eq. 13 and 14. The closed-form gradient is added to `.grad`
     when `trainer.optimizer.step` is called: once per step, before detectron2's gradient clipping,
     after GradScaler has unscaled (a step that it skips adds nothing), and, because every process
-    adds the same to gradients already averaged, without communication. Frozen weights are left
-    alone. The total loss that detectron2 prints does not contain the penalty.
+    adds the same to gradients already averaged, without communication. This project's trainers
+    let it be added right behind backward, scaled like the gradients there: the same step, but a
+    GPU gets the work before the gradients are checked, while it is busy, and nobody waits for it.
+    Frozen weights are left alone. The total loss that detectron2 prints does not contain the
+    penalty. On a GPU its products are as exact as the convolutions: TF32, unless that is off.
 
     Logged at each step: `loss_ortho`, the sum of penalty minus its minimum for the shape, not
     multiplied by coeff; 0 means as orthogonal as these shapes can be. `ortho/res2`, ... is the
@@ -63,6 +70,7 @@ class OrthogonalRegularizer(HookBase):
         self.form = form
         self._given = None if convs is None else _checked(convs)
         self._convs: list[tuple[str, Convolution]] = []
+        self._added: list[tuple[dict[str, Convolution], torch.Tensor]] | None = None
         self._undo: Callable[[], None] = _nothing
 
     def before_train(self) -> None:
@@ -73,7 +81,11 @@ class OrthogonalRegularizer(HookBase):
             f"Orthogonal penalty ({self.form}, coefficient {self.coeff:g}) on {len(self._convs)} "
             f"convolutions, {frozen} of them frozen and left alone"
         )
-        self._undo = _run_before_step(self.trainer.optimizer, self._regularize)
+        self._added = None
+        undo = contextlib.ExitStack()
+        undo.callback(_run_before_step(self.trainer.optimizer, self._regularize))
+        undo.callback(_run_behind_backward(self.trainer, self._add_gradients))
+        self._undo = undo.close
 
     def _default_convolutions(self) -> Mapping[str, nn.Conv2d]:
         return default_convolutions(self.trainer.model)
@@ -83,28 +95,29 @@ class OrthogonalRegularizer(HookBase):
         self._undo()
         self._undo = _nothing
 
+    def _regularize(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add the gradients, unless that is done, and log."""
+        if self._added is None:
+            # A fused optimizer unscales inside its kernel: it meets gradients still multiplied.
+            scale = getattr(optimizer, "grad_scale", None)
+            self._add_gradients(_same if scale is None else scale.mul)
+        self._log()
+
     @torch.no_grad()
     @torch.profiler.record_function(PROFILER_LABEL)
-    def _regularize(self, optimizer: torch.optim.Optimizer) -> None:
-        # A fused optimizer unscales inside its kernel: it meets gradients still multiplied by this.
-        scale = getattr(optimizer, "grad_scale", None)
+    def _add_gradients(self, scaled: Scaling) -> None:
+        """To gradients multiplied as `scaled` does it."""
         batches = _batches([pair for pair in self._convs if pair[1].weight.requires_grad])
-        if batches:
-            sums = [self._add_gradients(list(batch.values()), scale) for batch in batches]
-            values = torch.stack(sums).tolist()  # the only wait for the device
-            self._log(list(zip(batches, values, strict=True)))
+        self._added = [(batch, self._add(list(batch.values()), scaled)) for batch in batches]
 
-    def _add_gradients(self, convs: list[Convolution], scale: torch.Tensor | None) -> torch.Tensor:
-        """Add those of convolutions alike; returns the sum of what is logged."""
-        value, gradient = self._value_and_gradient(convs)
+    def _add(self, convs: list[Convolution], scaled: Scaling) -> torch.Tensor:
+        """The gradients of convolutions alike; returns the sum of what is logged."""
+        with products_as_exact_as_convolutions(convs[0].weight.device):
+            value, gradient = self._value_and_gradient(convs)
         if self.coeff:
-            gradient *= self.coeff
-            if scale is not None:
-                gradient *= scale
-            for conv, part in zip(convs, gradient.chunk(len(convs)), strict=True):
-                if conv.weight.grad is None:
-                    conv.weight.grad = torch.zeros_like(conv.weight)
-                conv.weight.grad += part.to(conv.weight.grad.dtype)
+            gradients = [_gradient_of(conv.weight) for conv in convs]
+            parts = scaled(gradient).to(gradients[0].dtype).chunk(len(convs))
+            torch._foreach_add_(gradients, list(parts), alpha=self.coeff)
         return value
 
     def _value_and_gradient(self, convs: list[Convolution]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,10 +127,14 @@ class OrthogonalRegularizer(HookBase):
         value, gradient = orthogonal_penalty_and_gradient(weight, *layer)
         return value - minimum_orthogonal_penalty(weight.shape, *layer), gradient
 
-    def _log(self, values: list[tuple[dict[str, Convolution], float]]) -> None:
+    def _log(self) -> None:
         # detectron2 has checked the losses before the step; this one is nobody else's to check.
+        added, self._added = self._added, None
+        if not added:
+            return
+        values = torch.stack([value for _, value in added]).tolist()  # the only wait for the device
         stages: dict[str, float] = defaultdict(float)
-        for batch, value in values:
+        for (batch, _), value in zip(added, values, strict=True):
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"the orthogonal penalty of {_first_diverged(batch)} became {value} at "
@@ -135,17 +152,26 @@ class OrthogonalRegularizer(HookBase):
 def _batches(convs: list[tuple[str, Convolution]]) -> list[dict[str, Convolution]]:
     """Convolutions of one stage and shape together, as groups of one: small ones cost their calls.
 
-    Large ones stay alone: there is nothing to gain, and the copy would take memory.
+    Large ones stay alone: there is nothing to gain, and the copy would take memory. What is large
+    for a CPU is small for a GPU, whose kernels are started one by one.
     """
     batches: dict[tuple, dict[str, Convolution]] = defaultdict(dict)
     for name, conv in convs:
         weight = conv.weight
-        alone = name if weight.numel() > _LARGEST_BATCHED else ""
+        limit = _LARGEST_BATCHED.get(weight.device.type, 0)
+        alone = name if weight.numel() > limit else ""
         layer = (conv.stride, conv.dilation, conv.groups)
         batches[stage_of(name), weight.shape, weight.dtype, weight.device, layer, alone][name] = (
             conv
         )
     return list(batches.values())
+
+
+def _gradient_of(weight: torch.Tensor) -> torch.Tensor:
+    """Its `.grad`, zeros where the loss does not use it."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def side_by_side(convs: list[Convolution]) -> tuple[torch.Tensor, Layer]:
@@ -237,6 +263,24 @@ def _run_before_step(
 
     optimizer.step = types.MethodType(step_after_action, optimizer)  # type: ignore[method-assign]
     return undo
+
+
+def _run_behind_backward(
+    trainer: TrainerBase, action: Callable[[Scaling], None]
+) -> Callable[[], None]:
+    """Let an AccumulatingTrainer, alone or in a DefaultTrainer, run action; return what undoes it.
+
+    Any other trainer is left as it is.
+    """
+    actions = getattr(getattr(trainer, "_trainer", trainer), "on_gradients", None)
+    if actions is None:
+        return _nothing
+    actions.append(action)
+    return functools.partial(actions.remove, action)
+
+
+def _same(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient
 
 
 def _nothing() -> None:

@@ -54,6 +54,19 @@ def test_the_gradient_in_closed_form_is_autograds(form, shape, stride):
     torch.testing.assert_close(gradient, weight.grad)
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_hooks_gradient_is_as_exact_as_convolutions(tf32, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
+    before = torch.backends.cuda.matmul.allow_tf32
+    conv = torch.nn.Conv2d(128, 128, 3, device="cuda")
+    torch.nn.init.normal_(conv.weight, std=(128 * 9) ** -0.5)
+    _, expected = orthogonal_penalty_and_gradient(conv.weight.double())
+    OrthogonalRegularizer(1.0, convs={"res2.0": conv})._add([conv], lambda gradient: gradient)
+    error = (conv.weight.grad - expected).norm() / expected.norm()
+    assert error < (2e-3 if tf32 else 1e-5)
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
 def detector(name: str):
     opts = ["MODEL.DEVICE", "cuda", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", "3",
             "MODEL.BACKBONE.FREEZE_AT", "0"]  # fmt: skip

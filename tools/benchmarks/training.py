@@ -1,7 +1,7 @@
 """A training step of Mask R-CNN on R-ISONet-50, penalty on, against detectron2's R50, FrozenBN."""
 
 import argparse
-import types
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,6 +11,8 @@ from torch import nn
 
 from benchmarks.detectors import build_pair, training_batch
 from benchmarks.measure import Comparison, peak_megabytes, seconds_in_turn
+from d2_isonet.accumulation import AccumulatingTrainer
+from d2_isonet.amp import AMPTrainer
 from d2_isonet.command_line import load_config
 from d2_isonet.regularizer import OrthogonalRegularizer
 
@@ -60,30 +62,28 @@ def classifier_task(
 def step(
     model: nn.Module, batch: list[dict], penalty: bool, precision: str = "float32"
 ) -> Callable[[], float]:
-    """Forward, backward and SGD's step as the Trainer has them; with the hook, or without.
+    """The Trainer's own step with its checks, with the hook or without; lr 0, so always the same.
 
     It returns the loss. Half precision is bfloat16, without loss scaling.
     """
-    device = next(model.parameters()).device.type
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # the same step every time; in one kernel, as the Trainer has it
+    # in one kernel, as the Trainer has it
     optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, fused=True)
-    hook = OrthogonalRegularizer(1e-4) if penalty else None
+    trainer = _trainer(model, itertools.repeat(batch), optimizer, precision)
+    trainer.register_hooks([OrthogonalRegularizer(1e-4)] if penalty else [])
+    trainer.iter = 0
+    trainer.before_train()
 
     def run() -> float:
-        with EventStorage() as storage:
-            optimizer.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-                loss = sum(model(batch).values())
-            loss.backward()
-            if hook is not None:
-                hook.trainer = types.SimpleNamespace(
-                    model=model, optimizer=optimizer, storage=storage, iter=0
-                )
-                hook.before_train()
-            optimizer.step()
-            if hook is not None:
-                hook.after_train()
-            return loss.item()
+        with EventStorage() as trainer.storage:
+            trainer.run_step()
+            return trainer.storage.latest()["total_loss"][0]
 
     return run
+
+
+def _trainer(model: nn.Module, data, optimizer, precision: str) -> AccumulatingTrainer:
+    if precision == "float32":
+        return AccumulatingTrainer(model, data, optimizer)
+    device = next(model.parameters()).device.type
+    return AMPTrainer(model, data, optimizer, precision=precision, device_type=device)
