@@ -14,6 +14,7 @@ from author_weights import random_weights
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from documented_commands import REPOSITORY
 from PIL import Image
+from shard_sets import write_images
 
 # What a run is made small with, by the script. Pairs come last, so that they win.
 PAIRS = {
@@ -82,8 +83,8 @@ class Stage:
         shutil.copy(REPOSITORY / "RESULTS.md", folder)
         write_coco(folder / "data" / "coco")
         write_own_data(folder)
-        write_classes(folder / "data" / "imagenet", [f"n{i:08}" for i in range(10)], 2)
-        write_classes(folder / "tree", ["cat", "ship"], 4)
+        write_images(folder / "data" / "imagenet", {f"n{i:08}": 2 for i in range(10)})
+        write_images(folder / "tree", {"cat": 4, "ship": 4})
         write_weights(folder)
 
     def run(self, text: str, words: tuple[str, ...]) -> subprocess.CompletedProcess:
@@ -184,16 +185,6 @@ def write_split(images: Path, file: Path, count: int, first: int = 0) -> None:
                             "segmentation": [polygon]})  # fmt: skip
     content = {"images": listed, "annotations": objects, "categories": things}
     file.write_text(json.dumps(content))
-
-
-def write_classes(root: Path, names: list[str], count: int) -> None:
-    """root/train and root/val with `count` images of each class."""
-    random = np.random.RandomState(0)
-    for split in ("train", "val"):
-        for name in names:
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                picture(random, 40, 44).save(root / split / name / f"{i}.JPEG")
 
 
 def write_weights(folder: Path) -> None:
