@@ -64,9 +64,13 @@ def _residual(real: torch.Tensor, imaginary: torch.Tensor, groups: int) -> torch
 
 def _squares(residual: torch.Tensor, groups: int) -> torch.Tensor:
     """The sum over all frequencies: each but the real one stands for its conjugate too."""
-    squares = residual.square()
-    twice, once = (part.sum(dtype=torch.float64) for part in (squares, squares[:groups]))
-    return 2 * twice - once
+    rows = squares_of_rows(residual)
+    return 2 * rows.sum() - rows[:groups].sum()
+
+
+def squares_of_rows(matrices: torch.Tensor) -> torch.Tensor:
+    """The sum of squares of each row, to be added in float64: its digits, without a map of them."""
+    return torch.linalg.vector_norm(matrices, dim=-1).double().square()
 
 
 def _multiply(symmetric, antisymmetric, real, imaginary, out: torch.Tensor) -> None:

@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from .frequency_domain import products_by_frequency, products_by_lag, squares_and_gradient
+from .frequency_domain import (
+    products_by_frequency,
+    products_by_lag,
+    squares_and_gradient,
+    squares_of_rows,
+)
 
 __all__ = [
     "FORMS",
@@ -111,7 +116,7 @@ def _squares_and_gradient_by_lag(
     squares = []
     for here, there, multiplicity, residual in _residuals(blocks, criterion):
         residual = _without_subnormal_products(residual)
-        squares.append(multiplicity * residual.square().sum(dtype=torch.float64))
+        squares.append(multiplicity * squares_of_rows(residual).sum())
         if here == there:  # lag 0: R is symmetric, the two terms are one
             gradient.add_(_apply(residual, blocks), alpha=2)
         else:
