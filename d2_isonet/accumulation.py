@@ -10,6 +10,7 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .compat import call_after_backward
 from .non_finite import NonFiniteError, check_gradients
 from .step_exchange import StepExchange
 
@@ -48,6 +49,7 @@ class AccumulatingTrainer(SimpleTrainer):
             losses = self._forward_and_backward(batch)
             for add in self.on_gradients:
                 add(self.scaled)
+            call_after_backward(self)
             self._write_metrics(losses, data_time)
             self._optimizer_step()
         except FloatingPointError as error:

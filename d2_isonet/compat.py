@@ -16,6 +16,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
+    from detectron2.engine import TrainerBase
+
     from .coco_evaluation import FastCOCOEvaluator
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,11 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(
         model, device_ids=[comm.get_local_rank()] if on_gpu else None, broadcast_buffers=False
     )
+
+
+def call_after_backward(trainer: "TrainerBase") -> None:
+    """The hooks' `after_backward` of a trainer with a step of its own; v0.6's hooks have none."""
+    getattr(trainer, "after_backward", lambda: None)()
 
 
 def load_file(checkpointer: Checkpointer, path: str, checkpointables: list[str] | None) -> dict:

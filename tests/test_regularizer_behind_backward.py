@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
 from toy_training import (
     COEFF,
     SGD,
@@ -70,6 +70,25 @@ def test_it_reaches_the_step_inside_a_default_trainer(tmp_path, monkeypatch):
     trainer.train()
     assert len(seen) == 2
     torch.testing.assert_close(seen[0], plain + penalty, rtol=1e-12, atol=1e-14)
+
+
+class LooksAfterBackward(HookBase):
+    def __init__(self):
+        self.gradients = []
+
+    def after_backward(self):
+        self.gradients.append(self.trainer.model.backbone.res2[0].weight.grad.clone())
+
+
+@pytest.mark.skipif(not hasattr(HookBase, "after_backward"), reason="detectron2 v0.6 has none")
+def test_detectron2s_own_hooks_see_it_after_backward():
+    model, looks = PenaltyToyModel(), LooksAfterBackward()
+    weight = model.backbone.res2[0].weight
+    loss = sum(model(batches()[0]).values()) + COEFF * orthogonal_penalty(weight)
+    (expected,) = torch.autograd.grad(loss, weight)
+    train(model, SGD(trained(model)), [looks, OrthogonalRegularizer(COEFF)], AccumulatingTrainer)
+    assert len(looks.gradients) == 2
+    torch.testing.assert_close(looks.gradients[0], expected, rtol=1e-12, atol=1e-14)
 
 
 class Overflowing(PenaltyToyModel):
