@@ -63,7 +63,7 @@ class Cost:
 
 
 def count_classifier() -> Cost:
-    """Forward and backward of one image, and the penalty of one step; nothing is computed."""
+    """Forward and backward of one image, and the penalty of one step, in operations."""
     opts = ["MODEL.DEVICE", "cpu", "MODEL.CLASSIFIER.NUM_CLASSES", "1000"]
     model = build_model(load_config("configs/imagenet/risonet50.yaml", opts)).train()
     image = torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8)

@@ -39,8 +39,9 @@ PAIRS = {
     "tools/quickstart.py": (
         "--source shapes SOLVER.MAX_EPOCHS=0 SOLVER.MAX_ITER=2 SOLVER.STEPS=() MODEL.DEVICE=cpu"
     ),
+    "tools/demo.py": "--overwrite",  # of what another page's command has written
     "tools/evaluate_robustness.py": "--num-images 4 --effort-images 2 --iterations 2",
-    "tools/benchmark.py": "--quick --output output/benchmark",
+    "tools/benchmark.py": "--quick --repetitions 1 --output output/benchmark",
     "tools/analyze_isometry.py": "--frequencies 2",
 }
 # Before a command that has the words on the left, the one on the right is run.

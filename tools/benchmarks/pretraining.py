@@ -29,7 +29,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     precisions = ["float32"] if options.device == "cpu" else ["bfloat16", "float32"]
     for depth in (18,) if options.quick else (34, 50):
         for precision in precisions:
-            ours = _ours(_classifier(depth, options, fast=True), batch, precision, options)
+            ours = plain_step(_classifier(depth, options, fast=True), batch, precision)
             peer = _peer(_as_authors(_classifier(depth, options, fast=False)), batch)
             seconds = seconds_in_turn(ours, peer, options.repetitions, options.device, warm_up=2)
             speeds = [[num_images / t for t in side_seconds] for side_seconds in seconds]
@@ -49,17 +49,18 @@ def _classifier(depth: int, options: argparse.Namespace, fast: bool) -> nn.Modul
     return build_model(load_config(f"configs/imagenet/risonet{depth}.yaml", opts)).train()
 
 
-def _ours(model: nn.Module, batch: list[dict], precision: str, options) -> Callable[[], None]:
+def plain_step(model: nn.Module, batch: list[dict], precision: str) -> Callable[[], None]:
+    """Forward, backward, penalty and SGD's step, without the checks and exchanges of a trainer."""
+    device = next(model.parameters()).device.type
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
     hook = OrthogonalRegularizer(1e-4, convs=default_convolutions(model))
     hook.trainer = types.SimpleNamespace(
         optimizer=optimizer, model=model, iter=0, storage=EventStorage()
     )
     hook.before_train()
-    half = precision == "bfloat16"
 
     def step() -> None:
-        with torch.autocast(options.device, torch.bfloat16, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             losses = model(batch)
         optimizer.zero_grad()
         sum(losses.values()).backward()

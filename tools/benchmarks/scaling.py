@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from benchmarks.measure import Comparison
-from benchmarks.training import step
+from benchmarks.pretraining import plain_step
 from d2_isonet.command_line import load_config
 from d2_isonet.compat import create_ddp_model
 from d2_isonet.launch import launch
@@ -49,7 +49,9 @@ def _measure(images: int, side: int, repetitions: int, path: Path) -> None:
     model = build_model(load_config("configs/imagenet/risonet18.yaml", opts)).train()
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
     batch = [{"image": image, "label": i} for i, image in enumerate(pixels)]
-    alone, together = step(model, batch, True), step(create_ddp_model(model), batch, True)
+    # a trainer's step would wait for the other processes
+    alone = plain_step(model, batch, "float32")
+    together = plain_step(create_ddp_model(model), batch, "float32")
     is_first = comm.is_main_process()
     seconds: tuple[list[float], list[float]] = ([], [])
     for repetition in range(repetitions + 1):
