@@ -9,6 +9,7 @@ from pathlib import Path
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
+from .accumulation import inner_trainer
 from .full_disk import SaveError
 from .preemption import PREEMPTED, StopRequest
 from .resuming import set_aside_earlier_run
@@ -46,8 +47,7 @@ class CheckpointHook(PeriodicCheckpointer):
                 remainder.unlink()
             if self.trainer.start_iter == 0:
                 set_aside_earlier_run(folder)
-        step = getattr(self.trainer, "_trainer", self.trainer)
-        self.stop.listen(getattr(step, "exchange", None))
+        self.stop.listen(getattr(inner_trainer(self.trainer), "exchange", None))
         final = Path(self.checkpointer.save_dir, "model_final.pth")
         if self.trainer.start_iter == self.max_iter and not final.exists():
             self.trainer.iter = self.max_iter - 1

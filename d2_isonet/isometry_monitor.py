@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .accumulation import inner_trainer
 from .decoupled import DecoupledConv2d
 from .isometry import (
     label_of,
@@ -129,7 +130,7 @@ class IsometryMonitor(HookBase):
 
 def _loss_scale(trainer) -> float:
     """By what the gradients of this step are multiplied (AMP in float16)."""
-    scaler = getattr(getattr(trainer, "_trainer", trainer), "grad_scaler", None)
+    scaler = getattr(inner_trainer(trainer), "grad_scaler", None)
     return 1.0 if scaler is None else scaler.get_scale()
 
 

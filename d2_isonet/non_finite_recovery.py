@@ -9,6 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import LRScheduler
 from detectron2.utils import comm
 
+from .accumulation import inner_trainer
 from .averaging import averaging_of
 from .checkpoint_files import write_text
 from .full_disk import SaveError
@@ -53,8 +54,7 @@ class NonFiniteRecovery(HookBase):
 
     @property
     def _step(self):
-        """The inner trainer of a DefaultTrainer."""
-        return getattr(self.trainer, "_trainer", self.trainer)
+        return inner_trainer(self.trainer)
 
     def before_train(self) -> None:
         self._step.on_non_finite = self._recover

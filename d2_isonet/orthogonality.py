@@ -238,8 +238,6 @@ def _residuals(
 
 
 def _overlap(kernel: Sequence[int], lag: Pair) -> tuple[tuple, tuple]:
-    if lag == (0, 0):
-        return (...,), (...,)
     here = [slice(max(0, -step), min(k, k - step)) for k, step in zip(kernel, lag, strict=True)]
     there = [slice(max(0, step), min(k, k + step)) for k, step in zip(kernel, lag, strict=True)]
     every = slice(None)

@@ -13,6 +13,7 @@ from detectron2.engine import HookBase, TrainerBase
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .accumulation import inner_trainer
 from .convolution_precision import products_as_exact_as_convolutions
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
 from .resnet import stage_of
@@ -108,12 +109,12 @@ class OrthogonalRegularizer(HookBase):
     def _add_gradients(self, scaled: Scaling) -> None:
         """To gradients multiplied as `scaled` does it."""
         batches = _batches([pair for pair in self._convs if pair[1].weight.requires_grad])
-        self._added = [(batch, self._add(list(batch.values()), scaled)) for batch in batches]
+        with products_as_exact_as_convolutions(self._convs[0][1].weight.device):
+            self._added = [(batch, self._add(list(batch.values()), scaled)) for batch in batches]
 
     def _add(self, convs: list[Convolution], scaled: Scaling) -> torch.Tensor:
         """The gradients of convolutions alike; returns the sum of what is logged."""
-        with products_as_exact_as_convolutions(convs[0].weight.device):
-            value, gradient = self._value_and_gradient(convs)
+        value, gradient = self._value_and_gradient(convs)
         if self.coeff:
             gradients = [_gradient_of(conv.weight) for conv in convs]
             parts = scaled(gradient).to(gradients[0].dtype).chunk(len(convs))
@@ -272,7 +273,7 @@ def _run_behind_backward(
 
     Any other trainer is left as it is.
     """
-    actions = getattr(getattr(trainer, "_trainer", trainer), "on_gradients", None)
+    actions = getattr(inner_trainer(trainer), "on_gradients", None)
     if actions is None:
         return _nothing
     actions.append(action)

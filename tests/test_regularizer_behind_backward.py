@@ -6,11 +6,12 @@ import sys
 
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import HookBase
 from toy_training import (
     COEFF,
     SGD,
     PenaltyToyModel,
+    ToyDefaultTrainer,
     assert_equal,
     batches,
     reference,
@@ -41,12 +42,6 @@ def test_steps_are_those_on_loss_plus_penalty(trainer_class, fused):
     assert_equal(model, expected)
     assert [i for _, i in trainer.storage.history("loss_ortho").values()] == [0, 1]
     assert trainer.on_gradients == []  # nothing is left behind
-
-
-class ToyDefaultTrainer(DefaultTrainer):
-    @classmethod
-    def build_train_loader(cls, cfg):
-        return batches()
 
 
 def test_it_reaches_the_step_inside_a_default_trainer(tmp_path, monkeypatch):
@@ -181,4 +176,6 @@ for of_products, of_convolutions, inside in (
 )
 def test_switches_may_be_set_by_their_newer_names():
     # In a process of its own: PyTorch does not forget which names were used.
-    subprocess.run([sys.executable, "-c", NEWER_SWITCHES], check=True, timeout=120)
+    command = [sys.executable, "-c", NEWER_SWITCHES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

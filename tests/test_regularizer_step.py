@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from detectron2.solver import build_lr_scheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
@@ -14,6 +14,7 @@ from toy_training import (
     COEFF,
     SGD,
     PenaltyToyModel,
+    ToyDefaultTrainer,
     assert_equal,
     batches,
     reference,
@@ -80,12 +81,6 @@ def test_form_is_the_one_asked_for(form):
     expected = reference(model, SGD, form=form)
     train(model, SGD(trained(model)), [OrthogonalRegularizer(COEFF, form)])
     assert_equal(model, expected)
-
-
-class ToyDefaultTrainer(DefaultTrainer):
-    @classmethod
-    def build_train_loader(cls, cfg):
-        return batches()
 
 
 @pytest.mark.parametrize("clip_type", [None, "value", "norm"])

@@ -1,21 +1,19 @@
 """Pretraining steps as configured for speed against a plain loop over the authors' formulation."""
 
 import argparse
-import types
 from collections.abc import Callable, Iterator
 
 import torch
 from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
 from torch import nn
 
 from benchmarks.measure import Comparison, seconds_in_turn
-from benchmarks.regularizer import penalty_by_convolution
+from benchmarks.regularizer import attached_hook, penalty_by_convolution
 from benchmarks.srelu import Formula
 from d2_isonet import SReLU
 from d2_isonet.command_line import load_config
-from d2_isonet.regularizer import OrthogonalRegularizer, default_convolutions
+from d2_isonet.regularizer import default_convolutions
 
 # What a GPU gets; on a CPU half precision is not trained in.
 _FAST = {"cuda": ["MODEL.BACKBONE.CHANNELS_LAST", "True"], "cpu": []}
@@ -53,11 +51,7 @@ def plain_step(model: nn.Module, batch: list[dict], precision: str) -> Callable[
     """Forward, backward, penalty and SGD's step, without the checks and exchanges of a trainer."""
     device = next(model.parameters()).device.type
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
-    hook = OrthogonalRegularizer(1e-4, convs=default_convolutions(model))
-    hook.trainer = types.SimpleNamespace(
-        optimizer=optimizer, model=model, iter=0, storage=EventStorage()
-    )
-    hook.before_train()
+    attached_hook(optimizer, default_convolutions(model))
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):

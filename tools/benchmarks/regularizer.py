@@ -54,13 +54,19 @@ def convolutions(depth: int, device: str) -> dict[str, nn.Conv2d]:
 
 def regularize(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
     """What the hook does before each step of the optimizer."""
-    hook = OrthogonalRegularizer(1e-4, convs=convs)
     optimizer = torch.optim.SGD([conv.weight for conv in convs.values()], lr=0.1)
-    hook.trainer = types.SimpleNamespace(
-        optimizer=optimizer, model=None, iter=0, storage=EventStorage()
-    )
-    hook.before_train()
+    hook = attached_hook(optimizer, convs)
     return lambda: hook._regularize(optimizer)
+
+
+def attached_hook(
+    optimizer: torch.optim.Optimizer, convs: dict[str, nn.Conv2d]
+) -> OrthogonalRegularizer:
+    """The hook on steps of `optimizer`, without a trainer around them."""
+    hook = OrthogonalRegularizer(1e-4, convs=convs)
+    hook.trainer = types.SimpleNamespace(optimizer=optimizer, iter=0, storage=EventStorage())
+    hook.before_train()
+    return hook
 
 
 def _peer(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
