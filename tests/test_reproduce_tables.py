@@ -1,5 +1,6 @@
 """The tables of the papers: which cells they have, and how rows and columns are chosen."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,3 +92,15 @@ def test_columns_are_selected_in_rows_and_title():
     table = select(TABLES["table4"]("small"), None, ["56", "20"])
     assert table.columns == ("depth 20", "depth 56")
     assert table.rows[2].paper == ("65.67", "63.09")
+
+
+def test_a_dry_run_prints_what_a_person_types_and_ends_quietly_in_head(tmp_path):
+    command = [sys.executable, "tools/reproduce.py", "all", "--dry-run", "--results", str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True) as run:
+        lines = [run.stdout.readline() for _ in range(2)]
+        run.stdout.close()  # as head does
+        assert run.stderr.read() == ""
+    assert run.returncode == 0
+    assert lines[0] == "# cutouts/risonet18, seed 1\n"
+    assert lines[1].startswith("python tools/pretrain_imagenet.py --config-file configs/quick")
