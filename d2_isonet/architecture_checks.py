@@ -1,8 +1,11 @@
 """What a network of options cannot be, found out before a layer is built."""
 
+import math
+from typing import Any
+
 from detectron2.config import CfgNode
 
-from .decoupled import MAGNITUDES
+from .decoupled import ANGULARS, MAGNITUDES, RADIUS_SCALES
 from .layers import ACTIVATIONS
 from .option_conflicts import check_conflicts, conflict, value_of
 from .options import BLOCKS, CNN9_BACKBONE, CONVS, NORMS, check_name
@@ -24,11 +27,16 @@ def check_architecture(cfg: CfgNode) -> None:
         ("MODEL.ISONET.INIT", FILLS),
         (_BLOCK, BLOCKS),
         ("MODEL.ISONET.CONV", CONVS),
+        ("MODEL.DECOUPLED.MAGNITUDE", ("", *MAGNITUDES)),
+        ("MODEL.DECOUPLED.ANGULAR", ANGULARS),
+        ("MODEL.DECOUPLED.RADIUS_SCALE", RADIUS_SCALES),
     ):
         check_name(key, value_of(cfg, key), choices)
+    _check_residual_scale(cfg.MODEL.ISONET.RESIDUAL_SCALE)
     check_conflicts(cfg)
     _check_depth(cfg)
     _check_stages(cfg)
+    _check_freezing(cfg)
     _check_widths(cfg)
     _check_norm_groups(cfg)
     if cfg.MODEL.ISONET.CONV == "Decoupled":
@@ -44,6 +52,16 @@ def check_pyramid(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN, whose levels must halve in "
             "size: set it to 1, or use a *_dc5.yaml without FPN"
+        )
+
+
+def _check_residual_scale(scale: Any) -> None:
+    """yacs lets any type follow on null."""
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if scale is not None and not (is_number and math.isfinite(scale)):
+        raise ValueError(
+            f"MODEL.ISONET.RESIDUAL_SCALE is {scale!r}; it must be a number, the scale's first "
+            "value, or null for no scale"
         )
 
 
@@ -83,6 +101,15 @@ def _check_stages(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.RESNETS.OUT_FEATURES is {resnets.OUT_FEATURES}; with {_SMALL} {small} it must "
             f"be some of {legal}"
+        )
+
+
+def _check_freezing(cfg: CfgNode) -> None:
+    freeze_at, all_stages = cfg.MODEL.BACKBONE.FREEZE_AT, 4 if cfg.MODEL.ISONET.SMALL_IMAGES else 5
+    if not 0 <= freeze_at <= all_stages:
+        raise ValueError(
+            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; it must be from 0 (nothing is frozen; 1 the "
+            f"stem, 2 also res2) to {all_stages} (everything)"
         )
 
 

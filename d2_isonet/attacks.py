@@ -175,7 +175,7 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
         name: "", "FGSM" (which has neither step nor iterations) or "BIM".
 
     Raises:
-        ValueError: another name, or a number that is not positive.
+        ValueError: another name, a number that is not positive, or an eps above 255.
     """
     if name not in ("", "FGSM", "BIM"):
         raise ValueError(
@@ -190,4 +190,6 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
     for key, value in numbers.items():
         if not value > 0:
             raise ValueError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}; it must be positive")
+    if eps > 255:
+        raise ValueError(f"SOLVER.ADVERSARIAL.EPS is {eps}; it is in pixel values, at most 255")
     return functools.partial(attack, **numbers)

@@ -11,7 +11,7 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from .architecture_checks import check_architecture, res2_out_channels
-from .decoupled import DecoupledConv2d
+from .decoupled import WITH_BETA, WITH_RADIUS, DecoupledConv2d
 from .execution import Module, set_execution
 from .fixup import scalar_bias_norm
 from .layers import SReLU
@@ -66,9 +66,9 @@ def _decoupled_architecture(cfg: CfgNode) -> dict:
         "angular": decoupled.ANGULAR,
         "alpha": decoupled.ALPHA,
     }
-    if decoupled.MAGNITUDE in ("Seg", "Mix"):
+    if decoupled.MAGNITUDE in WITH_BETA:
         record["beta"] = decoupled.BETA
-    if decoupled.MAGNITUDE in ("Ball", "Tanh", "Seg"):
+    if decoupled.MAGNITUDE in WITH_RADIUS:
         record["radius_scaled"] = decoupled.RADIUS_SCALE != "none"
     if decoupled.ANGULAR == "sigmoid":
         learned = decoupled.SIGMOID_K_LEARNED

@@ -152,7 +152,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}
         self._check_loaded(unloaded, found, strict, _operator_tensors(self.model) if starts else ())
-        self._check_left_over(incompatible.unexpected_keys)
+        left_over = incompatible.unexpected_keys
+        self._check_left_over(self._without_biases(left_over) if starts else left_over)
         return incompatible
 
     def _check_record(self, meta: Mapping, expected: Mapping, starts_from_conv2d: bool) -> None:
@@ -168,6 +169,19 @@ class ISONetCheckpointer(DetectionCheckpointer):
         raise WeightsError(
             f"{self.path} is not the network the config describes:\n  " + "\n  ".join(differences)
         )
+
+    def _without_biases(self, names: list[str]) -> list[str]:
+        """The names but for the biases of ordinary convolutions where decoupled ones, which have
+        none, now stand (a network without norm has them); those are told.
+        """
+        places = _decoupled_places(self.model)
+        biases = [n for n in names if _from_stage(n).removesuffix(".bias") in places]
+        if biases:
+            self.logger.warning(
+                f"{len(biases)} biases of {self.path} are left out ({some(biases)}): a decoupled "
+                "convolution has none"
+            )
+        return [name for name in names if name not in biases]
 
     def _check_loaded(
         self, unloaded: set[str], found: Mapping, strict: bool, exempt: Collection[str]
@@ -204,6 +218,16 @@ def require_file(path: str) -> None:
             "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
             "or set MODEL.WEIGHTS '' to start from initialization"
         )
+
+
+def _decoupled_places(model: nn.Module) -> set[str]:
+    """Where decoupled convolutions are, named from their stage on: "res2.0.conv1"."""
+    convs = [name for name, m in model.named_modules() if isinstance(m, DecoupledConv2d)]
+    return {_from_stage(name) for name in convs}
+
+
+def _from_stage(name: str) -> str:
+    return name[name.index(stage_of(name)) :]
 
 
 def _operator_tensors(model: nn.Module) -> set[str]:

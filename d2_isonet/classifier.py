@@ -10,6 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torchvision.transforms import v2
 
 from .attacks import build_attack, evaluation_mode
+from .options import check_range
 from .pooled_classifier import PooledClassifier
 
 
@@ -65,9 +66,9 @@ class ImageClassifier(PooledClassifier):
             )
         classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
         mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA
-        _check_range("MODEL.CLASSIFIER.DROPOUT", classifier.DROPOUT, below=1)
-        _check_range("MODEL.CLASSIFIER.LABEL_SMOOTHING", classifier.LABEL_SMOOTHING, below=1)
-        _check_range("INPUT.CLASSIFICATION.MIXUP_ALPHA", mixup_alpha)
+        check_range("MODEL.CLASSIFIER.DROPOUT", classifier.DROPOUT, below=1)
+        check_range("MODEL.CLASSIFIER.LABEL_SMOOTHING", classifier.LABEL_SMOOTHING, below=1)
+        check_range("INPUT.CLASSIFICATION.MIXUP_ALPHA", mixup_alpha)
         return {
             "backbone": build_backbone(cfg),
             "num_classes": classifier.NUM_CLASSES,
@@ -143,9 +144,3 @@ class ImageClassifier(PooledClassifier):
         """
         with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
             return attack(self.pixel_logits, images, labels)
-
-
-def _check_range(key: str, value: float, below: float = float("inf")) -> None:
-    if not 0 <= value < below:
-        limit = f" and below {below}" if below < float("inf") else ""
-        raise ValueError(f"{key} is {value}; it must be at least 0{limit}")

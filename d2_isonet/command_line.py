@@ -1,6 +1,7 @@
 """What a user asks for: the yaml file and KEY VALUE pairs; errors a person can read."""
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -18,6 +19,8 @@ from .yaml_files import check_yaml_files
 # fvcore's, whenever it is imported: nothing that who types a command could change
 warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
 
+_NUMBERS = (bool, int, float)
+_MAY_BE_NULL = "MODEL.ISONET.RESIDUAL_SCALE"  # a number, or none at all
 _LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long
 
 
@@ -61,22 +64,26 @@ def _original_message(error: Exception) -> str:
 def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """detectron2's defaults, ours, the yaml (never executed), then KEY VALUE or KEY=VALUE pairs.
 
-    A whole number is taken for a float where the default is one (SOLVER.ORTHO_COEFF 0).
+    A whole number is taken for a float where the default is one (SOLVER.ORTHO_COEFF 0), and null
+    for None.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a key is unknown, a value of another type, the pairs do not pair, or the yaml
-            is broken or asks for Python objects.
+        ValueError: a key is unknown, a value of another type, a number without a value or nan,
+            the pairs do not pair, or the yaml is broken or asks for Python objects.
     """
     cfg = get_cfg()
     add_isonet_config(cfg)
+    defaults = cfg.clone()
     if config_file:
         check_yaml_files(config_file)
         with _explained(config_file, cfg):
             _merge_file(cfg, config_file)
+            _check_numbers(cfg, defaults)
     pairs = _split_pairs(opts)
     with _explained("command line", cfg):
-        cfg.merge_from_list(_with_floats(pairs, cfg))
+        cfg.merge_from_list(_with_numbers(pairs, cfg, defaults))
+        _check_numbers(cfg, defaults)
     return cfg
 
 
@@ -98,16 +105,36 @@ def _integers_to_floats(content: dict, defaults: CfgNode) -> None:
             content[key] = float(value)
 
 
-def _with_floats(pairs: list[str], cfg: CfgNode) -> list:
-    """The pairs, with a number for the text of a whole number where cfg has a float."""
-    converted: list[str | float] = [*pairs]
+def _with_numbers(pairs: list[str], cfg: CfgNode, defaults: CfgNode) -> list:
+    """The pairs, the text of a whole number as a float where cfg has one, yaml's null as None."""
+    converted: list[str | float | None] = [*pairs]
     for i in range(0, len(pairs), 2):
-        node = cfg
-        for name in pairs[i].split("."):
-            node = node.get(name) if isinstance(node, CfgNode) else None
-        if isinstance(node, float) and re.fullmatch(r"[+-]?\d+", pairs[i + 1]):
-            converted[i + 1] = float(pairs[i + 1])
+        key, text = pairs[i : i + 2]
+        if isinstance(_value_of(cfg, key), float) and re.fullmatch(r"[+-]?\d+", text):
+            converted[i + 1] = float(text)
+        elif text == "null" and isinstance(_value_of(defaults, key), _NUMBERS):
+            converted[i + 1] = None
     return converted
+
+
+def _value_of(cfg: CfgNode, key: str) -> object:
+    """The value of a dotted key, None where there is no such key."""
+    node = cfg
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, CfgNode) else None
+    return node
+
+
+def _check_numbers(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
+    """Raise ValueError for a number that is missing (an empty line in a yaml) or none (.nan)."""
+    for name, value in cfg.items():
+        key, default = prefix + name, defaults.get(name)
+        if isinstance(value, CfgNode) and isinstance(default, CfgNode):
+            _check_numbers(value, default, f"{key}.")
+        elif value is None and isinstance(default, _NUMBERS) and key != _MAY_BE_NULL:
+            raise ValueError(f"{key} has no value; the default is {default}")
+        elif isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{key} is not a number; the default is {default}")
 
 
 @contextlib.contextmanager

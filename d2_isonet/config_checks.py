@@ -1,5 +1,7 @@
 """What a config asks for that this machine, or any, cannot do; nothing is built for it."""
 
+import math
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
@@ -45,11 +47,25 @@ def check_names(cfg: CfgNode) -> None:
             raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
 
 
+def check_pixels(cfg: CfgNode) -> None:
+    """Raise ValueError where images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
+    mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
+    channels = 1 if order == "L" else 3
+    usable = all(math.isfinite(x) for x in [*mean, *std]) and all(x > 0 for x in std)
+    if len(mean) != channels or len(std) != channels or not usable:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}; "
+            f"each must have {channels} numbers, the deviations above 0"
+        )
+
+
 def check_detector(cfg: CfgNode) -> None:
     """Raise ValueError where cfg asks a detector for what an ImageClassifier alone does."""
     asked = {
         "INPUT.CLASSIFICATION.MIXUP_ALPHA": (cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA, 0.0),
         "SOLVER.ADVERSARIAL.ATTACK": (cfg.SOLVER.ADVERSARIAL.ATTACK, ""),
+        "MODEL.CLASSIFIER.DROPOUT": (cfg.MODEL.CLASSIFIER.DROPOUT, 0.0),
+        "MODEL.CLASSIFIER.LABEL_SMOOTHING": (cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING, 0.0),
     }
     for key, (value, none) in asked.items():
         if value != none:

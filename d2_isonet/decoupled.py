@@ -29,7 +29,7 @@ _MAGNITUDES = {
     "Mix": lambda n, rho, alpha, beta: alpha + beta * torch.log1p(n) / n,
 }
 MAGNITUDES = tuple(_MAGNITUDES)
-_WITH_RADIUS = ("Ball", "Tanh", "Seg")
+WITH_RADIUS, WITH_BETA = ("Ball", "Tanh", "Seg"), ("Seg", "Mix")
 
 # n g(theta) from u = n cos(theta)
 _ANGULARS = {
@@ -110,7 +110,7 @@ class DecoupledConv2d(nn.Conv2d):
         self.norm, self.activation = norm, activation
         self.magnitude, self.angular = magnitude, angular
         self.alpha, self.beta, self.radius_scale = alpha, beta, radius_scale
-        if magnitude in _WITH_RADIUS:
+        if magnitude in WITH_RADIUS:
             self._add_radius(radius, radius_learned)
         self.sigmoid_k: float | nn.Parameter = sigmoid_k
         if angular == "sigmoid" and sigmoid_k_learned:
@@ -153,7 +153,7 @@ class DecoupledConv2d(nn.Conv2d):
         return (energy.clamp(min=0) + EPS).sqrt()
 
     def _operator_radius(self, n: torch.Tensor) -> torch.Tensor | None:
-        if self.magnitude not in _WITH_RADIUS:
+        if self.magnitude not in WITH_RADIUS:
             return None
         rho = (self.radius.square() + EPS).view(1, -1, 1, 1)
         return rho if self.radius_scale == "none" else rho * self._layer_scale(n)
@@ -165,7 +165,8 @@ class DecoupledConv2d(nn.Conv2d):
         mean = n.mean()
         with torch.no_grad():
             self.num_batches_tracked += 1
-            share = (1 - _DECAY) / -torch.expm1(self.num_batches_tracked * math.log(_DECAY))
+            count = self.num_batches_tracked.to(n.dtype)
+            share = (1 - _DECAY) / -torch.expm1(count * math.log(_DECAY))
             self.running_norm.lerp_(mean.to(self.running_norm), share.to(self.running_norm))
         # a copy: the next batch would change what backward needs
         return mean if self.radius_scale == "batch" else self.running_norm.to(n.dtype, copy=True)
@@ -176,7 +177,7 @@ class DecoupledConv2d(nn.Conv2d):
         return (self.sigmoid_k.abs() + _K_MARGIN).view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
-        radius = f", radius_scale={self.radius_scale}" if self.magnitude in _WITH_RADIUS else ""
+        radius = f", radius_scale={self.radius_scale}" if self.magnitude in WITH_RADIUS else ""
         return f"{super().extra_repr()}, {self.magnitude} x {self.angular}{radius}"
 
 

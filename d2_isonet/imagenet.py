@@ -12,6 +12,7 @@ from torchvision import transforms
 from .classification_evaluation import ImageNetEvaluator
 from .image_catalog import load_registered, register_data_root, register_image_folder
 from .image_folder import read_image
+from .options import check_range
 from .random_crops import RandomResizedCrop
 from .sampling import BatchOrder, shuffled_pass
 from .shard_index import ShardedImages
@@ -51,6 +52,9 @@ class ImageNetMapper:
         padding: zero pixels on each side in training; 0 for random resized crops.
         exact_crops: random resized crops have torchvision's pixels to the last bit; otherwise the
             same crops are made faster and differ a little, see `RandomResizedCrop`.
+
+    Raises:
+        ValueError: a number out of its range, or a crop larger than what it is taken from.
     """
 
     def __init__(
@@ -66,8 +70,14 @@ class ImageNetMapper:
     ):
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}; it must be 'RGB' or 'BGR'")
-        if padding < 0:
-            raise ValueError(f"INPUT.CLASSIFICATION.PADDING is {padding}; it must not be negative")
+        check_range("INPUT.CLASSIFICATION.CROP_SIZE", crop_size, 1)
+        check_range("INPUT.CLASSIFICATION.RESIZE", resize, 1)
+        check_range("INPUT.CLASSIFICATION.PADDING", padding)
+        if not 0 <= scale[0] <= scale[1]:
+            raise ValueError(
+                f"INPUT.CLASSIFICATION.MIN_AREA is {scale[0]}; it must be a share from 0 to "
+                f"{scale[1]:g}"
+            )
         self.image_format = image_format
         self.random_crop = None
         # torchvision's v2 gives the same pixels and takes half as long again on small images.

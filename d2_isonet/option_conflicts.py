@@ -47,6 +47,7 @@ _CHECKPOINTING = ("MODEL.BACKBONE.CHECKPOINTING", True)
 _FROM_CONV2D = ("MODEL.DECOUPLED.FROM_CONV2D", True)
 _BIASED = [name for name in ACTIVATIONS if name != "SReLU"]
 _WITHOUT_STATISTICS = [norm for norm in NORMS if norm in ("", "FrozenBN", "GN")]
+_LEARNED_NORMS = [norm for norm in NORMS if norm not in ("", "FrozenBN")]
 _TWICE = "recomputed batches would count twice in running statistics"
 
 
@@ -60,6 +61,12 @@ _CONFLICTS = [
     _Conflict(*row)
     for row in (
         (*_CNN9, _BLOCK, _is_not("residual"), "it has no blocks: BLOCK must be 'residual'"),
+        (
+            *_CNN9,
+            _SHORTCUT,
+            operator.not_,
+            "it has no shortcut to leave out: use True",
+        ),
         (*_CNN9, _SCALE, bool, "it has no residual branch: RESIDUAL_SCALE must be null"),
         (*_CNN9, _SCALE_SHAPE, _is_not("block"), "it has no scale: use 'block', the default"),
         (*_CNN9, _ZERO_NORM, bool, "zeros need a shortcut: ZERO_INIT_LAST_NORM must be False"),
@@ -84,7 +91,7 @@ _CONFLICTS = [
         (*_FIXUP_FILL, _SHORTCUT, operator.not_, "zeros need a shortcut: SHORTCUT must be True"),
         (*_FIXUP_FILL, _SCALE, _is(0), "zero times zero never trains: use null or 1.0"),
         (*_FIXUP_FILL, _CONV, _is_not("Conv2d"), "decoupled filters have no length: use 'msra'"),
-        (*_ZERO, _NORM, operator.not_, f"there is no norm: use one of {list(NORMS[1:])}"),
+        (*_ZERO, _NORM, operator.not_, f"there is no norm: use one of {_LEARNED_NORMS}"),
         (*_ZERO, _SHORTCUT, operator.not_, "a zero needs a shortcut: SHORTCUT must be True"),
         (*_ZERO, _SCALE, _is(0), "zero times zero never trains: use null or 1.0"),
         (*_SMALL_IMAGES, _GROUPS, _is_not(1), "basic blocks have one group: use 1"),

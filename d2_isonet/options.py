@@ -1,5 +1,6 @@
-"""Options of the configuration that are one of several names."""
+"""Options of the configuration: one of several names, or a number of a range."""
 
+import math
 from collections.abc import Iterable
 
 from .hints import nearest
@@ -19,3 +20,10 @@ def check_name(key: str, name: object, choices: Iterable[str]) -> None:
     hint = nearest(str(name), filter(None, choices))
     none = " ('' is none)" if "" in choices else ""
     raise ValueError(f"{key} is {name!r}; it must be one of {choices}{none}{hint}")
+
+
+def check_range(key: str, value: float, least: float = 0, below: float = math.inf) -> None:
+    """Raise ValueError with the key and its range unless least <= value < below; nan is not."""
+    if not least <= value < below:
+        limit = f" and below {below:g}" if below < math.inf else ""
+        raise ValueError(f"{key} is {value}; it must be at least {least:g}{limit}")

@@ -13,15 +13,17 @@ from .config_checks import (
     check_detector,
     check_device,
     check_names,
+    check_pixels,
     falls_back_to_cpu,
     scale_to_processes,
 )
 from .findings import Finding, findings_table, raise_errors
+from .keys_without_effect import keys_without_effect
 from .network_outline import outline
 from .options import check_name
 from .output_check import output_findings
 from .solver import OPTIMIZERS, epochs_to_iterations
-from .training_options import check_training_options
+from .training_options import check_filter_options, check_training_options
 from .weights_check import weights_findings
 
 
@@ -72,11 +74,14 @@ def run_findings(
         scaled = passed("schedule", epochs_to_iterations, scaled, num_training_images)
     if scaled is not None:
         findings.append(_step(scaled))
+    passed("images", check_pixels, cfg)
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         passed("network", check_detector, cfg)
     model = passed("network", _network, cfg)
     if model is not None:
         findings.append(_size(cfg, model))
+        findings += keys_without_effect(cfg)
+        passed("training", check_filter_options, cfg, model)
     findings += passed("weights", weights_findings, cfg, args, model) or []
     findings += passed("OUTPUT_DIR", output_findings, scaled or cfg, args, model) or []
     return findings

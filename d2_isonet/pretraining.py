@@ -136,7 +136,8 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     Raises:
         FileNotFoundError: the folder tree is not there.
         ValueError: it is not of the expected shape, or its number of classes is not
-            MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0); or images are unreadable.
+            MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0); images are unreadable, or cannot be
+            cropped as INPUT.CLASSIFICATION has it.
     """
     if args.data_root:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
@@ -159,6 +160,8 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             )
     train, test = ([], dicts) if args.eval_only else (dicts, val_dicts)
     check_classified_images(cfg, train, test)
+    for is_train in (True, False):  # a crop that does not fit ends the run now, not in hours
+        classification_mapper(cfg, is_train)
     cfg = finish_setup(cfg, args, num_training_images=len(dicts))
     images = cfg.SOLVER.IMS_PER_BATCH
     if images > len(dicts) and not args.eval_only:

@@ -87,7 +87,8 @@ def attack_settings(
             eps (Madry et al. 2018).
 
     Raises:
-        ValueError: an unknown name, a negative eps, or a step or number that is not positive.
+        ValueError: an unknown name, eps or step that is no distance between pixels, or a number of
+            iterations that is not positive.
     """
     names, eps_values = list(names), list(eps_values)
     unknown = sorted(set(names) - {"fgsm", "bim"})
@@ -95,8 +96,11 @@ def attack_settings(
         raise ValueError(f"attack {unknown[0]!r} is unknown; there are 'fgsm' and 'bim'")
     if any(not 0 <= eps <= 255 for eps in eps_values):
         raise ValueError(f"eps is {eps_values}; each must be in pixel values, from 0 to 255")
-    if iterations < 1 or (step is not None and not step > 0):
-        raise ValueError(f"step is {step} and iterations {iterations}; both must be positive")
+    if iterations < 1 or (step is not None and not 0 < step <= 255):
+        raise ValueError(
+            f"step is {step} and iterations {iterations}; both must be positive, and a step in "
+            "pixel values, at most 255"
+        )
 
     def setting(name: str, eps: float) -> dict:
         if name == "fgsm":

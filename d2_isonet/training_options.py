@@ -1,10 +1,39 @@
 """What SOLVER and TEST may ask of a training, checked before anything is built."""
 
-from detectron2.config import CfgNode
+from collections.abc import Sequence
 
+from detectron2.config import CfgNode
+from torch import nn
+
+from .decoupled import DecoupledConv2d
 from .non_finite_recovery import ACTIONS
-from .options import check_name
+from .option_conflicts import value_of
+from .options import check_name, check_range
+from .orthogonality import FORMS
 from .wandb_writer import check_wandb
+
+# Keys whose number has a range: the least of each, and for some the limit below which it must stay.
+_FROM_ZERO = (
+    *("BASE_LR", "BACKBONE_LR_FACTOR", "RESIDUAL_SCALE_LR_FACTOR", "SCALAR_BIAS_LR_FACTOR"),
+    *("BIAS_LR_FACTOR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_SHIFT", "GAMMA"),
+    *("WARMUP_ITERS", "WARMUP_FACTOR", "WARMUP_EPOCHS", "MAX_EPOCHS", "REFERENCE_WORLD_SIZE"),
+    *("ORTHO_COEFF", "FILTER_ORTHO_COEFF", "WEIGHT_PROJECTION_PERIOD", "NON_FINITE.LIMIT"),
+    "CHECKPOINT_MAX_TO_KEEP",
+)
+_RANGES: dict[str, tuple[float, ...]] = {
+    **{f"SOLVER.{key}": (0,) for key in _FROM_ZERO},
+    "SOLVER.EMA_DECAY": (0, 1),
+    "SOLVER.MOMENTUM": (0, 1),
+    "SOLVER.MAX_ITER": (1,),
+    "SOLVER.CHECKPOINT_PERIOD": (1,),
+    "SOLVER.CHECKPOINT_MAX_FAILURES": (1,),
+    "TEST.EARLY_STOPPING_PATIENCE": (0,),
+    "TEST.ISOMETRY_PERIOD": (0,),
+    "TEST.CLASSIFICATION_BATCH_SIZE": (1,),
+    "DATALOADER.NUM_WORKERS": (0,),
+    "DATALOADER.SHARD_STREAMS": (0,),
+    "DATASETS.CHECKED_IMAGES": (-1,),
+}
 
 
 def check_training_options(cfg: CfgNode) -> None:
@@ -12,18 +41,30 @@ def check_training_options(cfg: CfgNode) -> None:
     solver, test = cfg.SOLVER, cfg.TEST
     check_name("SOLVER.NON_FINITE.ACTION", solver.NON_FINITE.ACTION, ACTIONS)
     check_name("TEST.BEST_METRIC_MODE", test.BEST_METRIC_MODE, ("max", "min"))
-    ranges = {
-        "SOLVER.NON_FINITE.LIMIT": (solver.NON_FINITE.LIMIT, 0, None),
-        "SOLVER.EMA_DECAY": (solver.EMA_DECAY, 0, 1),
-        "SOLVER.BACKBONE_LR_FACTOR": (solver.BACKBONE_LR_FACTOR, 0, None),
-        "TEST.EARLY_STOPPING_PATIENCE": (test.EARLY_STOPPING_PATIENCE, 0, None),
-    }
-    for key, (value, least, below) in ranges.items():
-        if value < least or (below is not None and value >= below):
-            limit = "" if below is None else f" and below {below}"
-            raise ValueError(f"{key} is {value}; it must be at least {least}{limit}")
+    check_name("SOLVER.ORTHO_FORM", solver.ORTHO_FORM, FORMS)
+    for key, limits in _RANGES.items():
+        check_range(key, value_of(cfg, key), *limits)
+    for key in ("SOLVER.STEPS", "SOLVER.EPOCH_STEPS"):
+        _check_milestones(key, value_of(cfg, key))
     _check_best_metric(cfg)
     check_wandb(cfg)
+
+
+def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
+    """Raise ValueError where something is asked of decoupled filters and `model` has none."""
+    if any(isinstance(module, DecoupledConv2d) for module in model.modules()):
+        return
+    for key in ("SOLVER.WEIGHT_PROJECTION_PERIOD", "SOLVER.FILTER_ORTHO_COEFF"):
+        if value_of(cfg, key):
+            raise ValueError(
+                f"{key} is {value_of(cfg, key)} with MODEL.ISONET.CONV {cfg.MODEL.ISONET.CONV!r}; "
+                "the model has no decoupled filters: set it to 0, or CONV to 'Decoupled'"
+            )
+
+
+def _check_milestones(key: str, steps: Sequence[int]) -> None:
+    if min(steps, default=0) < 0 or list(steps) != sorted(steps):
+        raise ValueError(f"{key} is {steps}; they must be at least 0, each at least the one before")
 
 
 def _check_best_metric(cfg: CfgNode) -> None:

@@ -60,6 +60,11 @@ def weights_findings(
         return [Finding("fact", _WHERE, f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")]
     if not path and args.eval_only:
         raise nothing_to_evaluate(cfg)
+    if not path and cfg.MODEL.DECOUPLED.FROM_CONV2D:
+        raise ValueError(
+            "MODEL.DECOUPLED.FROM_CONV2D is True, but MODEL.WEIGHTS is ''; name the weights of the "
+            "same network with ordinary convolutions, or set it to False"
+        )
     if not path:
         return [Finding("fact", _WHERE, "MODEL.WEIGHTS is '': all start from initialization")]
     if "://" in path:

@@ -177,6 +177,7 @@ def test_an_attack_is_built_by_name():
     [
         (("PGD", 8, 2, 10), r"SOLVER.ADVERSARIAL.ATTACK is 'PGD'; it must be 'FGSM', 'BIM'"),
         (("FGSM", 0, 2, 10), "SOLVER.ADVERSARIAL.EPS is 0"),
+        (("FGSM", 256, 2, 10), "SOLVER.ADVERSARIAL.EPS is 256; .*at most 255"),
         (("BIM", 8, -1, 10), "SOLVER.ADVERSARIAL.STEP is -1"),
         (("BIM", 8, 2, 0), "SOLVER.ADVERSARIAL.ITERATIONS is 0"),
     ],

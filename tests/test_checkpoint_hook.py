@@ -107,6 +107,12 @@ def test_what_a_killed_save_left_is_removed_at_the_next_start(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize("arguments", [{"period": 0}, {"period": 5, "max_to_keep": -1}], ids=str)
+def test_a_hook_that_would_keep_nothing_is_refused(arguments):
+    with pytest.raises(ValueError, match="SOLVER.CHECKPOINT_PERIOD is .*MAX_TO_KEEP"):
+        CheckpointHook(None, **arguments)
+
+
 def test_the_checkpoint_s_hook_stands_before_the_evaluation_on_every_process(tmp_path):
     kinds = [type(hook) for hook in OwnShareTrainer(toy_config(tmp_path))._hooks]
     assert kinds.index(CheckpointHook) + 1 == kinds.index(EvalHook)

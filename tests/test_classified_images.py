@@ -73,3 +73,26 @@ def test_a_pretraining_stops_before_it_starts(eval_only, path, tree):
     with pytest.raises(ValueError, match=f"images unreadable: {tree}/{path}"):
         finish_pretraining_setup(cfg, args)
     assert not (tree / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["INPUT.CLASSIFICATION.CROP_SIZE=288"], "crop of 288 pixels does not fit .* 256"),
+        (["INPUT.CLASSIFICATION.MIN_AREA=2"], "MIN_AREA is 2.0"),
+        (["TEST.CLASSIFICATION_BATCH_SIZE=0"], "CLASSIFICATION_BATCH_SIZE is 0"),
+        (["MODEL.PIXEL_STD=[0.0,1.0,1.0]"], "MODEL.PIXEL_STD"),
+        (["SOLVER.FILTER_ORTHO_COEFF=1e-5"], "FILTER_ORTHO_COEFF is 1e-05 with .*'Conv2d'"),
+        (["SOLVER.ORTHO_FORM=exakt"], "SOLVER.ORTHO_FORM is 'exakt'"),
+    ],
+)
+def test_what_no_evaluation_or_step_can_do_stops_it_before_a_file_is_written(pairs, message, tree):
+    out = f"OUTPUT_DIR={tree / 'out'}"
+    cfg = load_config("configs/imagenet/risonet18.yaml", [out, "MODEL.DEVICE=cpu", *pairs])
+    args = Namespace(
+        data_root=str(tree), eval_only=False, resume=False, trust_pickle=False, num_machines=1,
+        num_gpus=1, config_file="",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        finish_pretraining_setup(cfg, args)
+    assert not (tree / "out").exists()

@@ -102,6 +102,7 @@ IMPOSSIBLE = [
     ({"MODEL.ISONET.INIT": "fixup"}, "NAME is 'build_cnn9_backbone' with .*INIT 'fixup'.*'msra'"),
     ({"MODEL.ISONET.BLOCK": "fixup"}, "'build_cnn9_backbone' with .*BLOCK 'fixup'.*'residual'"),
     ({"MODEL.ISONET.BLOCK": "modified"}, "'build_cnn9_backbone' with .*BLOCK 'modified'"),
+    ({"MODEL.ISONET.SHORTCUT": False}, "'build_cnn9_backbone' with .*SHORTCUT False.*True"),
     ({"MODEL.ISONET.RESIDUAL_SCALE": 1.0}, "'build_cnn9_backbone' with .*SCALE 1.0.*null"),
     ({"MODEL.ISONET.RESIDUAL_SCALE_SHAPE": "channel"}, "cnn9_.* with .*'channel'.*'block'"),
     ({"MODEL.ISONET.ZERO_INIT_LAST_NORM": True}, "cnn9_.* with .*LAST_NORM True.*False"),

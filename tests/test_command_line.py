@@ -72,6 +72,7 @@ def test_a_wrong_pair_is_explained(opts, message):
     ("key", "text", "value"),
     [("SOLVER.ORTHO_COEFF", "0", 0.0), ("MODEL.ISONET.RESIDUAL_SCALE", "1", 1.0),
      ("SOLVER.WARMUP_EPOCHS", "0.5", 0.5), ("MODEL.ISONET.RESIDUAL_SCALE", "None", None),
+     ("MODEL.ISONET.RESIDUAL_SCALE", "null", None),
      ("SOLVER.MAX_ITER", "7", 7)],
 )  # fmt: skip
 def test_a_whole_number_serves_as_a_float_where_one_is_asked(key, text, value, tmp_path):
@@ -86,6 +87,27 @@ def test_a_whole_number_serves_as_a_float_where_one_is_asked(key, text, value, t
         for part in key.split("."):
             node = node[part]
         assert node == value and type(node) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "null", "~", ".nan"])
+@pytest.mark.parametrize(
+    "key", ["MODEL.ISONET.SHIFT_INIT", "SOLVER.ORTHO_COEFF", "MODEL.RESNETS.DEPTH"]
+)
+def test_a_number_that_is_left_out_is_named(key, text, tmp_path):
+    *sections, name = key.split(".")
+    lines = [f"{'  ' * depth}{word}:" for depth, word in enumerate([*sections, name])]
+    path = tmp_path / "leaf.yaml"
+    path.write_text("\n".join(lines) + f" {text}\n")
+    message = "of type|mismatch|is not a number" if text == ".nan" else "has no value; the default"
+    with pytest.raises(ValueError, match=f"leaf.yaml: .*({message})") as error:
+        load_config(str(path), [])
+    assert key in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["None", "null", "1e400-1e400"])
+def test_a_number_of_the_command_line_must_be_one(text):
+    with pytest.raises(ValueError, match="command line: .*SOLVER.ORTHO_COEFF"):
+        load_config(BASE, ["SOLVER.ORTHO_COEFF", text])
 
 
 @pytest.mark.parametrize("text", ["", "42", "[1, 2]", "words"])

@@ -20,6 +20,7 @@ from config_files import (
 from detectron2.solver import build_lr_scheduler
 
 from d2_isonet.configured_checkpointer import describe
+from d2_isonet.keys_without_effect import keys_without_effect
 from d2_isonet.weights_record import meta_differences
 
 
@@ -125,6 +126,11 @@ def test_a_decoupled_detector_takes_no_statistic_of_the_batch(path):
     decoupled = config(path).MODEL.DECOUPLED
     assert (decoupled.MAGNITUDE, decoupled.RADIUS_SCALE) == ("Tanh", "frozen")
     assert not any("Norm" in type(module).__name__ for module in model(path).backbone.modules())
+
+
+@named(LEAVES)
+def test_no_key_of_a_yaml_changes_nothing(path):
+    assert keys_without_effect(config(path)) == []
 
 
 def test_every_detector_is_there():

@@ -36,6 +36,17 @@ def patch_norms(x: torch.Tensor) -> torch.Tensor:
     return (F.unfold(x, 3).square().sum(1) + 1e-4).sqrt().view(-1, 1, 3, 3)
 
 
+def test_the_moving_average_is_exact_in_float64():
+    conv = DecoupledConv2d(3, 4, 3, radius_scale="running").double()
+    images = torch.rand(5, 2, 3, 5, 5, dtype=torch.float64)
+    for batch in images:
+        conv(batch)
+    weights = [0.999 ** (4 - i) for i in range(5)]
+    means = [patch_norms(batch).mean().item() for batch in images]
+    expected = sum(w * m for w, m in zip(weights, means, strict=True)) / sum(weights)
+    assert conv.running_norm.item() == pytest.approx(expected, rel=1e-13)
+
+
 def test_evaluation_uses_the_moving_average_of_training():
     conv = DecoupledConv2d(3, 4, 3)
     first, second = torch.randn(2, 3, 5, 5), 3 * torch.randn(2, 3, 5, 5)

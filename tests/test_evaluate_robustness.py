@@ -1,6 +1,7 @@
 """The evaluation of robustness: counted by hand, its report, and the signs of gradient masking."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -133,6 +134,7 @@ def test_a_detector_is_no_classifier():
         ((["pgd"], [8.0], None, 10), "attack 'pgd' is unknown"),
         ((["bim"], [-1.0], None, 10), "eps is .*from 0 to 255"),
         ((["bim"], [8.0], 0.0, 10), "step is 0.0"),
+        ((["bim"], [8.0], float("inf"), 10), "step is inf"),
         ((["bim"], [8.0], None, 0), "iterations 0"),
     ],
 )
@@ -164,6 +166,22 @@ def test_a_missing_file_is_one_message(root, capsys):
     with pytest.raises(SystemExit):
         tool.main(tool.parse_args([*arguments, "--seed", "0", *OPTS]))
     assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--source-config", CONFIG], "--source-config is .* without --source-weights"),
+        (["--effort-images", "-3"], "--effort-images is -3; it must be at least 0"),
+        (["--output", "/proc/none/x"], "--output /proc/none/x: .*; name a folder"),
+        (["--output", __file__], "--output .*test_evaluate_robustness.py: .*; name a folder"),
+    ],
+)
+def test_impossible_arguments_end_before_weights_are_read(words, message, root, capsys):
+    arguments = ["--config-file", CONFIG, "--weights", "no.pth", "--data-root", str(root)]
+    with pytest.raises(SystemExit):
+        tool.main(tool.parse_args([*arguments, *words, "--seed", "0", *OPTS]))
+    assert re.search(f"error: {message}", capsys.readouterr().err)
 
 
 def diverged_weights(root: Path, tmp_path: Path, value: float) -> str:

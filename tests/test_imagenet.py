@@ -148,6 +148,10 @@ def test_exif_orientation_is_not_applied(tmp_path):
         ({"image_format": "YUV"}, "INPUT.FORMAT is 'YUV'"),
         ({"crop_size": 300}, "INPUT.CLASSIFICATION.CROP_SIZE"),
         ({"is_train": True, "padding": -1}, "INPUT.CLASSIFICATION.PADDING is -1"),
+        ({"is_train": True, "crop_size": 0}, "INPUT.CLASSIFICATION.CROP_SIZE is 0; .*least 1"),
+        ({"resize": -5}, "INPUT.CLASSIFICATION.RESIZE is -5; it must be at least 1"),
+        ({"is_train": True, "scale": (2.0, 1.0)}, "MIN_AREA is 2.0; .*from 0 to 1$"),
+        ({"is_train": True, "scale": (-1.0, 1.0)}, "MIN_AREA is -1.0; .*from 0 to 1$"),
         ({"is_train": True, "crop_size": 265, "padding": 4}, "256 with 4 pixels around it"),
     ],
 )

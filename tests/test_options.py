@@ -8,6 +8,7 @@ from detectron2.modeling import build_backbone
 
 from d2_isonet import add_isonet_config
 from d2_isonet.architecture_checks import check_architecture
+from d2_isonet.keys_without_effect import keys_without_effect
 from d2_isonet.layers import ACTIVATIONS
 from d2_isonet.roi_heads import ISONetRes5ROIHeads
 from d2_isonet.weight_init import FILLS
@@ -229,6 +230,17 @@ IMPOSSIBLE = [
     ([options(ISONET, INIT="phase_delta")], "INIT is 'phase_delta'.*'phase_shifted_delta'"),
     ([options(RESNETS, NORM="bn")], r"NORM is 'bn'.*'FrozenBN'.*\('' is none\)"),
     ([decoupled("", "square_cosine")], "ANGULAR is 'square_cosine' with .*MAGNITUDE ''.*'Tanh'"),
+    ([options(DECOUPLED, MAGNITUDE="Bal")], "MAGNITUDE is 'Bal'.*mean Ball"),  # with Conv2d, too
+    (
+        [resnet(""), options(ISONET, RESIDUAL_SCALE=False)],
+        "RESIDUAL_SCALE is False; .*a number.*or null",
+    ),
+    ([resnet(""), options(ISONET, RESIDUAL_SCALE="none")], "RESIDUAL_SCALE is 'none'; .*a number"),
+    ([resnet(""), options(ISONET, RESIDUAL_SCALE=[1])], r"RESIDUAL_SCALE is \[1\]; .*a number"),
+    ([options(ISONET, RESIDUAL_SCALE=float("nan"))], "RESIDUAL_SCALE is nan; .*a number"),
+    ([LARGE, options("MODEL.BACKBONE.", FREEZE_AT=6)], "FREEZE_AT is 6; .*0 .*to 5"),
+    ([SMALL, options("MODEL.BACKBONE.", FREEZE_AT=5)], "FREEZE_AT is 5; .*0 .*to 4"),
+    ([LARGE, options("MODEL.BACKBONE.", FREEZE_AT=-1)], "FREEZE_AT is -1; .*0 .*to 5"),
 ]
 
 
@@ -264,6 +276,33 @@ def test_an_impossible_decoupled_operator_is_refused(values):
 
 def test_decoupled_options_mean_nothing_to_ordinary_convolutions():
     check_architecture(config(LARGE, options(DECOUPLED, MAGNITUDE="", ANGULAR="square_cosine")))
+
+
+WITHOUT_EFFECT = [
+    ([resnet("BN"), options(ISONET, SHIFT_INIT=-2.0)], "SHIFT_INIT", "ACTIVATION is 'ReLU'"),
+    ([resnet("BN"), options(ISONET, SHIFT_LEARNED=False)], "SHIFT_LEARNED", "is 'ReLU'"),
+    ([resnet("BN", RESIDUAL_SCALE_SHAPE="channel")], "SHAPE", "RESIDUAL_SCALE is None"),
+    ([resnet("BN", NORM_GROUPS=4)], "NORM_GROUPS", "NORM is 'BN'"),
+    ([resnet("FrozenBN", ZERO_INIT_LAST_NORM=True)], "LAST_NORM", "NORM is 'FrozenBN'"),
+    ([options(DECOUPLED, MAGNITUDE="Ball")], "MAGNITUDE", "CONV is 'Conv2d'"),
+    ([decoupled("Tanh", "cosine", SIGMOID_K_LEARNED=True)], "K_LEARNED", "ANGULAR is 'cosine'"),
+    ([decoupled("Linear", "cosine", RADIUS_SCALE="frozen")], "SCALE", "MAGNITUDE is 'Linear'"),
+    ([decoupled("Tanh", "cosine", BETA=0.25)], "BETA", "MAGNITUDE is 'Tanh'"),
+]
+
+
+@pytest.mark.parametrize(("rows", "key", "reason"), WITHOUT_EFFECT, ids=ids(WITHOUT_EFFECT))
+def test_a_key_that_changes_nothing_is_a_warning(rows, key, reason):
+    (finding,) = keys_without_effect(config(*rows))
+    assert finding.severity == "warning"
+    assert f"{key} is " in finding.what and finding.remedy.endswith(reason)
+
+
+def test_a_key_that_changes_the_network_is_none():
+    assert keys_without_effect(config(resnet("GN", NORM_GROUPS=4))) == []
+    seg = decoupled("Seg", "sigmoid", BETA=0.25, SIGMOID_K=0.5, RADIUS_SCALE="none")
+    assert keys_without_effect(config(seg)) == []
+    assert keys_without_effect(config(options(ISONET, SHIFT_LEARNED=False))) == []
 
 
 def test_a_pyramid_of_a_network_for_small_images_is_refused():

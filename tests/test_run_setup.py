@@ -2,10 +2,12 @@
 
 import pytest
 from detectron2.utils import comm
+from torch import nn
 
 from d2_isonet.command_line import load_config
-from d2_isonet.config_checks import scale_to_processes, what_was_scaled
-from d2_isonet.training_options import check_training_options
+from d2_isonet.config_checks import check_pixels, scale_to_processes, what_was_scaled
+from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.training_options import check_filter_options, check_training_options
 
 
 def config(*opts: str):
@@ -79,6 +81,20 @@ def test_what_does_not_divide_is_named(processes, steps, message, monkeypatch):
         (["SOLVER.NON_FINITE.LIMIT", "-1"], "LIMIT is -1; it must be at least 0"),
         (["SOLVER.EMA_DECAY", "1"], "EMA_DECAY is 1.0; it must be at least 0 and below 1"),
         (["SOLVER.BACKBONE_LR_FACTOR", "-0.1"], "BACKBONE_LR_FACTOR is -0.1; .* at least 0"),
+        (["SOLVER.RESIDUAL_SCALE_LR_FACTOR", "-0.1"], "SCALE_LR_FACTOR is -0.1; .* at least 0"),
+        (["SOLVER.WEIGHT_DECAY_SHIFT", "-1"], "WEIGHT_DECAY_SHIFT is -1.0; .* at least 0"),
+        (["SOLVER.BASE_LR", "1e400"], "BASE_LR is inf; it must be at least 0"),
+        (["SOLVER.MOMENTUM", "1"], "MOMENTUM is 1.0; it must be at least 0 and below 1"),
+        (["SOLVER.ORTHO_COEFF", "-1"], "SOLVER.ORTHO_COEFF is -1.0; it must be at least 0"),
+        (["SOLVER.FILTER_ORTHO_COEFF", "-1"], "SOLVER.FILTER_ORTHO_COEFF is -1.0"),
+        (["SOLVER.WEIGHT_PROJECTION_PERIOD", "-3"], "WEIGHT_PROJECTION_PERIOD is -3"),
+        (["SOLVER.ORTHO_FORM", "exakt"], "SOLVER.ORTHO_FORM is 'exakt'.*mean exact"),
+        (["SOLVER.CHECKPOINT_PERIOD", "0"], "CHECKPOINT_PERIOD is 0; it must be at least 1"),
+        (["SOLVER.CHECKPOINT_MAX_TO_KEEP", "-1"], "MAX_TO_KEEP is -1; it must be at least 0"),
+        (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER is 0; it must be at least 1"),
+        (["SOLVER.STEPS", "(9, 3)"], r"SOLVER.STEPS is \(9, 3\); .*each at least the one before"),
+        (["SOLVER.EPOCH_STEPS", "(-1,)"], r"EPOCH_STEPS is \(-1,\); they must be at least 0"),
+        (["TEST.CLASSIFICATION_BATCH_SIZE", "0"], "CLASSIFICATION_BATCH_SIZE is 0; .*least 1"),
         (["TEST.BEST_METRIC_MODE", "most"], "BEST_METRIC_MODE is 'most'.*'max', 'min'"),
         (["TEST.EARLY_STOPPING_PATIENCE", "3"], "PATIENCE is 3, but TEST.BEST_METRIC ''"),
         (["TEST.BEST_METRIC", "bbox/AP"], "'bbox/AP', but DATASETS.TEST is empty"),
@@ -96,3 +112,31 @@ def test_what_no_training_can_do_is_refused(opts, message):
 
 def test_the_defaults_pass():
     check_training_options(config())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("SOLVER.WEIGHT_PROJECTION_PERIOD", "100"), ("SOLVER.FILTER_ORTHO_COEFF", "1e-05")],
+)
+def test_what_is_asked_of_decoupled_filters_needs_them(key, value):
+    cfg = config(key, value)
+    check_filter_options(cfg, nn.Sequential(nn.Conv2d(3, 4, 3), DecoupledConv2d(4, 4, 3)))
+    with pytest.raises(ValueError, match=f"{key} is {value} with MODEL.ISONET.CONV 'Conv2d'"):
+        check_filter_options(cfg, nn.Sequential(nn.Conv2d(3, 4, 3)))
+    check_filter_options(config(), nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("MODEL.PIXEL_STD", "[0.0, 1.0, 1.0]"),
+        ("MODEL.PIXEL_MEAN", "[1.0, 2.0]"),
+        ("INPUT.FORMAT", "L"),
+        ("MODEL.PIXEL_MEAN", "[1e400, 2.0, 2.0]"),
+    ],
+)
+def test_pixels_that_cannot_be_normalized_are_refused(opts):
+    check_pixels(config())
+    check_pixels(config("INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[1.]", "MODEL.PIXEL_STD", "[1.]"))
+    with pytest.raises(ValueError, match="PIXEL_MEAN is .* and MODEL.PIXEL_STD .*above 0"):
+        check_pixels(config(*opts))

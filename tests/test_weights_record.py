@@ -1,6 +1,7 @@
 """The record of a weights file: what it tells apart, what it meant before, what may differ."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from detectron2.modeling import build_model
 from d2_isonet.checkpoint import WeightsError, save_backbone
 from d2_isonet.command_line import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
+from d2_isonet.weights_check import weights_findings
 from d2_isonet.weights_record import meta_differences
 
 CPU = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]
@@ -118,6 +120,27 @@ def test_a_decoupled_network_starts_from_an_ordinary_one_where_it_is_asked(recor
     values = {"radius": 2.0, "running_norm": 1.0, "num_batches_tracked": 0, "sigmoid_k": 0.7}
     assert {name.rsplit(".")[-1] for name in kept} == set(values)
     assert all(bool((x == values[name.rsplit(".")[-1]]).all()) for name, x in kept.items())
+
+
+def test_the_biases_of_an_ordinary_network_without_norm_are_left_out_and_named(tmp_path, caplog):
+    path = tmp_path / "backbone.pth"
+    ordinary = write_classifier(path, "imagenet/decoupled18_baseline_no_bn")
+    cfg = classifier_config("imagenet/decoupled18_tanh_no_bn", *FROM_CONV2D[:2])
+    model = build_model(cfg)
+    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint"):
+        build_checkpointer(cfg, model).load(str(path), [])
+    arrived = model.backbone.state_dict()
+    biases = {name for name in ordinary if name not in arrived}
+    assert biases and all(name.endswith(".bias") for name in biases)
+    assert all(torch.equal(arrived[n], x) for n, x in ordinary.items() if n not in biases)
+    assert any(f"{len(biases)} biases of {path} are left out" in m for m in caplog.messages)
+
+
+def test_a_start_from_an_ordinary_network_needs_its_weights():
+    cfg = classifier_config("imagenet/decoupled18_tanh", *FROM_CONV2D[:2], "MODEL.WEIGHTS", "")
+    args = SimpleNamespace(eval_only=False, resume=False, trust_pickle=False)
+    with pytest.raises(ValueError, match="FROM_CONV2D is True, but MODEL.WEIGHTS is ''"):
+        weights_findings(cfg, args, None)
 
 
 @pytest.mark.parametrize("missing", ["res3.0.conv2.weight", "res4.1.conv1.norm.running_var"])

@@ -6,6 +6,7 @@ python tools/evaluate_robustness.py --config-file configs/imagenet/risonet18.yam
 """
 
 import argparse
+from pathlib import Path
 
 from robustness_report import format_results, write_report
 from tqdm import tqdm
@@ -50,9 +51,27 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
+def check_arguments(args):
+    """Raise what is wrong with them before anything is loaded; the output folder is there then."""
+    if args.source_config and not args.source_weights:
+        raise ValueError(
+            f"--source-config is {args.source_config} without --source-weights; give the weights "
+            "whose gradients a black-box attack takes, or neither"
+        )
+    if args.effort_images < 0:
+        raise ValueError(f"--effort-images is {args.effort_images}; it must be at least 0")
+    try:
+        Path(args.output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output {args.output}: {error.strerror}; name a folder that can be written"
+        ) from error
+
+
 def main(args):
     """Evaluate, print the table, write robustness.json and .png; returns what the json holds."""
     with readable_errors():
+        check_arguments(args)
         settings = attack_settings(args.attacks, args.eps, args.step, args.iterations)
         cfg = load_config(args.config_file, args.opts)
         names = register_data_root(args.data_root)[1:] if args.data_root else cfg.DATASETS.TEST
