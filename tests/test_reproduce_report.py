@@ -39,7 +39,8 @@ def _store(folders: Folders, cell: Cell, values: list[float | None]) -> None:
     for seed, value in enumerate(values, start=1):
         found = {} if value is None else {"top-1": value}
         result = {"measures": found, "seconds": 1800, "commit": "c0ffee", "machine": "CPU",
-                  "torch": "2", "attempts": [{"learning_rate": 0.1}]}  # fmt: skip
+                  "torch": "2", "attempts": [{"learning_rate": 0.1}],
+                  "learning_rate": 0.1}  # fmt: skip
         write_result(folders, cell, seed, result)
 
 
@@ -72,6 +73,41 @@ def test_failed_and_missing_seeds_are_said(cell, folders, values, shown):
     assert shown in as_text(_table(cell), folders, 3)
 
 
+def test_more_seeds_than_were_run_and_places_that_are_none_are_said(cell, folders):
+    _store(folders, cell, [80.0, 82.0, 84.0])
+    assert "82.0 ± 2.0 (3 seeds)" in as_text(_table(cell), folders, 4)
+    none = replace(_table(cell), rows=(Row("none", (None,), ("",)),))
+    assert as_text(none, folders, 3).split()[-1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expecting value"),
+        ('{"measures": {"top-1": 8', "char 24"),
+        ("[]", "it has no attempts"),
+        ('{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}}', "has no measures"),
+        ('{"measures": {"top-1": NaN}}', "it has a NaN"),
+    ],
+)
+def test_a_damaged_result_is_named(text, message, cell, folders):
+    _store(folders, cell, [80.0])
+    path = folders.result(cell, 1)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"{path} is no result .*{message}.*restore it, or remove"):
+        as_text(_table(cell), folders, 3)
+
+
+def test_columns_without_a_percentage_are_no_picture(cell, folders):
+    for seed in (1, 2):
+        write_result(folders, cell, seed, {"measures": {"L2 effort": 64.0}, "seconds": 1,
+                                           "attempts": [], "learning_rate": None})  # fmt: skip
+    table = replace(_table(cell), columns=("L2 effort",), measures=("L2 effort",))
+    write_report(table, folders, 2, folders.output)
+    assert not (folders.output / "table9.png").exists()
+    assert json.loads((folders.output / "table9.json").read_text())[0]["values"] == [64.0, 64.0]
+
+
 def test_the_report_writes_json_and_picture(cell, folders, capsys):
     _store(folders, cell, [80.0, 82.0])
     write_report(_table(cell), folders, 2, folders.output)
@@ -100,7 +136,8 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
     assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
     cell = next(iter(figure3.cells("small").values()))
     attempt = {"learning_rate": 0.1, "shifts": {"res2": found["res2"]}}
-    write_result(folders, cell, 1, {"learning_rate": 0.1, "attempts": [attempt]})
+    result = {"learning_rate": 0.1, "attempts": [attempt], "measures": {}, "seconds": 1}
+    write_result(folders, cell, 1, result)
     assert "-1.100" in figure3.as_markdown("small", folders, 1)
     assert figure3.draw("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
 

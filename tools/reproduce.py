@@ -10,16 +10,19 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from reproduction.cells import REPOSITORY, Folders
 from reproduction.commands import print_commands
 from reproduction.data import prepare
 from reproduction.figure3 import draw
-from reproduction.page import fill
+from reproduction.page import DEFAULT_SEEDS, fill
 from reproduction.report import write_report
 from reproduction.runner import run_jobs
 from reproduction.table import Table, jobs_of, select, with_processes
 from reproduction.tables import TABLES
+
+from d2_isonet.command_line import readable_errors
 
 
 def positive(text: str) -> int:
@@ -39,9 +42,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--scale", choices=("small", "full"), default="small")
     add("--rows", nargs="+", metavar="TEXT", help="only rows whose label holds a TEXT")
     add("--columns", nargs="+", metavar="TEXT", help="the same for columns")
-    add("--seeds", type=positive, default=3, metavar="N", help="seeds 1 to N (3)")
+    add("--seeds", type=positive, default=DEFAULT_SEEDS, metavar="N", help="seeds 1 to N (3)")
     add("--jobs", type=positive, metavar="N", help="cells at a time (small: CPU cores, full: 1)")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads a small cell (1)")
+    add("--threads", type=positive, default=1, metavar="N", help="CPU threads a small cell (1)")
     add("--num-gpus", type=positive, default=8, metavar="N", help="of a full run (8)")
     add("--show", action="store_true", help="run nothing")
     add("--dry-run", action="store_true", help="print the commands, run nothing")
@@ -52,6 +55,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.page and (args.rows or args.columns):
         parser.error("--page writes whole tables: leave out --rows and --columns")
+    if args.page and not args.page.is_file():
+        parser.error(f"--page: there is no file {args.page}")
     if args.scale == "full":
         args.threads = 0  # as many as the script takes
     args.jobs = args.jobs or (os.cpu_count() if args.scale == "small" else 1)
@@ -62,13 +67,22 @@ def chosen_tables(args: argparse.Namespace) -> list[Table]:
     """The tables with the rows and columns asked for; ends the program where none is left."""
     names = list(TABLES) if "all" in args.table else args.table
     tables = [with_processes(TABLES[name](args.scale), args.num_gpus) for name in names]
+    rows = [row.label for table in tables for row in table.rows]
+    columns = [column for table in tables for column in table.columns]
+    for texts, labels in ((args.rows, rows), (args.columns, columns)):
+        unknown = [text for text in texts or () if not any(text in label for label in labels)]
+        if unknown:
+            _end_without(unknown, rows, columns)
     selected = [select(table, args.rows, args.columns) for table in tables]
     selected = [table for table in selected if table.rows and table.columns]
-    if not selected:
-        rows = ", ".join(repr(row.label) for table in tables for row in table.rows)
-        columns = ", ".join(repr(column) for table in tables for column in table.columns)
-        sys.exit(f"error: no row and column of that name; rows: {rows}; columns: {columns}")
+    if not selected:  # rows of one table, columns of another
+        _end_without([*(args.rows or ()), *(args.columns or ())], rows, columns)
     return selected
+
+
+def _end_without(texts: list[str], rows: list[str], columns: list[str]) -> NoReturn:
+    names = (", ".join(map(repr, dict.fromkeys(labels))) for labels in (rows, columns))
+    sys.exit("error: no row and column {}; rows: {}; columns: {}".format(", ".join(texts), *names))
 
 
 def main() -> int:
@@ -79,7 +93,7 @@ def main() -> int:
     if args.dry_run:
         print_commands(jobs, folders)
         return 0
-    failed = []
+    failed: list[str] = []
     if not args.show:
         for data in sorted({cell.data.split("/")[0] for cell, _ in jobs}):
             prepare(data, args.data)
@@ -102,5 +116,20 @@ def show(args: argparse.Namespace, tables: list[Table], folders: Folders) -> Non
         print(f"Written: {args.page}" + (f"; it has no marks for {missing}" if missing else ""))
 
 
+def _main_of_a_person() -> int:
+    """main(), in words where results are damaged, it is stopped, or `| head` has seen enough."""
+    try:
+        with readable_errors():
+            code = main()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # what is left in the buffer goes nowhere, instead of failing at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\nStopped. Finished cells are kept; the same command goes on.", file=sys.stderr)
+        return 130
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main_of_a_person())

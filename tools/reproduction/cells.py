@@ -70,11 +70,13 @@ class Folders:
 
 
 def settings(cell: Cell) -> dict:
-    """What decides a cell's result, the content of its yaml included, as json gives it back."""
+    """What decides a training's result, the content of its yaml included, as json gives it back.
+
+    Not its learning rates: each attempt has its own, and those of a longer list are tried besides.
+    """
     keys = ("script", "config", "data", "converges_at", "processes")
     return {key: getattr(cell, key) for key in keys} | {
         "opts": list(cell.opts),
-        "learning_rates": list(cell.learning_rates),
         "yaml": _fingerprint(cell.config),
         "weights": settings(cell.weights) if cell.weights else None,
     }
@@ -88,16 +90,51 @@ def _fingerprint(config: str) -> str:
 
 
 def read_result(folders: Folders, cell: Cell, seed: int) -> dict | None:
-    """The stored result, or None where this cell was not run, or with other settings."""
+    """The stored result, or None where this cell was not run, or with other settings or weights.
+
+    Raises:
+        ValueError: the file is no result, with its path.
+    """
     path = folders.result(cell, seed)
-    result = json.loads(path.read_text()) if path.is_file() else {}
-    return result if result.get("settings") == settings(cell) else None
+    if not path.is_file():
+        return None
+    result = _parsed(path)
+    made_with = result["settings"], result["weights_learning_rate"]
+    return result if made_with == (settings(cell), weights_rate(folders, cell, seed)) else None
+
+
+def weights_rate(folders: Folders, cell: Cell, seed: int) -> float | None:
+    """The learning rate of the training that a cell starts from; None without one."""
+    before = read_result(folders, cell.weights, seed) if cell.weights else None
+    return before["learning_rate"] if before else None
+
+
+_NEEDED = {"measures", "attempts", "learning_rate", "seconds", "settings", "weights_learning_rate"}
+
+
+def _parsed(path: Path) -> dict:
+    """What `write_result` wrote; a merge conflict, half a file or a nan is none."""
+    try:
+        result = json.loads(path.read_text(), parse_constant=_refuse)
+        missing = _NEEDED - set(result if isinstance(result, dict) else ())
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except ValueError as error:
+        raise ValueError(f"{path} is no result ({error}); restore it, or remove it") from error
+    return result
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it has a {constant}")
 
 
 def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
-    """Keep `result` and the settings it was made with; the file appears complete."""
+    """Keep `result`, the settings it was made with and the rate of its weights; the file appears
+    complete.
+    """
     path = folders.result(cell, seed)
-    result = {**result, "settings": settings(cell)}
+    rate = weights_rate(folders, cell, seed)
+    result = {**result, "settings": settings(cell), "weights_learning_rate": rate}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(result, indent=1) + "\n")

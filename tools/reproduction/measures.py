@@ -23,10 +23,16 @@ def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
     """Percentages by name, of the training in `folder`; an undefined AP (nothing found) is 0.
 
     "L2 effort" is in pixel values, and None where most images could not be fooled.
+
+    Raises:
+        ValueError: the training has ended without an evaluation.
     """
     if cell.script == ROBUSTNESS:
         return _robustness(json.loads((folder / "robustness.json").read_text()))
     last = read_metrics(folder / "metrics.json")
+    needed = next(iter(_METRICS[cell.script].values()))
+    if needed not in last:
+        raise ValueError(f"{folder}/metrics.json has no {needed}: nothing was evaluated")
     found = {name: float(last.get(key, math.nan)) for name, key in _METRICS[cell.script].items()}
     if cell.script == DETECTION:
         return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}

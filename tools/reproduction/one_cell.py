@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,43 +27,58 @@ from .cells import (
 )
 from .data import data_arguments
 from .measures import has_converged, measures, shifts
+from .search import best, is_complete, is_over, lacks_weights, rates_of, tried
 
 
 def run_cell(
-    cell: Cell, seed: int, folders: Folders, commit: str = "", threads: int = 0
+    cell: Cell,
+    seed: int,
+    folders: Folders,
+    commit: str = "",
+    threads: int = 0,
+    again: bool = False,
 ) -> dict | None:
     """Train with the learning rates that are to be tried, store the best and return it.
 
-    A result is stored also where none converges: that is one of the answers. None where another
-    process is at this cell.
+    A result is stored also where none converges: that is one of the answers. What another process
+    has stored meanwhile is returned as it is; None where one is at this cell.
+
+    Args:
+        again: make the weights of a whole result anew where they were not kept.
     """
     with _alone(folders.lock(cell, seed)) as alone:
         if not alone:
             return None
+        stored = read_result(folders, cell, seed)
+        whole = is_complete(cell, seed, folders)
+        if whole and not (again and stored["measures"] and not has_weights(cell, seed, folders)):
+            return stored
         start = time.time()
         attempts = _attempts(cell, seed, folders, threads)
-        best = max(filter(_converged, attempts), key=_accuracy, default={})
-        before = (read_result(folders, cell, seed) or {}).get("seconds", 0)
+        counting = best(tried(attempts, rates_of(cell, seed, folders)))
         result = {
             "cell": cell.name,
             "seed": seed,
-            "measures": best.get("measures", {}),
-            "learning_rate": best.get("learning_rate"),
+            "measures": counting.get("measures", {}),
+            "learning_rate": counting.get("learning_rate"),
             "attempts": attempts,
-            "seconds": round(before + time.time() - start, 1),
+            "seconds": round((stored or {}).get("seconds", 0) + time.time() - start, 1),
             "commit": commit,
             **_machine(),
         }
         write_result(folders, cell, seed, result)
-        return result
+        return read_result(folders, cell, seed)
 
 
-def _converged(attempt: dict) -> bool:
-    return attempt["converged"]
+def has_weights(cell: Cell, seed: int, folders: Folders) -> bool:
+    """Whether the training of just this cell, not of one with other settings, lies there, whole."""
+    folder = folders.weights(cell, seed)
+    return _is_of_cell(folder, cell) and (folder / "model_final.pth").is_file()
 
 
-def _accuracy(attempt: dict) -> float:
-    return attempt["measures"].get("top-1", 0.0)
+def _is_of_cell(folder: Path, cell: Cell) -> bool:
+    record = folder / "cell.json"
+    return record.is_file() and json.loads(record.read_text()) == settings(cell)
 
 
 _LOGGERS = ("detectron2", "fvcore", "d2_isonet")
@@ -83,69 +99,42 @@ def _alone(lock: Path) -> Iterator[bool]:
         lock.unlink(missing_ok=True)
 
 
-def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dict]:
-    """One for each learning rate that is to be tried; none without weights to start from."""
-    before = read_result(folders, cell.weights, seed) if cell.weights else None
-    if before and not before["measures"]:
-        return []
-    rates = _learning_rates(cell, seed, folders)
-    stored = read_result(folders, cell, seed) or {"attempts": []}
-    attempts = [attempt for attempt in stored["attempts"] if attempt["learning_rate"] in rates]
-    if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
-        best = stored["learning_rate"]
-        again = _attempt(cell, seed, folders, best, threads)
-        return [again if attempt["learning_rate"] == best else attempt for attempt in attempts]
-    for rate in rates[len(attempts) :]:
-        if _is_over(attempts, seed):
-            break
-        attempts.append(_attempt(cell, seed, folders, rate, threads))
-    return attempts
-
-
-def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
-    """Whether the stored result has nothing left to try."""
-    result = read_result(folders, cell, seed)
-    if result is None:
+def is_locked(lock: Path) -> bool:
+    """Whether another process is at the cell of `lock`."""
+    if not lock.exists():
         return False
-    rates, tried = _learning_rates(cell, seed, folders), result["attempts"]
-    over = _is_over(tried, seed) or {attempt["learning_rate"] for attempt in tried} >= set(rates)
-    return over or not tried  # nothing was tried where the weights it needs have diverged
+    with _alone(lock) as alone:
+        return not alone
 
 
-def _is_over(attempts: list[dict], seed: int) -> bool:
-    """Seed 1 searches until a learning rate gives less than a larger one, others until one
-    converges.
+def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dict]:
+    """Those stored, and one for each learning rate that is to be tried; none without weights to
+    start from.
     """
-    found = [_accuracy(attempt) for attempt in attempts if attempt["converged"]]
-    if seed > 1:
-        return bool(found)
-    return len(found) > 1 and found[-1] < max(found)
-
-
-def _learning_rates(cell: Cell, seed: int, folders: Folders) -> tuple[float | None, ...]:
-    """All for seed 1 (and where it was not run); for others its best and, should they diverge,
-    the smaller ones; the smallest where seed 1 found none.
-    """
-    rates = cell.learning_rates or (None,)
-    first = read_result(folders, cell, 1) if seed > 1 else None
-    if not first or rates == (None,):
-        return rates
-    best = first["learning_rate"] if first["measures"] else rates[-1]
-    return tuple(rate for rate in rates if rate <= best)
+    if lacks_weights(cell, seed, folders):
+        return []
+    rates = rates_of(cell, seed, folders)
+    stored = read_result(folders, cell, seed) or {"attempts": []}
+    attempts = {attempt["learning_rate"]: attempt for attempt in stored["attempts"]}
+    if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
+        rate = best(tried(stored["attempts"], rates))["learning_rate"]
+        attempts[rate] = _attempt(cell, seed, folders, rate, threads)
+    while len(done := tried([*attempts.values()], rates)) < len(rates) and not is_over(done, seed):
+        rate = rates[len(done)]
+        attempts[rate] = _attempt(cell, seed, folders, rate, threads)
+    return [*attempts.values()]
 
 
 def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, threads: int) -> dict:
     words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
     folder = folders.training(cell, seed, rate)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    code = _run_script(cell.script, words, folder / "output.log", threads)
+    resumed = [*_resume(cell, folder), *words]
+    code = _run_script(cell.script, resumed, folder / "output.log", threads)
     log = (folder / "output.log").read_text(errors="replace")
     diverged = bool(code) and _has_diverged(folder, log)
     if code and not diverged:
         tail = "\n".join(log.splitlines()[-15:])
         raise RuntimeError(f"failed, see {folder}/output.log:\n{tail}")
-    (folder / "cell.json").write_text(json.dumps(settings(cell)))
     found = {} if diverged else measures(cell, folder)
     return {
         "learning_rate": rate,
@@ -155,6 +144,19 @@ def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, thread
         "converged": not diverged and has_converged(cell, found),
         "shifts": shifts(folder),
     }
+
+
+def _resume(cell: Cell, folder: Path) -> list[str]:
+    """["--resume"] where the same training was broken off behind a checkpoint; else its folder is
+    new. One that was finished, or has diverged, is made anew.
+    """
+    ended = (folder / "model_final.pth").exists() or any(folder.glob("non_finite_*.json"))
+    if (folder / "last_checkpoint").is_file() and _is_of_cell(folder, cell) and not ended:
+        return ["--resume"]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    return []
 
 
 def _has_diverged(folder: Path, log: str) -> bool:
@@ -176,8 +178,8 @@ def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
             runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as error:
             return error.code if isinstance(error.code, int) else int(error.code is not None)
-        except FloatingPointError as error:
-            print(f"FloatingPointError: {error}")
+        except Exception:
+            traceback.print_exc()  # to the log
             return 1
         finally:
             for name in _LOGGERS:  # the next attempt would write through this one's handlers too
@@ -190,7 +192,7 @@ def _output_to(path: Path) -> Iterator[None]:
     """Send this process's stdout and stderr, those of libraries included, to a file."""
     saved = [os.dup(1), os.dup(2)]
     with (
-        open(path, "w") as file,
+        open(path, "a") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):

@@ -8,6 +8,7 @@ from .figure3 import as_markdown
 from .report import as_text
 from .table import Table, jobs_of
 
+DEFAULT_SEEDS = 3
 _MARKS = r"(<!-- {name} -->\n).*?(<!-- end -->)"
 
 
@@ -41,13 +42,14 @@ def section(table: Table, folders: Folders, seeds: int) -> str:
     """The table in markdown, and below it how many cells were run, where, and how long it took."""
     wanted = jobs_of([table], seeds)
     found = [r for cell, seed in wanted if (r := read_result(folders, cell, seed))]
-    scale = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
+    options = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
+    options += "" if seeds == DEFAULT_SEEDS else f" --seeds {seeds}"
     lines = [
         f"{table.title}. {', '.join(table.measures)}: ours [the paper's].",
         "",
         as_text(table, folders, seeds, "github"),
         "",
-        f"`python tools/reproduce.py {table.name}{scale}`; "
+        f"`python tools/reproduce.py {table.name}{options}`; "
         f"{len(found)} of {len(wanted)} cells run{_circumstances(found)}.",
     ]
     return "\n".join(lines) + "\n"
@@ -56,9 +58,11 @@ def section(table: Table, folders: Folders, seeds: int) -> str:
 def _circumstances(found: list[dict]) -> str:
     if not found:
         return ""
-    commits, machines = (sorted({r[key] for r in found}) for key in ("commit", "machine"))
+    commits, machines, versions = (
+        sorted({r[key] for r in found}) for key in ("commit", "machine", "torch")
+    )
     hours = sum(r["seconds"] for r in found) / 3600
     return (
-        f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {found[0]['torch']}; "
+        f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {', '.join(versions)}; "
         f"commit {', '.join(commits)})"
     )

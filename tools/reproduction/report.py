@@ -13,6 +13,8 @@ from tabulate import tabulate
 from .cells import Cell, Folders, read_result
 from .table import Row, Table
 
+_NO_PERCENTAGE = "L2 effort"  # a column that is not drawn
+
 
 @dataclass(frozen=True)
 class Place:
@@ -21,6 +23,8 @@ class Place:
     Args:
         values: one per seed that converged.
         done: seeds that were run.
+        paper: what the paper prints.
+        asked: seeds that were to be run; 0 where the table has no such place.
         undefined: seeds that have no such value although they converged.
         smaller: seeds that diverged at the best learning rate and converged at a smaller one.
     """
@@ -28,6 +32,7 @@ class Place:
     values: tuple[float, ...]
     done: int
     paper: str
+    asked: int
     undefined: int = 0
     smaller: int = 0
 
@@ -42,7 +47,7 @@ class Place:
 
     def __str__(self) -> str:
         if not self.done:
-            return "not run"
+            return "not run" if self.asked else "-"
         failed = self.done - len(self.values) - self.undefined
         if not self.values:
             return "none" if self.undefined else f"N/A ({failed} of {_seeds(self.done)} fail)"
@@ -50,7 +55,7 @@ class Place:
         remarks = [f"{failed} of {_seeds(self.done)} fail"] if failed else []
         if self.smaller:
             remarks.append(f"{self.smaller} of {_seeds(self.done)} at a smaller rate")
-        elif self.done < 3 and not failed:
+        elif self.done < max(3, self.asked) and not failed:
             remarks.append(_seeds(self.done))
         return text + (f" ({', '.join(remarks)})" if remarks else "")
 
@@ -73,7 +78,7 @@ def places(table: Table, row: Row, folders: Folders, seeds: int) -> list[Place]:
 
 def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds: int) -> Place:
     if cell is None:
-        return Place((), 0, figure)
+        return Place((), 0, figure, 0)
     results = [read_result(folders, cell, seed) for seed in range(1, seeds + 1)]
     found = [result["measures"] for result in results if result]
     values = [m[measure] for m in found if measure in m]
@@ -81,7 +86,7 @@ def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds
     rates = [result.get("learning_rate") for result in results if result]
     largest = max((rate for rate in rates if rate is not None), default=None)
     smaller = sum(rate is not None and rate < largest for rate in rates)
-    return Place(defined, len(found), figure, len(values) - len(defined), smaller)
+    return Place(defined, len(found), figure, seeds, len(values) - len(defined), smaller)
 
 
 def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") -> str:
@@ -111,7 +116,7 @@ def write_report(table: Table, folders: Folders, seeds: int, output: Path) -> No
         for column, place in zip(table.columns, places(table, row, folders, seeds), strict=True)
     ]
     (output / f"{table.name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    if any(entry["values"] for entry in content):
+    if any(entry["values"] for entry in content if entry["column"] != _NO_PERCENTAGE):
         picture = output / f"{table.name}.png"
         draw(table, folders, seeds, picture)
         print(f"\nPicture: {picture}")
@@ -119,7 +124,7 @@ def write_report(table: Table, folders: Folders, seeds: int, output: Path) -> No
 
 def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
     """A bar for each percentage, grouped by column: mean over seeds, and every seed as a point."""
-    drawn = [j for j, column in enumerate(table.columns) if column != "L2 effort"]
+    drawn = [j for j, column in enumerate(table.columns) if column != _NO_PERCENTAGE]
     figure = Figure(figsize=(8, 1.5 + 0.32 * len(table.rows) * len(drawn)))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -132,7 +137,7 @@ def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
                 axes.barh(y, place.mean, height * 0.9, color=f"C{k}", alpha=0.6)
                 axes.plot(place.values, [y] * len(place.values), "k.", markersize=4)
             else:
-                axes.text(0, y, " N/A" if place.done else " not run", va="center", fontsize=8)
+                axes.text(0, y, " N/A" if place.done else f" {place}", va="center", fontsize=8)
     centre = (len(drawn) - 1) * height / 2
     axes.set_yticks([i + centre for i in range(len(table.rows))], [r.label for r in table.rows])
     axes.set_ylim(len(table.rows) - 0.1, -0.6)  # the first row on top

@@ -1,55 +1,127 @@
 """Run cells: each in a process of its own, forked from one that has torch imported already."""
 
-import json
 import multiprocessing
 import os
+import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from .cells import REPOSITORY, Cell, Folders, read_result, settings
-from .one_cell import current_commit, is_complete, run_cell
+from .cells import REPOSITORY, Cell, Folders, read_result
+from .one_cell import current_commit, has_weights, is_locked, run_cell
+from .search import is_complete
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.pretraining"]
+SECONDS = 5.0  # from one look at what other runs have done to the next
 
 
 def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) -> list[str]:
     """Run what has no result yet; a cell waits for the one whose weights it starts from.
 
-    A cell that fails is told at once, and the others go on. Returns the messages of those that
-    failed or could not be started for it.
+    What another run is at is waited for. A cell that fails is told at once, and the others go on.
+    Returns the messages of those that failed or could not be started for it.
     """
-    waiting = [job for job in jobs if _is_to_be_run(job, folders, jobs)]
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
     )
-    commit = current_commit()  # of the code that the next lines import
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    running: dict = {}
-    failed: dict[Job, str] = {}
-    with (
-        ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool,
-        tqdm(total=len(waiting), unit="cell", smoothing=0.1) as bar,
+    waiting: list[Job] = []
+    for job in jobs:  # a complete one may be so no longer once those before it have run
+        if _is_to_be_run(job, folders, jobs) or _job_before(job, waiting):
+            waiting.append(job)
+    with tqdm(total=len(waiting), unit="cell", smoothing=0.1) as bar:
+        run = _Run(jobs, waiting, folders, bar, processes, threads)
+        while run.waiting or run.running:
+            run.start_what_can_be_started()
+            run.take_what_is_done()
+    return list(run.failed.values())
+
+
+class _Run:
+    """The jobs that wait, run and have failed."""
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        waiting: list[Job],
+        folders: Folders,
+        bar: tqdm,
+        processes: int,
+        threads: int,
     ):
-        while waiting or running:
-            for job in list(waiting):
-                before = _job_before(job, [*waiting, *running.values(), *failed])
-                if before in failed:
-                    failed[job] = f"{_title(job)}: not run, it needs {before[0].name}"
-                    waiting.remove(job)
-                elif before is None and len(running) < processes:
-                    running[pool.submit(run_cell, *job, folders, commit, threads)] = job
-                    waiting.remove(job)
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(done)
-                if done.exception():
-                    failed[job] = str(done.exception())
-                bar.write(f"{_title(job)}: {failed.get(job) or _summary(done.result())}")
-                bar.update()
-    return list(failed.values())
+        self.jobs, self.waiting, self.folders, self.bar = jobs, waiting, folders, bar
+        self.processes, self.threads = processes, threads
+        self.commit = current_commit()  # of the code that the next lines import
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(PRELOADED)
+        self.running: dict[Future, Job] = {}
+        self.failed: dict[Job, str] = {}
+        self._elsewhere: set[Job] = set()
+        self._repeated: set[Job] = set()
+
+    def start_what_can_be_started(self) -> None:
+        for job in list(self.waiting):
+            before = _job_before(job, [*self.waiting, *self.running.values(), *self.failed])
+            if before in self.failed:
+                self._end(job, f"not run, it needs {before[0].name}", has_failed=True)
+            elif before is None and len(self.running) < self.processes:
+                self._start(job)
+
+    def _start(self, job: Job) -> None:
+        if is_locked(self.folders.lock(*job)):
+            self._tell_elsewhere(job)
+        elif not _is_to_be_run(job, self.folders, self.jobs):
+            self._end(job, "has its result")
+        else:
+            # a pool of its own: one that is killed takes no other with it
+            pool = ProcessPoolExecutor(1, self.context)
+            again = _is_used(job, self.folders, self.jobs)
+            future = pool.submit(run_cell, *job, self.folders, self.commit, self.threads, again)
+            pool.shutdown(wait=False)
+            self.running[future] = job
+            self.waiting.remove(job)
+
+    def take_what_is_done(self) -> None:
+        if not self.running:
+            time.sleep(SECONDS if self.waiting else 0)
+        for done in wait(self.running, SECONDS, FIRST_COMPLETED).done:
+            job, error = self.running.pop(done), done.exception()
+            if error:
+                self._end(job, _reason(error), has_failed=True)
+            elif done.result() is None:  # another process was faster by a moment
+                self.waiting.append(job)
+            else:
+                self._end(job, _summary(done.result()))
+                self._repeat(job)
+
+    def _repeat(self, job: Job) -> None:
+        """Train once more where the best rate is an earlier run's, whose weights are gone."""
+        if job not in self._repeated and _is_to_be_run(job, self.folders, self.jobs):
+            self._repeated.add(job)
+            self.waiting.append(job)
+            self.bar.total += 1
+
+    def _end(self, job: Job, message: str, has_failed: bool = False) -> None:
+        text = f"{_title(job)}: {message}"
+        if has_failed:
+            self.failed[job] = text
+        if job in self.waiting:
+            self.waiting.remove(job)
+        self.bar.write(text)
+        self.bar.update()
+
+    def _tell_elsewhere(self, job: Job) -> None:
+        if job not in self._elsewhere:
+            self.bar.write(f"{_title(job)}: another process is at it; waiting for its result")
+            self._elsewhere.add(job)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BrokenProcessPool):
+        return "failed, its process was killed: is there enough memory for so many --jobs?"
+    return str(error) or repr(error)
 
 
 def _title(job: Job) -> str:
@@ -70,21 +142,17 @@ def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
     cell, seed = job
     if not is_complete(cell, seed, folders):
         return True
-    users = [j for j in jobs if j[0].weights == cell and j[1] == seed]
-    needed = any(not is_complete(*j, folders) for j in users)
     trained = bool(read_result(folders, cell, seed)["measures"])
-    return needed and trained and not _has_weights(cell, seed, folders)
+    return trained and _is_used(job, folders, jobs) and not has_weights(cell, seed, folders)
 
 
-def _has_weights(cell: Cell, seed: int, folders: Folders) -> bool:
-    """Whether the training of just this cell, not of one with other settings, lies there."""
-    record = folders.weights(cell, seed) / "cell.json"
-    return record.is_file() and json.loads(record.read_text()) == settings(cell)
+def _is_used(job: Job, folders: Folders, jobs: list[Job]) -> bool:
+    """Whether a cell that is still to be run starts from the weights of this one."""
+    users = [j for j in jobs if j[0].weights == job[0] and j[1] == job[1]]
+    return any(not is_complete(*user, folders) for user in users)
 
 
-def _summary(result: dict | None) -> str:
-    if result is None:
-        return "is being run by another process"
+def _summary(result: dict) -> str:
     found = {k: v for k, v in result["measures"].items() if v is not None and "top-5" not in k}
     values = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
     tried = f", learning rate {result['learning_rate']}" if len(result["attempts"]) > 1 else ""

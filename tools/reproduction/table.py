@@ -34,7 +34,12 @@ class Table:
 
 
 def select(table: Table, rows: list[str] | None, columns: list[str] | None) -> Table:
-    """The table with those rows and columns only whose names hold one of the texts."""
+    """The table with those rows and columns only whose names hold one of the texts.
+
+    Its name tells that it is a part: what is written of it does not replace the whole's.
+    """
+    if not rows and not columns:
+        return table
     chosen = [i for i, name in enumerate(table.columns) if _named(name, columns)]
     kept = tuple(
         replace(
@@ -46,7 +51,13 @@ def select(table: Table, rows: list[str] | None, columns: list[str] | None) -> T
         if _named(row.label, rows)
     )
     measures = table.measures if len(table.measures) == 1 else _some(table.measures, chosen)
-    return replace(table, rows=kept, columns=_some(table.columns, chosen), measures=measures)
+    return replace(
+        table,
+        name=f"{table.name}-part",
+        rows=kept,
+        columns=_some(table.columns, chosen),
+        measures=measures,
+    )
 
 
 def _named(name: str, texts: list[str] | None) -> bool:

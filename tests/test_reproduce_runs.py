@@ -1,0 +1,226 @@
+"""Cells of several runs, of longer lists of rates and of trainings that were broken off."""
+
+import json
+import re
+import shutil
+import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+from reproduction import one_cell, runner  # noqa: E402
+from reproduction.cells import Cell, Folders, read_result, settings, write_result  # noqa: E402
+from reproduction.search import is_complete  # noqa: E402
+
+# The larger the learning rate the better, up to 0.03; a backbone holds the rate it was made with.
+SCRIPT = """
+import json, pathlib, sys
+values = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+out = pathlib.Path(values["OUTPUT_DIR"])
+rate = float(values["SOLVER.BASE_LR"])
+with open(out.parent / "runs", "a") as runs:
+    runs.write(f"{rate} {'--resume' in sys.argv}\\n")
+if (out / "stop").exists():
+    raise SystemExit(75)
+for name in ("backbone.pth", "model_final.pth", "last_checkpoint"):
+    (out / name).write_text("weights")
+top1 = 50 + 200 * rate if rate <= 0.03 else 45
+(out / "metrics.json").write_text(json.dumps({"iteration": 1, "classification/top1": top1}))
+"""
+YAML = "configs/Base-ISONet.yaml"
+
+
+class Pool:
+    """A pool that runs at once, in this process; a script that says so kills it."""
+
+    def __init__(self, *args):
+        pass
+
+    def shutdown(self, wait):
+        pass
+
+    def submit(self, function, cell, *args):
+        future = Future()
+        try:
+            if "kill" in Path(cell.script).read_text():
+                raise BrokenProcessPool("terminated abruptly")
+            future.set_result(function(cell, *args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def folders(tmp_path) -> Folders:
+    return Folders(tmp_path / "small", tmp_path / "output", tmp_path / "data")
+
+
+@pytest.fixture
+def new_cell(tmp_path, monkeypatch):
+    """Cells by name, each with a script of its own."""
+    monkeypatch.setattr(one_cell, "shifts", lambda folder: {})
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(runner, "SECONDS", 0.0)
+
+    def new(name: str, script: str = SCRIPT, rates=(0.03, 0.01, 0.003), **values) -> Cell:
+        path = tmp_path / f"{name}.py"
+        path.write_text(script)
+        metrics = one_cell.measures.__globals__["_METRICS"]
+        monkeypatch.setitem(metrics, str(path), {"top-1": "classification/top1"})
+        return Cell(name, str(path), YAML, learning_rates=rates, **values)
+
+    return new
+
+
+def runs(cell: Cell, seed: int, folders: Folders) -> list[str]:
+    """The rate of each run of the script, and whether it was resumed."""
+    path = folders.training(cell, seed) / "runs"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def rates(cell: Cell, seed: int, folders: Folders) -> list[float]:
+    return [attempt["learning_rate"] for attempt in read_result(folders, cell, seed)["attempts"]]
+
+
+def test_later_seeds_wait_while_another_run_is_at_the_first(new_cell, folders, monkeypatch, capsys):
+    cell = new_cell("a", rates=(0.1, 0.03, 0.01))
+    looks = iter([True, True, False])
+
+    def is_locked(lock) -> bool:  # the other run ends behind the second look
+        if lock != folders.lock(cell, 1):
+            return False
+        locked = next(looks, False)
+        if not locked and read_result(folders, cell, 1) is None:
+            one_cell.run_cell(cell, 1, folders)
+        return locked
+
+    monkeypatch.setattr(runner, "is_locked", is_locked)
+    assert runner.run_jobs([(cell, seed) for seed in (1, 2, 3)], folders, 2, 1) == []
+    assert [rates(cell, seed, folders) for seed in (1, 2, 3)] == [[0.1, 0.03, 0.01], [0.03], [0.03]]
+    assert len(runs(cell, 1, folders)) == 3
+    said = capsys.readouterr().out
+    assert said.count("a seed 1: another process is at it; waiting") == 1
+    assert "a seed 1: has its result" in said
+
+
+def test_what_another_run_has_finished_meanwhile_is_not_run_again(new_cell, folders, monkeypatch):
+    first, second = new_cell("a"), new_cell("b")
+    finish = one_cell.run_cell
+
+    def run_cell(cell, *arguments):
+        finish(second, 1, folders)  # by another run
+        return finish(cell, *arguments)
+
+    monkeypatch.setattr(runner, "run_cell", run_cell)
+    runner.run_jobs([(first, 1), (second, 1)], folders, 1, 1)
+    assert len(runs(second, 1, folders)) == 2
+    assert finish(second, 1, folders) == read_result(folders, second, 1)  # found under the lock
+    assert len(runs(second, 1, folders)) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [("kill", "a seed 1: failed, its process was killed: is there enough memory"),
+     ("assert False", "a seed 1: failed, see .*output.log:(.|\n)*AssertionError"),
+     ("", "a seed 1: .*metrics.json")],
+)  # fmt: skip
+def test_the_others_go_on_where_one_is_killed_or_fails_without_a_word(
+    script, message, new_cell, folders
+):
+    broken, fine = new_cell("a", script), new_cell("b")
+    (failed,) = runner.run_jobs([(broken, 1), (fine, 1)], folders, 1, 1)
+    assert re.match(message, failed)
+    assert is_complete(fine, 1, folders) and read_result(folders, broken, 1) is None
+
+
+def test_a_training_that_evaluates_nothing_is_no_result(new_cell, folders):
+    script = SCRIPT.replace("classification/top1", "classification/top2")
+    with pytest.raises(ValueError, match="metrics.json has no classification/top1"):
+        one_cell.run_cell(new_cell("a", script), 1, folders)
+
+
+def test_a_longer_list_of_rates_adds_to_what_was_tried(new_cell, folders):
+    cell = new_cell("a", rates=(0.01, 0.003))
+    jobs = [(cell, seed) for seed in (1, 2)]
+    runner.run_jobs(jobs, folders, 1, 1)
+    assert rates(cell, 1, folders) == [0.01, 0.003] and rates(cell, 2, folders) == [0.01]
+    longer = replace(cell, learning_rates=(0.1, 0.03, 0.01, 0.003))
+    assert not is_complete(longer, 1, folders)
+    runner.run_jobs([(longer, seed) for seed in (1, 2)], folders, 1, 1)
+    assert len(runs(cell, 1, folders)) == 4  # neither of the old ones again
+    assert read_result(folders, longer, 1)["learning_rate"] == 0.03
+    assert read_result(folders, longer, 2)["learning_rate"] == 0.03
+    assert read_result(folders, longer, 2)["measures"] == {"top-1": pytest.approx(56)}
+
+
+def test_a_result_of_other_weights_is_none(new_cell, folders):
+    weights = new_cell("a", rates=(0.01, 0.003))
+    user = new_cell("b", weights=weights)
+    jobs = [(weights, 1), (user, 1)]
+    runner.run_jobs(jobs, folders, 1, 1)
+    assert read_result(folders, user, 1)["weights_learning_rate"] == 0.01
+    longer = replace(weights, learning_rates=(0.03, 0.01, 0.003))
+    user_of_longer = replace(user, weights=longer)
+    runner.run_jobs([(longer, 1), (user_of_longer, 1)], folders, 1, 1)
+    assert read_result(folders, user_of_longer, 1)["weights_learning_rate"] == 0.03
+    assert len(runs(user, 1, folders)) == 4  # the search again, from the new weights
+
+
+def test_weights_of_an_earlier_run_that_are_still_the_best_are_made_again(new_cell, folders):
+    weights = new_cell("a", rates=(0.03, 0.01))
+    one_cell.run_cell(weights, 1, folders)
+    shutil.rmtree(folders.training(weights, 1, 0.03))
+    longer = replace(weights, learning_rates=(0.1, 0.03, 0.01))  # 0.1 is worse
+    user = new_cell("b", weights=longer)
+    assert runner.run_jobs([(longer, 1), (user, 1)], folders, 1, 1) == []
+    assert runs(longer, 1, folders) == [f"{rate} False" for rate in (0.03, 0.01, 0.1, 0.03)]
+    assert one_cell.has_weights(longer, 1, folders) and is_complete(user, 1, folders)
+
+
+def test_a_training_that_was_broken_off_is_resumed(new_cell, folders):
+    cell = new_cell("a", rates=(0.01,))
+    folder = folders.training(cell, 1, 0.01)
+    folder.mkdir(parents=True)
+    for name in ("stop", "last_checkpoint"):
+        (folder / name).write_text("model_0000099.pth")
+    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    with pytest.raises(RuntimeError, match="failed"):
+        one_cell.run_cell(cell, 1, folders)
+    assert (folder / "last_checkpoint").read_text() == "model_0000099.pth"
+    (folder / "stop").unlink()
+    result = one_cell.run_cell(cell, 1, folders)
+    assert runs(cell, 1, folders) == ["0.01 True", "0.01 True"]
+    assert "--resume" not in result["attempts"][0]["command"]
+
+
+@pytest.mark.parametrize("ended", ["model_final.pth", "non_finite_9.json"])
+def test_a_training_that_has_ended_or_is_another_s_is_made_anew(ended, new_cell, folders):
+    cell = new_cell("a", rates=(0.01,))
+    folder = folders.training(cell, 1, 0.01)
+    folder.mkdir(parents=True)
+    for name in ("last_checkpoint", ended):
+        (folder / name).write_text("weights")
+    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    one_cell.run_cell(cell, 1, folders)
+    other = replace(cell, opts=("A=1",))
+    (folder / "model_final.pth").unlink()
+    one_cell.run_cell(other, 1, folders)
+    assert runs(cell, 1, folders) == ["0.01 False", "0.01 False"]
+
+
+def test_a_stored_seed_whose_rate_was_not_the_first_s_is_made_again(new_cell, folders):
+    """Stored by a run that did not wait for the first seed."""
+    cell = new_cell("a", rates=(0.1, 0.03, 0.01))
+    alone = one_cell.run_cell(cell, 2, folders)
+    assert alone["learning_rate"] == 0.1
+    one_cell.run_cell(cell, 1, folders)
+    assert not is_complete(cell, 2, folders)
+    assert one_cell.run_cell(cell, 2, folders)["learning_rate"] == 0.03
+    write_result(folders, cell, 3, {**alone, "attempts": []})
+    assert not is_complete(cell, 3, folders)
