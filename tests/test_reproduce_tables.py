@@ -61,7 +61,15 @@ def test_a_row_that_is_not_there_is_an_error_with_the_rows():
 
 def test_rows_of_several_tables_are_looked_for_in_all_of_them():
     args = reproduce.parse_args(["table1", "table6", "--rows", "Vanilla"])
-    assert [table.name for table in reproduce.chosen_tables(args)] == ["table1"]
+    # a part does not replace the whole table's json and picture
+    assert [table.name for table in reproduce.chosen_tables(args)] == ["table1-part"]
+
+
+@pytest.mark.parametrize("option", ["--rows", "--columns"])
+def test_a_text_that_names_nothing_is_told_beside_one_that_does(option):
+    args = reproduce.parse_args(["table4", option, "ISONet", "depth", "Typo"])
+    with pytest.raises(SystemExit, match="no row and column .*Typo; rows: .*ISONet"):
+        reproduce.chosen_tables(args)
 
 
 def test_a_full_run_takes_the_gpus_there_are():
@@ -77,7 +85,11 @@ def test_columns_of_measures_are_selected_with_their_measures():
 
 
 @pytest.mark.parametrize(
-    "words", [["--seeds", "0"], ["--jobs", "x"], ["--page", "p", "--rows", "a"]]
+    "words",
+    [
+        *(["--seeds", "0"], ["--jobs", "x"], ["--threads", "-3"]),
+        *(["--page", __file__, "--rows", "a"], ["--page", "no such page"]),
+    ],
 )
 def test_impossible_arguments_are_refused(words, capsys):
     with pytest.raises(SystemExit):
