@@ -16,7 +16,14 @@ from reproduction.isonet_tables import coco, imagenet  # noqa: E402
 from reproduction.zoo import SECTIONS, zoo_table  # noqa: E402
 
 PAGE = (REPOSITORY / "MODEL_ZOO.md").read_text()
-RESULT = {"measures": {"top-1": 76.5}, "seconds": 7200, "machine": "8 x A", "commit": "abcdef0"}
+RESULT = {
+    "attempts": [],
+    "learning_rate": None,
+    "measures": {"top-1": 76.5},
+    "seconds": 7200,
+    "machine": "8 x A",
+    "commit": "abcdef0",
+}
 
 
 def row(table: str, config: str) -> list[str]:

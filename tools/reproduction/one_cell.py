@@ -122,7 +122,7 @@ def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dic
     while len(done := tried([*attempts.values()], rates)) < len(rates) and not is_over(done, seed):
         rate = rates[len(done)]
         attempts[rate] = _attempt(cell, seed, folders, rate, threads)
-    return [*attempts.values()]
+    return sorted(attempts.values(), key=lambda a: a["learning_rate"] or 0, reverse=True)
 
 
 def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, threads: int) -> dict:
