@@ -26,15 +26,17 @@ class CheckpointHook(PeriodicCheckpointer):
     Args:
         period: iterations.
         max_to_keep: so many of the newest periodic checkpoints stay, also those written before a
-            resume; 0 for all.
+            resume; 0 or None for all.
         max_failures: so many failed saves in a row end the training.
 
     Raises:
         ValueError: no period, or a negative number to keep.
     """
 
-    def __init__(self, checkpointer, period: int, max_to_keep: int = 0, max_failures: int = 20):
-        if period < 1 or max_to_keep < 0:
+    def __init__(
+        self, checkpointer, period: int, max_to_keep: int | None = 0, max_failures: int = 20
+    ):
+        if period < 1 or (max_to_keep or 0) < 0:
             raise ValueError(
                 f"SOLVER.CHECKPOINT_PERIOD is {period} and SOLVER.CHECKPOINT_MAX_TO_KEEP "
                 f"{max_to_keep}; a checkpoint is due every 1 or more iterations, 0 keeps all"

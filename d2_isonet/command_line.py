@@ -19,8 +19,14 @@ from .yaml_files import check_yaml_files
 # fvcore's, whenever it is imported: nothing that who types a command could change
 warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
 
-_NUMBERS = (bool, int, float)
-_MAY_BE_NULL = "MODEL.ISONET.RESIDUAL_SCALE"  # a number, or none at all
+_NEVER_NULL = (bool, int, float, list, tuple)
+# A number, or none at all: no scale; as SOLVER.WEIGHT_DECAY and BASE_LR.
+_MAY_BE_NULL = {
+    "MODEL.ISONET.RESIDUAL_SCALE",
+    "SOLVER.WEIGHT_DECAY_NORM",
+    "SOLVER.WEIGHT_DECAY_BIAS",
+    "SOLVER.BIAS_LR_FACTOR",
+}
 _LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long
 
 
@@ -112,9 +118,13 @@ def _with_numbers(pairs: list[str], cfg: CfgNode, defaults: CfgNode) -> list:
         key, text = pairs[i : i + 2]
         if isinstance(_value_of(cfg, key), float) and re.fullmatch(r"[+-]?\d+", text):
             converted[i + 1] = float(text)
-        elif text == "null" and isinstance(_value_of(defaults, key), _NUMBERS):
+        elif text == "null" and (key in _MAY_BE_NULL or _is_number_or_list(defaults, key)):
             converted[i + 1] = None
     return converted
+
+
+def _is_number_or_list(defaults: CfgNode, key: str) -> bool:
+    return isinstance(_value_of(defaults, key), _NEVER_NULL)
 
 
 def _value_of(cfg: CfgNode, key: str) -> object:
@@ -126,12 +136,12 @@ def _value_of(cfg: CfgNode, key: str) -> object:
 
 
 def _check_numbers(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
-    """Raise ValueError for a number that is missing (an empty line in a yaml) or none (.nan)."""
+    """Raise ValueError for a number or list that is missing (an empty line in a yaml), or .nan."""
     for name, value in cfg.items():
         key, default = prefix + name, defaults.get(name)
         if isinstance(value, CfgNode) and isinstance(default, CfgNode):
             _check_numbers(value, default, f"{key}.")
-        elif value is None and isinstance(default, _NUMBERS) and key != _MAY_BE_NULL:
+        elif value is None and isinstance(default, _NEVER_NULL) and key not in _MAY_BE_NULL:
             raise ValueError(f"{key} has no value; the default is {default}")
         elif isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{key} is not a number; the default is {default}")

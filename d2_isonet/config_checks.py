@@ -50,9 +50,10 @@ def check_names(cfg: CfgNode) -> None:
 def check_pixels(cfg: CfgNode) -> None:
     """Raise ValueError where images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
     mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
-    channels = 1 if order == "L" else 3
-    usable = all(math.isfinite(x) for x in [*mean, *std]) and all(x > 0 for x in std)
-    if len(mean) != channels or len(std) != channels or not usable:
+    channels = 1 if order == "L" else 3  # or more than 3, of a mapper of one's own
+    are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
+    fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
+    if not fit or not are_numbers or min(std) <= 0:
         raise ValueError(
             f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}; "
             f"each must have {channels} numbers, the deviations above 0"

@@ -43,7 +43,8 @@ def check_training_options(cfg: CfgNode) -> None:
     check_name("TEST.BEST_METRIC_MODE", test.BEST_METRIC_MODE, ("max", "min"))
     check_name("SOLVER.ORTHO_FORM", solver.ORTHO_FORM, FORMS)
     for key, limits in _RANGES.items():
-        check_range(key, value_of(cfg, key), *limits)
+        if value_of(cfg, key) is not None:  # WEIGHT_DECAY_NORM and BIAS_LR_FACTOR may be
+            check_range(key, value_of(cfg, key), *limits)
     for key in ("SOLVER.STEPS", "SOLVER.EPOCH_STEPS"):
         _check_milestones(key, value_of(cfg, key))
     _check_best_metric(cfg)
@@ -63,8 +64,11 @@ def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
 
 
 def _check_milestones(key: str, steps: Sequence[int]) -> None:
-    if min(steps, default=0) < 0 or list(steps) != sorted(steps):
-        raise ValueError(f"{key} is {steps}; they must be at least 0, each at least the one before")
+    are_numbers = all(isinstance(step, int | float) for step in steps)
+    if not are_numbers or list(steps) != sorted(steps) or min(steps, default=0) < 0:
+        raise ValueError(
+            f"{key} is {steps}; they must be numbers from 0, each at least the one before"
+        )
 
 
 def _check_best_metric(cfg: CfgNode) -> None:

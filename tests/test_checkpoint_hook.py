@@ -9,6 +9,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils.events import EventStorage, EventWriter
+from fvcore.common.checkpoint import Checkpointer
 from test_engine import OwnShareTrainer, toy_config, train
 
 from d2_isonet.checkpoint_hook import CheckpointHook
@@ -105,6 +106,11 @@ def test_what_a_killed_save_left_is_removed_at_the_next_start(tmp_path):
     (tmp_path / "model_0000003.pth.partial").write_bytes(b"half of it")
     train(toy_config(tmp_path), resume=True)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_none_keeps_all_as_in_fvcore(tmp_path):
+    checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    assert CheckpointHook(checkpointer, 5, max_to_keep=None).max_to_keep is None
 
 
 @pytest.mark.parametrize("arguments", [{"period": 0}, {"period": 5, "max_to_keep": -1}], ids=str)

@@ -7,6 +7,7 @@ from detectron2.utils import comm
 
 from d2_isonet.arguments import argument_parser
 from d2_isonet.command_line import load_config, readable_errors
+from d2_isonet.training_options import check_training_options
 
 BASE = "configs/risonet50_c4.yaml"
 
@@ -91,7 +92,8 @@ def test_a_whole_number_serves_as_a_float_where_one_is_asked(key, text, value, t
 
 @pytest.mark.parametrize("text", ["", "null", "~", ".nan"])
 @pytest.mark.parametrize(
-    "key", ["MODEL.ISONET.SHIFT_INIT", "SOLVER.ORTHO_COEFF", "MODEL.RESNETS.DEPTH"]
+    "key",
+    ["MODEL.ISONET.SHIFT_INIT", "SOLVER.ORTHO_COEFF", "MODEL.RESNETS.DEPTH", "SOLVER.STEPS"],
 )
 def test_a_number_that_is_left_out_is_named(key, text, tmp_path):
     *sections, name = key.split(".")
@@ -104,10 +106,18 @@ def test_a_number_that_is_left_out_is_named(key, text, tmp_path):
     assert key in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["None", "null", "1e400-1e400"])
-def test_a_number_of_the_command_line_must_be_one(text):
-    with pytest.raises(ValueError, match="command line: .*SOLVER.ORTHO_COEFF"):
-        load_config(BASE, ["SOLVER.ORTHO_COEFF", text])
+@pytest.mark.parametrize("text", ["None", "null"])
+@pytest.mark.parametrize("key", ["SOLVER.ORTHO_COEFF", "SOLVER.STEPS", "MODEL.PIXEL_MEAN"])
+def test_a_number_or_list_of_the_command_line_must_be_one(key, text):
+    with pytest.raises(ValueError, match=f"command line: {key} has no value"):
+        load_config(BASE, [key, text])
+
+
+def test_what_detectron2_documents_as_none_may_be_none():
+    keys = ("WEIGHT_DECAY_NORM", "WEIGHT_DECAY_BIAS", "BIAS_LR_FACTOR")
+    cfg = load_config(BASE, [word for key in keys for word in (f"SOLVER.{key}", "null")])
+    assert [cfg.SOLVER[key] for key in keys] == [None] * 3
+    check_training_options(cfg)
 
 
 @pytest.mark.parametrize("text", ["", "42", "[1, 2]", "words"])

@@ -17,6 +17,7 @@ from reproduction.cells import (  # noqa: E402
     Cell,
     Folders,
     arguments,
+    made_with,
     read_result,
     settings,
     write_result,
@@ -206,10 +207,11 @@ def test_weights_that_were_not_kept_are_made_again(cell, folders, monkeypatch):
     assert runner._is_to_be_run((cell, 1), folders, jobs)
     folder = folders.training(cell, 1)
     folder.mkdir(parents=True)
-    (folder / "cell.json").write_text(json.dumps(settings(replace(cell, opts=("A=1",)))))
+    other = made_with(folders, replace(cell, opts=("A=1",)), 1)
+    (folder / "cell.json").write_text(json.dumps(other))
     assert runner._is_to_be_run((cell, 1), folders, jobs)  # those are another network's
     assert len(one_cell.run_cell(cell, 1, folders, again=True)["attempts"]) == 1
-    assert json.loads((folder / "cell.json").read_text()) == settings(cell)
+    assert json.loads((folder / "cell.json").read_text()) == made_with(folders, cell, 1)
     assert not runner._is_to_be_run((cell, 1), folders, jobs)
 
 
@@ -239,7 +241,7 @@ def test_two_processes_do_not_run_one_cell(cell, folders):
 
 _ATTEMPT = {"learning_rate": None, "measures": {"top-1": 50.0}, "converged": True, "shifts": {}}
 _RESULT = {"measures": {"top-1": 50.0}, "learning_rate": None, "seconds": 1.0,
-           "attempts": [_ATTEMPT]}  # fmt: skip
+           "attempts": [_ATTEMPT], "commit": ""}  # fmt: skip
 
 
 class _InThisProcess:

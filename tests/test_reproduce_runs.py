@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
 from reproduction import one_cell, runner  # noqa: E402
-from reproduction.cells import Cell, Folders, read_result, settings, write_result  # noqa: E402
+from reproduction.cells import Cell, Folders, made_with, read_result, write_result  # noqa: E402
 from reproduction.search import is_complete  # noqa: E402
 
 # The larger the learning rate the better, up to 0.03; a backbone holds the rate it was made with.
@@ -189,7 +189,7 @@ def test_a_training_that_was_broken_off_is_resumed(new_cell, folders):
     folder.mkdir(parents=True)
     for name in ("stop", "last_checkpoint"):
         (folder / name).write_text("model_0000099.pth")
-    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    (folder / "cell.json").write_text(json.dumps(made_with(folders, cell, 1)))
     with pytest.raises(RuntimeError, match="failed"):
         one_cell.run_cell(cell, 1, folders)
     assert (folder / "last_checkpoint").read_text() == "model_0000099.pth"
@@ -199,17 +199,15 @@ def test_a_training_that_was_broken_off_is_resumed(new_cell, folders):
     assert "--resume" not in result["attempts"][0]["command"]
 
 
-@pytest.mark.parametrize("ended", ["model_final.pth", "non_finite_9.json"])
-def test_a_training_that_has_ended_or_is_another_s_is_made_anew(ended, new_cell, folders):
+def test_a_training_that_has_diverged_or_is_another_s_is_made_anew(new_cell, folders):
     cell = new_cell("a", rates=(0.01,))
     folder = folders.training(cell, 1, 0.01)
     folder.mkdir(parents=True)
-    for name in ("last_checkpoint", ended):
+    for name in ("last_checkpoint", "non_finite_9.json"):
         (folder / name).write_text("weights")
-    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    (folder / "cell.json").write_text(json.dumps(made_with(folders, cell, 1)))
     one_cell.run_cell(cell, 1, folders)
     other = replace(cell, opts=("A=1",))
-    (folder / "model_final.pth").unlink()
     one_cell.run_cell(other, 1, folders)
     assert runs(cell, 1, folders) == ["0.01 False", "0.01 False"]
 
@@ -224,3 +222,68 @@ def test_a_stored_seed_whose_rate_was_not_the_first_s_is_made_again(new_cell, fo
     assert one_cell.run_cell(cell, 2, folders)["learning_rate"] == 0.03
     write_result(folders, cell, 3, {**alone, "attempts": []})
     assert not is_complete(cell, 3, folders)
+
+
+def test_rates_that_a_killed_search_has_finished_are_not_trained_again(new_cell, folders):
+    cell = new_cell("a", rates=(0.1, 0.03, 0.01))
+    whole = one_cell.run_cell(cell, 1, folders, commit="first")
+    folders.result(cell, 1).unlink()  # killed in the third rate
+    shutil.rmtree(folders.training(cell, 1, 0.01))
+    again = one_cell.run_cell(cell, 1, folders, commit="second")
+    assert len(runs(cell, 1, folders)) == 4 and again["measures"] == whole["measures"]
+    assert [attempt["commit"] for attempt in again["attempts"]] == ["first", "first", "second"]
+    assert again["commit"] == "first"  # of the training that counts
+
+
+FALLING = SCRIPT.replace("50 + 200 * rate if rate <= 0.03 else 45", "80 - 100 * rate")
+
+
+def test_what_a_shorter_list_has_tried_beyond_the_end_of_the_search_does_not_count(
+    new_cell, folders
+):
+    cell = new_cell("a", FALLING, rates=(0.01, 0.003))  # here the smaller the better
+    first = one_cell.run_cell(cell, 1, folders)
+    write_result(folders, cell, 1, {**first, "learning_rate": 0.01})
+    write_result(folders, cell, 2, {**first, "seed": 2})
+    assert not is_complete(cell, 2, folders)  # stored by another protocol: 0.01 has converged
+    assert one_cell.run_cell(cell, 2, folders)["learning_rate"] == 0.01
+    assert len(runs(cell, 2, folders)) == 0  # nothing is trained for it
+    assert rates(cell, 2, folders) == [0.01, 0.003] and is_complete(cell, 2, folders)
+
+
+def test_a_result_tells_the_weights_it_began_with(new_cell, folders, monkeypatch):
+    weights = new_cell("a", rates=(0.01,))
+    one_cell.run_cell(weights, 1, folders)
+    user = new_cell("b", rates=(0.01,), weights=weights)
+    script = one_cell._run_script
+
+    def other_run_meanwhile(*arguments):
+        stored = read_result(folders, weights, 1)
+        write_result(folders, weights, 1, {**stored, "learning_rate": 0.03})
+        return script(*arguments)
+
+    monkeypatch.setattr(one_cell, "_run_script", other_run_meanwhile)
+    assert one_cell.run_cell(user, 1, folders)["weights_learning_rate"] == 0.01
+    assert read_result(folders, user, 1) is None
+
+
+def test_a_whole_result_is_shown_where_the_first_seed_fails(new_cell, folders, capsys):
+    cell = new_cell("a", rates=(0.01, 0.003))
+    runner.run_jobs([(cell, 1), (cell, 2)], folders, 1, 1)
+    Path(cell.script).write_text("assert False")
+    longer = replace(cell, learning_rates=(0.03, 0.01, 0.003))
+    (failed,) = runner.run_jobs([(longer, 1), (longer, 2)], folders, 1, 1)
+    assert "a seed 1: failed" in failed
+    assert "a seed 2: has its result" in capsys.readouterr().out
+
+
+def test_a_lock_that_was_removed_is_nobody_s(new_cell, folders):
+    lock = folders.lock(new_cell("a"), 1)
+    lock.parent.mkdir(parents=True)
+    assert not one_cell.is_locked(lock)
+    with open(lock, "w") as file:
+        lock.unlink()  # another process has ended between open and flock
+        assert not one_cell._is_taken(file, lock)
+    with one_cell._alone(lock) as alone:
+        assert alone and one_cell.is_locked(lock) and lock.exists()
+    assert not lock.exists()

@@ -93,7 +93,8 @@ def test_what_does_not_divide_is_named(processes, steps, message, monkeypatch):
         (["SOLVER.CHECKPOINT_MAX_TO_KEEP", "-1"], "MAX_TO_KEEP is -1; it must be at least 0"),
         (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER is 0; it must be at least 1"),
         (["SOLVER.STEPS", "(9, 3)"], r"SOLVER.STEPS is \(9, 3\); .*each at least the one before"),
-        (["SOLVER.EPOCH_STEPS", "(-1,)"], r"EPOCH_STEPS is \(-1,\); they must be at least 0"),
+        (["SOLVER.EPOCH_STEPS", "(-1,)"], r"EPOCH_STEPS is \(-1,\); they must be numbers from 0"),
+        (["SOLVER.STEPS", "('a',)"], r"SOLVER.STEPS is \('a',\); they must be numbers"),
         (["TEST.CLASSIFICATION_BATCH_SIZE", "0"], "CLASSIFICATION_BATCH_SIZE is 0; .*least 1"),
         (["TEST.BEST_METRIC_MODE", "most"], "BEST_METRIC_MODE is 'most'.*'max', 'min'"),
         (["TEST.EARLY_STOPPING_PATIENCE", "3"], "PATIENCE is 3, but TEST.BEST_METRIC ''"),
@@ -133,6 +134,8 @@ def test_what_is_asked_of_decoupled_filters_needs_them(key, value):
         ("MODEL.PIXEL_MEAN", "[1.0, 2.0]"),
         ("INPUT.FORMAT", "L"),
         ("MODEL.PIXEL_MEAN", "[1e400, 2.0, 2.0]"),
+        ("MODEL.PIXEL_MEAN", "['a', 2.0, 2.0]"),
+        ("MODEL.PIXEL_MEAN", "[1.0, 2.0, 2.0, 3.0]"),
     ],
 )
 def test_pixels_that_cannot_be_normalized_are_refused(opts):

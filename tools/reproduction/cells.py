@@ -99,8 +99,8 @@ def read_result(folders: Folders, cell: Cell, seed: int) -> dict | None:
     if not path.is_file():
         return None
     result = _parsed(path)
-    made_with = result["settings"], result["weights_learning_rate"]
-    return result if made_with == (settings(cell), weights_rate(folders, cell, seed)) else None
+    now = made_with(folders, cell, seed)
+    return result if all(result[key] == value for key, value in now.items()) else None
 
 
 def weights_rate(folders: Folders, cell: Cell, seed: int) -> float | None:
@@ -128,16 +128,26 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"it has a {constant}")
 
 
+def made_with(folders: Folders, cell: Cell, seed: int) -> dict:
+    """The settings of a training, and the rate of the weights that it starts from."""
+    rate = weights_rate(folders, cell, seed)
+    return {"settings": settings(cell), "weights_learning_rate": rate}
+
+
 def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
-    """Keep `result`, the settings it was made with and the rate of its weights; the file appears
+    """Keep `result` and what it was made with, that of now unless it says so; the file appears
     complete.
     """
     path = folders.result(cell, seed)
-    rate = weights_rate(folders, cell, seed)
-    result = {**result, "settings": settings(cell), "weights_learning_rate": rate}
+    result = {**made_with(folders, cell, seed), **result}
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, result)
+
+
+def write_whole(path: Path, content: dict) -> None:
+    """A json file that appears complete or not at all."""
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(path)
 
 

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .cells import (
     REPOSITORY,
@@ -21,13 +22,14 @@ from .cells import (
     Folders,
     arguments,
     command,
+    made_with,
     read_result,
-    settings,
     write_result,
+    write_whole,
 )
 from .data import data_arguments
 from .measures import has_converged, measures, shifts
-from .search import best, is_complete, is_over, lacks_weights, rates_of, tried
+from .search import best, is_complete, lacks_weights, next_rate, rates_of, tried
 
 
 def run_cell(
@@ -54,8 +56,9 @@ def run_cell(
         if whole and not (again and stored["measures"] and not has_weights(cell, seed, folders)):
             return stored
         start = time.time()
-        attempts = _attempts(cell, seed, folders, threads)
-        counting = best(tried(attempts, rates_of(cell, seed, folders)))
+        made = made_with(folders, cell, seed)  # another run may change the weights meanwhile
+        attempts = _attempts(cell, seed, folders, commit, threads)
+        counting = best(tried(attempts, rates_of(cell, seed, folders), seed))
         result = {
             "cell": cell.name,
             "seed": seed,
@@ -63,22 +66,27 @@ def run_cell(
             "learning_rate": counting.get("learning_rate"),
             "attempts": attempts,
             "seconds": round((stored or {}).get("seconds", 0) + time.time() - start, 1),
-            "commit": commit,
+            "commit": counting.get("commit", commit),
             **_machine(),
+            **made,
         }
         write_result(folders, cell, seed, result)
-        return read_result(folders, cell, seed)
+        return result
 
 
 def has_weights(cell: Cell, seed: int, folders: Folders) -> bool:
     """Whether the training of just this cell, not of one with other settings, lies there, whole."""
     folder = folders.weights(cell, seed)
-    return _is_of_cell(folder, cell) and (folder / "model_final.pth").is_file()
+    return _is_of(folder, made_with(folders, cell, seed)) and (folder / _FINISHED).is_file()
 
 
-def _is_of_cell(folder: Path, cell: Cell) -> bool:
-    record = folder / "cell.json"
-    return record.is_file() and json.loads(record.read_text()) == settings(cell)
+# In a training's folder: what it was made with, and, once it is finished, its attempt.
+_MADE_WITH, _FINISHED = "cell.json", "attempt.json"
+
+
+def _is_of(folder: Path, made: dict) -> bool:
+    record = folder / _MADE_WITH
+    return record.is_file() and json.loads(record.read_text()) == made
 
 
 _LOGGERS = ("detectron2", "fvcore", "d2_isonet")
@@ -90,24 +98,32 @@ def _alone(lock: Path) -> Iterator[bool]:
     """Whether no other process holds `lock`; a killed one holds nothing."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _is_taken(file, lock):
             yield False
             return
         yield True
         lock.unlink(missing_ok=True)
 
 
+def _is_taken(file: TextIO, lock: Path) -> bool:
+    """Whether this process has got the lock, and not one that another has removed since."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
 def is_locked(lock: Path) -> bool:
     """Whether another process is at the cell of `lock`."""
-    if not lock.exists():
+    try:
+        with open(lock) as file:
+            return not _is_taken(file, lock)
+    except FileNotFoundError:
         return False
-    with _alone(lock) as alone:
-        return not alone
 
 
-def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dict]:
+def _attempts(cell: Cell, seed: int, folders: Folders, commit: str, threads: int) -> list[dict]:
     """Those stored, and one for each learning rate that is to be tried; none without weights to
     start from.
     """
@@ -115,20 +131,24 @@ def _attempts(cell: Cell, seed: int, folders: Folders, threads: int) -> list[dic
         return []
     rates = rates_of(cell, seed, folders)
     stored = read_result(folders, cell, seed) or {"attempts": []}
-    attempts = {attempt["learning_rate"]: attempt for attempt in stored["attempts"]}
+    attempts = {a["learning_rate"]: {"commit": stored["commit"], **a} for a in stored["attempts"]}
     if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
-        rate = best(tried(stored["attempts"], rates))["learning_rate"]
-        attempts[rate] = _attempt(cell, seed, folders, rate, threads)
-    while len(done := tried([*attempts.values()], rates)) < len(rates) and not is_over(done, seed):
-        rate = rates[len(done)]
-        attempts[rate] = _attempt(cell, seed, folders, rate, threads)
+        rate = stored["learning_rate"]
+        attempts[rate] = _attempt(cell, seed, folders, rate, commit, threads)
+    while to_try := next_rate([*attempts.values()], rates, seed):
+        attempts[to_try[0]] = _attempt(cell, seed, folders, to_try[0], commit, threads)
     return sorted(attempts.values(), key=lambda a: a["learning_rate"] or 0, reverse=True)
 
 
-def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, threads: int) -> dict:
+def _attempt(
+    cell: Cell, seed: int, folders: Folders, rate: float | None, commit: str, threads: int
+) -> dict:
+    """Train with `rate`, or take what an earlier run that was killed has finished of it."""
+    folder, made = folders.training(cell, seed, rate), made_with(folders, cell, seed)
+    if _is_of(folder, made) and (folder / _FINISHED).is_file():
+        return json.loads((folder / _FINISHED).read_text())
     words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
-    folder = folders.training(cell, seed, rate)
-    resumed = [*_resume(cell, folder), *words]
+    resumed = [*_resume(cell, folder, made), *words]
     code = _run_script(cell.script, resumed, folder / "output.log", threads)
     log = (folder / "output.log").read_text(errors="replace")
     diverged = bool(code) and _has_diverged(folder, log)
@@ -136,26 +156,29 @@ def _attempt(cell: Cell, seed: int, folders: Folders, rate: float | None, thread
         tail = "\n".join(log.splitlines()[-15:])
         raise RuntimeError(f"failed, see {folder}/output.log:\n{tail}")
     found = {} if diverged else measures(cell, folder)
-    return {
+    attempt = {
         "learning_rate": rate,
         "command": command(cell, words),
         "measures": found,
         "diverged": diverged,
         "converged": not diverged and has_converged(cell, found),
         "shifts": shifts(folder),
+        "commit": commit,
     }
+    write_whole(folder / _FINISHED, attempt)
+    return attempt
 
 
-def _resume(cell: Cell, folder: Path) -> list[str]:
+def _resume(cell: Cell, folder: Path, made: dict) -> list[str]:
     """["--resume"] where the same training was broken off behind a checkpoint; else its folder is
-    new. One that was finished, or has diverged, is made anew.
+    new.
     """
-    ended = (folder / "model_final.pth").exists() or any(folder.glob("non_finite_*.json"))
-    if (folder / "last_checkpoint").is_file() and _is_of_cell(folder, cell) and not ended:
+    diverged = any(folder.glob("non_finite_*.json"))
+    if (folder / "last_checkpoint").is_file() and _is_of(folder, made) and not diverged:
         return ["--resume"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "cell.json").write_text(json.dumps(settings(cell)))
+    write_whole(folder / _MADE_WITH, made)
     return []
 
 

@@ -21,10 +21,17 @@ def rates_of(cell: Cell, seed: int, folders: Folders) -> tuple[Rate, ...]:
     return tuple(rate for rate in rates if rate <= best)
 
 
-def tried(attempts: list[dict], rates: tuple[Rate, ...]) -> list[dict]:
-    """The attempts with the first, second, ... of `rates`, up to one that was not tried."""
+def tried(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> list[dict]:
+    """The attempts with the first, second, ... of `rates`, up to one that was not tried or to the
+    end of the search: what an earlier, other search has tried beyond does not count.
+    """
     by_rate = {attempt["learning_rate"]: attempt for attempt in attempts}
-    return [by_rate[rate] for rate in itertools.takewhile(by_rate.__contains__, rates)]
+    done: list[dict] = []
+    for rate in itertools.takewhile(by_rate.__contains__, rates):
+        if is_over(done, seed):
+            break
+        done.append(by_rate[rate])
+    return done
 
 
 def is_over(tried_ones: list[dict], seed: int) -> bool:
@@ -35,6 +42,12 @@ def is_over(tried_ones: list[dict], seed: int) -> bool:
     if seed > 1:
         return bool(found)
     return len(found) > 1 and found[-1] < max(found)
+
+
+def next_rate(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[Rate, ...]:
+    """(the rate to try next,), or () where the search has ended."""
+    done = tried(attempts, rates, seed)
+    return () if is_over(done, seed) else rates[len(done) :][:1]
 
 
 def best(tried_ones: list[dict]) -> dict:
@@ -54,10 +67,12 @@ def lacks_weights(cell: Cell, seed: int, folders: Folders) -> bool:
 
 
 def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
-    """Whether the stored result has nothing left to try."""
+    """Whether the stored result has nothing left to try, and is that of the attempt that counts."""
     result = read_result(folders, cell, seed)
     if result is None:
         return False
+    if lacks_weights(cell, seed, folders):
+        return True
     rates = rates_of(cell, seed, folders)
-    done = tried(result["attempts"], rates)
-    return lacks_weights(cell, seed, folders) or is_over(done, seed) or len(done) == len(rates)
+    counting = best(tried(result["attempts"], rates, seed)).get("learning_rate")
+    return result["learning_rate"] == counting and not next_rate(result["attempts"], rates, seed)
