@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from .decoupled import ANGULARS, MAGNITUDES, RADIUS_SCALES
 from .layers import ACTIVATIONS
 from .option_conflicts import check_conflicts, conflict, value_of
-from .options import BLOCKS, CNN9_BACKBONE, CONVS, NORMS, check_name
+from .options import BLOCKS, CNN9_BACKBONE, CONVS, NORMS, check_name, check_range
 from .resnet import NUM_BLOCKS, STAGES
 from .weight_init import FILLS
 
@@ -115,8 +115,7 @@ def _check_freezing(cfg: CfgNode) -> None:
 
 def _check_widths(cfg: CfgNode) -> None:
     for key in (_STEM, _RES2, _WIDTH, _GROUPS):
-        if value_of(cfg, key) < 1:
-            raise ValueError(f"{key} is {value_of(cfg, key)}; it must be at least 1")
+        check_range(key, value_of(cfg, key), 1)
     of_one_width = {
         f"{_SMALL} True": cfg.MODEL.ISONET.SMALL_IMAGES,
         f"{_BLOCK} 'modified'": cfg.MODEL.ISONET.BLOCK == "modified",
@@ -167,7 +166,7 @@ _AVERAGED = ("batch", "running")  # scales of the radius that move with every ba
 
 
 def _check_decoupled(cfg: CfgNode) -> None:
-    # What each value may be is DecoupledConv2d's to say; that an angle alone is no operator is not.
+    # What each number may be is DecoupledConv2d's to say; that an angle is no operator is not.
     if not cfg.MODEL.DECOUPLED.MAGNITUDE:
         angular, magnitude = "MODEL.DECOUPLED.ANGULAR", "MODEL.DECOUPLED.MAGNITUDE"
         remedy = f"an angle needs its magnitude: MAGNITUDE must be one of {list(MAGNITUDES)}"

@@ -9,6 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS
 from detectron2.utils import comm
 
 from .hints import nearest
+from .options import check_range
 
 
 def falls_back_to_cpu(cfg: CfgNode) -> bool:
@@ -95,8 +96,7 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
     scaled = DefaultTrainer.auto_scale_workers(cfg, world_size)
     _keep_periods(cfg, scaled)
     images, steps = scaled.SOLVER.IMS_PER_BATCH, scaled.SOLVER.ACCUMULATE_STEPS
-    if steps < 1:
-        raise ValueError(f"SOLVER.ACCUMULATE_STEPS is {steps}; it must be at least 1")
+    check_range("SOLVER.ACCUMULATE_STEPS", steps, 1)
     if images < 1 or images % (world_size * steps):
         parts = f" x {steps} (SOLVER.ACCUMULATE_STEPS)" if steps > 1 else ""
         raise ValueError(

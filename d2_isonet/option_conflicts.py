@@ -61,12 +61,7 @@ _CONFLICTS = [
     _Conflict(*row)
     for row in (
         (*_CNN9, _BLOCK, _is_not("residual"), "it has no blocks: BLOCK must be 'residual'"),
-        (
-            *_CNN9,
-            _SHORTCUT,
-            operator.not_,
-            "it has no shortcut to leave out: use True",
-        ),
+        (*_CNN9, _SHORTCUT, operator.not_, "it has no shortcut to leave out: use True"),
         (*_CNN9, _SCALE, bool, "it has no residual branch: RESIDUAL_SCALE must be null"),
         (*_CNN9, _SCALE_SHAPE, _is_not("block"), "it has no scale: use 'block', the default"),
         (*_CNN9, _ZERO_NORM, bool, "zeros need a shortcut: ZERO_INIT_LAST_NORM must be False"),

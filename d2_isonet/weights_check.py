@@ -58,15 +58,8 @@ def weights_findings(
     )
     if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
         return [Finding("fact", _WHERE, f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")]
-    if not path and args.eval_only:
-        raise nothing_to_evaluate(cfg)
-    if not path and cfg.MODEL.DECOUPLED.FROM_CONV2D:
-        raise ValueError(
-            "MODEL.DECOUPLED.FROM_CONV2D is True, but MODEL.WEIGHTS is ''; name the weights of the "
-            "same network with ordinary convolutions, or set it to False"
-        )
     if not path:
-        return [Finding("fact", _WHERE, "MODEL.WEIGHTS is '': all start from initialization")]
+        return [_from_initialization(cfg, args)]
     if "://" in path:
         return [Finding("fact", _WHERE, f"{path} is checked when it has been fetched")]
     require_file(path)
@@ -78,6 +71,18 @@ def weights_findings(
     with _silence("d2_isonet.checkpoint", "detectron2.checkpoint"):
         rehearsal.load(path, [])
     return [Finding("fact", _WHERE, f"{os.path.abspath(path)} fits the network")]
+
+
+def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
+    """What it is where no weights are named; raises where some are needed."""
+    if args.eval_only:
+        raise nothing_to_evaluate(cfg)
+    if cfg.MODEL.DECOUPLED.FROM_CONV2D:
+        raise ValueError(
+            "MODEL.DECOUPLED.FROM_CONV2D is True, but MODEL.WEIGHTS is ''; name the weights of the "
+            "same network with ordinary convolutions, or set it to False"
+        )
+    return Finding("fact", _WHERE, "MODEL.WEIGHTS is '': all start from initialization")
 
 
 @contextlib.contextmanager

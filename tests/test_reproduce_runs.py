@@ -183,13 +183,19 @@ def test_weights_of_an_earlier_run_that_are_still_the_best_are_made_again(new_ce
     assert one_cell.has_weights(longer, 1, folders) and is_complete(user, 1, folders)
 
 
-def test_a_training_that_was_broken_off_is_resumed(new_cell, folders):
-    cell = new_cell("a", rates=(0.01,))
+def broken_off(cell: Cell, folders: Folders, *names: str) -> Path:
+    """The folder of a training of seed 1 at 0.01 that has left these files."""
     folder = folders.training(cell, 1, 0.01)
     folder.mkdir(parents=True)
-    for name in ("stop", "last_checkpoint"):
+    for name in names:
         (folder / name).write_text("model_0000099.pth")
     (folder / "cell.json").write_text(json.dumps(made_with(folders, cell, 1)))
+    return folder
+
+
+def test_a_training_that_was_broken_off_is_resumed(new_cell, folders):
+    cell = new_cell("a", rates=(0.01,))
+    folder = broken_off(cell, folders, "stop", "last_checkpoint")
     with pytest.raises(RuntimeError, match="failed"):
         one_cell.run_cell(cell, 1, folders)
     assert (folder / "last_checkpoint").read_text() == "model_0000099.pth"
@@ -201,11 +207,7 @@ def test_a_training_that_was_broken_off_is_resumed(new_cell, folders):
 
 def test_a_training_that_has_diverged_or_is_another_s_is_made_anew(new_cell, folders):
     cell = new_cell("a", rates=(0.01,))
-    folder = folders.training(cell, 1, 0.01)
-    folder.mkdir(parents=True)
-    for name in ("last_checkpoint", "non_finite_9.json"):
-        (folder / name).write_text("weights")
-    (folder / "cell.json").write_text(json.dumps(made_with(folders, cell, 1)))
+    broken_off(cell, folders, "last_checkpoint", "non_finite_9.json")
     one_cell.run_cell(cell, 1, folders)
     other = replace(cell, opts=("A=1",))
     one_cell.run_cell(other, 1, folders)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from d2_isonet.command_line import load_config, readable_errors
 from d2_isonet.gradient_masking import masking_signs
 from d2_isonet.imagenet import register_data_root
+from d2_isonet.options import check_range
 from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.robustness import (
     attack_settings,
@@ -58,8 +59,7 @@ def check_arguments(args):
             f"--source-config is {args.source_config} without --source-weights; give the weights "
             "whose gradients a black-box attack takes, or neither"
         )
-    if args.effort_images < 0:
-        raise ValueError(f"--effort-images is {args.effort_images}; it must be at least 0")
+    check_range("--effort-images", args.effort_images)
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:

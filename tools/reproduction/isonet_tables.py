@@ -62,7 +62,7 @@ _TABLE5 = {
 
 # "For other baselines without normalization or skip connections, we choose the largest learning
 # rate that makes them converge" (ISONet section 3.1), which the paper does not print.
-_SEARCHED, _RATES = ("vanilla", "r_vanilla"), (0.1, 0.03, 0.01, 0.003)
+_SEARCHED = ("vanilla", "r_vanilla")
 
 
 def imagenet(leaf: str) -> Cell:
@@ -71,7 +71,7 @@ def imagenet(leaf: str) -> Cell:
         name=f"imagenet/{leaf}",
         script=CLASSIFICATION,
         config=f"configs/imagenet/{leaf}.yaml",
-        learning_rates=_RATES if leaf.startswith(_SEARCHED) else (),
+        learning_rates=small.LEARNING_RATES if leaf.startswith(_SEARCHED) else (),
         processes=8,
     )
 

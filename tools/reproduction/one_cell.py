@@ -29,7 +29,7 @@ from .cells import (
 )
 from .data import data_arguments
 from .measures import has_converged, measures, shifts
-from .search import best, is_complete, lacks_weights, next_rate, rates_of, tried
+from .search import best, is_complete, lacks_weights, left_to_try, rates_of, tried
 
 
 def run_cell(
@@ -135,8 +135,8 @@ def _attempts(cell: Cell, seed: int, folders: Folders, commit: str, threads: int
     if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
         rate = stored["learning_rate"]
         attempts[rate] = _attempt(cell, seed, folders, rate, commit, threads)
-    while to_try := next_rate([*attempts.values()], rates, seed):
-        attempts[to_try[0]] = _attempt(cell, seed, folders, to_try[0], commit, threads)
+    while left := left_to_try([*attempts.values()], rates, seed):
+        attempts[left[0]] = _attempt(cell, seed, folders, left[0], commit, threads)
     return sorted(attempts.values(), key=lambda a: a["learning_rate"] or 0, reverse=True)
 
 

@@ -44,10 +44,10 @@ def is_over(tried_ones: list[dict], seed: int) -> bool:
     return len(found) > 1 and found[-1] < max(found)
 
 
-def next_rate(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[Rate, ...]:
-    """(the rate to try next,), or () where the search has ended."""
+def left_to_try(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[Rate, ...]:
+    """The rates that follow, the next first; none where the search has ended."""
     done = tried(attempts, rates, seed)
-    return () if is_over(done, seed) else rates[len(done) :][:1]
+    return () if is_over(done, seed) else rates[len(done) :]
 
 
 def best(tried_ones: list[dict]) -> dict:
@@ -75,4 +75,4 @@ def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
         return True
     rates = rates_of(cell, seed, folders)
     counting = best(tried(result["attempts"], rates, seed)).get("learning_rate")
-    return result["learning_rate"] == counting and not next_rate(result["attempts"], rates, seed)
+    return result["learning_rate"] == counting and not left_to_try(result["attempts"], rates, seed)

@@ -31,7 +31,7 @@ _FASHION_MNIST = (
 _FAST_SCALES = ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
 # The paper's protocol for what has no recipe: "the largest learning rate that makes them
 # converge". The first is ResNet's and R-ISONet's.
-_LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
+LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
 # CNN-9 trains with Adam; its recipe's is 1e-3.
 _ADAM_RATES = (1e-2, 3e-3, 1e-3, 2e-4)
 
@@ -82,7 +82,7 @@ def fashion_mnist(leaf: str, depth: int) -> Cell:
             *_FASHION_MNIST,
             *(() if leaf.startswith("fixup") else _FAST_SCALES),
         ),
-        learning_rates=_LEARNING_RATES,
+        learning_rates=LEARNING_RATES,
     )
 
 
