@@ -48,9 +48,9 @@ def test_a_cell_of_two_tables_is_run_once():
 
 
 def test_only_the_pretrainings_that_are_needed_are_run():
-    table = select(TABLES["table6"]("small"), ["ResNet, GN"], None)
+    table = select(TABLES["table6"]("small"), ["ResNet, GN, learning"], None)
     assert {cell.name for cell, _ in jobs_of([table], 1)} == {
-        "cutouts/resnet18_gn", "detection/resnet18_gn", "detection/resnet18_gn_random"}  # fmt: skip
+        "cutouts/resnet18_gn", "detection/resnet18_gn_rate0.01"}  # fmt: skip
 
 
 def test_a_row_that_is_not_there_is_an_error_with_the_rows():

@@ -154,17 +154,26 @@ def coco(leaf: str, opts: tuple[str, ...] = ()) -> Cell:
 
 
 def _at_other_rates() -> dict[str, Cell]:
-    """R-ISONet and its rival at half and twice the quick start's learning rate, and on as long as
-    that is better.
+    """The rows at twice the quick start's learning rate and at half, and on as long as that is
+    better.
     """
-    rates = {"R-ISONet": ("0.0025", "0.01"), "ResNet, FrozenBN": ("0.0025", "0.01", "0.02")}
+    rates = {
+        "R-ISONet": ("0.0025", "0.01"),
+        "ResNet, FrozenBN": ("0.0025", "0.01", "0.02"),
+        "ResNet, BN (SyncBN of two processes with one image)": ("0.01",),
+        "ResNet, GN": ("0.01",),
+        "R-ISONet, random": ("0.01",),
+        "ResNet, BN, random": ("0.01",),
+        "ResNet, GN, random": ("0.01",),
+    }
     cells = {}
     for label, tried in rates.items():
         cell = _DETECTORS_SMALL[label]
         for rate in tried:
             opts = (*cell.opts, f"SOLVER.BASE_LR={rate}")
             name = f"{cell.name}_rate{rate}"
-            cells[f"{label}, learning rate {rate}"] = replace(cell, name=name, opts=opts)
+            row = f"{label.partition(' (')[0]}, learning rate {rate}"
+            cells[row] = replace(cell, name=name, opts=opts)
     return cells
 
 
