@@ -48,7 +48,7 @@ def test_a_cell_of_two_tables_is_run_once():
 
 
 def test_only_the_pretrainings_that_are_needed_are_run():
-    table = select(TABLES["table6"]("small"), ["ResNet, GN, learning"], None)
+    table = select(TABLES["table6"]("small"), ["ResNet, GN, learning rate 0.01"], None)
     assert {cell.name for cell, _ in jobs_of([table], 1)} == {
         "cutouts/resnet18_gn", "detection/resnet18_gn_rate0.01"}  # fmt: skip
 
