@@ -147,7 +147,7 @@ class CountingTrainer(OwnShareTrainer):
     def build_hooks(self) -> list:
         return [*super().build_hooks(), Counting()]
 
-    def test_at(self) -> dict:
+    def note_iteration(self) -> dict:
         self.evaluated.append(self.iter)
         return {}
 
@@ -156,7 +156,7 @@ def test_a_resumed_run_makes_up_for_the_evaluation_after_its_last_save(tmp_path)
     def run(cfg, resume):
         trainer = CountingTrainer(cfg)
         trainer.resume_or_load(resume=resume)
-        next(x for x in trainer._hooks if isinstance(x, EvalHook))._func = trainer.test_at
+        next(x for x in trainer._hooks if isinstance(x, EvalHook))._func = trainer.note_iteration
         trainer.train()
         return trainer._hooks[-1].evaluations
 
