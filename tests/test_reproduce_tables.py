@@ -53,6 +53,14 @@ def test_only_the_pretrainings_that_are_needed_are_run():
         "cutouts/resnet18_gn", "detection/resnet18_gn_rate0.01"}  # fmt: skip
 
 
+def test_a_row_named_in_full_is_that_row_alone():
+    table = TABLES["decoupled_robustness"]("small")
+    assert [row.label for row in select(table, ["Baseline"], None).rows] == ["Baseline"]
+    parts = [row.label for row in select(table, ["Base", "BallConv"], None).rows]
+    assert [part.split(",")[0] for part in parts] == ["Baseline", "BallConv", *["Baseline"] * 3]
+    assert select(table, None, ["BIM", "none"]).columns == ("none", "BIM")
+
+
 def test_a_row_that_is_not_there_is_an_error_with_the_rows():
     args = reproduce.parse_args(["table1", "table6", "--rows", "VGG"])
     with pytest.raises(SystemExit, match="no row and column.*Vanilla.*R-ISONet"):

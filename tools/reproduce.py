@@ -40,7 +40,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("table", nargs="+", choices=[*TABLES, "all"])
     add("--scale", choices=("small", "full"), default="small")
-    add("--rows", nargs="+", metavar="TEXT", help="only rows whose label holds a TEXT")
+    add("--rows", nargs="+", metavar="TEXT", help="only rows named so or, if none is, so in part")
     add("--columns", nargs="+", metavar="TEXT", help="the same for columns")
     add("--seeds", type=positive, default=DEFAULT_SEEDS, metavar="N", help="seeds 1 to N (3)")
     add("--jobs", type=positive, metavar="N", help="cells at a time (small: CPU cores, full: 1)")

@@ -1,5 +1,6 @@
 """A table: its rows, what the paper prints there, and the cells that repeat them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .cells import Cell
@@ -36,11 +37,13 @@ class Table:
 def select(table: Table, rows: list[str] | None, columns: list[str] | None) -> Table:
     """The table with those rows and columns only whose names hold one of the texts.
 
-    Its name tells that it is a part: what is written of it does not replace the whole's.
+    A text that is a whole name stands for that one alone. The table's name tells that it is a
+    part: what is written of it does not replace the whole's.
     """
     if not rows and not columns:
         return table
-    chosen = [i for i, name in enumerate(table.columns) if _named(name, columns)]
+    chosen = [table.columns.index(name) for name in _named(table.columns, columns)]
+    labels = _named([row.label for row in table.rows], rows)
     kept = tuple(
         replace(
             row,
@@ -48,7 +51,7 @@ def select(table: Table, rows: list[str] | None, columns: list[str] | None) -> T
             paper=_some(row.paper, chosen),
         )
         for row in table.rows
-        if _named(row.label, rows)
+        if row.label in labels
     )
     measures = table.measures if len(table.measures) == 1 else _some(table.measures, chosen)
     return replace(
@@ -60,8 +63,11 @@ def select(table: Table, rows: list[str] | None, columns: list[str] | None) -> T
     )
 
 
-def _named(name: str, texts: list[str] | None) -> bool:
-    return not texts or any(text in name for text in texts)
+def _named(names: Sequence[str], texts: list[str] | None) -> list[str]:
+    def meant(name: str, text: str) -> bool:
+        return name == text if text in names else text in name
+
+    return [name for name in names if not texts or any(meant(name, text) for text in texts)]
 
 
 def _some(values: tuple, chosen: list[int]) -> tuple:
