@@ -3,7 +3,10 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -45,7 +48,7 @@ class Pool:
     def shutdown(self, wait):
         pass
 
-    def submit(self, function, cell, *args):
+    def submit(self, with_parent, function, cell, *args):
         future = Future()
         try:
             if "kill" in Path(cell.script).read_text():
@@ -122,6 +125,48 @@ def test_what_another_run_has_finished_meanwhile_is_not_run_again(new_cell, fold
     assert len(runs(second, 1, folders)) == 2
     assert finish(second, 1, folders) == read_result(folders, second, 1)  # found under the lock
     assert len(runs(second, 1, folders)) == 2
+
+
+PARENT = """
+import multiprocessing, pathlib, sys, time
+sys.path.insert(0, {tools!r})
+from reproduction.with_parent import run_with_parent
+
+def train(ready, saved):
+    import signal
+    def save(*_):
+        pathlib.Path(saved).touch()
+        raise SystemExit(75)
+    signal.signal(signal.SIGTERM, save)
+    pathlib.Path(ready).touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    context.Process(target=run_with_parent, args=(train, *sys.argv[1:])).start()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_is_saved_and_ends_when_its_run_is_killed(number, tmp_path):
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tools=str(REPOSITORY / "tools")))
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(ready), str(saved)], stdout=subprocess.PIPE
+    )
+    wait_for(ready)
+    parent.send_signal(number)
+    assert parent.communicate(timeout=30)[0] == b""  # until no process holds its output any more
+    assert saved.exists() and parent.returncode == -number
+
+
+def wait_for(path: Path) -> None:
+    end = time.time() + 30
+    while not path.exists() and time.time() < end:
+        time.sleep(0.02)
+    assert path.exists()
 
 
 @pytest.mark.parametrize(

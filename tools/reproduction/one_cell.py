@@ -101,8 +101,10 @@ def _alone(lock: Path) -> Iterator[bool]:
         if not _is_taken(file, lock):
             yield False
             return
-        yield True
-        lock.unlink(missing_ok=True)
+        try:
+            yield True
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _is_taken(file: TextIO, lock: Path) -> bool:

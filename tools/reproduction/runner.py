@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .cells import REPOSITORY, Cell, Folders, read_result
 from .one_cell import current_commit, has_weights, is_locked, run_cell
 from .search import is_complete
+from .with_parent import run_with_parent
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.pretraining"]
@@ -33,9 +34,14 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
             waiting.append(job)
     with tqdm(total=len(waiting), unit="cell", smoothing=0.1) as bar:
         run = _Run(jobs, waiting, folders, bar, processes, threads)
-        while run.waiting or run.running:
-            run.start_what_can_be_started()
-            run.take_what_is_done()
+        try:
+            while run.waiting or run.running:
+                run.start_what_can_be_started()
+                run.take_what_is_done()
+        except BaseException:  # Ctrl-C: no training goes on unseen
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
     return list(run.failed.values())
 
 
@@ -80,7 +86,8 @@ class _Run:
             # a pool of its own: one that is killed takes no other with it
             pool = ProcessPoolExecutor(1, self.context)
             again = _is_used(job, self.folders, self.jobs)
-            future = pool.submit(run_cell, *job, self.folders, self.commit, self.threads, again)
+            cell = (run_cell, *job, self.folders, self.commit, self.threads, again)
+            future = pool.submit(run_with_parent, *cell)
             pool.shutdown(wait=False)
             self.running[future] = job
             self.waiting.remove(job)
