@@ -5,7 +5,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from .decoupled import ANGULARS, MAGNITUDES, RADIUS_SCALES
+from .decoupled import ANGULARS, MAGNITUDES, RADIUS_SCALES, WITH_RADIUS
 from .layers import ACTIVATIONS
 from .option_conflicts import check_conflicts, conflict, value_of
 from .options import BLOCKS, CNN9_BACKBONE, CONVS, NORMS, check_name, check_range
@@ -27,7 +27,8 @@ def check_architecture(cfg: CfgNode) -> None:
         ("MODEL.ISONET.INIT", FILLS),
         (_BLOCK, BLOCKS),
         ("MODEL.ISONET.CONV", CONVS),
-        ("MODEL.DECOUPLED.MAGNITUDE", ("", *MAGNITUDES)),
+        # none is told of where it is not legal, beside the angle
+        ("MODEL.DECOUPLED.MAGNITUDE", MAGNITUDES if cfg.MODEL.DECOUPLED.MAGNITUDE else ("",)),
         ("MODEL.DECOUPLED.ANGULAR", ANGULARS),
         ("MODEL.DECOUPLED.RADIUS_SCALE", RADIUS_SCALES),
     ):
@@ -167,11 +168,13 @@ _AVERAGED = ("batch", "running")  # scales of the radius that move with every ba
 
 def _check_decoupled(cfg: CfgNode) -> None:
     # What each number may be is DecoupledConv2d's to say; that an angle is no operator is not.
-    if not cfg.MODEL.DECOUPLED.MAGNITUDE:
+    decoupled = cfg.MODEL.DECOUPLED
+    if not decoupled.MAGNITUDE:
         angular, magnitude = "MODEL.DECOUPLED.ANGULAR", "MODEL.DECOUPLED.MAGNITUDE"
         remedy = f"an angle needs its magnitude: MAGNITUDE must be one of {list(MAGNITUDES)}"
         raise conflict(cfg, angular, magnitude, remedy)
-    if cfg.MODEL.BACKBONE.CHECKPOINTING and cfg.MODEL.DECOUPLED.RADIUS_SCALE in _AVERAGED:
+    averages = decoupled.MAGNITUDE in WITH_RADIUS and decoupled.RADIUS_SCALE in _AVERAGED
+    if cfg.MODEL.BACKBONE.CHECKPOINTING and averages:
         checkpointing, scale = "MODEL.BACKBONE.CHECKPOINTING", "MODEL.DECOUPLED.RADIUS_SCALE"
         remedy = "recomputed batches would count twice in its average: use 'frozen' or 'none'"
         raise conflict(cfg, checkpointing, scale, remedy)

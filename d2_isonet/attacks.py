@@ -137,6 +137,8 @@ def _deepfool_step(
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         scores = logits(images)
+        if scores.shape[1] == 1:  # of one class nothing leads out
+            return torch.zeros_like(images)
         own = scores.gather(1, labels[:, None])
         gaps = scores - own
         others = gaps.detach().scatter(1, labels[:, None], -torch.inf)

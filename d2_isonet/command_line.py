@@ -107,8 +107,14 @@ def _integers_to_floats(content: dict, defaults: CfgNode) -> None:
         default = defaults.get(key)
         if isinstance(value, dict) and isinstance(default, CfgNode):
             _integers_to_floats(value, default)
-        elif isinstance(default, float) and type(value) is int:
+        elif isinstance(default, float) and _is_whole(value):
             content[key] = float(value)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a whole number, or the text of one, which yacs would take for an int."""
+    is_text = isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value)
+    return type(value) is int or bool(is_text)
 
 
 def _with_numbers(pairs: list[str], cfg: CfgNode, defaults: CfgNode) -> list:
@@ -116,7 +122,7 @@ def _with_numbers(pairs: list[str], cfg: CfgNode, defaults: CfgNode) -> list:
     converted: list[str | float | None] = [*pairs]
     for i in range(0, len(pairs), 2):
         key, text = pairs[i : i + 2]
-        if isinstance(_value_of(cfg, key), float) and re.fullmatch(r"[+-]?\d+", text):
+        if isinstance(_value_of(cfg, key), float) and _is_whole(text):
             converted[i + 1] = float(text)
         elif text == "null" and (key in _MAY_BE_NULL or _is_number_or_list(defaults, key)):
             converted[i + 1] = None

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .layers import convolution_dtype
-from .options import check_name
+from .options import check_name, check_range
 
 __all__ = ["ANGULARS", "MAGNITUDES", "RADIUS_SCALES", "DecoupledConv2d", "filter_lengths"]
 
@@ -139,14 +139,14 @@ class DecoupledConv2d(nn.Conv2d):
         n = self._patch_norm(x, geometry)
         rho = self._operator_radius(n)
         if self.groups > 1:
-            n = n.repeat_interleave(self.out_channels // self.groups, dim=1)
+            n = n.repeat_interleave(self.out_channels // self.groups, dim=-3)
         gain = _MAGNITUDES[self.magnitude](n, rho, self.alpha, self.beta)
         return gain * _ANGULARS[self.angular](u, n, self._sigmoid_width())
 
     def _patch_norm(self, x: torch.Tensor, geometry: tuple) -> torch.Tensor:
-        """(N, groups, H', W'), by a box filter of the sum over channels."""
+        """([N,] groups, H', W'), by a box filter of the sum over channels."""
         channels = (self.groups, self.in_channels // self.groups)
-        energy = x.square().unflatten(1, channels).sum(2)
+        energy = x.square().unflatten(-3, channels).sum(-3)
         box = energy.new_ones(self.groups, 1, *self.kernel_size)
         energy = F.conv2d(energy, box, None, *geometry)
         # a fast convolution may round an empty patch beside a bright one to below zero
@@ -155,7 +155,7 @@ class DecoupledConv2d(nn.Conv2d):
     def _operator_radius(self, n: torch.Tensor) -> torch.Tensor | None:
         if self.magnitude not in WITH_RADIUS:
             return None
-        rho = (self.radius.square() + EPS).view(1, -1, 1, 1)
+        rho = (self.radius.square() + EPS).view(-1, 1, 1)
         return rho if self.radius_scale == "none" else rho * self._layer_scale(n)
 
     def _layer_scale(self, n: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ class DecoupledConv2d(nn.Conv2d):
     def _sigmoid_width(self) -> float | torch.Tensor:
         if isinstance(self.sigmoid_k, float | int):
             return self.sigmoid_k
-        return (self.sigmoid_k.abs() + _K_MARGIN).view(1, -1, 1, 1)
+        return (self.sigmoid_k.abs() + _K_MARGIN).view(-1, 1, 1)
 
     def extra_repr(self) -> str:
         radius = f", radius_scale={self.radius_scale}" if self.magnitude in WITH_RADIUS else ""
@@ -202,8 +202,7 @@ def _check_names(magnitude: str, angular: str, radius_scale: str) -> None:
 
 
 def _check_numbers(beta: float, **positive: float) -> None:
-    if not 0 <= beta < math.inf:
-        raise ValueError(f"MODEL.DECOUPLED.BETA is {beta}; it must not be negative")
+    check_range("MODEL.DECOUPLED.BETA", beta)
     for key, value in positive.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"MODEL.DECOUPLED.{key} is {value}; it must be above 0")
+            raise ValueError(f"MODEL.DECOUPLED.{key} is {value}; it must be finite and above 0")

@@ -7,14 +7,22 @@ def masking_signs(results: dict) -> list[str]:
     """Sentences, one for each sign that gradients are masked and the accuracies too high.
 
     Athalye et al. 2018, "Obfuscated gradients give a false sense of security", section 3.1. A
-    difference counts from one point of accuracy on.
+    difference counts from one point of accuracy on. None where the classifier guesses: what always
+    gives one answer withstands every attack.
 
     Args:
         results: of `evaluate_robustness`.
     """
+    if is_guessing(results):
+        return []
     checks = (_one_step_wins, _only_one_step_survived, _transfer_wins, _unbounded_fails,
               _more_eps_helps, _no_gradient)  # fmt: skip
     return [sentence for check in checks for sentence in check(results)]
+
+
+def is_guessing(results: dict) -> bool:
+    """Whether the classifier, not attacked, is less than five points better than chance."""
+    return results["clean"] < 100 / results["num_classes"] + 5
 
 
 def _by(results: dict, **wanted: str) -> dict[float, dict]:

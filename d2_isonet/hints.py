@@ -7,10 +7,10 @@ from collections.abc import Iterable
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
     """ "; did you mean A, B or C?", or `otherwise` where nothing is near.
 
-    A name without its folder ("risonet50" of "imagenet/risonet50") is near.
+    A name without its folder ("risonet50" of "imagenet/risonet50") or its capitals is near.
     """
     names = list(names)
-    same = [x for x in names if x.rpartition("/")[2] == name]
+    same = [x for x in names if x.rpartition("/")[2].casefold() == name.casefold()]
     near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, n=3)]))[:3]
     if not near:
         return otherwise

@@ -1,5 +1,6 @@
 """Keys that change nothing in the network at hand, though somebody has set them."""
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ _DEPENDENCES = [
          lambda conv: conv == "Decoupled"),
         ("MODEL.DECOUPLED", ("SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.DECOUPLED.ANGULAR",
          lambda angular: angular == "sigmoid"),
+        ("MODEL.DECOUPLED", ("SIGMOID_K",), "MODEL.DECOUPLED.SIGMOID_K_LEARNED", operator.not_),
         ("MODEL.DECOUPLED", ("BETA",), "MODEL.DECOUPLED.MAGNITUDE", WITH_BETA.__contains__),
         ("MODEL.DECOUPLED", ("RADIUS", "RADIUS_LEARNED", "RADIUS_SCALE"),
          "MODEL.DECOUPLED.MAGNITUDE", WITH_RADIUS.__contains__),

@@ -26,4 +26,5 @@ def check_range(key: str, value: float, least: float = 0, below: float = math.in
     """Raise ValueError with the key and its range unless least <= value < below; nan is not."""
     if not least <= value < below:
         limit = f" and below {below:g}" if below < math.inf else ""
-        raise ValueError(f"{key} is {value}; it must be at least {least:g}{limit}")
+        finite = "finite and " if math.isinf(value) else ""
+        raise ValueError(f"{key} is {value}; it must be {finite}at least {least:g}{limit}")

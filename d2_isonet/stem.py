@@ -8,15 +8,15 @@ from detectron2.layers import CNNBlockBase, get_norm
 from torch import nn
 
 from .layers import get_activation, get_conv, needs_bias
-from .weight_init import DELTA_FILLS, get_fill
+from .weight_init import NOT_FOR_STEMS, get_fill
 
 
 class ISONetStem(CNNBlockBase):
     """y = max_pool3x3/2(activation(conv7x7/2(x))), total stride 4.
 
-    Under a delta-like init (delta, delta_orthogonal, phase_shifted_delta) the convolution keeps
-    PyTorch's default weights, as in the authors' code: a delta of three input channels would
-    leave all but three of the outputs zero.
+    Under a delta-like init (delta, delta_orthogonal, phase_shifted_delta) and Fixup's the
+    convolution keeps PyTorch's default weights, as in the authors' codes: a delta of three input
+    channels would leave all but three of the outputs zero.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ISONetStem(CNNBlockBase):
             activation=get_activation(activation, out_channels),
         )
         fill = get_fill(init)
-        if init not in DELTA_FILLS:
+        if init not in NOT_FOR_STEMS:
             fill(self.conv1)
         elif self.conv1.bias is not None:
             nn.init.zeros_(self.conv1.bias)

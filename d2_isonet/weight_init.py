@@ -11,8 +11,8 @@ from torch import nn
 from .options import check_name
 
 __all__ = [
-    "DELTA_FILLS",
     "FILLS",
+    "NOT_FOR_STEMS",
     "delta_fill",
     "delta_orthogonal_fill",
     "fixup_fill",
@@ -113,8 +113,9 @@ _FILLS: dict[str, Callable[..., None]] = {
     "phase_shifted_delta": functools.partial(_fill_each, phase_shifted_delta_fill),
 }
 FILLS = tuple(_FILLS)
-# With few inputs these leave most outputs zero or a copy: not for a stem of three channels.
-DELTA_FILLS = ("delta", "delta_orthogonal", "phase_shifted_delta")
+# These leave the 7x7 stem as PyTorch makes it, as their authors' code does: of three channels a
+# delta would leave most outputs zero or a copy.
+NOT_FOR_STEMS = ("delta", "delta_orthogonal", "phase_shifted_delta", "fixup")
 
 
 def get_fill(init: str | Callable[..., None]) -> Callable[..., None]:

@@ -140,6 +140,12 @@ def test_the_l2_effort_is_infinite_where_nothing_fools():
     assert torch.equal(effort, torch.full((6,), torch.inf))
 
 
+def test_a_classifier_of_one_class_is_never_fooled():
+    labels = torch.zeros(6, dtype=torch.int64)
+    effort = l2_effort(lambda x: x.sum(dim=(1, 2, 3))[:, None], images(), labels)
+    assert torch.equal(effort, torch.full((6,), torch.inf))
+
+
 def test_the_l2_effort_is_of_the_size_of_foolbox_s_deepfool():
     foolbox = pytest.importorskip("foolbox")
     model, clean = network(), images(6, 60, 200)

@@ -90,6 +90,13 @@ def test_a_whole_number_serves_as_a_float_where_one_is_asked(key, text, value, t
         assert node == value and type(node) is type(value)
 
 
+def test_a_whole_number_in_quotes_serves_like_one_with_a_point(tmp_path):
+    path = tmp_path / "leaf.yaml"
+    path.write_text("MODEL: {ISONET: {SHIFT_INIT: '-2'}, DECOUPLED: {ALPHA: '0.5'}}")
+    cfg = load_config(str(path), [])
+    assert (cfg.MODEL.ISONET.SHIFT_INIT, cfg.MODEL.DECOUPLED.ALPHA) == (-2.0, 0.5)
+
+
 @pytest.mark.parametrize("text", ["", "null", "~", ".nan"])
 @pytest.mark.parametrize(
     "key",

@@ -134,7 +134,14 @@ def test_radius_is_its_square_plus_eps():
     conv = DecoupledConv2d(3, 4, 3, radius=2.0, radius_learned=False, radius_scale="none")
     assert not conv.radius.requires_grad
     n = torch.ones(1, 1, 1, 1)
-    torch.testing.assert_close(conv._operator_radius(n), torch.full((1, 4, 1, 1), 2.0001))
+    torch.testing.assert_close(conv._operator_radius(n), torch.full((4, 1, 1), 2.0001))
+
+
+@pytest.mark.parametrize("angular", ["cosine", "sigmoid"])
+def test_one_image_may_come_without_a_batch_as_to_conv2d(angular):
+    conv = DecoupledConv2d(4, 6, 3, groups=2, angular=angular, sigmoid_k_learned=True).eval()
+    x = torch.randn(4, 5, 5)
+    torch.testing.assert_close(conv(x), conv(x[None])[0])
 
 
 def test_norm_and_activation_follow():

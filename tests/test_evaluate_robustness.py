@@ -24,6 +24,7 @@ from d2_isonet.robustness import (
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import evaluate_robustness as tool  # noqa: E402
+from robustness_report import _masking_lines  # noqa: E402
 
 CONFIG = "configs/imagenet/risonet18.yaml"
 OPTS = [
@@ -241,6 +242,12 @@ def test_honest_numbers_show_no_sign():
 def test_each_sign_is_one_sentence(numbers, sentence):
     (sign,) = masking_signs(results(**numbers))
     assert sentence in sign
+
+
+def test_one_answer_to_every_image_is_no_masking():
+    constant = {**results(clean=14.9, bim_127=14.9, zero_gradients=100.0), "gradient_masking": []}
+    assert masking_signs(constant) == []
+    assert _masking_lines(constant)[0].startswith("Not attacked it guesses")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,11 @@ def test_the_stem_has_a_scalar_bias_before_its_activation(stem_class, size):
     assert bool((y > 50).all())
 
 
+def test_the_7x7_stem_keeps_pytorchs_weights_as_in_the_authors_code():
+    stem = ISONetStem(3, 512, norm=scalar_bias_norm, activation="ReLU", init="fixup")
+    assert stem.conv1.weight.std().item() == pytest.approx(1 / math.sqrt(3 * 147), rel=0.02)
+
+
 @pytest.mark.parametrize(("block", "extra"), BLOCKS)
 def test_the_first_step_wakes_the_last_convolution_and_the_second_all(block, extra):
     block = block(8, 12, **extra)

@@ -10,6 +10,7 @@ from d2_isonet import add_isonet_config
 from d2_isonet.architecture_checks import check_architecture
 from d2_isonet.keys_without_effect import keys_without_effect
 from d2_isonet.layers import ACTIVATIONS
+from d2_isonet.network_outline import outline
 from d2_isonet.roi_heads import ISONetRes5ROIHeads
 from d2_isonet.weight_init import FILLS
 
@@ -230,7 +231,13 @@ IMPOSSIBLE = [
     ([options(ISONET, INIT="phase_delta")], "INIT is 'phase_delta'.*'phase_shifted_delta'"),
     ([options(RESNETS, NORM="bn")], r"NORM is 'bn'.*'FrozenBN'.*\('' is none\)"),
     ([decoupled("", "square_cosine")], "ANGULAR is 'square_cosine' with .*MAGNITUDE ''.*'Tanh'"),
-    ([options(DECOUPLED, MAGNITUDE="Bal")], "MAGNITUDE is 'Bal'.*mean Ball"),  # with Conv2d, too
+    # with Conv2d, too, and without telling of the '' that only Conv2d may have
+    ([options(DECOUPLED, MAGNITUDE="Bal")], r"MAGNITUDE is 'Bal'; .*\['Sphere'.*mean Ball"),
+    ([options(ISONET, ACTIVATION="srelu")], "ACTIVATION is 'srelu'.*mean SReLU"),
+    (
+        [decoupled("Seg", "cosine"), options("MODEL.BACKBONE.", CHECKPOINTING=True)],
+        "CHECKPOINTING is True with .*RADIUS_SCALE 'batch'.*'frozen' or 'none'",
+    ),
     (
         [resnet(""), options(ISONET, RESIDUAL_SCALE=False)],
         "RESIDUAL_SCALE is False; .*a number.*or null",
@@ -248,6 +255,21 @@ IMPOSSIBLE = [
 def test_an_impossible_combination_is_refused_with_both_names_and_the_legal_choices(rows, message):
     with pytest.raises(ValueError, match=f"MODEL.*{message}"):
         check_architecture(config(*rows))
+
+
+def test_an_operator_without_a_radius_may_be_recomputed():
+    row = options("MODEL.BACKBONE.", CHECKPOINTING=True)
+    check_architecture(config(decoupled("Linear", "cosine"), row))
+
+
+def test_a_feature_that_only_a_detector_names_is_refused_with_both_keys():
+    cfg = config(options(RESNETS, OUT_FEATURES=["res5"], DEPTH=18))
+    with pytest.raises(ValueError, match=r"RPN.IN_FEATURES is .*OUT_FEATURES .*gives no 'res4'"):
+        outline(cfg)
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", "build_isonet_fpn_backbone"])
+    cfg.merge_from_list(["MODEL.FPN.IN_FEATURES", ["res3", "res5"]])
+    with pytest.raises(ValueError, match=r"FPN.IN_FEATURES is .*\['res5'\] gives no 'res3'"):
+        outline(cfg)
 
 
 def test_the_modified_resnet_may_leave_the_width_of_res2_at_its_default():
@@ -288,6 +310,11 @@ WITHOUT_EFFECT = [
     ([decoupled("Tanh", "cosine", SIGMOID_K_LEARNED=True)], "K_LEARNED", "ANGULAR is 'cosine'"),
     ([decoupled("Linear", "cosine", RADIUS_SCALE="frozen")], "SCALE", "MAGNITUDE is 'Linear'"),
     ([decoupled("Tanh", "cosine", BETA=0.25)], "BETA", "MAGNITUDE is 'Tanh'"),
+    (
+        [decoupled("Tanh", "sigmoid", SIGMOID_K=0.1, SIGMOID_K_LEARNED=True)],
+        "SIGMOID_K",
+        "SIGMOID_K_LEARNED is True",
+    ),
 ]
 
 

@@ -83,7 +83,7 @@ def test_what_does_not_divide_is_named(processes, steps, message, monkeypatch):
         (["SOLVER.BACKBONE_LR_FACTOR", "-0.1"], "BACKBONE_LR_FACTOR is -0.1; .* at least 0"),
         (["SOLVER.RESIDUAL_SCALE_LR_FACTOR", "-0.1"], "SCALE_LR_FACTOR is -0.1; .* at least 0"),
         (["SOLVER.WEIGHT_DECAY_SHIFT", "-1"], "WEIGHT_DECAY_SHIFT is -1.0; .* at least 0"),
-        (["SOLVER.BASE_LR", "1e400"], "BASE_LR is inf; it must be at least 0"),
+        (["SOLVER.BASE_LR", "1e400"], "BASE_LR is inf; it must be finite and at least 0"),
         (["SOLVER.MOMENTUM", "1"], "MOMENTUM is 1.0; it must be at least 0 and below 1"),
         (["SOLVER.ORTHO_COEFF", "-1"], "SOLVER.ORTHO_COEFF is -1.0; it must be at least 0"),
         (["SOLVER.FILTER_ORTHO_COEFF", "-1"], "SOLVER.FILTER_ORTHO_COEFF is -1.0"),

@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # before pyplot: no screen is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
+from d2_isonet.gradient_masking import is_guessing  # noqa: E402
 from d2_isonet.robustness import run_attack  # noqa: E402
 
 COLUMNS = ("attack", "access", "eps", "step", "iterations", "accuracy")
@@ -25,7 +26,7 @@ def format_results(results: dict) -> str:
         "values of 0-255, accuracy in %",
         tabulate(rows, headers=COLUMNS, floatfmt=("", "", "g", "g", "", ".1f")),
         _effort_line(results["l2_effort"]),
-        *_masking_lines(results["gradient_masking"]),
+        *_masking_lines(results),
     ]
     return "\n".join(filter(None, lines))
 
@@ -44,7 +45,10 @@ def _effort_line(effort: dict) -> str:
     )
 
 
-def _masking_lines(signs: list[str]) -> list[str]:
+def _masking_lines(results: dict) -> list[str]:
+    signs = results["gradient_masking"]
+    if is_guessing(results):
+        return ["Not attacked it guesses already: what an attack leaves of that tells nothing."]
     if not signs:
         return ["No sign of gradient masking among those that are looked for."]
     return ["This looks like gradient masking, not like robustness:", *(f"- {s}" for s in signs)]
