@@ -23,6 +23,7 @@ RESULT = {
     "seconds": 7200,
     "machine": "8 x A",
     "commit": "abcdef0",
+    "torch": "2.11",
 }
 
 

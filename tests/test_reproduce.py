@@ -241,7 +241,7 @@ def test_two_processes_do_not_run_one_cell(cell, folders):
 
 _ATTEMPT = {"learning_rate": None, "measures": {"top-1": 50.0}, "converged": True, "shifts": {}}
 _RESULT = {"measures": {"top-1": 50.0}, "learning_rate": None, "seconds": 1.0,
-           "attempts": [_ATTEMPT], "commit": ""}  # fmt: skip
+           "attempts": [_ATTEMPT], "commit": "", "machine": "", "torch": ""}  # fmt: skip
 
 
 class _InThisProcess:
@@ -253,7 +253,7 @@ class _InThisProcess:
     def shutdown(self, wait):
         pass
 
-    def submit(self, function, *args):
+    def submit(self, with_parent, function, *args):
         from concurrent.futures import Future
 
         future = Future()

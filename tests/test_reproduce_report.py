@@ -35,13 +35,14 @@ def _table(cell: Cell) -> Table:
     return Table("table9", "A table", ("depth 8",), ("top-1",), rows)
 
 
+RUN = {"seconds": 1800, "commit": "c0ffee", "machine": "CPU", "torch": "2"}
+
+
 def _store(folders: Folders, cell: Cell, values: list[float | None]) -> None:
     for seed, value in enumerate(values, start=1):
         found = {} if value is None else {"top-1": value}
-        result = {"measures": found, "seconds": 1800, "commit": "c0ffee", "machine": "CPU",
-                  "torch": "2", "attempts": [{"learning_rate": 0.1}],
-                  "learning_rate": 0.1}  # fmt: skip
-        write_result(folders, cell, seed, result)
+        attempt = {"attempts": [{"learning_rate": 0.1}], "learning_rate": 0.1}
+        write_result(folders, cell, seed, {"measures": found, **attempt, **RUN})
 
 
 def test_mean_and_spread_are_those_of_the_seeds(cell, folders):
@@ -66,6 +67,7 @@ def test_seeds_that_needed_a_smaller_learning_rate_are_said(cell, folders):
 @pytest.mark.parametrize(
     "values, shown",
     [([None, None, None], "N/A (3 of 3 seeds fail)"), ([80.0], "80.0 (1 seed)"),
+     ([None], "N/A (1 of 1 seed fails)"),
      ([80.0, None, 82.0], "81.0 ± 1.4 (1 of 3 seeds fail)")],
 )  # fmt: skip
 def test_failed_and_missing_seeds_are_said(cell, folders, values, shown):
@@ -80,13 +82,22 @@ def test_more_seeds_than_were_run_and_places_that_are_none_are_said(cell, folder
     assert as_text(none, folders, 3).split()[-1] == "-"
 
 
+WHOLE = """{"measures": {}, "attempts": [], "learning_rate": null, "seconds": 1, "commit": "a",
+            "machine": "CPU", "torch": "2", "settings": null, "weights_learning_rate": null}"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "Expecting value"),
         ('{"measures": {"top-1": 8', "char 24"),
         ("[]", "it has no attempts"),
-        ('{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}}', "has no measures"),
+        (
+            '{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}}',
+            "has no commit, machine, measures, torch",
+        ),
+        (WHOLE.replace("{}", '{"top-1": "80"}'), "measures are {'top-1': '80'}"),
+        (WHOLE.replace("{}", "[1]"), r"measures are \[1\]"),
         ('{"measures": {"top-1": NaN}}', "it has a NaN"),
     ],
 )
@@ -100,8 +111,8 @@ def test_a_damaged_result_is_named(text, message, cell, folders):
 
 def test_columns_without_a_percentage_are_no_picture(cell, folders):
     for seed in (1, 2):
-        write_result(folders, cell, seed, {"measures": {"L2 effort": 64.0}, "seconds": 1,
-                                           "attempts": [], "learning_rate": None})  # fmt: skip
+        result = {"measures": {"L2 effort": 64.0}, "attempts": [], "learning_rate": None}
+        write_result(folders, cell, seed, {**result, **RUN})
     table = replace(_table(cell), columns=("L2 effort",), measures=("L2 effort",))
     write_report(table, folders, 2, folders.output)
     assert not (folders.output / "table9.png").exists()
@@ -127,6 +138,13 @@ def test_the_page_keeps_its_words_and_gets_the_tables(cell, folders, tmp_path):
     assert "old" not in text and "3 of 6 cells run, 1.5 hours in all" in text
 
 
+def test_a_table_whose_end_is_missing_costs_the_page_nothing(tmp_path):
+    text = "<!-- one -->\nold\nwords\n<!-- two -->\nold\n<!-- end -->\n"
+    found, missing = page.replace_parts(text, {"one": "new 1\n", "two": "new 2\n"})
+    assert missing == ["one"]
+    assert found == "<!-- one -->\nold\nwords\n<!-- two -->\nnew 2\n<!-- end -->\n"
+
+
 def test_shifts_are_counted_by_stage(tmp_path, folders):
     state = {"res2.0.activation.shift": torch.tensor([-1.0, -1.2]), "res2.0.conv1.weight":
              torch.zeros(1), "stem.activation.shift": torch.tensor([-9.0])}  # fmt: skip
@@ -136,7 +154,7 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
     assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
     cell = next(iter(figure3.cells("small").values()))
     attempt = {"learning_rate": 0.1, "shifts": {"res2": found["res2"]}}
-    result = {"learning_rate": 0.1, "attempts": [attempt], "measures": {}, "seconds": 1}
+    result = {"learning_rate": 0.1, "attempts": [attempt], "measures": {}, **RUN}
     write_result(folders, cell, 1, result)
     assert "-1.100" in figure3.as_markdown("small", folders, 1)
     assert figure3.draw("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000

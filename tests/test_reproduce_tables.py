@@ -63,7 +63,7 @@ def test_a_row_named_in_full_is_that_row_alone():
 
 def test_a_row_that_is_not_there_is_an_error_with_the_rows():
     args = reproduce.parse_args(["table1", "table6", "--rows", "VGG"])
-    with pytest.raises(SystemExit, match="no row and column.*Vanilla.*R-ISONet"):
+    with pytest.raises(SystemExit, match="no row or column.*Vanilla.*R-ISONet"):
         reproduce.chosen_tables(args)
 
 
@@ -76,8 +76,14 @@ def test_rows_of_several_tables_are_looked_for_in_all_of_them():
 @pytest.mark.parametrize("option", ["--rows", "--columns"])
 def test_a_text_that_names_nothing_is_told_beside_one_that_does(option):
     args = reproduce.parse_args(["table4", option, "ISONet", "depth", "Typo"])
-    with pytest.raises(SystemExit, match="no row and column .*Typo; rows: .*ISONet"):
+    with pytest.raises(SystemExit, match="no row or column .*Typo; rows: .*ISONet"):
         reproduce.chosen_tables(args)
+
+
+def test_what_the_paper_searched_a_rate_for_is_searched_at_full_scale():
+    rows = TABLES["table1"]("full").rows
+    searched = [row.label for row in rows if row.cells[0].learning_rates]
+    assert searched == ["(b) Vanilla", "(c) delta, penalty", "(d) SReLU", "(e) SReLU, penalty"]
 
 
 def test_a_full_run_takes_the_gpus_there_are():

@@ -82,7 +82,7 @@ def chosen_tables(args: argparse.Namespace) -> list[Table]:
 
 def _end_without(texts: list[str], rows: list[str], columns: list[str]) -> NoReturn:
     names = (", ".join(map(repr, dict.fromkeys(labels))) for labels in (rows, columns))
-    sys.exit("error: no row and column {}; rows: {}; columns: {}".format(", ".join(texts), *names))
+    sys.exit("error: no row or column {}; rows: {}; columns: {}".format(", ".join(texts), *names))
 
 
 def main() -> int:

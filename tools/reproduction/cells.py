@@ -109,7 +109,10 @@ def weights_rate(folders: Folders, cell: Cell, seed: int) -> float | None:
     return before["learning_rate"] if before else None
 
 
-_NEEDED = {"measures", "attempts", "learning_rate", "seconds", "settings", "weights_learning_rate"}
+_NEEDED = {
+    *("measures", "attempts", "learning_rate", "seconds", "commit", "machine", "torch"),
+    *("settings", "weights_learning_rate"),
+}
 
 
 def _parsed(path: Path) -> dict:
@@ -119,9 +122,16 @@ def _parsed(path: Path) -> dict:
         missing = _NEEDED - set(result if isinstance(result, dict) else ())
         if missing:
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if not _are_measures(result["measures"]):
+            raise ValueError(f"its measures are {result['measures']!r}")
     except ValueError as error:
         raise ValueError(f"{path} is no result ({error}); restore it, or remove it") from error
     return result
+
+
+def _are_measures(measures: object) -> bool:
+    numbers = (int, float, type(None))
+    return isinstance(measures, dict) and all(isinstance(v, numbers) for v in measures.values())
 
 
 def _refuse(constant: str) -> None:

@@ -62,7 +62,7 @@ _TABLE5 = {
 
 # "For other baselines without normalization or skip connections, we choose the largest learning
 # rate that makes them converge" (ISONet section 3.1), which the paper does not print.
-_SEARCHED = ("vanilla", "r_vanilla")
+_SEARCHED = ("vanilla", "r_vanilla", "isonet34_relu", "isonet34_msra")
 
 
 def imagenet(leaf: str) -> Cell:

@@ -9,7 +9,8 @@ from .report import as_text
 from .table import Table, jobs_of
 
 DEFAULT_SEEDS = 3
-_MARKS = r"(<!-- {name} -->\n).*?(<!-- end -->)"
+# no other mark stands between the two: where an end is missing, nothing of the page is replaced
+_MARKS = r"(<!-- {name} -->\n)(?:(?!<!-- ).)*?(<!-- end -->)"
 
 
 def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[str]:

@@ -50,14 +50,18 @@ class Place:
             return "not run" if self.asked else "-"
         failed = self.done - len(self.values) - self.undefined
         if not self.values:
-            return "none" if self.undefined else f"N/A ({failed} of {_seeds(self.done)} fail)"
+            return "none" if self.undefined else f"N/A ({_failed(failed, self.done)})"
         text = f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if len(self.values) > 1 else "")
-        remarks = [f"{failed} of {_seeds(self.done)} fail"] if failed else []
+        remarks = [_failed(failed, self.done)] if failed else []
         if self.smaller:
             remarks.append(f"{self.smaller} of {_seeds(self.done)} at a smaller rate")
         elif self.done < max(3, self.asked) and not failed:
             remarks.append(_seeds(self.done))
         return text + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def _failed(count: int, done: int) -> str:
+    return f"{count} of {_seeds(done)} fail" + ("s" if done == 1 else "")
 
 
 def _seeds(count: int) -> str:
