@@ -27,7 +27,7 @@ def check_architecture(cfg: CfgNode) -> None:
         ("MODEL.ISONET.INIT", FILLS),
         (_BLOCK, BLOCKS),
         ("MODEL.ISONET.CONV", CONVS),
-        # none is told of where it is not legal, beside the angle
+        # whether it may be "" is for _check_decoupled to say
         ("MODEL.DECOUPLED.MAGNITUDE", MAGNITUDES if cfg.MODEL.DECOUPLED.MAGNITUDE else ("",)),
         ("MODEL.DECOUPLED.ANGULAR", ANGULARS),
         ("MODEL.DECOUPLED.RADIUS_SCALE", RADIUS_SCALES),
