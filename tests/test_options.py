@@ -1,5 +1,7 @@
 """Every row of options trains, and every impossible combination is refused by name."""
 
+import math
+
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -176,6 +178,17 @@ def test_a_zeroed_branch_has_gradients_of_zero_but_its_norm_wakes_it():
     block = train_once(SMALL, NETWORKS["resnet_bn"]).res2[0]
     assert not block.conv1.weight.grad.count_nonzero()
     assert block.conv2.norm.weight.grad.count_nonzero()
+
+
+def test_delta_below_a_norm_and_srelu_starts_with_gradients_a_million_times_too_large():
+    def norm_of_gradients(init: str, zero: bool) -> float:
+        torch.manual_seed(0)
+        row = resnet("BN", ACTIVATION="SReLU", INIT=init, ZERO_INIT_LAST_NORM=zero)
+        backbone = train_once(LARGE, options(RESNETS, DEPTH=34), row, size=64)
+        return sum(p.grad.square().sum() for p in backbone.parameters()).sqrt().item()
+
+    assert norm_of_gradients("delta", True) > 1e5 * norm_of_gradients("msra", True)
+    assert not math.isfinite(norm_of_gradients("delta", False))  # docs/options.md
 
 
 FIXUP = NETWORKS["fixup"]
