@@ -82,8 +82,10 @@ def test_more_seeds_than_were_run_and_places_that_are_none_are_said(cell, folder
     assert as_text(none, folders, 3).split()[-1] == "-"
 
 
-WHOLE = """{"measures": {}, "attempts": [], "learning_rate": null, "seconds": 1, "commit": "a",
-            "machine": "CPU", "torch": "2", "settings": null, "weights_learning_rate": null}"""
+WHOLE = json.dumps(
+    {"measures": {}, "attempts": [], "learning_rate": 1, **RUN}
+    | {"settings": None, "weights_learning_rate": None}
+)
 
 
 @pytest.mark.parametrize(
