@@ -149,5 +149,6 @@ def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
     axes.set_title(table.title, fontsize=9)
     if len(drawn) > 1:
         handles = [Patch(color=f"C{k}", alpha=0.6) for k in range(len(drawn))]
-        axes.legend(handles, [table.columns[j] for j in drawn], fontsize=8)
+        names = [table.columns[j] for j in drawn]
+        axes.legend(handles, names, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.savefig(picture, dpi=120, bbox_inches="tight")

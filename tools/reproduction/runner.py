@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .cells import REPOSITORY, Cell, Folders, read_result
 from .one_cell import current_commit, has_weights, is_locked, run_cell
+from .progress import time_left
 from .search import is_complete
 from .with_parent import run_with_parent
 
@@ -32,12 +33,13 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
     for job in jobs:  # a complete one may be so no longer once those before it have run
         if _is_to_be_run(job, folders, jobs) or _job_before(job, waiting):
             waiting.append(job)
-    with tqdm(total=len(waiting), unit="cell", smoothing=0.1) as bar:
+    with tqdm(total=len(waiting), unit="cell", smoothing=0.1, dynamic_ncols=True) as bar:
         run = _Run(jobs, waiting, folders, bar, processes, threads)
         try:
             while run.waiting or run.running:
                 run.start_what_can_be_started()
                 run.take_what_is_done()
+                bar.set_postfix_str(time_left(run.running.values(), folders))
         except BaseException:  # Ctrl-C: no training goes on unseen
             for worker in multiprocessing.active_children():
                 worker.terminate()
