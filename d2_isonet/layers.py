@@ -104,7 +104,7 @@ class SReLU(nn.Module):
         if not torch.is_grad_enabled():
             return torch.maximum(x, shift, out=x if self.inplace else None)
         if torch.compiler.is_compiling():  # it writes a fused kernel of its own
-            return torch.where(x > shift, x, shift)
+            return torch.where(x <= shift, shift, x)  # a nan stays one
         return _ShiftedMaximum.apply(x, shift, self.inplace)
 
     def extra_repr(self) -> str:

@@ -73,9 +73,9 @@ def _backward(
     place = row[:, None] + pixel[None, :]
     shift = tl.load(shift_pointer + channel).to(tl.float32)
     grad = tl.load(grad_pointer + place, mask=inside, other=0.0).to(tl.float32)
-    above = tl.load(y_pointer + place, mask=inside, other=0.0).to(tl.float32) > shift
-    tl.store(grad_x_pointer + place, tl.where(above, grad, 0.0), mask=inside)
-    rest = tl.where(above, 0.0, grad)
+    clipped = tl.load(y_pointer + place, mask=inside, other=0.0).to(tl.float32) <= shift
+    tl.store(grad_x_pointer + place, tl.where(clipped, 0.0, grad), mask=inside)
+    rest = tl.where(clipped, grad, 0.0)
     block = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
     tl.store(partial_pointer + block * channels + channel, tl.sum(tl.sum(rest, 1), 0))
 
@@ -100,8 +100,8 @@ def _backward_channels_last(
     place = position.to(tl.int64)[:, None] * channels + channel[None, :]
     shift = tl.load(shift_pointer + channel, mask=within, other=0.0).to(tl.float32)
     grad = tl.load(grad_pointer + place, mask=inside, other=0.0).to(tl.float32)
-    above = tl.load(y_pointer + place, mask=inside, other=0.0).to(tl.float32) > shift[None, :]
-    tl.store(grad_x_pointer + place, tl.where(above, grad, 0.0), mask=inside)
-    rest = tl.where(above, 0.0, grad)
+    clipped = tl.load(y_pointer + place, mask=inside, other=0.0).to(tl.float32) <= shift[None, :]
+    tl.store(grad_x_pointer + place, tl.where(clipped, 0.0, grad), mask=inside)
+    rest = tl.where(clipped, grad, 0.0)
     sums = partial_pointer + tl.program_id(0).to(tl.int64) * channels + channel
     tl.store(sums, tl.sum(rest, 0), mask=within)

@@ -153,6 +153,26 @@ def test_what_a_compiler_sees_is_the_same_function(monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("how", ["trained", "evaluated", "compiled", "scripted"])
+def test_what_has_diverged_stays_visible_behind_srelu(how, monkeypatch):
+    module = SReLU(1)
+    if how == "scripted":
+        module = torch.jit.script(module)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: how == "compiled")
+    x = torch.tensor([float("nan"), -2.0, math.inf, 3.0]).view(1, 1, 2, 2)
+    with torch.set_grad_enabled(how != "evaluated"):
+        y = module(x.clone().requires_grad_() * 1)
+    assert str(y.flatten().tolist()) == "[nan, -1.0, inf, 3.0]"
+
+
+def test_a_nan_s_gradient_is_the_input_s_compiled_or_not(monkeypatch):
+    x, grad = torch.full((1, 1, 1, 1), float("nan")), torch.ones(1, 1, 1, 1)
+    for compiled in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiled=compiled: compiled)
+        grad_x, grad_shift = gradients(srelu, x, torch.tensor([-1.0]), grad)[-2:]
+        assert (grad_x.item(), grad_shift.item()) == (1, 0)
+
+
 def test_srelu_scripts():
     module = torch.jit.script(SReLU(3))
     x = torch.randn(1, 3, 4, 4)
