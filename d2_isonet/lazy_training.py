@@ -17,6 +17,7 @@ from .amp import AMPTrainer
 from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .compat import create_ddp_model
+from .execution import flush_denormals
 from .forgiving_writer import forgiving_writers
 from .resuming import checkpoint_to_resume
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 def load_lazy_config(args: argparse.Namespace) -> Any:
     """What `read_lazy_config` reads of args.config_file and its pairs; then the logs are open."""
+    flush_denormals()
     cfg = read_lazy_config(args.config_file, args.opts)
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
     if falls_back:

@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from .config_checks import scale_to_processes, what_was_scaled
 from .elastic import resume_if_restarted
+from .execution import flush_denormals
 from .forgiving_log import forgive_log_files
 from .full_disk import is_full_disk
 from .preflight import check_run
@@ -28,6 +29,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     Args:
         num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
+    flush_denormals()
     restarted = resume_if_restarted(args, cfg.OUTPUT_DIR)
     findings = check_run(cfg, args, num_training_images)
     scaled = scale_to_processes(cfg)

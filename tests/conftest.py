@@ -15,8 +15,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _process_state():
+    """What a script sets for its process, which a test before may have run in this one."""
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,15 @@
 
 import copy
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
+from d2_isonet import lazy_training, run_setup
 from d2_isonet.command_line import load_config
 from d2_isonet.execution import set_execution
 from d2_isonet.regularizer import OrthogonalRegularizer, default_convolutions
@@ -144,3 +147,33 @@ def test_a_compiled_network_computes_the_same():
     ours = backbone("imagenet/risonet18", *opts, "MODEL.BACKBONE.COMPILE", "True").double()
     assert_same(gradients(ours, x), gradients(expected, x))
     torch.testing.assert_close(ours(x)["res5"], expected(x)["res5"])
+
+
+def counts_denormals() -> bool:
+    return torch.full((1,), 1e-40).mul(1).item() > 0
+
+
+@pytest.mark.parametrize(
+    ("module", "next_step", "set_up"),
+    [
+        (
+            run_setup,
+            "check_run",
+            lambda args: run_setup.finish_setup(CfgNode({"OUTPUT_DIR": ""}), args),
+        ),
+        (lazy_training, "read_lazy_config", lazy_training.load_lazy_config),
+    ],
+)
+def test_a_run_counts_denormals_as_zeros(module, next_step, set_up, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def end(*args):
+        raise Reached
+
+    monkeypatch.setattr(module, next_step, end)
+    monkeypatch.setattr(run_setup, "resume_if_restarted", lambda *args: "")
+    assert counts_denormals()
+    with pytest.raises(Reached):
+        set_up(Namespace(config_file="", opts=[], resume=False))
+    assert not counts_denormals()
