@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from repository import REPOSITORY
 
 # detectron2's log handlers outlive the stdout that pytest gave to the test that opened them
 logging.raiseExceptions = False
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -3,20 +3,15 @@
 import json
 import math
 import re
-import sys
-from pathlib import Path
 
+import analyze_isometry
 import pytest
 import torch
 from browser import chromium, opened  # noqa: F401
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import analyze_isometry  # noqa: E402
-from isometry.analysis import analyze, as_json  # noqa: E402
-from isometry.detectron2_networks import MODEL_ZOO, detectron2_network  # noqa: E402
-from isometry.pictures import histogram_figure, singular_value_figure  # noqa: E402
-from isometry.report import make_page, print_analysis  # noqa: E402
+from isometry.analysis import analyze, as_json
+from isometry.detectron2_networks import MODEL_ZOO, detectron2_network
+from isometry.pictures import histogram_figure, singular_value_figure
+from isometry.report import make_page, print_analysis
 
 TINY = ["MODEL.RESNETS.STEM_OUT_CHANNELS=4", "MODEL.RESNETS.RES2_OUT_CHANNELS=8",
         "INPUT.CLASSIFICATION.CROP_SIZE=64", "INPUT.CLASSIFICATION.RESIZE=64",

@@ -13,11 +13,9 @@ import bad_files
 import pytest
 import torch
 from detectron2.config import get_cfg
+from repository import REPOSITORY
 
 from d2_isonet import meeting
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
 
 SMALL = "--config-file configs/quickstart/small_risonet18_dc5.yaml"
 DATA = "--train-json {json} --train-images {images} --val-json {json} --val-images {images}"

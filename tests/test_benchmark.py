@@ -1,18 +1,11 @@
 """The benchmarks: what they compare computes the same, and their rows say what was measured."""
 
 import json
-import sys
-from pathlib import Path
 
+import benchmark
 import pytest
 import torch
-from torch import nn
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-import benchmark  # noqa: E402
-from benchmarks import (  # noqa: E402
+from benchmarks import (
     detectors,
     measure,
     pretraining,
@@ -21,9 +14,10 @@ from benchmarks import (  # noqa: E402
     report,
     srelu,
 )
+from torch import nn
 
-from d2_isonet import SReLU  # noqa: E402
-from d2_isonet.orthogonality import orthogonal_penalty  # noqa: E402
+from d2_isonet import SReLU
+from d2_isonet.orthogonality import orthogonal_penalty
 
 
 def test_the_ratio_is_the_median_over_repetitions_next_to_each_other():

@@ -4,14 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import check_dataset
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import check_dataset  # noqa: E402
 
 
 def run(monkeypatch, *arguments) -> int:

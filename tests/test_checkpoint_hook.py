@@ -10,7 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils.events import EventStorage, EventWriter
 from fvcore.common.checkpoint import Checkpointer
-from test_engine import OwnShareTrainer, toy_config, train
+from two_convolutions import OwnShareTrainer, toy_config, train
 
 from d2_isonet.checkpoint_hook import CheckpointHook
 from d2_isonet.forgiving_writer import ForgivingWriter

@@ -3,23 +3,18 @@
 import contextlib
 import copy
 import io
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import hotcoco
 import numpy as np
 import pycocotools.mask
 import pytest
+from benchmarks import coco_evaluation as benchmark
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
 
 from d2_isonet import coco_evaluation
 from d2_isonet.coco_evaluation import coco_measures
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from benchmarks import coco_evaluation as benchmark  # noqa: E402
 
 SIZE = (120, 100)  # height, width of the images
 CATEGORIES = (3, 90, 2**40, 7)  # not in order; 7 has no object

@@ -10,16 +10,13 @@ import numpy as np
 import pycocotools.mask
 import pytest
 import torch
+from benchmarks.coco_evaluation import random_detections, random_truth
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from d2_isonet import coco_evaluation
 from d2_isonet.coco_evaluation import FastCOCOEvaluator, coco_measures, import_hotcoco
 from d2_isonet.compat import coco_evaluator
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from benchmarks.coco_evaluation import random_detections, random_truth  # noqa: E402
 
 SIZE = (120, 100)  # height, width of the images
 CATEGORIES = (3, 90, 2**40, 7)  # not in order; 7 has no object

@@ -1,7 +1,5 @@
 """The authors' and torchvision's weights give the same logits in this project's networks."""
 
-from pathlib import Path
-
 import fork_server
 import pytest
 import torch
@@ -9,13 +7,13 @@ import torch.nn.functional as F
 import torchvision
 from author_weights import BLOCKS, random_weights
 from detectron2.modeling import build_model
+from repository import REPOSITORY
 
 from d2_isonet.checkpoint import ISONetCheckpointer, WeightsError
 from d2_isonet.command_line import load_config
 from d2_isonet.configured_checkpointer import describe
 from d2_isonet.conversion import config_options, convert, kind_of
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = REPOSITORY / "tools" / "convert_isonet_weights.py"
 NETWORKS = [
     pytest.param(kind, depth, marks=[pytest.mark.slow] if depth == 101 else [])

@@ -5,18 +5,11 @@ import csv
 import hashlib
 import io
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
 from cutouts import shapes
 from cutouts.coco import box_of, polygons_of
 from cutouts.compose import arrange, crop_photograph, render, visible_masks
@@ -26,6 +19,9 @@ from cutouts.patch import transform
 from cutouts.pictures import Job, Painter
 from cutouts.scales import SCALES
 from cutouts.shapes import SHAPES, shapes_material
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 TINY = replace(
     SCALES["small"],

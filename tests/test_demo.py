@@ -16,6 +16,7 @@ from demonstration.sources import find_sources
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from repository import TOOLS
 
 from d2_isonet.categories import Categories
 
@@ -398,7 +399,7 @@ def test_ctrl_c_before_the_start_ends_quietly(weights, shapes, tmp_path, monkeyp
 def test_help_does_not_wait_for_torch():
     import subprocess
 
-    code = "import sys; sys.argv = ['demo', '--help']; sys.path.insert(0, 'tools')\n"
+    code = "import sys; sys.argv = ['demo', '--help']\n"
     code += "try:\n    import demo; demo.parse_args('')\nexcept SystemExit:\n    pass\n"
     code += "assert not {'torch', 'cv2', 'flask', 'numpy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TOOLS, stdout=subprocess.DEVNULL)

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("flask", reason="Flask is not installed (the extra 'serve')")
 pytest.importorskip("waitress", reason="waitress is not installed (the extra 'serve')")
 
-import demo_detector  # noqa: E402
-from demonstration import guard, pictures, server  # noqa: E402
-from demonstration.drawing import class_colour  # noqa: E402
-from PIL import Image  # noqa: E402
+import demo_detector
+from demonstration import guard, pictures, server
+from demonstration.drawing import class_colour
+from PIL import Image
 
 BYTES = {"Content-Type": "application/octet-stream"}
 

@@ -2,18 +2,13 @@
 
 import argparse
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 from documented_commands import ELSEWHERE, documented, elsewhere
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from documents.markdown import Page  # noqa: E402
-from documents.page_check import check_page  # noqa: E402
-from documents.repository import alternatives, documents, has  # noqa: E402
+from documents.markdown import Page
+from documents.page_check import check_page
+from documents.repository import alternatives, documents, has
+from repository import REPOSITORY
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda p: str(p.relative_to(REPOSITORY)))

@@ -1,21 +1,16 @@
 """Every Python block of docs/ecosystem.md runs, also those that need a file."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from config_files import CONFIGS
 from detectron2.modeling import build_backbone
+from documents.markdown import Page
 from PIL import Image
 
 import d2_isonet
 from d2_isonet.checkpoint import save_backbone
 from d2_isonet.configured_checkpointer import describe
-
-sys.path.insert(0, str(CONFIGS.parent / "tools"))
-
-from documents.markdown import Page  # noqa: E402
 
 pytest.importorskip("timm", reason="pip install 'd2_isonet[timm]'")
 

@@ -3,73 +3,17 @@
 import importlib
 import json
 import re
-import sys
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import small_runs
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from PIL import Image
-from torch import nn
+from script_arguments import DETECT, PRETRAIN, arguments
+from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
-from d2_isonet.command_line import load_config
-from d2_isonet.engine import Trainer
 from d2_isonet.launch import launch
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
-
-
-@META_ARCH_REGISTRY.register()
-class TwoConvolutions(nn.Module):
-    """A model small enough to compare bit by bit."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        torch.manual_seed(0)
-        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
-        self.double()
-
-    def forward(self, batch):
-        return {"loss": self.backbone(torch.stack(batch)).square().mean()}
-
-
-class OwnShareTrainer(Trainer):
-    """Every step sees the same four images, each process its own share of them."""
-
-    @classmethod
-    def build_train_loader(cls, cfg):
-        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
-        share = list(images.chunk(comm.get_world_size())[comm.get_rank()])
-        return [share] * 100
-
-    @classmethod
-    def test(cls, cfg, model, evaluators=None):
-        return {}
-
-
-def toy_config(output_dir, *opts: str):
-    cfg = load_config(
-        "",
-        ["MODEL.META_ARCHITECTURE", "TwoConvolutions", "MODEL.DEVICE", "cpu",
-         "SOLVER.BASE_LR", "0.05", "SOLVER.WARMUP_ITERS", "0", "SOLVER.STEPS", "(3,)",
-         "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.CHECKPOINT_PERIOD", "2",
-         "SOLVER.ORTHO_COEFF", "0.01", "OUTPUT_DIR", str(output_dir), *opts],
-    )  # fmt: skip
-    Path(output_dir).mkdir(exist_ok=True)
-    return cfg
-
-
-def weights(trainer) -> list[torch.Tensor]:
-    return small_runs.weights(trainer.model)
-
-
-def train(cfg, resume: bool = False) -> OwnShareTrainer:
-    return small_runs.run(cfg, OwnShareTrainer, resume)
 
 
 @pytest.mark.parametrize("option", ["CLIP_GRADIENTS.ENABLED False", "CLIP_GRADIENTS.ENABLED True",
@@ -154,32 +98,6 @@ def image_tree(tmp_path) -> Path:
                 pixels[..., channel] += 180
                 Image.fromarray(pixels).save(root / split / name / f"{i}.png")
     return root
-
-
-PRETRAIN = [
-    "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8",
-    "SOLVER.MAX_EPOCHS", "12", "SOLVER.IMS_PER_BATCH", "8", "SOLVER.REFERENCE_WORLD_SIZE", "0",
-    "SOLVER.BASE_LR", "0.05", "MODEL.CLASSIFIER.DROPOUT", "0.0", "DATALOADER.NUM_WORKERS", "0",
-    "INPUT.CLASSIFICATION.CROP_SIZE", "32", "INPUT.CLASSIFICATION.RESIZE", "36", "SEED", "1",
-]  # fmt: skip
-DETECT = [
-    "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8",
-    "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "SOLVER.IMS_PER_BATCH", "2",
-    "SOLVER.REFERENCE_WORLD_SIZE", "0", "DATALOADER.NUM_WORKERS", "0",
-    "INPUT.MIN_SIZE_TRAIN", "(60,)", "INPUT.MIN_SIZE_TEST", "60", "MODEL.BACKBONE.FREEZE_AT", "0",
-    "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
-    "MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32",
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN", "100",
-]  # fmt: skip
-
-
-def arguments(config_file: str, *opts: str, **given) -> Namespace:
-    defaults = {
-        "resume": False, "eval_only": False, "trust_pickle": False, "data_root": None,
-        "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto",
-        "train_json": None, "train_images": None, "val_json": None, "val_images": None,
-    }  # fmt: skip
-    return Namespace(config_file=config_file, opts=list(opts), **{**defaults, **given})
 
 
 def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(

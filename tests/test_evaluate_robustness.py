@@ -2,13 +2,14 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import evaluate_robustness as tool
 import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
+from robustness_report import _masking_lines
 
 from d2_isonet.attacks import bim, fgsm
 from d2_isonet.command_line import load_config
@@ -20,11 +21,6 @@ from d2_isonet.robustness import (
     load_classifier,
     load_source,
 )
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import evaluate_robustness as tool  # noqa: E402
-from robustness_report import _masking_lines  # noqa: E402
 
 CONFIG = "configs/imagenet/risonet18.yaml"
 OPTS = [

@@ -7,21 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+from exporting import dynamic, traced
+from exporting.comparison import compare_detections
+from exporting.loading import HalfBackbone, variant
+from exporting.modules import function_of, pixel_module
+from exporting.record import KEY, attach, make_record
+from exporting.report import failures
+from exporting.running import load_exported
+from exporting.session import write_export
 from narrow_networks import BASIC, NARROW, SMALL_DETECTOR, away_from_init, decided
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from exporting import dynamic, traced  # noqa: E402
-from exporting.comparison import compare_detections  # noqa: E402
-from exporting.loading import HalfBackbone, variant  # noqa: E402
-from exporting.modules import function_of, pixel_module  # noqa: E402
-from exporting.record import KEY, attach, make_record  # noqa: E402
-from exporting.report import failures  # noqa: E402
-from exporting.running import load_exported  # noqa: E402
-from exporting.session import write_export  # noqa: E402
-
-from d2_isonet import compat  # noqa: E402
-from d2_isonet.command_line import load_config  # noqa: E402
+from d2_isonet import compat
+from d2_isonet.command_line import load_config
 
 FLAT = torch.full((3, 96, 128), 120.0)
 SIZES = [(96, 160), (130, 97), (66, 75)]

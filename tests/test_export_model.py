@@ -6,23 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import export_model
 import numpy as np
 import pytest
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
+from exporting import comparison, images, record, report, targets
 from narrow_networks import SMALL_DETECTOR, decided
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY / "tools"), str(REPOSITORY / "docs")]
-
-import export_model  # noqa: E402
-from exporting import comparison, images, record, report, targets  # noqa: E402
-
-from d2_isonet.command_line import load_config  # noqa: E402
-from d2_isonet.configured_checkpointer import build_checkpointer  # noqa: E402
-from d2_isonet.predictor import Predictor  # noqa: E402
+from d2_isonet.command_line import load_config
+from d2_isonet.configured_checkpointer import build_checkpointer
+from d2_isonet.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

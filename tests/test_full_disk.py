@@ -1,6 +1,6 @@
 """A disk that is full for some steps of a training costs files, each told by name, and no step.
 
-The limit of a file's size, set to 0, stands for the disk; slow/kill_harness.py --disk fills one.
+The limit of a file's size, set to 0, stands for the disk; helpers/kill_harness.py --disk fills one.
 """
 
 import io

@@ -6,16 +6,12 @@ import pkgutil
 import subprocess
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
+from benchmarks import imports
 
 import d2_isonet
 from d2_isonet.layers import SReLU
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from benchmarks import imports  # noqa: E402
 
 HEAVY = ("torch", "torchvision", "detectron2", "numpy", "cv2", "matplotlib", "pycocotools", "yaml")
 REGISTERED = [

@@ -15,8 +15,9 @@ import torch
 from detectron2.data import DatasetCatalog, MapDataset, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
+from repository import REPOSITORY
 
-THIRD_PARTY = Path(__file__).resolve().parent.parent / "third_party" / "detectron2"
+THIRD_PARTY = REPOSITORY / "third_party" / "detectron2"
 MODULES = ["model_zoo", "data", "engine", "evaluation", "export", "projects.panoptic_deeplab"]
 
 built_here = pytest.mark.skipif(

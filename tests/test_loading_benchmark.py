@@ -1,21 +1,16 @@
 """The benchmark of the loader: both sides load the same crops, and its photographs are usual."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import loading
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from benchmarks import loading  # noqa: E402
-
-from d2_isonet.image_folder import load_image_folder  # noqa: E402
-from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader  # noqa: E402
+from d2_isonet.image_folder import load_image_folder
+from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader
 
 
 @pytest.fixture(scope="module")

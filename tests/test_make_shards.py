@@ -11,7 +11,8 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from shard_sets import REPOSITORY, make_shards, write_images, write_shards
+from repository import REPOSITORY
+from shard_sets import make_shards, write_images, write_shards
 from sharding import plan, write
 
 from d2_isonet.image_folder import load_image_folder

@@ -1,19 +1,15 @@
 """MODEL_ZOO.md has a row for every config, as the stored runs have it."""
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from config_files import CONFIGS, LEAVES
-
-REPOSITORY = CONFIGS.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from reproduction.cells import Folders, write_result  # noqa: E402
-from reproduction.isonet_tables import coco, imagenet  # noqa: E402
-from reproduction.zoo import SECTIONS, zoo_table  # noqa: E402
+from config_files import LEAVES
+from repository import REPOSITORY
+from reproduction.cells import Folders, write_result
+from reproduction.isonet_tables import coco, imagenet
+from reproduction.zoo import SECTIONS, zoo_table
 
 PAGE = (REPOSITORY / "MODEL_ZOO.md").read_text()
 RESULT = {

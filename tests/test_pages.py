@@ -3,20 +3,15 @@
 import base64
 import io
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import chromium, opened  # noqa: F401
 from matplotlib.figure import Figure
+from pages import Cell, Page, Picture, plain_text
+from pages.inline import figure_uri, image_uri
+from pages.tables import shown
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from pages import Cell, Page, Picture, plain_text  # noqa: E402
-from pages.inline import figure_uri, image_uri  # noqa: E402
-from pages.tables import shown  # noqa: E402
 
 EVIL = "<img src=x onerror=\"document.title='gotcha'\"><script>alert(1)</script>&'"
 

@@ -2,12 +2,12 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.coco_evaluation import random_detections, random_truth
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
@@ -19,10 +19,6 @@ from d2_isonet.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.engine import Trainer
 from d2_isonet.full_disk import SaveError
 from d2_isonet.per_class import folder_of, write_per_class
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from benchmarks.coco_evaluation import random_detections, random_truth  # noqa: E402
 
 NAMES = {3: "cat", 7: "no object", 90: "dog"}
 ABOUT = {"dataset": "x"}

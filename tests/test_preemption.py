@@ -5,16 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.engine import HookBase
-from test_engine import OwnShareTrainer, toy_config, train, weights
+from scripts import ENVIRONMENT
+from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
 from d2_isonet.preemption import INTERRUPTED, PREEMPTED, StopRequest, quiet_interrupt
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +99,6 @@ def test_no_signal_is_no_request():
 SCRIPT = """
 import sys
 from argparse import Namespace
-sys.path[:0] = {path!r}
 import toy_run
 from d2_isonet.launch import run
 
@@ -120,10 +117,13 @@ if __name__ == "__main__":
 )
 def test_two_processes_end_together(number, code, tmp_path):
     script = tmp_path / "train.py"
-    path = [str(REPOSITORY), str(REPOSITORY / "tests" / "slow")]
-    script.write_text(SCRIPT.format(path=path, folder=str(tmp_path / "run")))
+    script.write_text(SCRIPT.format(folder=str(tmp_path / "run")))
     child = subprocess.Popen(
-        [sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=ENVIRONMENT,
     )
     steps = tmp_path / "run.steps"
     deadline = time.monotonic() + 240

@@ -4,16 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
 from cutouts import dataset, shapes, stamp
 from cutouts.catalogue import CREDITS, PHOTOGRAPHS, STAMPS_PACKAGE
 from cutouts.dataset import prepare
@@ -21,6 +16,7 @@ from cutouts.debian import STAMPS_FOLDER, class_files, debian_material, read_cut
 from cutouts.packages import PackagesUnavailable, fetch_packages, unpack_package
 from cutouts.pictures import Painter
 from cutouts.scales import SCALES
+from PIL import Image
 from prepare_cutouts import main
 
 TINY = replace(

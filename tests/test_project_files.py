@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documents.programs import problem_of
+from repository import REPOSITORY
 
 import d2_isonet
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from documents.programs import problem_of  # noqa: E402
 
 # ------------------------------------------------------------------------------- CITATION.cff
 

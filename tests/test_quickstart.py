@@ -1,18 +1,13 @@
 """The quick start's driver: what it runs, what it shows, and how it fails."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-import quickstart  # noqa: E402
-import training_run  # noqa: E402
-from quickstart_report import draw_predictions  # noqa: E402
+import quickstart
+import training_run
+from quickstart_report import draw_predictions
 
 SCRIPT = """
 import json, pathlib, sys

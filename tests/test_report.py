@@ -4,26 +4,22 @@ import contextlib
 import io
 import json
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import report
 from browser import chromium, opened  # noqa: F401
+from pages import Page
+from reporting import training
+from reporting.config_diff import changed_keys, defaults, differing_keys, flat
+from reporting.datasets import detection_results
+from reporting.log_file import read_log
+from reporting.metrics import read_metrics
+from reporting.run import names_of, read_run
 from run_folders import EVIL, classification_run, detection_run, step, write_config, write_metrics
 
 from d2_isonet.run_record import add_run_record
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import report  # noqa: E402
-from pages import Page  # noqa: E402
-from reporting import training  # noqa: E402
-from reporting.config_diff import changed_keys, defaults, differing_keys, flat  # noqa: E402
-from reporting.datasets import detection_results  # noqa: E402
-from reporting.log_file import read_log  # noqa: E402
-from reporting.metrics import read_metrics  # noqa: E402
-from reporting.run import names_of, read_run  # noqa: E402
 
 
 def test_steps_and_evaluations_are_told_apart(tmp_path):

@@ -1,21 +1,16 @@
 """What the report measures: against hand-computed cases, pycocotools and brute force."""
 
 import json
-import sys
-from pathlib import Path
 
 import hotcoco
 import numpy as np
 import pytest
+from benchmarks.coco_evaluation import random_detections, random_truth
 from brute_detection import brute_confusion, brute_errors
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-from benchmarks.coco_evaluation import random_detections, random_truth  # noqa: E402
-from reporting.detection import STATS, analyse, read_detections, read_truth, tasks_of  # noqa: E402
-from reporting.matches import confusion, image_scores  # noqa: E402
+from reporting.detection import STATS, analyse, read_detections, read_truth, tasks_of
+from reporting.matches import confusion, image_scores
 
 A, B = 5, 9  # category ids
 

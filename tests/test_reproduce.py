@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from reproduction import one_cell, runner  # noqa: E402
-from reproduction.cells import (  # noqa: E402
+from reproduction import one_cell, runner
+from reproduction.cells import (
     CLASSIFICATION,
     Cell,
     Folders,

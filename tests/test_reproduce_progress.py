@@ -2,18 +2,13 @@
 
 import json
 import os
-import sys
 import time
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from reproduction import progress, runner  # noqa: E402
-from reproduction.cells import Cell, Folders  # noqa: E402
+from reproduction import progress, runner
+from reproduction.cells import Cell, Folders
 
 YAML = "configs/Base-ISONet.yaml"
 CELL = Cell("images/net/depth20", "train_net.py", YAML, learning_rates=(0.1, 0.03))

@@ -2,22 +2,17 @@
 
 import gzip
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import prepare_fashion_mnist
 import pytest
 import torch
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-import prepare_fashion_mnist  # noqa: E402
-from reproduction import figure3, page  # noqa: E402
-from reproduction.cells import CLASSIFICATION, Cell, Folders, read_result, write_result  # noqa: E402
-from reproduction.measures import shifts  # noqa: E402
-from reproduction.report import as_text, places, write_report  # noqa: E402
-from reproduction.table import Row, Table  # noqa: E402
+from reproduction import figure3, page
+from reproduction.cells import CLASSIFICATION, Cell, Folders, read_result, write_result
+from reproduction.measures import shifts
+from reproduction.report import as_text, places, write_report
+from reproduction.table import Row, Table
 
 
 @pytest.fixture

@@ -13,13 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from reproduction import one_cell, runner  # noqa: E402
-from reproduction.cells import Cell, Folders, made_with, read_result, write_result  # noqa: E402
-from reproduction.search import is_complete  # noqa: E402
+from reproduction import one_cell, runner
+from reproduction.cells import Cell, Folders, made_with, read_result, write_result
+from reproduction.search import is_complete
+from scripts import ENVIRONMENT
 
 # The larger the learning rate the better, up to 0.03; a backbone holds the rate it was made with.
 SCRIPT = """
@@ -129,7 +126,6 @@ def test_what_another_run_has_finished_meanwhile_is_not_run_again(new_cell, fold
 
 PARENT = """
 import multiprocessing, pathlib, sys, time
-sys.path.insert(0, {tools!r})
 from reproduction.with_parent import run_with_parent
 
 def train(ready, saved):
@@ -152,9 +148,11 @@ if __name__ == "__main__":
 def test_a_training_is_saved_and_ends_when_its_run_is_killed(number, tmp_path):
     ready, saved = tmp_path / "ready", tmp_path / "saved"
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.format(tools=str(REPOSITORY / "tools")))
+    script.write_text(PARENT)
     parent = subprocess.Popen(
-        [sys.executable, str(script), str(ready), str(saved)], stdout=subprocess.PIPE
+        [sys.executable, str(script), str(ready), str(saved)],
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
     )
     wait_for(ready)
     parent.send_signal(number)

@@ -2,19 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import reproduce
+from repository import REPOSITORY
+from reproduction.table import jobs_of, select
+from reproduction.tables import TABLES
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-import reproduce  # noqa: E402
-from reproduction.table import jobs_of, select  # noqa: E402
-from reproduction.tables import TABLES  # noqa: E402
-
-from d2_isonet.backbone_builder import check_architecture  # noqa: E402
-from d2_isonet.command_line import load_config  # noqa: E402
+from d2_isonet.backbone_builder import check_architecture
+from d2_isonet.command_line import load_config
 
 CELLS = {
     (cell.name, scale): cell

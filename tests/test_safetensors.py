@@ -4,9 +4,9 @@ import json
 import os
 import struct
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import convert_safetensors
 import numpy as np
 import pytest
 import torch
@@ -23,10 +23,6 @@ from d2_isonet.source_weights import read_state_dict
 from d2_isonet.weights_check import weights_findings
 from d2_isonet.weights_file import read_tensors, what_is_wrong
 from d2_isonet.weights_format import change_format
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import convert_safetensors  # noqa: E402
 
 pytest.importorskip("safetensors", reason="pip install 'd2_isonet[safetensors]'")
 SMALL = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]

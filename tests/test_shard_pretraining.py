@@ -3,8 +3,8 @@
 import re
 
 import pytest
+from script_arguments import PRETRAIN, arguments
 from shard_sets import write_images, write_shards
-from test_engine import PRETRAIN, arguments
 
 from d2_isonet.image_catalog import register_data_root
 from d2_isonet.robustness import choose_images

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-SBATCH = Path(__file__).resolve().parent.parent / "tools" / "slurm" / "train.sbatch"
+SBATCH = REPOSITORY / "tools" / "slurm" / "train.sbatch"
 STAND_INS = {
     "scontrol": '[ "$1" = show ] && echo node7 && exit\necho "scontrol $*" >> "$CALLS"',
     "scancel": 'echo "scancel $*" >> "$CALLS"\ntouch "$CALLS.cancelled"',

@@ -1,27 +1,23 @@
 """tools/visualize_data.py: the pixels, boxes, masks and names that the network is fed."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import visualize_data
 from browser import chromium, opened  # noqa: F401
-from PIL import Image
-
-from d2_isonet.command_line import load_config
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
-import visualize_data  # noqa: E402
-from data_preview.page import drawn  # noqa: E402
-from data_preview.samples import (  # noqa: E402
+from data_preview.page import drawn
+from data_preview.samples import (
     fed_to_network,
     from_annotations,
     from_mapper,
     seen_by_network,
 )
+from PIL import Image
+
+from d2_isonet.command_line import load_config
 
 DETECTOR = "configs/quickstart/small_risonet18_dc5.yaml"
 CLASSIFIER = "configs/quickstart/small_risonet18.yaml"

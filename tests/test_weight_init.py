@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
+from dense_operators import operator_matrix
 from fvcore.nn.weight_init import c2_msra_fill
-from test_orthogonality import operator_matrix
 from torch import nn
 
 from d2_isonet import delta_fill, orthogonal_penalty

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from config_files import CONFIGS, LEAVES
+from repository import REPOSITORY
 
-REPOSITORY = CONFIGS.parent
 BUILD = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])('dist')"
 NAMES = [str(path.relative_to(CONFIGS))[:-5] for path in LEAVES]
 

@@ -5,15 +5,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from scripts import (  # noqa: E402
+from scripts import (
     ENVIRONMENT,
     REPOSITORY,
     SCRIPT,

@@ -5,13 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from scripts import ENVIRONMENT, REPOSITORY  # noqa: E402
+from scripts import ENVIRONMENT, REPOSITORY
 
 pytestmark = pytest.mark.slow
 

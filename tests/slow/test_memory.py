@@ -4,13 +4,9 @@ python -m pytest tests/slow/test_memory.py -m slow -s       prints the slopes
 """
 
 import multiprocessing
-import sys
 from pathlib import Path
 
 import pytest
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent / "tools")]
 
 pytestmark = pytest.mark.slow
 STEPS = 2000

@@ -8,12 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from documents.commands import Command, commands_of  # noqa: E402
-from documents.markdown import Page  # noqa: E402
+from documents.commands import Command, commands_of
+from documents.markdown import Page
+from repository import REPOSITORY
 
 pytestmark = pytest.mark.slow
 OWN_DATA, EXTEND = (Page(REPOSITORY / "docs" / f"{name}.md") for name in ("own_data", "extend"))

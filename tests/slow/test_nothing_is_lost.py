@@ -1,12 +1,7 @@
 """A few rounds of kill_harness.py, which by hand does more: nothing lost, no step another."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 pytestmark = pytest.mark.slow
 

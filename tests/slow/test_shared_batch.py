@@ -3,15 +3,8 @@
 python -m pytest tests/slow/test_shared_batch.py -m slow -s       prints them
 """
 
-import sys
-from pathlib import Path
-
 import pytest
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent / "tools")]
-
-from shared_batch import CASES, largest_difference, losses_of  # noqa: E402
+from shared_batch import CASES, largest_difference, losses_of
 
 pytestmark = pytest.mark.slow
 EQUAL = {"float32": 1e-5, "float64": 1e-10}

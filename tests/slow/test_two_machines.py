@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from scripts import ENVIRONMENT, REPOSITORY, SCRIPT, arguments, write_image_tree  # noqa: E402
+from scripts import ENVIRONMENT, REPOSITORY, SCRIPT, arguments, write_image_tree
 
 pytestmark = pytest.mark.slow
 NAMES = [f"isonet{os.getpid()}{x}" for x in "ab"]

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import toy_run
+from repository import HELPERS, REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
 STEPS = 40
 
 
@@ -23,7 +23,7 @@ def paths() -> dict[str, list[str]]:
     other = os.environ.get("D2_ISONET_OTHER_DETECTRON2", "")
     if not (Path(other) / "detectron2" / "__init__.py").is_file():
         pytest.skip("D2_ISONET_OTHER_DETECTRON2 names no checkout of another detectron2")
-    own = [str(REPOSITORY), str(HERE)]
+    own = [str(REPOSITORY), str(HELPERS)]
     return {"installed": own, "other": [*own, other]}
 
 
@@ -43,9 +43,6 @@ def train(path: list[str], folder: Path, steps: int) -> str:
 
 @pytest.mark.parametrize(("before", "after"), [("installed", "other"), ("other", "installed")])
 def test_a_checkpoint_of_one_version_goes_on_with_the_other(before, after, paths, tmp_path):
-    sys.path.insert(0, str(HERE))
-    import toy_run
-
     train(paths[before], tmp_path / "whole", STEPS)
     one = train(paths[before], tmp_path / "parts", STEPS // 2)
     two = train(paths[after], tmp_path / "parts", STEPS)

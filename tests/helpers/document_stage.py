@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from author_weights import random_weights
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from documented_commands import REPOSITORY
 from PIL import Image
+from repository import REPOSITORY
 from shard_sets import write_images
 
 # What a run is made small with, by the script. Pairs come last, so that they win.

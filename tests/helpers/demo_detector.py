@@ -1,6 +1,5 @@
 """Detectors for the demo's tests: one that finds bright rectangles, and a real but tiny one."""
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -9,8 +8,6 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from d2_isonet.categories import Categories
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 CATEGORIES = Categories(["red", "green", "blue"], [3, 7, 9], "test")
 SMALL = "configs/quickstart/small_risonet18_dc5.yaml"

@@ -1,12 +1,8 @@
 """tools/pretrain_imagenet.py, held at two steps until a machine has joined and one has left."""
 
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
-import pretrain_imagenet  # noqa: E402
+import pretrain_imagenet
 
 ALONE_UNTIL, TOGETHER_UNTIL = 30, 70  # steps
 

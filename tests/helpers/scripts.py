@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from repository import HELPERS, REPOSITORY, TOOLS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = str(REPOSITORY / "tools" / "pretrain_imagenet.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    filter(None, [str(REPOSITORY), str(TOOLS), str(HELPERS), os.environ.get("PYTHONPATH", "")])
 )
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+from repository import REPOSITORY
 
 from d2_isonet.command_line import load_config
 from d2_isonet.resnet import STAGES
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = REPOSITORY / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith("Base"))
 DETECTION = [p for p in LEAVES if p.parent == CONFIGS]
 IMAGENET = [p for p in LEAVES if p.parent.name == "imagenet"]

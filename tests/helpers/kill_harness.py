@@ -1,8 +1,8 @@
 """Kills a small training at random moments, fills its disk, signals it; nothing may be lost.
 
-python tests/slow/kill_harness.py --kills 100
-python tests/slow/kill_harness.py --disk
-python tests/slow/kill_harness.py --signals 20
+python tests/helpers/kill_harness.py --kills 100
+python tests/helpers/kill_harness.py --disk
+python tests/helpers/kill_harness.py --signals 20
 
 Every run is a fork of this process, so that it starts at once. What a process writes survives its
 SIGKILL in the system's cache: these tests say nothing about a loss of power.
@@ -20,17 +20,13 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+import toy_run
+from child_processes import ended, fork, wait
+from full_disks import full_disk
+from kept_files import STEPS, check_end, check_files, check_steps, uninterrupted
+from phases import NAMES, Phase
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "slow")]
-
-import toy_run  # noqa: E402
-from child_processes import ended, fork, wait  # noqa: E402
-from full_disks import full_disk  # noqa: E402
-from kept_files import STEPS, check_end, check_files, check_steps, uninterrupted  # noqa: E402
-from phases import NAMES, Phase  # noqa: E402
-
-from d2_isonet.preemption import PREEMPTED  # noqa: E402
+from d2_isonet.preemption import PREEMPTED
 
 LONGEST = 2.0  # seconds until a kill or signal at a random time
 

@@ -1,15 +1,10 @@
 """Image folders and their shards for tests."""
 
-import sys
 from pathlib import Path
 
+import make_shards
 import numpy as np
 from PIL import Image
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-import make_shards  # noqa: E402
 
 
 def write_images(root: Path, counts: dict[str, int], splits: tuple[str, ...] = ("train", "val")):

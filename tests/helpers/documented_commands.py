@@ -1,16 +1,11 @@
 """Who runs each command of the documents: the stage of tests/slow, or something else, by name."""
 
 import re
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
-from documents.commands import Command, commands_of  # noqa: E402
-from documents.markdown import Page  # noqa: E402
-from documents.repository import documents  # noqa: E402
+from documents.commands import Command, commands_of
+from documents.markdown import Page
+from documents.repository import documents
 
 
 class Elsewhere(NamedTuple):
@@ -38,7 +33,7 @@ ELSEWHERE = (
     Elsewhere(r"curl ", ("test_demo_server.py",), "needs the server"),
     Elsewhere(r"rsync ", ("test_make_shards.py",), "needs another machine"),
     Elsewhere(r"(python -m )?pytest tests/", ("Makefile",), "is a test"),
-    Elsewhere(r"python tests/slow/kill_harness", ("slow/test_nothing_is_lost.py",), "hours"),
+    Elsewhere(r"python tests/helpers/kill_harness", ("slow/test_nothing_is_lost.py",), "hours"),
     Elsewhere(r".* --serve$", ("test_demo_page.py",), "serves until it is stopped"),
     Elsewhere(r".* --data-root https:", ("test_shard_reading.py",), "needs the server"),
     Elsewhere(r".* --data-root 'pipe:", ("test_shard_reading.py",), "needs the bucket"),
