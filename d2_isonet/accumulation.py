@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from detectron2.engine import SimpleTrainer, TrainerBase
+from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -110,11 +110,6 @@ class AccumulatingTrainer(SimpleTrainer):
     def _without_all_reduce(self) -> contextlib.AbstractContextManager:
         is_parallel = isinstance(self.model, DistributedDataParallel)
         return self.model.no_sync() if is_parallel else contextlib.nullcontext()
-
-
-def inner_trainer(trainer: TrainerBase) -> TrainerBase:
-    """The one whose step is taken: a DefaultTrainer's own, or `trainer` itself."""
-    return getattr(trainer, "_trainer", trainer)
 
 
 def total(losses: Losses) -> torch.Tensor:

@@ -5,16 +5,8 @@ from torch import nn
 
 from .accumulation import AccumulatingTrainer, Losses
 from .non_finite import NonFiniteError
-
-PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def check_precision(precision: str) -> None:
-    """Raise ValueError unless `precision` is a key of PRECISIONS."""
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"SOLVER.AMP.PRECISION is {precision!r}; it must be one of {sorted(PRECISIONS)}"
-        )
+from .options import PRECISIONS
+from .training_options import check_precision
 
 
 class AMPTrainer(AccumulatingTrainer):

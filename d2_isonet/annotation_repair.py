@@ -1,14 +1,8 @@
 """Filling in what a COCO json leaves out and what can be had without guessing."""
 
-from .annotations import is_id
+from .annotations import fill_in, is_id
 from .coco_findings import coco_entries
 from .image_scan import look_at_all
-
-
-def fill_in(annotation: dict) -> None:
-    """In place: without iscrowd it is no crowd, without area that of its box is taken."""
-    annotation.setdefault("iscrowd", 0)
-    annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
 
 
 def repair(content: dict, image_root: str) -> list[str]:

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from .findings import some
+from .hints import some
 
 
 def read_annotations(json_file: str) -> dict:
@@ -79,3 +79,9 @@ def repeated(ids: Iterable[Hashable]) -> list:
 def class_names(content: dict) -> list[str]:
     """Category names in the order of their ids, which is detectron2's."""
     return [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
+
+
+def fill_in(annotation: dict) -> None:
+    """In place: without iscrowd it is no crowd, without area that of its box is taken."""
+    annotation.setdefault("iscrowd", 0)
+    annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])

@@ -11,69 +11,13 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from .architecture_checks import check_architecture, res2_out_channels
-from .decoupled import WITH_BETA, WITH_RADIUS, DecoupledConv2d
+from .decoupled import DecoupledConv2d
 from .execution import Module, set_execution
 from .fixup import scalar_bias_norm
 from .layers import SReLU
 from .modified_resnet import ModifiedStem, make_modified_stage
-from .options import CNN9_BACKBONE
-from .resnet import (
-    ISONetSmallStem,
-    ISONetStem,
-    make_isonet_stage,
-    zero_last_norm,
-)
-
-
-def architecture(cfg: CfgNode) -> dict:
-    """What a weights file must agree with cfg about, as plain types; see checkpoint.py."""
-    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    is_cnn9 = cfg.MODEL.BACKBONE.NAME == CNN9_BACKBONE
-    return {
-        "backbone": "cnn9" if is_cnn9 else "resnet",
-        "norm": resnets.NORM,
-        "activation": isonet.ACTIVATION,
-        "stem_out_channels": resnets.STEM_OUT_CHANNELS,
-        "conv": isonet.CONV,
-        **({"norm_groups": isonet.NORM_GROUPS} if resnets.NORM == "GN" else {}),
-        **(_decoupled_architecture(cfg) if isonet.CONV == "Decoupled" else {}),
-        **({} if is_cnn9 else _resnet_architecture(cfg)),
-    }
-
-
-def _resnet_architecture(cfg: CfgNode) -> dict:
-    """What a CNN-9 has not."""
-    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    return {
-        "depth": resnets.DEPTH,
-        "shortcut": isonet.SHORTCUT,
-        "residual_scale": isonet.RESIDUAL_SCALE is not None,
-        "residual_scale_shape": isonet.RESIDUAL_SCALE_SHAPE,
-        "res2_out_channels": res2_out_channels(cfg),
-        "num_groups": resnets.NUM_GROUPS,
-        "width_per_group": resnets.WIDTH_PER_GROUP,
-        "stride_in_1x1": resnets.STRIDE_IN_1X1,
-        "block": isonet.BLOCK,
-        "small_images": isonet.SMALL_IMAGES,
-    }
-
-
-def _decoupled_architecture(cfg: CfgNode) -> dict:
-    """What changes the function or the names of its tensors; radii and a learned k are tensors."""
-    decoupled = cfg.MODEL.DECOUPLED
-    record = {
-        "magnitude": decoupled.MAGNITUDE,
-        "angular": decoupled.ANGULAR,
-        "alpha": decoupled.ALPHA,
-    }
-    if decoupled.MAGNITUDE in WITH_BETA:
-        record["beta"] = decoupled.BETA
-    if decoupled.MAGNITUDE in WITH_RADIUS:
-        record["radius_scaled"] = decoupled.RADIUS_SCALE != "none"
-    if decoupled.ANGULAR == "sigmoid":
-        learned = decoupled.SIGMOID_K_LEARNED
-        record["sigmoid_k"] = "learned" if learned else decoupled.SIGMOID_K
-    return record
+from .resnet import make_isonet_stage, zero_last_norm
+from .stem import ISONetSmallStem, ISONetStem
 
 
 def activation_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:

@@ -12,7 +12,7 @@ from torch import nn
 from .checkpoint_files import write_checkpoint, write_text
 from .compat import load_file
 from .decoupled import DecoupledConv2d
-from .findings import some
+from .hints import some
 from .resnet import STAGES, stage_of
 from .resuming import TAG
 from .safetensors_file import is_safetensors, read_safetensors

@@ -9,7 +9,7 @@ from pathlib import Path
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
-from .accumulation import inner_trainer
+from .compat import inner_trainer
 from .full_disk import SaveError
 from .preemption import PREEMPTED, StopRequest
 from .resuming import set_aside_earlier_run

@@ -6,10 +6,9 @@ from detectron2.config import CfgNode
 
 from .dict_findings import dict_entries
 from .findings import Finding
-from .image_findings import duplicate_findings, image_findings
+from .image_findings import duplicate_findings, image_findings, max_unreadable_findings
 from .main_process import check_once
 from .shard_index import ShardedImages
-from .unreadable_images import max_unreadable_findings
 
 Images = Sequence[dict] | ShardedImages
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from .annotations import can_be_sorted, class_names, is_id, repeated
-from .findings import Finding, Severity, found, some
+from .findings import Finding, Severity, found
+from .hints import some
 from .image_findings import ImageEntry
 from .object_findings import LabelledObject, object_findings
 

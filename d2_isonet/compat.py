@@ -1,6 +1,5 @@
 """The differences between detectron2 v0.6 and HEAD, and what neither does on a CPU."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
     from detectron2.engine import TrainerBase
-
-    from .coco_evaluation import FastCOCOEvaluator
-
-logger = logging.getLogger(__name__)
 
 
 def create_local_process_group(processes_per_machine: int) -> None:
@@ -59,30 +54,6 @@ def load_file(checkpointer: Checkpointer, path: str, checkpointables: list[str] 
         checkpointer._parsed_url_during_load = None
 
 
-def coco_evaluator(dataset_name: str, output_dir: str) -> "FastCOCOEvaluator":
-    """A COCOEvaluator with pycocotools' numbers; it needs no compiled detectron2.
-
-    What annotation tools leave out and pycocotools needs is filled in, see `fill_in`. A data set
-    of Python's is converted anew where it has changed.
-    """
-    # the launcher does not wait for what these import
-    from .annotation_repair import fill_in
-    from .coco_evaluation import FastCOCOEvaluator
-    from .coco_truth import make_coco_json
-
-    make_coco_json(dataset_name, output_dir)
-    evaluator = FastCOCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
-    annotations = evaluator._coco_api.dataset.get("annotations", [])
-    for annotation in annotations:
-        fill_in(annotation)
-    if not annotations:
-        logger.warning(
-            f"Data set {dataset_name!r} has no ground truth, {evaluator._metadata.json_file} no "
-            f"annotations: predictions are written to {output_dir}, AP is nan or left out"
-        )
-    return evaluator
-
-
 def tracing_adapter(model: nn.Module, example: torch.Tensor, function: Callable) -> nn.Module:
     """detectron2's TracingAdapter: `function(model, example)`, which returns tensors, to trace.
 
@@ -114,3 +85,8 @@ def zoo_config(path: str) -> Any:
         if (folder / path).is_file():
             return LazyConfig.load(str(folder / path))
     raise FileNotFoundError(f"detectron2 in {package} has no config {path}: install it again")
+
+
+def inner_trainer(trainer: "TrainerBase") -> "TrainerBase":
+    """The trainer that takes the steps: a DefaultTrainer's own, or `trainer` itself."""
+    return getattr(trainer, "_trainer", trainer)

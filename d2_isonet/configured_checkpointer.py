@@ -2,9 +2,9 @@
 
 from detectron2.config import CfgNode
 
-from .backbone_builder import architecture
 from .categories import categories_record
 from .checkpoint import ISONetCheckpointer
+from .weights_record import architecture
 
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:

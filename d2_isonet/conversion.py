@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from .checkpoint import save_backbone
-from .resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage, stage_of
+from .hints import some
+from .resnet import NUM_BLOCKS, make_isonet_stage, stage_of
 from .source_weights import read_state_dict
-from .weight_names import rename_tensors, some
+from .stem import ISONetStem
+from .weight_names import rename_tensors
 from .weights_file import WeightsError
 
 # What both sources were trained on: RGB, mean and std of ImageNet, here in the range 0-255.

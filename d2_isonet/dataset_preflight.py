@@ -10,8 +10,8 @@ from detectron2.utils.file_io import PathManager
 
 from . import annotations, coco_findings, object_findings, object_problems
 from .dict_findings import dict_entries, dict_findings
-from .findings import Finding, some
-from .hints import nearest
+from .findings import Finding
+from .hints import nearest, some
 from .image_findings import ImageEntry, duplicate_findings, image_findings
 from .preflight_cache import PreflightCache, file_stamp
 

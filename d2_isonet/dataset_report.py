@@ -10,9 +10,9 @@ from .annotation_repair import repair
 from .annotations import read_annotations
 from .classified_images import classified_image_findings
 from .command_line import load_config
-from .datasets import dataset_findings, register_coco_files
+from .datasets import dataset_findings
 from .findings import Finding
-from .image_catalog import load_registered, register_data_root
+from .image_catalog import load_registered, register_coco_files, register_data_root
 
 
 def findings_of(args: argparse.Namespace) -> list[Finding]:

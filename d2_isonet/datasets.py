@@ -1,32 +1,12 @@
 """COCO-format data: registering a user's own, and finding out early what is wrong with a set."""
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 
-from .annotations import class_names, read_annotations
 from .categories import head_section, number_of_classes
 from .dataset_preflight import Demands, check_sets
 from .findings import Finding
+from .image_findings import max_unreadable_findings
 from .main_process import check_once
-from .unreadable_images import max_unreadable_findings
-
-
-def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]:
-    """Register a COCO-format data set, again if need be, and return its class names in order.
-
-    Its annotations and images are checked by `check_datasets`.
-
-    Raises:
-        FileNotFoundError, ValueError: what `read_annotations` raises.
-    """
-    classes = class_names(read_annotations(json_file))
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    register_coco_instances(name, {}, json_file, image_root)
-    MetadataCatalog.get(name).thing_classes = classes
-    return classes
 
 
 def dataset_findings(
@@ -76,35 +56,3 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     findings = check_once(lambda: dataset_findings(cfg, eval_only))
     if any(finding.where == _MASK_FORMAT for finding in findings):
         cfg.INPUT.MASK_FORMAT = "bitmask"
-
-
-def use_own_data(cfg: CfgNode, args) -> None:
-    """Register --train-json ... --val-images and set cfg.DATASETS and the head's classes by them.
-
-    Raises:
-        ValueError: a json without its image folder or the other way round, nothing to train on,
-            or training and validation categories that differ.
-    """
-    names, classes = {}, {}
-    for key, split in (("TRAIN", "train"), ("TEST", "val")):
-        json_file = getattr(args, f"{split}_json")
-        image_root = getattr(args, f"{split}_images")
-        if bool(json_file) != bool(image_root):
-            raise ValueError(f"--{split}-json and --{split}-images go together; one is missing")
-        if json_file:
-            names[key] = f"own_{split}"
-            classes[key] = register_coco_files(names[key], json_file, image_root)
-    if not names:
-        return
-    if "TRAIN" not in names and not args.eval_only:
-        raise ValueError("--val-json without --train-json: add it, or --eval-only")
-    if len(classes) == 2 and classes["TRAIN"] != classes["TEST"]:
-        raise ValueError(
-            f"--train-json has the categories {classes['TRAIN']}, --val-json {classes['TEST']}: "
-            "they must be the same, in the same order of ids"
-        )
-    cfg.DATASETS.TRAIN = (names.get("TRAIN", names.get("TEST")),)
-    cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()
-    number = len(next(iter(classes.values())))
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
-    cfg.MODEL.RETINANET.NUM_CLASSES = number

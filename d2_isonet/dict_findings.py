@@ -8,7 +8,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from .annotations import repeated
-from .findings import Finding, found, some
+from .findings import Finding, found
+from .hints import some
 from .image_findings import ImageEntry
 from .object_findings import LabelledObject, object_findings
 

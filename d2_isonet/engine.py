@@ -18,9 +18,15 @@ from .configured_step import build_step
 from .evaluators import build_evaluator
 from .forgiving_writer import forgiving_writers
 from .per_class import folder_of
-from .resumed_training import catch_up, data_order, resumed_seed, start_data, what_is_resumed
+from .resumed_training import (
+    catch_up,
+    data_order,
+    resumed_seed,
+    settle_seed,
+    start_data,
+    what_is_resumed,
+)
 from .resuming import checkpoint_to_resume
-from .seeding import settle_seed
 from .solver import build_optimizer, name_of_optimizer
 from .training_hooks import ordered_hooks
 from .training_loader import build_detection_loader

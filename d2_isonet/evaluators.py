@@ -12,10 +12,32 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from .compat import coco_evaluator
+from .annotations import fill_in
+from .coco_evaluation import FastCOCOEvaluator
+from .coco_truth import make_coco_json
 from .forgiving_evaluator import ForgivingEvaluator
 
 logger = logging.getLogger(__name__)
+
+
+def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
+    """A COCOEvaluator with pycocotools' numbers; it needs no compiled detectron2.
+
+    What annotation tools leave out and pycocotools needs is filled in, see `fill_in`. A data set
+    of Python's is converted anew where it has changed.
+    """
+    make_coco_json(dataset_name, output_dir)
+    evaluator = FastCOCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
+    annotations = evaluator._coco_api.dataset.get("annotations", [])
+    for annotation in annotations:
+        fill_in(annotation)
+    if not annotations:
+        logger.warning(
+            f"Data set {dataset_name!r} has no ground truth, {evaluator._metadata.json_file} no "
+            f"annotations: predictions are written to {output_dir}, AP is nan or left out"
+        )
+    return evaluator
+
 
 _SEMANTIC, _PANOPTIC = "sem_seg", "coco_panoptic_seg"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -73,3 +74,13 @@ def _require_compiler() -> None:
             "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
             f"{compilers} is on the PATH: install one, or set it to False"
         )
+
+
+def run_plainly(cfg: CfgNode) -> CfgNode:
+    """A copy of `cfg` for the CPU, without what changes how a network is run."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    for key in ("CHANNELS_LAST", "CHECKPOINTING", "COMPILE"):
+        cfg.MODEL.BACKBONE[key] = False
+    return cfg

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
+from .hints import some
+
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
 _WIDTHS = (36, 44, 36)  # of where, what and remedy, in characters
@@ -32,12 +34,6 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy else ""
         return f"{self.where}: {self.what}{remedy}"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first five names and how many more there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def found(

@@ -1,7 +1,7 @@
 """What was probably meant by a name that is not there."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
@@ -15,3 +15,9 @@ def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
     if not near:
         return otherwise
     return f"; did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five names and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

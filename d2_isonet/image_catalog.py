@@ -3,8 +3,11 @@
 import os
 from collections.abc import Iterable
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
+from .annotations import class_names, read_annotations
 from .hints import nearest
 from .image_folder import load_image_folder
 from .shard_index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
@@ -135,3 +138,52 @@ def load_registered(
 for _name, _split in (("imagenet_train", "train"), ("imagenet_val", "val")):
     if _name not in DatasetCatalog.list():  # another project's data set of that name stays
         register_image_folder(_name, split=_split)
+
+
+def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]:
+    """Register a COCO-format data set, again if need be, and return its class names in order.
+
+    Its annotations and images are checked by `check_datasets`.
+
+    Raises:
+        FileNotFoundError, ValueError: what `read_annotations` raises.
+    """
+    classes = class_names(read_annotations(json_file))
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    register_coco_instances(name, {}, json_file, image_root)
+    MetadataCatalog.get(name).thing_classes = classes
+    return classes
+
+
+def use_own_data(cfg: CfgNode, args) -> None:
+    """Register --train-json ... --val-images and set cfg.DATASETS and the head's classes by them.
+
+    Raises:
+        ValueError: a json without its image folder or the other way round, nothing to train on,
+            or training and validation categories that differ.
+    """
+    names, classes = {}, {}
+    for key, split in (("TRAIN", "train"), ("TEST", "val")):
+        json_file = getattr(args, f"{split}_json")
+        image_root = getattr(args, f"{split}_images")
+        if bool(json_file) != bool(image_root):
+            raise ValueError(f"--{split}-json and --{split}-images go together; one is missing")
+        if json_file:
+            names[key] = f"own_{split}"
+            classes[key] = register_coco_files(names[key], json_file, image_root)
+    if not names:
+        return
+    if "TRAIN" not in names and not args.eval_only:
+        raise ValueError("--val-json without --train-json: add it, or --eval-only")
+    if len(classes) == 2 and classes["TRAIN"] != classes["TEST"]:
+        raise ValueError(
+            f"--train-json has the categories {classes['TRAIN']}, --val-json {classes['TEST']}: "
+            "they must be the same, in the same order of ids"
+        )
+    cfg.DATASETS.TRAIN = (names.get("TRAIN", names.get("TEST")),)
+    cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()
+    number = len(next(iter(classes.values())))
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
+    cfg.MODEL.RETINANET.NUM_CLASSES = number

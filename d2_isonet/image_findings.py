@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from detectron2.config import CfgNode
+
 from .findings import Finding, Severity, found
 from .image_scan import MISSING, ImageFile, look_at_all
 
@@ -145,3 +147,12 @@ def duplicate_findings(
         "warning", "DATASETS.TEST", items, f"of {len(val)} images that are trained on as well",
         "the accuracy on them says nothing of new images: take them out of one of the two",
     )  # fmt: skip
+
+
+def max_unreadable_findings(cfg: CfgNode) -> list[Finding]:
+    """An error where DATALOADER.MAX_UNREADABLE is no share."""
+    share = cfg.DATALOADER.MAX_UNREADABLE
+    if 0 <= share < 1:
+        return []
+    remedy = "give the share of images that may be unreadable, say 0.01, or 0 for none"
+    return [Finding("error", "DATALOADER.MAX_UNREADABLE", f"it is {share}", remedy)]

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from .classification_evaluation import ImageNetEvaluator
-from .image_catalog import load_registered, register_data_root, register_image_folder
+from .image_catalog import load_registered
 from .image_folder import read_image
 from .options import check_range
 from .random_crops import RandomResizedCrop
@@ -19,16 +19,6 @@ from .shard_index import ShardedImages
 from .shard_loader import build_shard_test_loader, build_shard_train_loader
 from .training_loader import ResumableLoader, SeededImages, images_per_process
 from .unreadable_images import Mapper, build_tolerant_loader
-
-__all__ = [
-    "ImageNetEvaluator",
-    "ImageNetMapper",
-    "build_image_test_loader",
-    "build_image_train_loader",
-    "load_registered",
-    "register_data_root",
-    "register_image_folder",
-]
 
 
 class ImageNetMapper:
@@ -194,4 +184,17 @@ def build_image_test_loader(
         sampler=InferenceSampler(len(dicts)),
         num_workers=num_workers,
         collate_fn=stack_images,
+    )
+
+
+def classification_mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
+    options = cfg.INPUT.CLASSIFICATION
+    return ImageNetMapper(
+        is_train,
+        image_format=cfg.INPUT.FORMAT,
+        crop_size=options.CROP_SIZE,
+        resize=options.RESIZE,
+        scale=(options.MIN_AREA, 1.0),
+        padding=options.PADDING,
+        exact_crops=options.EXACT_CROPS,
     )

@@ -12,18 +12,6 @@ from .orthogonality import Pair, minimum_orthogonal_penalty, orthogonal_penalty,
 from .resnet import STAGES, stage_of
 from .singular_values import convolution_singular_values
 
-__all__ = [
-    "NEAR_ONE",
-    "ConvolutionIsometry",
-    "label_of",
-    "linear_convolutions",
-    "measure_convolution",
-    "possible_singular_values",
-    "residual_scales",
-    "share_near_one",
-    "shifts_by_stage",
-]
-
 NEAR_ONE = (0.9, 1.1)  # a singular value in here counts as near 1
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 # Of the largest singular value; below, float32 does not tell a value from 0.

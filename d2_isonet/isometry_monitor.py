@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .accumulation import inner_trainer
+from .compat import inner_trainer
 from .decoupled import DecoupledConv2d
 from .isometry import (
     label_of,

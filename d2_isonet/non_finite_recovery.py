@@ -9,17 +9,16 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import LRScheduler
 from detectron2.utils import comm
 
-from .accumulation import inner_trainer
 from .averaging import averaging_of
 from .checkpoint_files import write_text
+from .compat import inner_trainer
 from .full_disk import SaveError
 from .non_finite import NonFiniteError, non_finite_tensors, weights_and_statistics
 from .non_finite_layer import find_non_finite_layer
 from .non_finite_report import in_words
-from .options import check_name
+from .options import ACTIONS, check_name
 from .step_exchange import StepExchange
 
-ACTIONS = ("stop", "skip", "rollback")
 logger = logging.getLogger(__name__)
 
 

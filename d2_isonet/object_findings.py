@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from .findings import Finding, found, some
+from .findings import Finding, found
+from .hints import some
 from .object_problems import Size, box_problem, mask_problem
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+import torch
+
 from .hints import nearest
 
 BLOCKS = ("residual", "fixup", "modified")
@@ -28,3 +30,7 @@ def check_range(key: str, value: float, least: float = 0, below: float = math.in
         limit = f" and below {below:g}" if below < math.inf else ""
         finite = "finite and " if math.isinf(value) else ""
         raise ValueError(f"{key} is {value}; it must be {finite}at least {least:g}{limit}")
+
+
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+ACTIONS = ("stop", "skip", "rollback")

@@ -15,7 +15,6 @@ from .step_exchange import StepExchange
 # Not 143, with which a process also ends that SIGTERM killed before it could save.
 PREEMPTED = 75
 INTERRUPTED = 130  # what shells report for Ctrl-C
-
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 

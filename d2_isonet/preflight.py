@@ -8,7 +8,6 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from .amp import check_precision
 from .config_checks import (
     check_detector,
     check_device,
@@ -23,7 +22,7 @@ from .network_outline import outline
 from .options import check_name
 from .output_check import output_findings
 from .solver import OPTIMIZERS, epochs_to_iterations
-from .training_options import check_filter_options, check_training_options
+from .training_options import check_filter_options, check_precision, check_training_options
 from .weights_check import weights_findings
 
 

@@ -13,18 +13,13 @@ from torch import nn
 
 from .averaging import averaging_of
 from .checkpoint import save_backbone
+from .classification_evaluation import ImageNetEvaluator
 from .classified_images import check_classified_images
 from .configured_checkpointer import describe
 from .engine import Trainer
 from .full_disk import warned, write_when_possible
-from .imagenet import (
-    ImageNetEvaluator,
-    ImageNetMapper,
-    build_image_test_loader,
-    build_image_train_loader,
-    load_registered,
-    register_data_root,
-)
+from .image_catalog import load_registered, register_data_root
+from .imagenet import build_image_test_loader, build_image_train_loader, classification_mapper
 from .run_setup import finish_setup
 from .shard_index import ShardedImages
 
@@ -115,19 +110,6 @@ class BackboneWriter(HookBase):
         }
         save_backbone(path, model.get_submodule("backbone").state_dict(), meta)
         return path
-
-
-def classification_mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
-    options = cfg.INPUT.CLASSIFICATION
-    return ImageNetMapper(
-        is_train,
-        image_format=cfg.INPUT.FORMAT,
-        crop_size=options.CROP_SIZE,
-        resize=options.RESIZE,
-        scale=(options.MIN_AREA, 1.0),
-        padding=options.PADDING,
-        exact_crops=options.EXACT_CROPS,
-    )
 
 
 def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:

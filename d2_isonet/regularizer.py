@@ -13,7 +13,7 @@ from detectron2.engine import HookBase, TrainerBase
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .accumulation import inner_trainer
+from .compat import inner_trainer
 from .convolution_precision import products_as_exact_as_convolutions
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
 from .resnet import stage_of

@@ -8,22 +8,7 @@ from torch import nn
 
 from .fixup import FixupBasicBlock, FixupBottleneckBlock
 from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
-from .stem import ISONetSmallStem, ISONetStem
 from .weight_init import fixup_fill
-
-__all__ = [
-    "NUM_BLOCKS",
-    "STAGES",
-    "ISONetBasicBlock",
-    "ISONetBlockBase",
-    "ISONetBottleneckBlock",
-    "ISONetSmallStem",
-    "ISONetStem",
-    "make_isonet_stage",
-    "num_blocks_per_stage",
-    "stage_of",
-    "zero_last_norm",
-]
 
 # Blocks in res2..res5 (He et al. 2016, table 1; the authors' ISONet code has the same).
 NUM_BLOCKS = {

@@ -3,6 +3,7 @@
 import logging
 import os
 
+from detectron2.config import CfgNode
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 
@@ -88,3 +89,16 @@ def catch_up(trainer) -> None:
         if isinstance(hook, EvalHook) or hook.state_dict():
             hook.after_step()
     trainer.iter = trainer.storage.iter = start
+
+
+def settle_seed(cfg: CfgNode) -> CfgNode:
+    """`cfg`, or a copy with a seed drawn for all processes where SEED is negative."""
+    if cfg.SEED >= 0:
+        return cfg
+    frozen, cfg = cfg.is_frozen(), cfg.clone()
+    cfg.defrost()
+    cfg.SEED = int(comm.shared_random_seed())
+    logger.info(f"SEED is -1: drew {cfg.SEED} for this run")
+    if frozen:
+        cfg.freeze()
+    return cfg

@@ -12,7 +12,7 @@ from .classifier import ImageClassifier
 from .command_line import load_config
 from .config_checks import falls_back_to_cpu
 from .configured_checkpointer import build_checkpointer
-from .imagenet import load_registered
+from .image_catalog import load_registered
 from .shard_index import ShardedImages
 
 # Half the range of a pixel: every image can become grey, so that a working attack succeeds.

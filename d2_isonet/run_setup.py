@@ -16,8 +16,8 @@ from .execution import flush_denormals
 from .forgiving_log import forgive_log_files
 from .full_disk import is_full_disk
 from .preflight import check_run
+from .resumed_training import settle_seed
 from .run_record import add_run_record
-from .seeding import settle_seed
 from .solver import epochs_to_iterations
 
 logger = logging.getLogger(__name__)

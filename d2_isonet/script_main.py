@@ -11,6 +11,7 @@ from .configured_checkpointer import build_checkpointer
 from .elastic import remember_run
 from .engine import Trainer
 from .resuming import checkpoint_to_resume
+from .weights_check import nothing_to_evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,3 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
         raise nothing_to_evaluate(cfg)
     checkpointer.load(path, [])
     return model
-
-
-def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
-    """The error that --eval-only has no weights."""
-    return ValueError(
-        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
-        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
-    )

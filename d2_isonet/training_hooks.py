@@ -1,12 +1,16 @@
 """All hooks of a training, detectron2's own among them, in the order in which they act."""
 
 import logging
+import random
 import weakref
 from collections.abc import Sequence
 
+import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
+from detectron2.utils import comm
 
 from .averaging import WeightAveraging, averaging_of
 from .best_checkpoint import BestCheckpoint
@@ -16,9 +20,23 @@ from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .isometry_monitor import IsometryMonitor
 from .non_finite_recovery import NonFiniteRecovery
 from .regularizer import OrthogonalRegularizer
-from .seeding import StepSeed
+from .seeding import seed_of
 
 logger = logging.getLogger(__name__)
+
+
+class StepSeed(HookBase):
+    """Every step's random numbers (dropout, sampled proposals, mixup, ...) from its own seed.
+
+    So no generator's state needs to be saved, on any process or GPU, and what an evaluation or
+    a hook draws between two steps changes neither the steps after it nor a resumed run.
+    """
+
+    def before_step(self) -> None:
+        seed = seed_of(self.trainer.seed, "step", self.trainer.iter, comm.get_rank())
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)  # of the GPUs too
 
 
 class Evaluation:

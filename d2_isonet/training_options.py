@@ -1,16 +1,36 @@
 """What SOLVER and TEST may ask of a training, checked before anything is built."""
 
+import importlib.util
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from torch import nn
 
 from .decoupled import DecoupledConv2d
-from .non_finite_recovery import ACTIONS
 from .option_conflicts import value_of
-from .options import check_name, check_range
+from .options import ACTIONS, PRECISIONS, check_name, check_range
 from .orthogonality import FORMS
-from .wandb_writer import check_wandb
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError unless `precision` is a key of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION is {precision!r}; it must be one of {sorted(PRECISIONS)}"
+        )
+
+
+def check_wandb(cfg: CfgNode) -> None:
+    """Raise ValueError where WANDB.ENABLED is True and the package is not installed."""
+    if not cfg.WANDB.ENABLED:
+        return
+    spec = importlib.util.find_spec("wandb")
+    if spec is None or spec.origin is None:  # a folder of runs is called wandb too
+        raise ValueError(
+            "WANDB.ENABLED is True, but the package wandb is not installed: "
+            "pip install 'd2_isonet[wandb]', or set it to False"
+        )
+
 
 # Keys whose number has a range: the least of each, and for some the limit below which it must stay.
 _FROM_ZERO = (

@@ -4,16 +4,13 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
-from .findings import Finding
 from .image_folder import PILLOW_ERRORS, UnreadableImage, errors_naming, refuse_deep_pixels
 
 logger = logging.getLogger(__name__)
-
 _KEY = "unreadable_images"  # of a sample: {file name: message} of those it stands for
 # a dict of the data set -> a sample, or None for an image to skip
 Mapper = Callable[[dict], dict | None]
@@ -129,12 +126,3 @@ def build_tolerant_loader(
     if not max_share:
         return build(mapper)
     return CountingLoader(build(ReplacingMapper(mapper, dicts)), len(dicts), max_share)
-
-
-def max_unreadable_findings(cfg: CfgNode) -> list[Finding]:
-    """An error where DATALOADER.MAX_UNREADABLE is no share."""
-    share = cfg.DATALOADER.MAX_UNREADABLE
-    if 0 <= share < 1:
-        return []
-    remedy = "give the share of images that may be unreadable, say 0.01, or 0 for none"
-    return [Finding("error", "DATALOADER.MAX_UNREADABLE", f"it is {share}", remedy)]

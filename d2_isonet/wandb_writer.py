@@ -1,6 +1,5 @@
 """A training logged on Weights & Biases, where it is asked for; its failures end no training."""
 
-import importlib.util
 import logging
 import os
 import uuid
@@ -10,26 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.utils.events import EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
-
 _RUN_ID_FILE = "wandb_run_id"  # in OUTPUT_DIR
 _WINDOW = 20  # iterations, over which losses are smoothed: as in the log and in TensorBoard
-
-
-def check_wandb(cfg: CfgNode) -> None:
-    """Raise ValueError where WANDB.ENABLED is True and the package is not installed."""
-    if not cfg.WANDB.ENABLED:
-        return
-    spec = importlib.util.find_spec("wandb")
-    if spec is None or spec.origin is None:  # a folder of runs is called wandb too
-        raise ValueError(
-            "WANDB.ENABLED is True, but the package wandb is not installed: "
-            "pip install 'd2_isonet[wandb]', or set it to False"
-        )
 
 
 class WandbWriter(EventWriter):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .hints import some
 from .weights_file import WeightsError
 
 
@@ -79,12 +80,6 @@ _NAMINGS = {  # by the name of the stem's convolution
         leaves={},
     ),
 }
-
-
-def some(names: list[str]) -> str:
-    """The first five and how many more there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:

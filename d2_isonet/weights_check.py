@@ -13,8 +13,16 @@ from .checkpoint import ISONetCheckpointer, require_file
 from .configured_checkpointer import describe
 from .findings import Finding
 from .output_check import checkpoints_in
-from .script_main import nothing_to_evaluate
 from .weights_file import is_pickle_name, read_tensors, what_is_wrong
+
+
+def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
+    """The error that --eval-only has no weights."""
+    return ValueError(
+        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
+        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
+    )
+
 
 _WHERE = "weights"
 

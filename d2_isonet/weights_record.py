@@ -2,6 +2,12 @@
 
 from collections.abc import Mapping
 
+from detectron2.config import CfgNode
+
+from .architecture_checks import res2_out_channels
+from .decoupled import WITH_BETA, WITH_RADIUS
+from .options import CNN9_BACKBONE
+
 # Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # What a record means that was written before it had these keys.
@@ -65,3 +71,54 @@ def _unused(key: str, architecture: Mapping) -> bool:
 def convolutions_of(meta: Mapping | None) -> str:
     """MODEL.ISONET.CONV of the network that a record describes; "Conv2d" without one."""
     return ((meta or {}).get("architecture") or {}).get("conv", _BEFORE["conv"])
+
+
+def architecture(cfg: CfgNode) -> dict:
+    """What a weights file must agree with cfg about, as plain types; see checkpoint.py."""
+    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
+    is_cnn9 = cfg.MODEL.BACKBONE.NAME == CNN9_BACKBONE
+    return {
+        "backbone": "cnn9" if is_cnn9 else "resnet",
+        "norm": resnets.NORM,
+        "activation": isonet.ACTIVATION,
+        "stem_out_channels": resnets.STEM_OUT_CHANNELS,
+        "conv": isonet.CONV,
+        **({"norm_groups": isonet.NORM_GROUPS} if resnets.NORM == "GN" else {}),
+        **(_decoupled_architecture(cfg) if isonet.CONV == "Decoupled" else {}),
+        **({} if is_cnn9 else _resnet_architecture(cfg)),
+    }
+
+
+def _resnet_architecture(cfg: CfgNode) -> dict:
+    """What a CNN-9 has not."""
+    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
+    return {
+        "depth": resnets.DEPTH,
+        "shortcut": isonet.SHORTCUT,
+        "residual_scale": isonet.RESIDUAL_SCALE is not None,
+        "residual_scale_shape": isonet.RESIDUAL_SCALE_SHAPE,
+        "res2_out_channels": res2_out_channels(cfg),
+        "num_groups": resnets.NUM_GROUPS,
+        "width_per_group": resnets.WIDTH_PER_GROUP,
+        "stride_in_1x1": resnets.STRIDE_IN_1X1,
+        "block": isonet.BLOCK,
+        "small_images": isonet.SMALL_IMAGES,
+    }
+
+
+def _decoupled_architecture(cfg: CfgNode) -> dict:
+    """What changes the function or the names of its tensors; radii and a learned k are tensors."""
+    decoupled = cfg.MODEL.DECOUPLED
+    record = {
+        "magnitude": decoupled.MAGNITUDE,
+        "angular": decoupled.ANGULAR,
+        "alpha": decoupled.ALPHA,
+    }
+    if decoupled.MAGNITUDE in WITH_BETA:
+        record["beta"] = decoupled.BETA
+    if decoupled.MAGNITUDE in WITH_RADIUS:
+        record["radius_scaled"] = decoupled.RADIUS_SCALE != "none"
+    if decoupled.ANGULAR == "sigmoid":
+        learned = decoupled.SIGMOID_K_LEARNED
+        record["sigmoid_k"] = "learned" if learned else decoupled.SIGMOID_K
+    return record

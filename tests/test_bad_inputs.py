@@ -185,7 +185,7 @@ def test_all_errors_come_in_one_table(parsed, capsys):
 def checked(args) -> list:
     """The findings on a run that is to begin."""
     from d2_isonet.command_line import load_config
-    from d2_isonet.datasets import use_own_data
+    from d2_isonet.image_catalog import use_own_data
     from d2_isonet.preflight import check_run
 
     cfg = load_config(args.config_file, args.opts)
@@ -258,7 +258,8 @@ def test_a_port_in_use_is_named():
 
 
 def test_the_real_load_refuses_what_the_preflight_refuses(tmp_path):
-    from d2_isonet.checkpoint import ISONetCheckpointer, WeightsError
+    from d2_isonet.checkpoint import ISONetCheckpointer
+    from d2_isonet.weights_file import WeightsError
 
     for name in ("hostile.pth", "numpy.pth", "truncated.pth", "bomb.pth", "list.pth"):
         path = bad_files.write(tmp_path, name)

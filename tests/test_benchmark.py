@@ -5,15 +5,7 @@ import json
 import benchmark
 import pytest
 import torch
-from benchmarks import (
-    detectors,
-    measure,
-    pretraining,
-    profiling,
-    regularizer,
-    report,
-    srelu,
-)
+from benchmarks import detectors, measure, pretraining, profiling, regularizer, report, srelu
 from torch import nn
 
 from d2_isonet import SReLU

@@ -14,7 +14,7 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
 
 from d2_isonet import coco_evaluation
-from d2_isonet.coco_evaluation import coco_measures
+from d2_isonet.coco_measures import coco_measures
 
 SIZE = (120, 100)  # height, width of the images
 CATEGORIES = (3, 90, 2**40, 7)  # not in order; 7 has no object

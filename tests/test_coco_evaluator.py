@@ -15,8 +15,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from d2_isonet import coco_evaluation
-from d2_isonet.coco_evaluation import FastCOCOEvaluator, coco_measures, import_hotcoco
-from d2_isonet.compat import coco_evaluator
+from d2_isonet.coco_evaluation import FastCOCOEvaluator, import_hotcoco
+from d2_isonet.coco_measures import coco_measures
+from d2_isonet.evaluators import coco_evaluator
 
 SIZE = (120, 100)  # height, width of the images
 CATEGORIES = (3, 90, 2**40, 7)  # not in order; 7 has no object

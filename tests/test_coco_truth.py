@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 
-from d2_isonet.compat import coco_evaluator
+from d2_isonet.evaluators import coco_evaluator
 
 NAME = "truth_set"
 

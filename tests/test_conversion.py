@@ -9,10 +9,11 @@ from author_weights import BLOCKS, random_weights
 from detectron2.modeling import build_model
 from repository import REPOSITORY
 
-from d2_isonet.checkpoint import ISONetCheckpointer, WeightsError
+from d2_isonet.checkpoint import ISONetCheckpointer
 from d2_isonet.command_line import load_config
 from d2_isonet.configured_checkpointer import describe
 from d2_isonet.conversion import config_options, convert, kind_of
+from d2_isonet.weights_file import WeightsError
 
 COMMAND = REPOSITORY / "tools" / "convert_isonet_weights.py"
 NETWORKS = [

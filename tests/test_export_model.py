@@ -237,7 +237,7 @@ def test_without_images_noise_is_called_noise():
 
 
 def test_the_test_set_is_sampled(coco_files):
-    from d2_isonet.datasets import register_coco_files
+    from d2_isonet.image_catalog import register_coco_files
 
     register_coco_files("export_set", *map(str, coco_files))
     opts = ["DATASETS.TEST", "('export_set',)", "INPUT.MIN_SIZE_TEST", "60"]

@@ -9,7 +9,8 @@ from torch import nn
 
 from d2_isonet.fixup import FixupBasicBlock, FixupBottleneckBlock, scalar_bias_norm
 from d2_isonet.layers import ScalarBias
-from d2_isonet.resnet import ISONetSmallStem, ISONetStem, make_isonet_stage
+from d2_isonet.resnet import make_isonet_stage
+from d2_isonet.stem import ISONetSmallStem, ISONetStem
 
 BLOCKS = [(FixupBasicBlock, {}), (FixupBottleneckBlock, {"bottleneck_channels": 4})]
 

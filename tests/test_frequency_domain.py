@@ -6,11 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2_isonet.frequency_domain import (
-    products_by_frequency,
-    products_by_lag,
-    squares_and_gradient,
-)
+from d2_isonet.frequency_domain import products_by_frequency, products_by_lag, squares_and_gradient
 from d2_isonet.orthogonality import (
     _criterion,
     _squares_and_gradient_by_lag,

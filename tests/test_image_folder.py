@@ -8,8 +8,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from d2_isonet.image_catalog import load_registered, register_data_root, register_image_folder
 from d2_isonet.image_folder import load_image_folder, read_image
-from d2_isonet.imagenet import load_registered, register_data_root, register_image_folder
 
 
 def make_tree(root: Path, *paths: str) -> Path:

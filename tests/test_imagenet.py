@@ -12,16 +12,16 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
+from d2_isonet.classification_evaluation import ImageNetEvaluator
 from d2_isonet.command_line import load_config
+from d2_isonet.image_catalog import load_registered
 from d2_isonet.imagenet import (
-    ImageNetEvaluator,
     ImageNetMapper,
     build_image_test_loader,
     build_image_train_loader,
-    load_registered,
+    classification_mapper,
 )
 from d2_isonet.launch import launch
-from d2_isonet.pretraining import classification_mapper
 
 AUTHORS_TRANSFORMS = {
     True: [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()],

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from browser import chromium, opened  # noqa: F401
 from matplotlib.figure import Figure
-from pages import Cell, Page, Picture, plain_text
-from pages.inline import figure_uri, image_uri
-from pages.tables import shown
+from pages.inline import figure_uri, image_uri, plain_text
+from pages.page import Page, Picture
+from pages.tables import Cell, shown
 from PIL import Image
 
 EVIL = "<img src=x onerror=\"document.title='gotcha'\"><script>alert(1)</script>&'"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import report
 from browser import chromium, opened  # noqa: F401
-from pages import Page
+from pages.page import Page
 from reporting import training
 from reporting.config_diff import changed_keys, defaults, differing_keys, flat
 from reporting.datasets import detection_results

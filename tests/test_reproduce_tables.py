@@ -9,7 +9,7 @@ from repository import REPOSITORY
 from reproduction.table import jobs_of, select
 from reproduction.tables import TABLES
 
-from d2_isonet.backbone_builder import check_architecture
+from d2_isonet.architecture_checks import check_architecture
 from d2_isonet.command_line import load_config
 
 CELLS = {

@@ -14,14 +14,9 @@ from torch import nn
 
 from d2_isonet import SReLU
 from d2_isonet.decoupled import DecoupledConv2d
-from d2_isonet.resnet import (
-    ISONetBasicBlock,
-    ISONetBottleneckBlock,
-    ISONetSmallStem,
-    ISONetStem,
-    make_isonet_stage,
-    zero_last_norm,
-)
+from d2_isonet.residual import ISONetBasicBlock, ISONetBottleneckBlock
+from d2_isonet.resnet import make_isonet_stage, zero_last_norm
+from d2_isonet.stem import ISONetSmallStem, ISONetStem
 
 RESNET = {"activation": "ReLU", "residual_scale": None, "init": "msra"}
 

@@ -12,8 +12,8 @@ from resumed_runs import STEPS, task, write_data
 
 from d2_isonet.command_line import load_config
 from d2_isonet.pretraining import ClassificationTrainer
-from d2_isonet.resumed_training import what_is_resumed
-from d2_isonet.seeding import seed_of, seeded, settle_seed
+from d2_isonet.resumed_training import settle_seed, what_is_resumed
+from d2_isonet.seeding import seed_of, seeded
 
 
 class Killed(BaseException):

@@ -14,14 +14,9 @@ from shard_sets import write_images, write_shards
 from torch import nn
 
 from d2_isonet import shard_loader
-from d2_isonet.imagenet import (
-    ImageNetEvaluator,
-    ImageNetMapper,
-    build_image_test_loader,
-    build_image_train_loader,
-    load_registered,
-    register_data_root,
-)
+from d2_isonet.classification_evaluation import ImageNetEvaluator
+from d2_isonet.image_catalog import load_registered, register_data_root
+from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader, build_image_train_loader
 from d2_isonet.launch import launch
 from d2_isonet.shard_index import ShardedImages, load_shard_index
 

@@ -15,8 +15,8 @@ import pytest
 from shard_sets import write_images, write_shards
 
 from d2_isonet import shard_reading, shard_source
-from d2_isonet.image_catalog import register_data_root
-from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader, load_registered
+from d2_isonet.image_catalog import load_registered, register_data_root
+from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
 from d2_isonet.shard_index import load_shard_index
 from d2_isonet.shard_reading import read_shard
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from d2_isonet.checkpoint import WeightsError
 from d2_isonet.source_weights import read_state_dict
+from d2_isonet.weights_file import WeightsError
 
 TENSORS = {"a.weight": torch.arange(4000.0), "a.bias": torch.ones(2)}
 

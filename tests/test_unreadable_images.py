@@ -10,8 +10,8 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from d2_isonet.command_line import load_config
-from d2_isonet.datasets import register_coco_files
 from d2_isonet.engine import Trainer
+from d2_isonet.image_catalog import register_coco_files
 from d2_isonet.image_folder import UnreadableImage
 from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
 from d2_isonet.unreadable_images import CountingLoader, NamingDatasetMapper, ReplacingMapper

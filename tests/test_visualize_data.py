@@ -9,12 +9,7 @@ import torch
 import visualize_data
 from browser import chromium, opened  # noqa: F401
 from data_preview.page import drawn
-from data_preview.samples import (
-    fed_to_network,
-    from_annotations,
-    from_mapper,
-    seen_by_network,
-)
+from data_preview.samples import fed_to_network, from_annotations, from_mapper, seen_by_network
 from PIL import Image
 
 from d2_isonet.command_line import load_config

@@ -1,6 +1,7 @@
 """Weights & Biases: what is logged, one run over a resume, and no failure of it ends a training."""
 
 import importlib.machinery
+import importlib.util
 import json
 import sys
 import time
@@ -9,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 from small_runs import run, small_config, trainer_class
 
-from d2_isonet import wandb_writer
 from d2_isonet.command_line import load_config
 from d2_isonet.training_options import check_training_options
 
@@ -107,7 +107,7 @@ def test_a_failure_is_told_once_and_the_training_goes_on(failure, service, tmp_p
 
 @pytest.mark.parametrize("there", [None, importlib.machinery.ModuleSpec("wandb", None)])
 def test_a_missing_package_is_told_before_a_run(there, monkeypatch):
-    monkeypatch.setattr(wandb_writer.importlib.util, "find_spec", lambda _: there)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: there)
     check_training_options(load_config("", []))
     with pytest.raises(ValueError, match=r"WANDB.ENABLED is True, .*'d2_isonet\[wandb\]'"):
         check_training_options(load_config("", ["WANDB.ENABLED", "True"]))

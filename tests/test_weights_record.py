@@ -7,10 +7,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from d2_isonet.checkpoint import WeightsError, save_backbone
+from d2_isonet.checkpoint import save_backbone
 from d2_isonet.command_line import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.weights_check import weights_findings
+from d2_isonet.weights_file import WeightsError
 from d2_isonet.weights_record import meta_differences
 
 CPU = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]

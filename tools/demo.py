@@ -11,13 +11,14 @@ Ends with 1 where nothing could be read.
 import argparse
 import sys
 
-from demonstration.arguments import INTERRUPTED, parse_args
+from demonstration.arguments import parse_args
 
 # The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
 
 def main(args: argparse.Namespace) -> int:
     from d2_isonet.command_line import readable_errors
+    from d2_isonet.preemption import INTERRUPTED
 
     with readable_errors():
         try:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from d2_isonet.command_line import load_config, readable_errors
 from d2_isonet.gradient_masking import masking_signs
-from d2_isonet.imagenet import register_data_root
+from d2_isonet.image_catalog import register_data_root
 from d2_isonet.options import check_range
 from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.robustness import (

@@ -41,9 +41,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def make_shards(options: argparse.Namespace) -> str:
     """Write what is missing in the output folder; returns what it then holds."""
-    from sharding.journal import is_finished, open_journal
     from sharding.plan import make_plan
-    from sharding.write import require_space, write_shards
+    from sharding.write import is_finished, open_journal, require_space, write_shards
     from tqdm import tqdm
 
     folder, output = options.folder.expanduser(), options.output.expanduser()

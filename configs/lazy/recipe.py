@@ -2,7 +2,8 @@
 
 from detectron2.config import LazyCall as L
 
-from d2_isonet.compat import coco_evaluator, zoo_config
+from d2_isonet.compat import zoo_config
+from d2_isonet.evaluators import coco_evaluator
 from d2_isonet.regularizer import OrthogonalRegularizer
 
 # Pixels of the pretraining: RGB, of range 0-255.

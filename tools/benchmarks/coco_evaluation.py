@@ -19,8 +19,9 @@ import pycocotools.mask
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 
-from benchmarks.measure import Comparison, seconds_of
 from d2_isonet.coco_evaluation import FastCOCOEvaluator, import_hotcoco
+
+from .measure import Comparison, seconds_of
 
 _LIMIT = 1 / 7
 _HEIGHT, _WIDTH = 480, 640

@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from benchmarks.detectors import build_detector, training_batch
-from benchmarks.loading import write_photographs
-from benchmarks.measure import Comparison, seconds_of
-from benchmarks.regularizer import convolutions, regularize
-from benchmarks.training import step
 from d2_isonet.image_folder import load_image_folder
 from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
+
+from .detectors import build_detector, training_batch
+from .loading import write_photographs
+from .measure import Comparison, seconds_of
+from .regularizer import convolutions, regularize
+from .training import step
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import Comparison
+from .measure import Comparison
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _LIMIT = 1.1

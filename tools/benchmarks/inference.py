@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from benchmarks.detectors import build_pair, training_batch
-from benchmarks.measure import Comparison, seconds_in_turn
 from d2_isonet.fusion import fuse_for_inference
+
+from .detectors import build_pair, training_batch
+from .measure import Comparison, seconds_in_turn
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:

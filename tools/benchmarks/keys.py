@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from benchmarks.detectors import build_detector, training_batch
-from benchmarks.measure import Comparison, peak_megabytes, seconds_in_turn
-from benchmarks.training import classifier_task, step
+from .detectors import build_detector, training_batch
+from .measure import Comparison, peak_megabytes, seconds_in_turn
+from .training import classifier_task, step
 
 # What a row is called -> (precision, opts)
 _KEYS = {

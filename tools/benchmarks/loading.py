@@ -25,11 +25,12 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.measure import Comparison, seconds_in_turn
 from d2_isonet import jpeg_crops
 from d2_isonet.image_folder import load_image_folder
 from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
 from d2_isonet.shard_index import Shard, ShardedImages
+
+from .measure import Comparison, seconds_in_turn
 
 _LIMIT = 1.7
 _BATCH = 48

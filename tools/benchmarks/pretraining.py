@@ -8,12 +8,13 @@ from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
 from torch import nn
 
-from benchmarks.measure import Comparison, seconds_in_turn
-from benchmarks.regularizer import attached_hook, penalty_by_convolution
-from benchmarks.srelu import Formula
 from d2_isonet import SReLU
 from d2_isonet.command_line import load_config
 from d2_isonet.regularizer import default_convolutions
+
+from .measure import Comparison, seconds_in_turn
+from .regularizer import attached_hook, penalty_by_convolution
+from .srelu import Formula
 
 # What a GPU gets; on a CPU half precision is not trained in.
 _FAST = {"cuda": ["MODEL.BACKBONE.CHANNELS_LAST", "True"], "cpu": []}

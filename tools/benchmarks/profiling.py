@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 
-from benchmarks.detectors import build_detector, training_batch
-from benchmarks.measure import Comparison, seconds_of
-from benchmarks.regularizer import multiplications_by_operator
-from benchmarks.training import classifier_task, step
 from d2_isonet.regularizer import PROFILER_LABEL
+
+from .detectors import build_detector, training_batch
+from .measure import Comparison, seconds_of
+from .regularizer import multiplications_by_operator
+from .training import classifier_task, step
 
 _FORWARD, _BACKWARD = "convolutions, forward", "convolutions, backward"
 _PRODUCTS, _PENALTY, _OTHER = "matrix products", "penalty", "other"

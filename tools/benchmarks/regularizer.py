@@ -13,9 +13,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Comparison, peak_megabytes, seconds_in_turn
 from d2_isonet.command_line import load_config
 from d2_isonet.regularizer import OrthogonalRegularizer, default_convolutions
+
+from .measure import Comparison, peak_megabytes, seconds_in_turn
 
 _LIMIT = {"cpu": 0.30, "cuda": 0.20}
 

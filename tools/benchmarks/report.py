@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from benchmarks.measure import Comparison
+from .measure import Comparison
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 

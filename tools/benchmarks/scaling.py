@@ -10,11 +10,12 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
-from benchmarks.measure import Comparison
-from benchmarks.pretraining import plain_step
 from d2_isonet.command_line import load_config
 from d2_isonet.compat import create_ddp_model
 from d2_isonet.launch import launch
+
+from .measure import Comparison
+from .pretraining import plain_step
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:

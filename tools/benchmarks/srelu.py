@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from benchmarks.measure import Comparison, seconds_in_turn
 from d2_isonet import SReLU
+
+from .measure import Comparison, seconds_in_turn
 
 # Maps of R-ISONet-50: after the stem of 2 images of 800 x 1333, in res2 and res4 of 32 of 224.
 _SHAPES = {"2 x 64 x 400 x 672": (2, 64, 400, 672), "32 x 256 x 56 x 56": (32, 256, 56, 56),

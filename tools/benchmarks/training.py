@@ -9,12 +9,13 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from benchmarks.detectors import build_pair, training_batch
-from benchmarks.measure import Comparison, peak_megabytes, seconds_in_turn
 from d2_isonet.accumulation import AccumulatingTrainer
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.command_line import load_config
 from d2_isonet.regularizer import OrthogonalRegularizer
+
+from .detectors import build_pair, training_batch
+from .measure import Comparison, peak_megabytes, seconds_in_turn
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:

@@ -9,14 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .coco import box_of, polygons_of
-from .compose import (
-    arrange,
-    crop_photograph,
-    draw_cutouts,
-    draw_photograph,
-    render,
-    visible_masks,
-)
+from .compose import arrange, crop_photograph, draw_cutouts, draw_photograph, render, visible_masks
 from .library import SPLITS, Library
 from .scales import Scale
 

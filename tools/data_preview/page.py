@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from pages import Page, Picture
+from pages.page import Page, Picture
 from PIL import Image
 from reporting.drawing import draw
 from reporting.figures import COLOURS

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from d2_isonet import image_folder
 from d2_isonet.engine import Trainer
-from d2_isonet.imagenet import load_registered
+from d2_isonet.image_catalog import load_registered
 from d2_isonet.pretraining import ClassificationTrainer
 
 

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
 MOST_THREADS = 1024
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from d2_isonet.findings import some
+from d2_isonet.hints import some
+from d2_isonet.preemption import INTERRUPTED
 
-from .arguments import INTERRUPTED
 from .coco_results import CocoResults
 from .detector import Detector
 from .drawing import draw

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2_isonet.findings import some
+from d2_isonet.hints import some
 
 from .sources import Found, Source
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch.export import Dim, ExportedProgram
 
-from exporting.modules import PixelFeatures, PixelLogits, smallest_side
-from exporting.quiet import quiet
+from .modules import PixelFeatures, PixelLogits, smallest_side
+from .quiet import quiet
 
 RECORD = "record.json"  # the record's name in a .pt2 and a .ts file
 

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, detection_utils
 from PIL import Image
 
 from d2_isonet.image_folder import list_images
-from d2_isonet.pretraining import classification_mapper
+from d2_isonet.imagenet import classification_mapper
 
 _NOISE_SIZES = ((480, 640), (640, 480), (500, 500), (375, 500))  # height, width
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from d2_isonet.config_checks import check_names
 from d2_isonet.configured_checkpointer import build_checkpointer
+from d2_isonet.execution import run_plainly
 from d2_isonet.fusion import fuse_for_inference
-from exporting.quiet import quiet
+
+from .quiet import quiet
 
 
 def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = False) -> nn.Module:
@@ -40,16 +42,6 @@ def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = Fal
     with quiet() if target == "backbone" else contextlib.nullcontext():
         checkpointer.load(weights, [])
     return model.requires_grad_(False).eval()
-
-
-def run_plainly(cfg: CfgNode) -> CfgNode:
-    """A copy of `cfg` for the CPU, without what changes how a network is run."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
-    for key in ("CHANNELS_LAST", "CHECKPOINTING", "COMPILE"):
-        cfg.MODEL.BACKBONE[key] = False
-    return cfg
 
 
 class _BackboneOnly(nn.Module):

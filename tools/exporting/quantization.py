@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from exporting.quiet import quiet
+from .quiet import quiet
 
 
 def quantize(path: Path, images: Iterable[torch.Tensor], target: str) -> None:

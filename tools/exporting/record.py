@@ -14,7 +14,8 @@ from d2_isonet import __version__
 from d2_isonet.annotations import class_names, read_annotations
 from d2_isonet.checkpoint_files import write_text
 from d2_isonet.configured_checkpointer import describe
-from exporting.modules import detector_outputs, pixel_module
+
+from .modules import detector_outputs, pixel_module
 
 FORMAT_VERSION = 1
 KEY = "d2_isonet"  # of the record in an ONNX file's metadata_props

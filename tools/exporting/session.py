@@ -5,20 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmarks.measure import seconds_in_turn
 from detectron2.config import CfgNode
 from torch import nn
+from torch.utils.benchmark import Timer
 
 from d2_isonet.command_line import load_config
-from exporting import dynamic, report, traced
-from exporting.comparison import comparison_of
-from exporting.images import Examples, find_examples
-from exporting.loading import load_model, variant
-from exporting.modules import function_of, pixel_module
-from exporting.quantization import quantize
-from exporting.record import attach, find_class_names, make_record
-from exporting.running import load_exported
-from exporting.targets import SUFFIXES, check_format, check_traceable, choose_target
+
+from . import dynamic, report, traced
+from .comparison import comparison_of
+from .images import Examples, find_examples
+from .loading import load_model, variant
+from .modules import function_of, pixel_module
+from .quantization import quantize
+from .record import attach, find_class_names, make_record
+from .running import load_exported
+from .targets import SUFFIXES, check_format, check_traceable, choose_target
 
 
 def export_and_compare(args: argparse.Namespace) -> list[str]:
@@ -111,11 +112,19 @@ def compare_and_report(
 
 
 def _time(function: Callable, exported: Callable, image, repetitions: int) -> dict[str, list]:
-    # TorchScript compiles itself in its second run
-    times = seconds_in_turn(
-        lambda: exported(image), lambda: function(image), repetitions, warm_up=2
-    )
-    return dict(zip(("exported", "original"), times, strict=True))
+    """Seconds of each call, the two sides in turn: what slows the machine slows both."""
+    sides, threads = {"exported": exported, "original": function}, torch.get_num_threads()
+    timers = {
+        name: Timer("run(image)", globals={"run": run, "image": image}, num_threads=threads)
+        for name, run in sides.items()
+    }
+    for timer in timers.values():
+        timer.timeit(2)  # TorchScript compiles itself in its second run
+    seconds: dict[str, list] = {name: [] for name in sides}
+    for _ in range(repetitions):
+        for name, timer in timers.items():
+            seconds[name].append(timer.timeit(1).mean)
+    return seconds
 
 
 def _size_of_weights(model: nn.Module) -> int:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from d2_isonet.compat import tracing_adapter
-from exporting.dynamic import RECORD
-from exporting.modules import detections, detector_outputs
-from exporting.quiet import quiet
+
+from .dynamic import RECORD
+from .modules import detections, detector_outputs
+from .quiet import quiet
 
 OPSET = 17  # the newest that this exporter writes; RoiAlign as detectron2's came with 16
 

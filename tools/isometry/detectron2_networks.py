@@ -9,14 +9,14 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from exporting.images import find_examples
-from exporting.loading import run_plainly
 from torch import nn
 
 from d2_isonet.command_line import load_config
 from d2_isonet.config_checks import check_names
 from d2_isonet.configured_checkpointer import build_checkpointer
-from d2_isonet.datasets import register_coco_files
 from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.execution import run_plainly
+from d2_isonet.image_catalog import register_coco_files
 from d2_isonet.isometry import linear_convolutions
 from d2_isonet.network_outline import outline
 from d2_isonet.pixels import pixels_of

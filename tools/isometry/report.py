@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from pages import Cell, Page
+from pages.page import Page
+from pages.tables import Cell
 
 from . import tables
 from .analysis import Analysis, as_json

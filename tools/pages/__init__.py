@@ -3,8 +3,8 @@
 Page("Title").section("Results").table(rows).figure(figure, "caption").images(pictures).write(path)
 """
 
-from .inline import plain_text
-from .page import Page, Picture
-from .tables import Cell
+from pages.inline import plain_text
+from pages.page import Page, Picture
+from pages.tables import Cell
 
 __all__ = ["Cell", "Page", "Picture", "plain_text"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pages import Page, Picture
+from pages.page import Page, Picture
 
 from d2_isonet.classification_record import Prediction, read_predictions
 from d2_isonet.image_folder import PILLOW_ERRORS, read_image

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pages import Page
+from pages.page import Page
 
 from d2_isonet import __version__
 

@@ -1,7 +1,7 @@
 """Which classes are taken for which: a picture where they are few, and a table."""
 
 import numpy as np
-from pages import Page
+from pages.page import Page
 
 from d2_isonet.coco_evaluation import import_hotcoco
 

@@ -12,8 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import Params
 
-from d2_isonet.annotation_repair import fill_in
-from d2_isonet.annotations import read_annotations
+from d2_isonet.annotations import fill_in, read_annotations
 from d2_isonet.coco_measures import evaluated, params_of, summarized
 from d2_isonet.per_class import detection_measures
 

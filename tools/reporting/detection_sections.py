@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pages import Cell, Page, plain_text
+from pages.inline import plain_text
+from pages.page import Page
+from pages.tables import Cell
 
 from .datasets import DatasetResults
 from .detection import STATS

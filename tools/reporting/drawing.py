@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from detectron2.utils.visualizer import ColorMode, Visualizer
-from pages import plain_text
+from pages.inline import plain_text
 
 _FONT = 16  # pixels, of the names on large objects
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pages import Page
+from pages.page import Page
 
 from .datasets import DatasetResults
 from .figures import bars

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
-from pages import Page, Picture
+from pages.page import Page, Picture
 
 from d2_isonet.image_folder import PILLOW_ERRORS
 

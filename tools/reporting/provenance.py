@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pages import Cell, Page
+from pages.page import Page
+from pages.tables import Cell
 
 from .config_diff import ABSENT, changed_keys, defaults, differing_keys, flat, same, text_of
 from .run import Run

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pages import Cell, Page
+from pages.page import Page
+from pages.tables import Cell
 
 from .detection_sections import delta
 from .run import Run, option

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from pages import Page
+from pages.page import Page
 
 from .figures import curves
 from .run import Run
