@@ -32,9 +32,9 @@ def setup(args):
 
 
 def main(args):
-    from d2_isonet.command_line import readable_errors
     from d2_isonet.engine import Trainer
     from d2_isonet.script_main import evaluate_or_train
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = setup(args)

@@ -10,7 +10,8 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .compat import call_after_backward
+from d2_isonet.utils.compat import call_after_backward
+
 from .non_finite import NonFiniteError, check_gradients
 from .step_exchange import StepExchange
 

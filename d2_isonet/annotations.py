@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from .hints import some
+from d2_isonet.utils.messages import some
 
 
 def read_annotations(json_file: str) -> dict:

@@ -9,8 +9,9 @@ from pathlib import Path
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
-from .compat import inner_trainer
-from .full_disk import SaveError
+from d2_isonet.utils.compat import inner_trainer
+from d2_isonet.utils.files import SaveError
+
 from .preemption import PREEMPTED, StopRequest
 from .resuming import set_aside_earlier_run
 

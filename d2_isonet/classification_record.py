@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from .checkpoint_files import write_text
-from .full_disk import warned
+from d2_isonet.utils.files import warned, write_text
+
 from .per_class import current_iteration, folder_of, write_per_class
 
 NAME = "predictions.csv"

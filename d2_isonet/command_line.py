@@ -2,23 +2,19 @@
 
 import contextlib
 import math
-import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.utils import comm
+
+from d2_isonet.utils.messages import nearest
 
 from .config import add_isonet_config
-from .full_disk import SaveError
-from .hints import nearest
 from .yaml_files import check_yaml_files
 
 # fvcore's, whenever it is imported: nothing that who types a command could change
 warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
-
 _NEVER_NULL = (bool, int, float, list, tuple)
 # A number, or none at all: no scale; as SOLVER.WEIGHT_DECAY and BASE_LR.
 _MAY_BE_NULL = {
@@ -28,43 +24,6 @@ _MAY_BE_NULL = {
     "SOLVER.BIAS_LR_FACTOR",
 }
 _LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long
-
-
-@contextlib.contextmanager
-def readable_errors(of_this_process: bool = False) -> Iterator[None]:
-    """End the process with the message alone where the user's input is at fault.
-
-    detectron2 logs the traceback of an error in training; D2_ISONET_TRACEBACK=1 shows all.
-
-    Args:
-        of_this_process: the error may be this process's alone (its share of the images); False
-            where all processes of a machine meet the same one and one message is enough.
-    """
-    try:
-        yield
-    except (
-        ValueError,
-        FileNotFoundError,
-        NotADirectoryError,
-        PermissionError,
-        SaveError,
-        FloatingPointError,
-    ) as error:
-        if os.environ.get("D2_ISONET_TRACEBACK"):
-            raise
-        # all processes stop at a loss that is not finite, with the same message
-        of_this_process = of_this_process and not isinstance(error, FloatingPointError)
-        if of_this_process or comm.get_local_rank() == 0:
-            print(f"error: {_original_message(error)}", file=sys.stderr, flush=True)
-        sys.exit(2)
-
-
-def _original_message(error: Exception) -> str:
-    """What a loader's process said, which torch wraps into its traceback."""
-    message = str(error)
-    if message.startswith("Caught ") and "DataLoader" in message:
-        return message.rstrip().splitlines()[-1].split(": ", 1)[-1]
-    return message
 
 
 def load_config(config_file: str, opts: list[str]) -> CfgNode:

@@ -8,7 +8,8 @@ from detectron2.engine import DefaultTrainer
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 
-from .hints import nearest
+from d2_isonet.utils.messages import nearest
+
 from .options import check_range
 
 

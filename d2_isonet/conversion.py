@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from d2_isonet.utils.messages import some
+
 from .checkpoint import save_backbone
-from .hints import some
 from .resnet import NUM_BLOCKS, make_isonet_stage, stage_of
 from .source_weights import read_state_dict
 from .stem import ISONetStem

@@ -8,10 +8,11 @@ from typing import NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from d2_isonet.utils.messages import nearest, some
+
 from . import annotations, coco_findings, object_findings, object_problems
 from .dict_findings import dict_entries, dict_findings
 from .findings import Finding
-from .hints import nearest, some
 from .image_findings import ImageEntry, duplicate_findings, image_findings
 from .preflight_cache import PreflightCache, file_stamp
 

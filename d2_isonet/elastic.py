@@ -4,8 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .checkpoint_files import write_text
-from .full_disk import warned
+from d2_isonet.utils.files import warned, write_text
 
 _RUN_ID_FILE = "torchrun_id"  # in OUTPUT_DIR
 

@@ -11,8 +11,9 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from d2_isonet.utils.compat import create_ddp_model
+
 from .best_checkpoint import TrainingEnded
-from .compat import create_ddp_model
 from .configured_checkpointer import build_checkpointer
 from .configured_step import build_step
 from .evaluators import build_evaluator

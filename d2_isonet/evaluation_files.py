@@ -6,8 +6,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from .checkpoint_files import write_checkpoint, write_text
-from .full_disk import as_save_error, warned
+from d2_isonet.utils.files import as_save_error, warned, write_text
+
+from .checkpoint_files import write_checkpoint
 
 
 @contextlib.contextmanager

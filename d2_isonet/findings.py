@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
-from .hints import some
+from d2_isonet.utils.messages import some
 
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")

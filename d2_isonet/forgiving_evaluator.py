@@ -4,7 +4,7 @@ import logging
 
 from detectron2.evaluation import DatasetEvaluator
 
-from .full_disk import disk_error, is_full_disk
+from d2_isonet.utils.files import disk_error, is_full_disk
 
 logger = logging.getLogger(__name__)
 

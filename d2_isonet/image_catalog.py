@@ -7,8 +7,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from d2_isonet.utils.messages import nearest
+
 from .annotations import class_names, read_annotations
-from .hints import nearest
 from .image_folder import load_image_folder
 from .shard_index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from .hints import some
+from d2_isonet.utils.messages import some
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .compat import inner_trainer
+from d2_isonet.utils.compat import inner_trainer
+
 from .decoupled import DecoupledConv2d
 from .isometry import (
     label_of,

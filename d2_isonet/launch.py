@@ -13,7 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from .compat import create_local_process_group
+from d2_isonet.utils.compat import create_local_process_group
+
 from .elastic import under_torchrun
 from .meeting import (
     MeetingError,

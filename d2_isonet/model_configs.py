@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .hints import nearest
+from d2_isonet.utils.messages import nearest
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

@@ -9,10 +9,10 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import LRScheduler
 from detectron2.utils import comm
 
+from d2_isonet.utils.compat import inner_trainer
+from d2_isonet.utils.files import SaveError, write_text
+
 from .averaging import averaging_of
-from .checkpoint_files import write_text
-from .compat import inner_trainer
-from .full_disk import SaveError
 from .non_finite import NonFiniteError, non_finite_tensors, weights_and_statistics
 from .non_finite_layer import find_non_finite_layer
 from .non_finite_report import in_words

@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from d2_isonet.utils.messages import some
+
 from .findings import Finding, found
-from .hints import some
 from .object_problems import Size, box_problem, mask_problem
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .hints import nearest
+from d2_isonet.utils.messages import nearest
 
 BLOCKS = ("residual", "fixup", "modified")
 CONVS = ("Conv2d", "Decoupled")

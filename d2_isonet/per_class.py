@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint_files import write_text
-from .full_disk import as_save_error, warned
+from d2_isonet.utils.files import as_save_error, warned, write_text
 
 NAME = "per_class"  # of the two files
 

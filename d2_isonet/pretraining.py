@@ -11,13 +11,14 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
+from d2_isonet.utils.files import warned, write_when_possible
+
 from .averaging import averaging_of
 from .checkpoint import save_backbone
 from .classification_evaluation import ImageNetEvaluator
 from .classified_images import check_classified_images
 from .configured_checkpointer import describe
 from .engine import Trainer
-from .full_disk import warned, write_when_possible
 from .image_catalog import load_registered, register_data_root
 from .imagenet import build_image_test_loader, build_image_train_loader, classification_mapper
 from .run_setup import finish_setup

@@ -13,7 +13,8 @@ from detectron2.engine import HookBase, TrainerBase
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .compat import inner_trainer
+from d2_isonet.utils.compat import inner_trainer
+
 from .convolution_precision import products_as_exact_as_convolutions
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
 from .resnet import stage_of

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
+from d2_isonet.utils.files import as_save_error, warned
+
 from .checkpoint_files import damage_of, iteration_of
-from .full_disk import as_save_error, warned
 from .safetensors_file import SUFFIX
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
+from d2_isonet.utils.files import warned, write_text
+
 from . import __version__
-from .checkpoint_files import write_text
-from .full_disk import warned
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from .checkpoint_files import write_complete
+from d2_isonet.utils.files import write_complete
 
 SUFFIX = ".safetensors"
 _KEY = "d2_isonet"  # of the metadata; the value is json with _RECORDED

@@ -6,7 +6,8 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from .command_line import readable_errors
+from d2_isonet.utils.messages import readable_errors
+
 from .configured_checkpointer import build_checkpointer
 from .elastic import remember_run
 from .engine import Trainer

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .hints import some
+from d2_isonet.utils.messages import some
+
 from .weights_file import WeightsError
 
 

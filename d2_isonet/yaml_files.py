@@ -5,7 +5,7 @@ import os
 import yaml
 from fvcore.common.config import BASE_KEY
 
-from .hints import nearest
+from d2_isonet.utils.messages import nearest
 
 _MOST_BYTES = 1 << 20  # the longest config here has two thousand
 _MOST_NODES = 100_000  # with every alias written out

@@ -11,8 +11,8 @@ from d2_isonet.averaging import WeightAveraging, averaging_of
 from d2_isonet.checkpoint import ISONetCheckpointer
 from d2_isonet.command_line import load_config
 from d2_isonet.execution import set_execution
-from d2_isonet.full_disk import SaveError
 from d2_isonet.pretraining import BackboneWriter
+from d2_isonet.utils.files import SaveError
 
 EMA = ("SOLVER.EMA_DECAY", "0.5")
 
@@ -99,7 +99,7 @@ def test_no_average_is_written_of_a_training_that_failed(tmp_path):
 
 def test_the_average_at_the_end_waits_for_room(tmp_path, monkeypatch):
     waited, save = [], WeightAveraging.save
-    monkeypatch.setattr("d2_isonet.full_disk.time.sleep", waited.append)
+    monkeypatch.setattr("d2_isonet.utils.files.time.sleep", waited.append)
 
     def save_or_not(self, name):
         if not waited:

@@ -290,8 +290,8 @@ def rows_of_page() -> dict[int, list[str]]:
 
 
 def functions_of(file: str) -> set[str]:
-    """Names of the tests in a file of this folder."""
-    tree = ast.parse((REPOSITORY / "tests" / file).read_text())
+    """Names of the tests in a file of tests/ or of a folder in it."""
+    tree = ast.parse(next((REPOSITORY / "tests").rglob(file)).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 

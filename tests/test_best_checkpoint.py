@@ -9,8 +9,8 @@ from small_runs import load, run, small_config, trainer_class, weights
 
 from d2_isonet.averaging import averaging_of
 from d2_isonet.best_checkpoint import BestCheckpoint
-from d2_isonet.full_disk import SaveError
 from d2_isonet.launch import launch
+from d2_isonet.utils.files import SaveError
 
 BEST = ("TEST.BEST_METRIC", "toy/score", "TEST.EVAL_PERIOD", "1", "DATASETS.TEST", "('toy',)")
 
@@ -181,7 +181,7 @@ def test_a_run_that_was_stopped_stays_so_until_it_may_wait_longer(tmp_path, capl
 
 def test_a_training_that_stops_early_waits_for_room(tmp_path, monkeypatch):
     waited = []
-    monkeypatch.setattr("d2_isonet.full_disk.time.sleep", waited.append)
+    monkeypatch.setattr("d2_isonet.utils.files.time.sleep", waited.append)
 
     class Full(trainer_class(scores=[3, 2, 1])):
         def __init__(self, cfg):

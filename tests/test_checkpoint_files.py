@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from d2_isonet import checkpoint_files
-from d2_isonet.checkpoint_files import bytes_of, damage_of, iteration_of, write_checkpoint
-from d2_isonet.full_disk import SaveError
+from d2_isonet.checkpoint_files import damage_of, iteration_of, write_checkpoint
 from d2_isonet.resuming import find_checkpoint, set_aside_earlier_run
+from d2_isonet.utils.files import SaveError, bytes_of
 
 
 def training(iteration: int) -> dict:

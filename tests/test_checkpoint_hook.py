@@ -14,7 +14,7 @@ from two_convolutions import OwnShareTrainer, toy_config, train
 
 from d2_isonet.checkpoint_hook import CheckpointHook
 from d2_isonet.forgiving_writer import ForgivingWriter
-from d2_isonet.full_disk import SaveError
+from d2_isonet.utils.files import SaveError
 
 
 @pytest.fixture

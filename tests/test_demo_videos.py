@@ -10,7 +10,7 @@ from demonstration.sources import Source
 from demonstration.streams import Picture, Report, count_pictures, read_pictures, require_camera
 from demonstration.videos import FrameReader, FrameWriter, NoVideo
 
-from d2_isonet.full_disk import SaveError
+from d2_isonet.utils.files import SaveError
 
 
 def frames(number: int, size=(48, 64)) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from d2_isonet.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.evaluation_files import in_folder_or_elsewhere
 from d2_isonet.forgiving_evaluator import ForgivingEvaluator
-from d2_isonet.full_disk import SaveError
+from d2_isonet.utils.files import SaveError
 
 
 def found(**fields) -> Instances:

@@ -17,8 +17,8 @@ from exporting.running import load_exported
 from exporting.session import write_export
 from narrow_networks import BASIC, NARROW, SMALL_DETECTOR, away_from_init, decided
 
-from d2_isonet import compat
 from d2_isonet.command_line import load_config
+from d2_isonet.utils import compat
 
 FLAT = torch.full((3, 96, 128), 120.0)
 SIZES = [(96, 160), (130, 97), (66, 75)]

@@ -24,11 +24,11 @@ from d2_isonet.accumulation import AccumulatingTrainer
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.averaging import averaging_of
 from d2_isonet.command_line import load_config
-from d2_isonet.full_disk import SaveError
 from d2_isonet.launch import launch
 from d2_isonet.non_finite import NonFiniteError, check_gradients, non_finite_tensors
 from d2_isonet.non_finite_layer import find_non_finite_layer
 from d2_isonet.non_finite_recovery import NonFiniteRecovery
+from d2_isonet.utils.files import SaveError
 
 SKIP = ("SOLVER.NON_FINITE.ACTION", "skip")
 ROLLBACK = ("SOLVER.NON_FINITE.ACTION", "rollback")

@@ -17,8 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from d2_isonet import per_class
 from d2_isonet.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.engine import Trainer
-from d2_isonet.full_disk import SaveError
 from d2_isonet.per_class import folder_of, write_per_class
+from d2_isonet.utils.files import SaveError
 
 NAMES = {3: "cat", 7: "no object", 90: "dog"}
 ABOUT = {"dataset": "x"}

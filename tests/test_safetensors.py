@@ -16,10 +16,10 @@ from d2_isonet.checkpoint import save_backbone
 from d2_isonet.command_line import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.conversion import convert
-from d2_isonet.full_disk import SaveError
 from d2_isonet.predictor import Predictor
 from d2_isonet.resuming import find_checkpoint
 from d2_isonet.source_weights import read_state_dict
+from d2_isonet.utils.files import SaveError
 from d2_isonet.weights_check import weights_findings
 from d2_isonet.weights_file import WeightsError, read_tensors, what_is_wrong
 from d2_isonet.weights_format import change_format

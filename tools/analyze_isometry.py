@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
     from detectron2.utils.logger import setup_logger
     from isometry.report import print_analysis, write_analysis
 
-    from d2_isonet.command_line import readable_errors
+    from d2_isonet.utils.messages import readable_errors
 
     setup_logger(name="d2_isonet")
     with readable_errors():

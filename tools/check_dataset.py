@@ -32,9 +32,9 @@ def parse_args():
 
 
 def main(args) -> int:
-    from d2_isonet.command_line import readable_errors
     from d2_isonet.dataset_report import findings_of, write_report
     from d2_isonet.findings import findings_table
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         findings = findings_of(args)

@@ -25,8 +25,8 @@ def parse_args():
 def main(args):
     from tabulate import tabulate
 
-    from d2_isonet.command_line import readable_errors
     from d2_isonet.conversion import config_options, convert, kind_of
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         meta, rows = convert(args.source, args.target, args.depth, args.kind)

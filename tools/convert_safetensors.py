@@ -20,7 +20,7 @@ def parse_args():
 
 
 def main(args):
-    from d2_isonet.command_line import readable_errors
+    from d2_isonet.utils.messages import readable_errors
     from d2_isonet.weights_format import change_format
 
     with readable_errors():

@@ -11,7 +11,7 @@ from pathlib import Path
 from robustness_report import format_results, write_report
 from tqdm import tqdm
 
-from d2_isonet.command_line import load_config, readable_errors
+from d2_isonet.command_line import load_config
 from d2_isonet.gradient_masking import masking_signs
 from d2_isonet.image_catalog import register_data_root
 from d2_isonet.options import check_range
@@ -23,6 +23,7 @@ from d2_isonet.robustness import (
     load_classifier,
     load_source,
 )
+from d2_isonet.utils.messages import readable_errors
 
 
 def parse_args(arguments=None):

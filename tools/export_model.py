@@ -49,7 +49,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     from exporting.session import export_and_compare
 
-    from d2_isonet.command_line import readable_errors
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         problems = export_and_compare(args)

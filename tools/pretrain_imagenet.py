@@ -21,9 +21,10 @@ def parse_args():
 
 
 def main(args):
-    from d2_isonet.command_line import load_config, readable_errors
+    from d2_isonet.command_line import load_config
     from d2_isonet.pretraining import ClassificationTrainer, finish_pretraining_setup
     from d2_isonet.script_main import evaluate_or_train
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = finish_pretraining_setup(load_config(args.config_file, args.opts), args)

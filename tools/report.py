@@ -39,7 +39,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
-    from d2_isonet.command_line import readable_errors  # takes seconds to import
+    from d2_isonet.utils.messages import readable_errors  # takes seconds to import
 
     with readable_errors():
         from reporting.compose import Options, compose

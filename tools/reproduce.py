@@ -22,7 +22,7 @@ from reproduction.runner import run_jobs
 from reproduction.table import Table, jobs_of, select, with_processes
 from reproduction.tables import TABLES
 
-from d2_isonet.command_line import readable_errors
+from d2_isonet.utils.messages import readable_errors
 
 
 def positive(text: str) -> int:

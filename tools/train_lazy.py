@@ -15,8 +15,8 @@ def parse_args():
 
 
 def main(args):
-    from d2_isonet.command_line import readable_errors
     from d2_isonet.lazy_training import evaluate, load_lazy_config, train
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = load_lazy_config(args)

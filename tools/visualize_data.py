@@ -64,7 +64,7 @@ def setup(args: argparse.Namespace):
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
-    from d2_isonet.command_line import readable_errors
+    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = setup(args)

@@ -10,7 +10,7 @@ import toy_run
 from child_processes import fork, wait
 from kept_files import STEPS, check_end, check_files, check_steps, uninterrupted
 
-from d2_isonet import checkpoint_files
+from d2_isonet.utils import files as checkpoint_files
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from repository import HELPERS
 from scripts import (
     ENVIRONMENT,
     REPOSITORY,
@@ -25,7 +26,7 @@ STEPS, PATIENCE = 90, 1200  # seconds
 # Without it a machine that joins waits in vain for the address that the first one keeps to itself
 # (torch 2.15, DynamicRendezvousHandler.next_rendezvous), and both end after a minute.
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-HELD = str(REPOSITORY / "tests" / "slow" / "held_pretraining.py")
+HELD = str(HELPERS / "held_pretraining.py")
 
 
 def start(command: list[str], root: Path, out: Path, log: Path) -> subprocess.Popen:

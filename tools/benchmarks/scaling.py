@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from d2_isonet.command_line import load_config
-from d2_isonet.compat import create_ddp_model
 from d2_isonet.launch import launch
+from d2_isonet.utils.compat import create_ddp_model
 
 from .measure import Comparison
 from .pretraining import plain_step

@@ -8,7 +8,7 @@ from detectron2.structures import Instances
 
 from d2_isonet.annotations import read_annotations
 from d2_isonet.categories import Categories
-from d2_isonet.checkpoint_files import write_text
+from d2_isonet.utils.files import write_text
 
 from .targets import IMAGES, RESULTS
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from d2_isonet.hints import some
 from d2_isonet.preemption import INTERRUPTED
+from d2_isonet.utils.messages import some
 
 from .coco_results import CocoResults
 from .detector import Detector

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.full_disk import SaveError
+from d2_isonet.utils.files import SaveError
 
 from .sources import Source
 from .streams import Picture

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2_isonet.hints import some
+from d2_isonet.utils.messages import some
 
 from .sources import Found, Source
 

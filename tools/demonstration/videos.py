@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.full_disk import SaveError
+from d2_isonet.utils.files import SaveError
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # ffmpeg's own words are on its callers
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

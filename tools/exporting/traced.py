@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from d2_isonet.compat import tracing_adapter
+from d2_isonet.utils.compat import tracing_adapter
 
 from .dynamic import RECORD
 from .modules import detections, detector_outputs

@@ -7,11 +7,11 @@ import torch
 from exporting.images import image_files
 from torch import nn
 
-from d2_isonet.hints import nearest
 from d2_isonet.image_folder import read_image
 from d2_isonet.isometry import linear_convolutions
 from d2_isonet.source_weights import read_state_dict
 from d2_isonet.trunk import blocks_of
+from d2_isonet.utils.messages import nearest
 from d2_isonet.weights_file import WeightsError
 
 from .network import Network, initial_norms

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_isonet.full_disk import as_save_error
+from d2_isonet.utils.files import as_save_error
 
 from .inline import figure_uri, image_uri
 from .render import render

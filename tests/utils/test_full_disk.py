@@ -19,10 +19,10 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from resumed_runs import STEPS, task, write_data
 
-from d2_isonet import full_disk
-from d2_isonet.full_disk import SaveError, write_when_possible
 from d2_isonet.run_setup import finish_setup
 from d2_isonet.script_main import evaluate_or_train
+from d2_isonet.utils import files as full_disk
+from d2_isonet.utils.files import SaveError, write_when_possible
 
 FULL = range(2, 5)  # the steps in which nothing can be written; saved and evaluated after 1, 3, 5
 OPTIONS = [

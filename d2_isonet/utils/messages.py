@@ -1,0 +1,67 @@
+"""What was probably meant by a name that is not there."""
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from detectron2.utils import comm
+
+from .files import SaveError
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """ "; did you mean A, B or C?", or `otherwise` where nothing is near.
+
+    A name without its folder ("risonet50" of "imagenet/risonet50") or its capitals is near.
+    """
+    names = list(names)
+    same = [x for x in names if x.rpartition("/")[2].casefold() == name.casefold()]
+    near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, n=3)]))[:3]
+    if not near:
+        return otherwise
+    return f"; did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five names and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+@contextlib.contextmanager
+def readable_errors(of_this_process: bool = False) -> Iterator[None]:
+    """End the process with the message alone where the user's input is at fault.
+
+    detectron2 logs the traceback of an error in training; D2_ISONET_TRACEBACK=1 shows all.
+
+    Args:
+        of_this_process: the error may be this process's alone (its share of the images); False
+            where all processes of a machine meet the same one and one message is enough.
+    """
+    try:
+        yield
+    except (
+        ValueError,
+        FileNotFoundError,
+        NotADirectoryError,
+        PermissionError,
+        SaveError,
+        FloatingPointError,
+    ) as error:
+        if os.environ.get("D2_ISONET_TRACEBACK"):
+            raise
+        # all processes stop at a loss that is not finite, with the same message
+        of_this_process = of_this_process and not isinstance(error, FloatingPointError)
+        if of_this_process or comm.get_local_rank() == 0:
+            print(f"error: {_original_message(error)}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _original_message(error: Exception) -> str:
+    """What a loader's process said, which torch wraps into its traceback."""
+    message = str(error)
+    if message.startswith("Caught ") and "DataLoader" in message:
+        return message.rstrip().splitlines()[-1].split(": ", 1)[-1]
+    return message
