@@ -20,7 +20,7 @@ def parse_args():
 
 
 def setup(args):
-    from d2_isonet.command_line import load_config
+    from d2_isonet.config.loading import load_config
     from d2_isonet.datasets import check_datasets
     from d2_isonet.image_catalog import use_own_data
     from d2_isonet.run_setup import finish_setup
@@ -43,6 +43,6 @@ def main(args):
 
 if __name__ == "__main__":
     args = parse_args()
-    from d2_isonet.launch import run
+    from d2_isonet.distributed.launch import run
 
     run(main, args)

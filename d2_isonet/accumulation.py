@@ -10,10 +10,10 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.utils.compat import call_after_backward
 
 from .non_finite import NonFiniteError, check_gradients
-from .step_exchange import StepExchange
 
 Losses = dict[str, torch.Tensor]
 

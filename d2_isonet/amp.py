@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
+from d2_isonet.config.options import PRECISIONS
+
 from .accumulation import AccumulatingTrainer, Losses
 from .non_finite import NonFiniteError
-from .options import PRECISIONS
 from .training_options import check_precision
 
 

@@ -5,10 +5,20 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from d2_isonet.config.options import (
+    BLOCKS,
+    CNN9_BACKBONE,
+    CONVS,
+    NORMS,
+    check_name,
+    check_range,
+    conflict,
+    value_of,
+)
+
 from .decoupled import ANGULARS, MAGNITUDES, RADIUS_SCALES, WITH_RADIUS
 from .layers import ACTIVATIONS
-from .option_conflicts import check_conflicts, conflict, value_of
-from .options import BLOCKS, CNN9_BACKBONE, CONVS, NORMS, check_name, check_range
+from .option_conflicts import check_conflicts
 from .resnet import NUM_BLOCKS, STAGES
 from .weight_init import FILLS
 

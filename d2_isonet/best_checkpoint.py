@@ -13,10 +13,10 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from d2_isonet.config.options import check_name
 from d2_isonet.utils.files import warned, write_text, write_when_possible
 
 from .averaging import averaging_of
-from .options import check_name
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from torchvision.transforms import v2
 
+from d2_isonet.config.options import check_range
+
 from .attacks import build_attack, evaluation_mode
-from .options import check_range
 from .pooled_classifier import PooledClassifier
 
 

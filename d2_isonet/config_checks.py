@@ -8,17 +8,8 @@ from detectron2.engine import DefaultTrainer
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 
+from d2_isonet.config.options import check_range
 from d2_isonet.utils.messages import nearest
-
-from .options import check_range
-
-
-def falls_back_to_cpu(cfg: CfgNode) -> bool:
-    """Set cfg.MODEL.DEVICE to "cpu" where it asks for a GPU and there is none."""
-    falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
-    if falls_back:
-        cfg.MODEL.DEVICE = "cpu"
-    return falls_back
 
 
 def check_device(cfg: CfgNode) -> None:

@@ -6,10 +6,11 @@ import os
 
 from detectron2.config import CfgNode
 
+from d2_isonet.config.loading import load_config
+
 from .annotation_repair import repair
 from .annotations import read_annotations
 from .classified_images import classified_image_findings
-from .command_line import load_config
 from .datasets import dataset_findings
 from .findings import Finding
 from .image_catalog import load_registered, register_coco_files, register_data_root

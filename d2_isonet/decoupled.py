@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from d2_isonet.config.options import check_name, check_range
+
 from .layers import convolution_dtype
-from .options import check_name, check_range
 
 __all__ = ["ANGULARS", "MAGNITUDES", "RADIUS_SCALES", "DecoupledConv2d", "filter_lengths"]
 

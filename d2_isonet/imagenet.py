@@ -10,9 +10,10 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from d2_isonet.config.options import check_range
+
 from .image_catalog import load_registered
 from .image_folder import read_image
-from .options import check_range
 from .random_crops import RandomResizedCrop
 from .sampling import BatchOrder, shuffled_pass
 from .shard_index import ShardedImages

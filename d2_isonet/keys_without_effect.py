@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
 
-from .config import add_isonet_config
+from d2_isonet.config.defaults import add_isonet_config
+from d2_isonet.config.options import value_of
+
 from .decoupled import WITH_BETA, WITH_RADIUS
 from .findings import Finding
-from .option_conflicts import value_of
 
 
 class _Dependence(NamedTuple):

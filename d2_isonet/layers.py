@@ -10,7 +10,7 @@ from detectron2.layers import Conv2d
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .options import check_name
+from d2_isonet.config.options import check_name
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from d2_isonet.config.options import NORMS, check_name
+
 from .architecture_checks import check_pyramid
-from .options import NORMS, check_name
 
 
 def outline(cfg: CfgNode) -> nn.Module | None:

@@ -9,6 +9,8 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import LRScheduler
 from detectron2.utils import comm
 
+from d2_isonet.config.options import ACTIONS, check_name
+from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError, write_text
 
@@ -16,8 +18,6 @@ from .averaging import averaging_of
 from .non_finite import NonFiniteError, non_finite_tensors, weights_and_statistics
 from .non_finite_layer import find_non_finite_layer
 from .non_finite_report import in_words
-from .options import ACTIONS, check_name
-from .step_exchange import StepExchange
 
 logger = logging.getLogger(__name__)
 

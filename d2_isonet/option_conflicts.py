@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
+from d2_isonet.config.options import CNN9_BACKBONE, NORMS, conflict, value_of
+
 from .layers import ACTIVATIONS
-from .options import CNN9_BACKBONE, NORMS
 
 _NORM, _DEPTH, _GROUPS, _DILATION = (
     f"MODEL.RESNETS.{key}" for key in ("NORM", "DEPTH", "NUM_GROUPS", "RES5_DILATION")
@@ -103,15 +104,3 @@ def check_conflicts(cfg: CfgNode) -> None:
     for key, value, other, excluded, remedy in _CONFLICTS:
         if value_of(cfg, key) == value and excluded(value_of(cfg, other)):
             raise conflict(cfg, key, other, remedy)
-
-
-def conflict(cfg: CfgNode, key: str, other: str, remedy: str) -> ValueError:
-    """The error that two keys exclude each other with the values they have."""
-    return ValueError(
-        f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}; {remedy}"
-    )
-
-
-def value_of(cfg: CfgNode, key: str):
-    """The value of a dotted key."""
-    return functools.reduce(getattr, key.split("."), cfg)

@@ -7,10 +7,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
+from d2_isonet.config.model_zoo import config_names, get_config
 from d2_isonet.utils.messages import nearest
 
 from .configured_checkpointer import build_checkpointer
-from .model_configs import config_names, get_config
 from .pixels import pixels_of, use_recorded_pixels
 from .plain_networks import Classifier, FeatureMaps
 from .resnet import STAGES

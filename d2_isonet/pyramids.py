@@ -7,9 +7,10 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
+from d2_isonet.config.options import conflict
+
 from .architecture_checks import check_pyramid
 from .backbone_builder import build_isonet_backbone
-from .option_conflicts import conflict
 
 
 @BACKBONE_REGISTRY.register()

@@ -7,10 +7,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from d2_isonet.config.loading import falls_back_to_cpu, load_config
+
 from .attacks import bim, fgsm, input_gradient, l2_effort
 from .classifier import ImageClassifier
-from .command_line import load_config
-from .config_checks import falls_back_to_cpu
 from .configured_checkpointer import build_checkpointer
 from .image_catalog import load_registered
 from .shard_index import ShardedImages

@@ -5,9 +5,9 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
+from d2_isonet.config.options import CNN9_BACKBONE, conflict
+
 from .backbone_builder import as_asked, build_stage
-from .option_conflicts import conflict
-from .options import CNN9_BACKBONE
 
 
 @ROI_HEADS_REGISTRY.register()

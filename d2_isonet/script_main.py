@@ -6,10 +6,10 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from d2_isonet.distributed.torchrun import remember_run
 from d2_isonet.utils.messages import readable_errors
 
 from .configured_checkpointer import build_checkpointer
-from .elastic import remember_run
 from .engine import Trainer
 from .resuming import checkpoint_to_resume
 from .weights_check import nothing_to_evaluate

@@ -7,8 +7,9 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
+from d2_isonet.config.options import check_name
+
 from .decoupled import DecoupledConv2d
-from .options import check_name
 
 OPTIMIZERS = ("SGD", "Adam")
 

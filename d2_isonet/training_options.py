@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from torch import nn
 
+from d2_isonet.config.options import ACTIONS, PRECISIONS, check_name, check_range, value_of
+
 from .decoupled import DecoupledConv2d
-from .option_conflicts import value_of
-from .options import ACTIONS, PRECISIONS, check_name, check_range
 from .orthogonality import FORMS
 
 

@@ -8,7 +8,7 @@ import torch
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
-from .options import check_name
+from d2_isonet.config.options import check_name
 
 __all__ = [
     "FILLS",

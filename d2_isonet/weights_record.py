@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from detectron2.config import CfgNode
 
+from d2_isonet.config.options import CNN9_BACKBONE
+
 from .architecture_checks import res2_out_channels
 from .decoupled import WITH_BETA, WITH_RADIUS
-from .options import CNN9_BACKBONE
 
 # Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")

@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from d2_isonet import OrthogonalRegularizer
 from d2_isonet.accumulation import AccumulatingTrainer, parts_of
 from d2_isonet.amp import AMPTrainer
-from d2_isonet.command_line import load_config
-from d2_isonet.launch import launch
+from d2_isonet.config.loading import load_config
+from d2_isonet.distributed.launch import launch
 from d2_isonet.solver import build_optimizer
 
 NARROW = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",

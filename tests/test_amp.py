@@ -9,7 +9,7 @@ from torch import nn
 
 from d2_isonet import OrthogonalRegularizer, SReLU
 from d2_isonet.amp import AMPTrainer
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_step import build_step
 
 

@@ -92,7 +92,7 @@ def trained(tmp_path_factory):
     from detectron2.modeling import build_model
 
     from d2_isonet.checkpoint import save_backbone
-    from d2_isonet.command_line import load_config
+    from d2_isonet.config.loading import load_config
     from d2_isonet.configured_checkpointer import build_checkpointer, describe
 
     folder = tmp_path_factory.mktemp("trained")

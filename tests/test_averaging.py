@@ -9,7 +9,7 @@ from small_runs import load, run, small_config, trainer_class, weights
 
 from d2_isonet.averaging import WeightAveraging, averaging_of
 from d2_isonet.checkpoint import ISONetCheckpointer
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.execution import set_execution
 from d2_isonet.pretraining import BackboneWriter
 from d2_isonet.utils.files import SaveError

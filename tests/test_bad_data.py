@@ -13,7 +13,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.datasets import check_datasets, dataset_findings
 
 NAMES = ("bad_train", "bad_val")

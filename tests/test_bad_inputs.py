@@ -15,7 +15,7 @@ import torch
 from detectron2.config import get_cfg
 from repository import REPOSITORY
 
-from d2_isonet import meeting
+from d2_isonet.distributed import meeting
 
 SMALL = "--config-file configs/quickstart/small_risonet18_dc5.yaml"
 DATA = "--train-json {json} --train-images {images} --val-json {json} --val-images {images}"
@@ -184,7 +184,7 @@ def test_all_errors_come_in_one_table(parsed, capsys):
 
 def checked(args) -> list:
     """The findings on a run that is to begin."""
-    from d2_isonet.command_line import load_config
+    from d2_isonet.config.loading import load_config
     from d2_isonet.image_catalog import use_own_data
     from d2_isonet.preflight import check_run
 

@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 
 from d2_isonet.annotations import read_annotations
 from d2_isonet.categories import categories_of, categories_of_json, categories_record
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.image_catalog import register_coco_files
 from d2_isonet.predictor import Predictor

@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint import ISONetCheckpointer, save_backbone
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.resnet import STAGES, stage_of
 from d2_isonet.weights_file import WeightsError

@@ -9,8 +9,8 @@ from torch import nn
 
 from d2_isonet import classifier as module
 from d2_isonet.attacks import evaluation_mode, fgsm
-from d2_isonet.command_line import load_config
-from d2_isonet.launch import launch
+from d2_isonet.config.loading import load_config
+from d2_isonet.distributed.launch import launch
 from d2_isonet.utils.compat import create_ddp_model
 
 NARROW = [

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from repository import REPOSITORY
 
 from d2_isonet.checkpoint import ISONetCheckpointer
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import describe
 from d2_isonet.conversion import config_options, convert, kind_of
 from d2_isonet.weights_file import WeightsError

@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.datasets import check_datasets
 from d2_isonet.evaluators import coco_evaluator
 from d2_isonet.image_catalog import register_coco_files, use_own_data

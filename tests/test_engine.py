@@ -13,7 +13,7 @@ from PIL import Image
 from script_arguments import DETECT, PRETRAIN, arguments
 from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
-from d2_isonet.launch import launch
+from d2_isonet.distributed.launch import launch
 
 
 @pytest.mark.parametrize("option", ["CLIP_GRADIENTS.ENABLED False", "CLIP_GRADIENTS.ENABLED True",

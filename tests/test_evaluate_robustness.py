@@ -12,7 +12,7 @@ from PIL import Image
 from robustness_report import _masking_lines
 
 from d2_isonet.attacks import bim, fgsm
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.gradient_masking import masking_signs
 from d2_isonet.robustness import (
     attack_settings,

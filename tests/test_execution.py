@@ -11,7 +11,7 @@ from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
 from d2_isonet import lazy_training, run_setup
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.execution import set_execution
 from d2_isonet.regularizer import OrthogonalRegularizer, default_convolutions
 

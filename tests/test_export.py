@@ -17,7 +17,7 @@ from exporting.running import load_exported
 from exporting.session import write_export
 from narrow_networks import BASIC, NARROW, SMALL_DETECTOR, away_from_init, decided
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.utils import compat
 
 FLAT = torch.full((3, 96, 128), 120.0)

@@ -16,7 +16,7 @@ from exporting import comparison, images, record, report, targets
 from narrow_networks import SMALL_DETECTOR, decided
 from PIL import Image
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.predictor import Predictor
 

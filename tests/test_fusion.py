@@ -6,7 +6,7 @@ from detectron2.modeling import build_backbone, build_model
 from narrow_networks import BASIC, NARROW, away_from_init
 from torch import nn
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.fusion import FusedBackbone, FusedBlocks, fuse_for_inference
 from d2_isonet.residual import ISONetBottleneckBlock
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2_isonet.checkpoint import ISONetCheckpointer
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.source_weights import read_state_dict
 from d2_isonet.weights_check import WeightsRehearsal
 from d2_isonet.weights_file import WeightsError

@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 
 from d2_isonet import OrthogonalRegularizer, SReLU, layers
 from d2_isonet.amp import AMPTrainer
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.orthogonality import orthogonal_penalty, orthogonal_penalty_and_gradient
 
 pytestmark = [

@@ -13,7 +13,8 @@ from torch import nn
 from torchvision import transforms
 
 from d2_isonet.classification_evaluation import ImageNetEvaluator
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
+from d2_isonet.distributed.launch import launch
 from d2_isonet.image_catalog import load_registered
 from d2_isonet.imagenet import (
     ImageNetMapper,
@@ -21,7 +22,6 @@ from d2_isonet.imagenet import (
     build_image_train_loader,
     classification_mapper,
 )
-from d2_isonet.launch import launch
 
 AUTHORS_TRANSFORMS = {
     True: [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()],

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.decoupled import DecoupledConv2d
 from d2_isonet.isometry import (
     linear_convolutions,

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from toy_training import SGD, PenaltyToyModel, batches, train, trained
 
 from d2_isonet.averaging import averaging_of
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.engine import Trainer
 from d2_isonet.isometry import possible_singular_values, shifts_by_stage
 from d2_isonet.isometry_monitor import IsometryMonitor

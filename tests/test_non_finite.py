@@ -23,8 +23,8 @@ from torch import nn
 from d2_isonet.accumulation import AccumulatingTrainer
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.averaging import averaging_of
-from d2_isonet.command_line import load_config
-from d2_isonet.launch import launch
+from d2_isonet.config.loading import load_config
+from d2_isonet.distributed.launch import launch
 from d2_isonet.non_finite import NonFiniteError, check_gradients, non_finite_tensors
 from d2_isonet.non_finite_layer import find_non_finite_layer
 from d2_isonet.non_finite_recovery import NonFiniteRecovery

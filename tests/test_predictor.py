@@ -6,7 +6,7 @@ import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.predictor import Predictor, check_image
 

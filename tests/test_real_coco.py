@@ -8,7 +8,7 @@ import torch
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.structures import Boxes
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.datasets import check_datasets
 from d2_isonet.engine import Trainer
 from d2_isonet.image_catalog import register_coco_files

@@ -10,7 +10,7 @@ from reproduction.table import jobs_of, select
 from reproduction.tables import TABLES
 
 from d2_isonet.architecture_checks import check_architecture
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 
 CELLS = {
     (cell.name, scale): cell

@@ -10,7 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from resumed_runs import STEPS, task, write_data
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.resumed_training import settle_seed, what_is_resumed
 from d2_isonet.seeding import seed_of, seeded

@@ -17,8 +17,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from resumed_runs import STEPS, task, write_data
 
-from d2_isonet.launch import launch
-from d2_isonet.supervision import ProcessFailure
+from d2_isonet.distributed.launch import launch
+from d2_isonet.distributed.supervision import ProcessFailure
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 BATCH = ["SOLVER.IMS_PER_BATCH", "4"]

@@ -4,7 +4,7 @@ import pytest
 from detectron2.utils import comm
 from torch import nn
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.config_checks import check_pixels, scale_to_processes, what_was_scaled
 from d2_isonet.decoupled import DecoupledConv2d
 from d2_isonet.training_options import check_filter_options, check_training_options

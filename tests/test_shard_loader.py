@@ -15,9 +15,9 @@ from torch import nn
 
 from d2_isonet import shard_loader
 from d2_isonet.classification_evaluation import ImageNetEvaluator
+from d2_isonet.distributed.launch import launch
 from d2_isonet.image_catalog import load_registered, register_data_root
 from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader, build_image_train_loader
-from d2_isonet.launch import launch
 from d2_isonet.shard_index import ShardedImages, load_shard_index
 
 RANKS_AND_WORKERS = [(ranks, workers) for ranks in (1, 2, 3) for workers in (0, 1, 2)]

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.signals import Signal, SignalWatch, deviations, measure_signals
 from d2_isonet.trunk import blocks_of, chain_of, trunk_of
 

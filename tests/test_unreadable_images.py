@@ -9,7 +9,7 @@ from detectron2.data import DatasetFromList
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.engine import Trainer
 from d2_isonet.image_catalog import register_coco_files
 from d2_isonet.image_folder import UnreadableImage

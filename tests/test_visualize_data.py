@@ -12,7 +12,7 @@ from data_preview.page import drawn
 from data_preview.samples import fed_to_network, from_annotations, from_mapper, seen_by_network
 from PIL import Image
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 
 DETECTOR = "configs/quickstart/small_risonet18_dc5.yaml"
 CLASSIFIER = "configs/quickstart/small_risonet18.yaml"

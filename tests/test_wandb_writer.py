@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from small_runs import run, small_config, trainer_class
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.training_options import check_training_options
 
 ENABLED = ["WANDB.ENABLED", "True", "WANDB.PROJECT", "toys", "TEST.EVAL_PERIOD", "2"]

@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint import save_backbone
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
 from d2_isonet.weights_check import weights_findings
 from d2_isonet.weights_file import WeightsError

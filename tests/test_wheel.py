@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 import d2_isonet
 assert Path(d2_isonet.__file__).is_relative_to(sys.argv[1]), d2_isonet.__file__
-names = d2_isonet.model_configs.config_names()
+names = d2_isonet.config.model_zoo.config_names()
 networks = {name: d2_isonet.get_config(name).MODEL.BACKBONE.NAME for name in names}
 assert all(d2_isonet.get_config_file(name).startswith(sys.argv[1]) for name in names)
 print(json.dumps(networks))

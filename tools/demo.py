@@ -17,7 +17,7 @@ from demonstration.arguments import parse_args
 
 
 def main(args: argparse.Namespace) -> int:
-    from d2_isonet.preemption import INTERRUPTED
+    from d2_isonet.distributed.preemption import INTERRUPTED
     from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():

@@ -11,10 +11,10 @@ from pathlib import Path
 from robustness_report import format_results, write_report
 from tqdm import tqdm
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
+from d2_isonet.config.options import check_range
 from d2_isonet.gradient_masking import masking_signs
 from d2_isonet.image_catalog import register_data_root
-from d2_isonet.options import check_range
 from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.robustness import (
     attack_settings,

@@ -21,7 +21,7 @@ def parse_args():
 
 
 def main(args):
-    from d2_isonet.command_line import load_config
+    from d2_isonet.config.loading import load_config
     from d2_isonet.pretraining import ClassificationTrainer, finish_pretraining_setup
     from d2_isonet.script_main import evaluate_or_train
     from d2_isonet.utils.messages import readable_errors
@@ -33,6 +33,6 @@ def main(args):
 
 if __name__ == "__main__":
     args = parse_args()
-    from d2_isonet.launch import run
+    from d2_isonet.distributed.launch import run
 
     run(main, args)

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 
 GPUS = (8, 64, 512)
 BUCKET = 25e6  # bytes that DistributedDataParallel reduces at once (its default)

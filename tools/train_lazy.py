@@ -28,6 +28,6 @@ def main(args):
 
 if __name__ == "__main__":
     args = parse_args()
-    from d2_isonet.launch import run
+    from d2_isonet.distributed.launch import run
 
     run(main, args)

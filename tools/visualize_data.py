@@ -38,7 +38,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def setup(args: argparse.Namespace):
     """The config as a training on one process has it, its data sets registered and checked."""
-    from d2_isonet.command_line import load_config
+    from d2_isonet.config.loading import load_config
     from d2_isonet.config_checks import scale_to_processes
     from d2_isonet.datasets import check_datasets
     from d2_isonet.image_catalog import load_registered, register_data_root, use_own_data

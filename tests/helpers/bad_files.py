@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from d2_isonet.backbone_builder import build_isonet_backbone
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 
 TENSORS = {"model": {"res2.0.conv1.weight": torch.arange(4000.0)}}
 

@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 from repository import REPOSITORY
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.resnet import STAGES
 
 CONFIGS = REPOSITORY / "configs"

@@ -56,7 +56,7 @@ def write_tiny_weights(path: Path) -> Path:
     """Random weights of the quick start's small detector with three classes."""
     from detectron2.modeling import build_model
 
-    from d2_isonet.command_line import load_config
+    from d2_isonet.config.loading import load_config
 
     cfg = load_config(SMALL, OPTS)
     with torch.random.fork_rng(devices=[]):

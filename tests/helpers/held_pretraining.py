@@ -35,6 +35,6 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     args = pretrain_imagenet.parse_args()
-    from d2_isonet.launch import run
+    from d2_isonet.distributed.launch import run
 
     run(main, args)

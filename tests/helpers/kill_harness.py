@@ -26,7 +26,7 @@ from full_disks import full_disk
 from kept_files import STEPS, check_end, check_files, check_steps, uninterrupted
 from phases import NAMES, Phase
 
-from d2_isonet.preemption import PREEMPTED
+from d2_isonet.distributed.preemption import PREEMPTED
 
 LONGEST = 2.0  # seconds until a kill or signal at a random time
 

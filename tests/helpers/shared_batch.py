@@ -11,9 +11,9 @@ from detectron2.structures import Boxes
 from detectron2.utils import comm
 from torch.nn import functional as F
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
+from d2_isonet.distributed.launch import launch
 from d2_isonet.engine import Trainer
-from d2_isonet.launch import launch
 
 IMAGES, STEPS = 8, 8
 _binary_cross_entropy = F.binary_cross_entropy_with_logits

@@ -59,8 +59,7 @@ def sampled(task: str, root: Path) -> tuple[list, list]:
 
 
 def tiny(config_file: str, root: Path, *opts: str):
-    from d2_isonet.command_line import load_config
-    from d2_isonet.config_checks import falls_back_to_cpu
+    from d2_isonet.config.loading import falls_back_to_cpu, load_config
 
     cfg = load_config(
         config_file,

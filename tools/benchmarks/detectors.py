@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from torch import nn
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 
 _DETECTRON2 = {
     "dc5": ("build_resnet_backbone", "StandardROIHeads"),

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from d2_isonet import SReLU
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.regularizer import default_convolutions
 
 from .measure import Comparison, seconds_in_turn

@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.regularizer import OrthogonalRegularizer, default_convolutions
 
 from .measure import Comparison, peak_megabytes, seconds_in_turn

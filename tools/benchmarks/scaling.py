@@ -10,8 +10,8 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
-from d2_isonet.command_line import load_config
-from d2_isonet.launch import launch
+from d2_isonet.config.loading import load_config
+from d2_isonet.distributed.launch import launch
 from d2_isonet.utils.compat import create_ddp_model
 
 from .measure import Comparison

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from d2_isonet.preemption import INTERRUPTED
+from d2_isonet.distributed.preemption import INTERRUPTED
 from d2_isonet.utils.messages import some
 
 from .coco_results import CocoResults

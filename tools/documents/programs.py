@@ -40,7 +40,7 @@ def _load(config: Path, pairs: list[str]) -> None:
 
         read_lazy_config(str(config), pairs)
     else:
-        from d2_isonet.command_line import load_config
+        from d2_isonet.config.loading import load_config
 
         load_config(str(config), pairs)
 

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 
 from . import dynamic, report, traced
 from .comparison import comparison_of

@@ -4,7 +4,7 @@ import importlib.util
 
 from detectron2.config import CfgNode
 
-from d2_isonet.options import check_name
+from d2_isonet.config.options import check_name
 
 TARGETS = ("detector", "backbone", "classifier")
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from exporting.images import find_examples
 from torch import nn
 
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.config_checks import check_names
 from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.decoupled import DecoupledConv2d

@@ -5,7 +5,7 @@ from typing import Any
 
 from detectron2.config import get_cfg
 
-from d2_isonet.config import add_isonet_config
+from d2_isonet.config.defaults import add_isonet_config
 
 ABSENT = object()  # a key that a config does not have
 

@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from scripts import ENVIRONMENT
 from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
-from d2_isonet.preemption import INTERRUPTED, PREEMPTED, StopRequest, quiet_interrupt
+from d2_isonet.distributed.preemption import INTERRUPTED, PREEMPTED, StopRequest, quiet_interrupt
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,12 @@ import re
 import warnings
 from collections.abc import Iterator
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 
 from d2_isonet.utils.messages import nearest
 
-from .config import add_isonet_config
+from .defaults import add_isonet_config
 from .yaml_files import check_yaml_files
 
 # fvcore's, whenever it is imported: nothing that who types a command could change
@@ -156,3 +157,11 @@ def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
         if isinstance(value, CfgNode):
             keys += _all_keys(value, f"{prefix}{name}.")
     return keys
+
+
+def falls_back_to_cpu(cfg: CfgNode) -> bool:
+    """Set cfg.MODEL.DEVICE to "cpu" where it asks for a GPU and there is none."""
+    falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    if falls_back:
+        cfg.MODEL.DEVICE = "cpu"
+    return falls_back

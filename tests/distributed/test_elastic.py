@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from d2_isonet.elastic import remember_run, resume_if_restarted
+from d2_isonet.distributed.torchrun import remember_run, resume_if_restarted
 
 
 @pytest.fixture

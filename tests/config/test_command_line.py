@@ -6,7 +6,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from d2_isonet.arguments import argument_parser
-from d2_isonet.command_line import load_config
+from d2_isonet.config.loading import load_config
 from d2_isonet.training_options import check_training_options
 from d2_isonet.utils.messages import readable_errors
 

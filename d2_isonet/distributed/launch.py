@@ -15,7 +15,6 @@ from detectron2.utils import comm
 
 from d2_isonet.utils.compat import create_local_process_group
 
-from .elastic import under_torchrun
 from .meeting import (
     MeetingError,
     Member,
@@ -29,6 +28,7 @@ from .meeting import (
 )
 from .preemption import quiet_interrupt
 from .supervision import ProcessFailure, supervise
+from .torchrun import under_torchrun
 
 
 def run(main: Callable, args: argparse.Namespace) -> None:

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from d2_isonet.launch import launch, run
-from d2_isonet.meeting import interface_towards, told_failure
-from d2_isonet.supervision import ProcessFailure
+from d2_isonet.distributed.launch import launch, run
+from d2_isonet.distributed.meeting import interface_towards, told_failure
+from d2_isonet.distributed.supervision import ProcessFailure
 
 
 def given(**options) -> argparse.Namespace:

@@ -8,8 +8,7 @@ from d2_isonet.utils.messages import nearest
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
-
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_folder() -> Path:
@@ -45,7 +44,7 @@ def get_config_file(name: str) -> str:
     stem = name.removesuffix(".yaml")
     file = config_folder() / (name if name.endswith(".py") else f"{stem}.yaml")
     if not stem or ".." in Path(stem).parts or not file.is_file():
-        listed = "; d2_isonet.model_configs.config_names() lists them"
+        listed = "; d2_isonet.config.model_zoo.config_names() lists them"
         raise ValueError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
     return str(file)
 
@@ -62,8 +61,7 @@ def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":
     Raises:
         ValueError: there is no such config, or one of the pairs is wrong.
     """
-    from .command_line import load_config
-    from .config_checks import falls_back_to_cpu
+    from .loading import falls_back_to_cpu, load_config
 
     cfg = load_config(get_config_file(name), list(opts))
     falls_back_to_cpu(cfg)

@@ -7,8 +7,8 @@ import torch
 from config_files import CONFIGS, LEAVES, named
 
 import d2_isonet
-from d2_isonet import model_configs
-from d2_isonet.command_line import load_config
+from d2_isonet.config import model_zoo as model_configs
+from d2_isonet.config.loading import load_config
 
 
 def test_every_leaf_has_a_name():
@@ -48,7 +48,10 @@ def test_without_a_gpu_it_is_for_the_cpu(monkeypatch):
         ("risonet50", "did you mean imagenet/risonet50"),
         ("../risonet50_c4", "there is no config '../risonet50_c4'"),
         ("", "there is no config ''"),
-        ("zzz", r"there is no config 'zzz'; d2_isonet.model_configs.config_names\(\) lists them"),
+        (
+            "zzz",
+            r"there is no config 'zzz'; d2_isonet.config.model_zoo.config_names\(\) lists them",
+        ),
     ],
 )
 def test_a_name_that_is_none_has_a_neighbour(name, message):

@@ -1,9 +1,11 @@
 """Options of the configuration: one of several names, or a number of a range."""
 
+import functools
 import math
 from collections.abc import Iterable
 
 import torch
+from detectron2.config import CfgNode
 
 from d2_isonet.utils.messages import nearest
 
@@ -34,3 +36,15 @@ def check_range(key: str, value: float, least: float = 0, below: float = math.in
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 ACTIONS = ("stop", "skip", "rollback")
+
+
+def conflict(cfg: CfgNode, key: str, other: str, remedy: str) -> ValueError:
+    """The error that two keys exclude each other with the values they have."""
+    return ValueError(
+        f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}; {remedy}"
+    )
+
+
+def value_of(cfg: CfgNode, key: str):
+    """The value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), cfg)

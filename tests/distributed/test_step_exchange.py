@@ -10,10 +10,9 @@ from detectron2.utils import comm
 from small_runs import small_config, trainer_class
 from torch import distributed as dist
 
-from d2_isonet.launch import launch
-from d2_isonet.preemption import PREEMPTED
-from d2_isonet.step_exchange import StepExchange
-from d2_isonet.supervision import ProcessFailure
+from d2_isonet.distributed.launch import launch
+from d2_isonet.distributed.preemption import PREEMPTED, StepExchange
+from d2_isonet.distributed.supervision import ProcessFailure
 
 
 @pytest.mark.parametrize("flag", [True, False, torch.tensor(True), torch.tensor(False)])
