@@ -8,19 +8,19 @@ from .registration import register_with_modeling
 __version__ = "0.1.0"
 
 _MODULES = {  # where each public name is defined
-    "DecoupledConv2d": "decoupled",
+    "DecoupledConv2d": "layers.decoupled_conv",
     "IsometryMonitor": "isometry_monitor",
     "OrthogonalRegularizer": "regularizer",
     "Predictor": "predictor",
-    "SReLU": "layers",
+    "SReLU": "layers.activation",
     "add_isonet_config": "config.defaults",
     "backbone": "plain_backbone",
     "convolution_singular_values": "singular_values",
-    "delta_fill": "weight_init",
+    "delta_fill": "layers.weight_init",
     "get_config": "config.model_zoo",
     "get_config_file": "config.model_zoo",
     "orthogonal_penalty": "orthogonality",
-    "register_activation": "layers",
+    "register_activation": "layers.activation",
 }
 
 __all__ = list(_MODULES)

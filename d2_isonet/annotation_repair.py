@@ -1,6 +1,7 @@
 """Filling in what a COCO json leaves out and what can be had without guessing."""
 
-from .annotations import fill_in, is_id
+from d2_isonet.data.coco_json import fill_in, is_id
+
 from .coco_findings import coco_entries
 from .image_scan import look_at_all
 

@@ -15,12 +15,12 @@ from d2_isonet.config.options import (
     conflict,
     value_of,
 )
+from d2_isonet.layers.activation import ACTIVATIONS
+from d2_isonet.layers.decoupled_conv import ANGULARS, MAGNITUDES, RADIUS_SCALES, WITH_RADIUS
+from d2_isonet.layers.weight_init import FILLS
 
-from .decoupled import ANGULARS, MAGNITUDES, RADIUS_SCALES, WITH_RADIUS
-from .layers import ACTIVATIONS
 from .option_conflicts import check_conflicts
 from .resnet import NUM_BLOCKS, STAGES
-from .weight_init import FILLS
 
 _NORM, _GROUPS, _STEM, _RES2, _WIDTH = (
     f"MODEL.RESNETS.{key}"

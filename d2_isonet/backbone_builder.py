@@ -10,11 +10,12 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
+from d2_isonet.layers.activation import SReLU
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+
 from .architecture_checks import check_architecture, res2_out_channels
-from .decoupled import DecoupledConv2d
 from .execution import Module, set_execution
 from .fixup import scalar_bias_norm
-from .layers import SReLU
 from .modified_resnet import ModifiedStem, make_modified_stage
 from .resnet import make_isonet_stage, zero_last_norm
 from .stem import ISONetSmallStem, ISONetStem

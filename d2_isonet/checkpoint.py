@@ -9,12 +9,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from tabulate import tabulate
 from torch import nn
 
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import some
 
 from .checkpoint_files import write_checkpoint
-from .decoupled import DecoupledConv2d
 from .resnet import STAGES, stage_of
 from .resuming import TAG
 from .safetensors_file import is_safetensors, read_safetensors

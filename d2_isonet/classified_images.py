@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from d2_isonet.data.shards.index import ShardedImages
+
 from .dict_findings import dict_entries
 from .findings import Finding
 from .image_findings import duplicate_findings, image_findings, max_unreadable_findings
 from .main_process import check_once
-from .shard_index import ShardedImages
 
 Images = Sequence[dict] | ShardedImages
 

@@ -9,10 +9,12 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
+from d2_isonet.layers.activation import get_activation
+from d2_isonet.layers.convolution import get_conv
+from d2_isonet.layers.weight_init import get_fill
+
 from .architecture_checks import check_architecture
 from .backbone_builder import activation_option, as_asked, conv_option, norm_option
-from .layers import get_activation, get_conv
-from .weight_init import get_fill
 
 __all__ = ["CNN9", "CNN9Stage", "build_cnn9_backbone"]
 

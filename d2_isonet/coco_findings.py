@@ -5,9 +5,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from d2_isonet.data.coco_json import can_be_sorted, class_names, is_id, repeated
 from d2_isonet.utils.messages import some
 
-from .annotations import can_be_sorted, class_names, is_id, repeated
 from .findings import Finding, Severity, found
 from .image_findings import ImageEntry
 from .object_findings import LabelledObject, object_findings

@@ -2,7 +2,8 @@
 
 from detectron2.config import CfgNode
 
-from .categories import categories_record
+from d2_isonet.data.categories import categories_record
+
 from .checkpoint import ISONetCheckpointer
 from .weights_record import architecture
 

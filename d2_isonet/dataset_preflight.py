@@ -10,7 +10,8 @@ from detectron2.utils.file_io import PathManager
 
 from d2_isonet.utils.messages import nearest, some
 
-from . import annotations, coco_findings, object_findings, object_problems
+from . import coco_findings, object_findings, object_problems
+from .data import coco_json as annotations
 from .dict_findings import dict_entries, dict_findings
 from .findings import Finding
 from .image_findings import ImageEntry, duplicate_findings, image_findings

@@ -7,13 +7,13 @@ import os
 from detectron2.config import CfgNode
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.coco_json import read_annotations
+from d2_isonet.data.datasets import load_registered, register_coco_files, register_data_root
 
 from .annotation_repair import repair
-from .annotations import read_annotations
 from .classified_images import classified_image_findings
 from .datasets import dataset_findings
 from .findings import Finding
-from .image_catalog import load_registered, register_coco_files, register_data_root
 
 
 def findings_of(args: argparse.Namespace) -> list[Finding]:

@@ -2,7 +2,8 @@
 
 from detectron2.config import CfgNode
 
-from .categories import head_section, number_of_classes
+from d2_isonet.data.categories import head_section, number_of_classes
+
 from .dataset_preflight import Demands, check_sets
 from .findings import Finding
 from .image_findings import max_unreadable_findings

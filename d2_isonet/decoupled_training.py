@@ -6,7 +6,8 @@ import torch
 from detectron2.engine import HookBase
 from torch import nn
 
-from .decoupled import DecoupledConv2d, filter_lengths
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d, filter_lengths
+
 from .orthogonality import orthogonal_penalty, orthogonal_penalty_and_gradient
 from .regularizer import Convolution, OrthogonalRegularizer, side_by_side
 

@@ -7,9 +7,9 @@ from numbers import Integral
 import numpy as np
 from detectron2.structures import BoxMode
 
+from d2_isonet.data.coco_json import repeated
 from d2_isonet.utils.messages import some
 
-from .annotations import repeated
 from .findings import Finding, found
 from .image_findings import ImageEntry
 from .object_findings import LabelledObject, object_findings

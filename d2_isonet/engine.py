@@ -11,6 +11,8 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from d2_isonet.data.loader import build_detection_loader
+from d2_isonet.data.unreadable_images import NamingDatasetMapper
 from d2_isonet.utils.compat import create_ddp_model
 
 from .best_checkpoint import TrainingEnded
@@ -30,8 +32,6 @@ from .resumed_training import (
 from .resuming import checkpoint_to_resume
 from .solver import build_optimizer, name_of_optimizer
 from .training_hooks import ordered_hooks
-from .training_loader import build_detection_loader
-from .unreadable_images import NamingDatasetMapper
 from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from .annotations import fill_in
+from d2_isonet.data.coco_json import fill_in
+
 from .coco_evaluation import FastCOCOEvaluator
 from .coco_truth import make_coco_json
 from .forgiving_evaluator import ForgivingEvaluator

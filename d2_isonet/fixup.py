@@ -6,8 +6,9 @@ import torch
 from detectron2.layers import CNNBlockBase, Conv2d
 from torch import nn
 
-from .layers import ScalarBias, get_activation
-from .weight_init import get_fill
+from d2_isonet.layers.activation import get_activation
+from d2_isonet.layers.convolution import ScalarBias
+from d2_isonet.layers.weight_init import get_fill
 
 
 class FixupBlockBase(CNNBlockBase):

@@ -12,7 +12,8 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from .layers import SReLU
+from d2_isonet.layers.activation import SReLU
+
 from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
 from .stem import ISONetStem
 

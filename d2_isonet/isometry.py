@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .decoupled import DecoupledConv2d
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+
 from .orthogonality import Pair, minimum_orthogonal_penalty, orthogonal_penalty, pair
 from .resnet import STAGES, stage_of
 from .singular_values import convolution_singular_values

@@ -11,9 +11,9 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.utils.compat import inner_trainer
 
-from .decoupled import DecoupledConv2d
 from .isometry import (
     label_of,
     possible_singular_values,

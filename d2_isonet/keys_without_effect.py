@@ -8,8 +8,8 @@ from detectron2.config import CfgNode, get_cfg
 
 from d2_isonet.config.defaults import add_isonet_config
 from d2_isonet.config.options import value_of
+from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
 
-from .decoupled import WITH_BETA, WITH_RADIUS
 from .findings import Finding
 
 

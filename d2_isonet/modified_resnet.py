@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase, get_norm
 from torch import nn
 
-from .layers import get_activation, get_conv
+from d2_isonet.layers.activation import get_activation
+from d2_isonet.layers.convolution import get_conv
 
 __all__ = ["NUM_UNITS", "ModifiedStageConv", "ModifiedStem", "ModifiedUnit", "make_modified_stage"]
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 
 from d2_isonet.config.options import CNN9_BACKBONE, NORMS, conflict, value_of
-
-from .layers import ACTIVATIONS
+from d2_isonet.layers.activation import ACTIVATIONS
 
 _NORM, _DEPTH, _GROUPS, _DILATION = (
     f"MODEL.RESNETS.{key}" for key in ("NORM", "DEPTH", "NUM_GROUPS", "RES5_DILATION")

@@ -8,10 +8,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
 from d2_isonet.config.model_zoo import config_names, get_config
+from d2_isonet.data.pixels import pixels_of, use_recorded_pixels
 from d2_isonet.utils.messages import nearest
 
 from .configured_checkpointer import build_checkpointer
-from .pixels import pixels_of, use_recorded_pixels
 from .plain_networks import Classifier, FeatureMaps
 from .resnet import STAGES
 from .weights_file import read_tensors

@@ -6,8 +6,9 @@ import torch
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
+from d2_isonet.data.pixels import Pixels
+
 from .execution import recompute_blocks
-from .pixels import Pixels
 from .pooled_classifier import PooledClassifier
 from .resnet import STAGES, stage_of
 

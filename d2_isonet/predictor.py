@@ -12,8 +12,8 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from d2_isonet.config.loading import falls_back_to_cpu
+from d2_isonet.data.categories import categories_of
 
-from .categories import categories_of
 from .config_checks import check_names
 from .configured_checkpointer import build_checkpointer
 

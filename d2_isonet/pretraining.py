@@ -11,6 +11,13 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
+from d2_isonet.data.datasets import load_registered, register_data_root
+from d2_isonet.data.imagenet import (
+    build_image_test_loader,
+    build_image_train_loader,
+    classification_mapper,
+)
+from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.utils.files import warned, write_when_possible
 
 from .averaging import averaging_of
@@ -19,10 +26,7 @@ from .classification_evaluation import ImageNetEvaluator
 from .classified_images import check_classified_images
 from .configured_checkpointer import describe
 from .engine import Trainer
-from .image_catalog import load_registered, register_data_root
-from .imagenet import build_image_test_loader, build_image_train_loader, classification_mapper
 from .run_setup import finish_setup
-from .shard_index import ShardedImages
 
 logger = logging.getLogger("d2_isonet.pretraining")
 

@@ -10,14 +10,14 @@ import torch
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from torch import nn
 
-from .layers import (
-    get_activation,
+from d2_isonet.layers.activation import get_activation
+from d2_isonet.layers.convolution import (
     get_conv,
     needs_bias,
     residual_scale_parameter,
     scaled_convolution,
 )
-from .weight_init import get_fill
+from d2_isonet.layers.weight_init import get_fill
 
 
 class ISONetBlockBase(CNNBlockBase):

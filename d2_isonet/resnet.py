@@ -6,9 +6,10 @@ from detectron2.layers import CNNBlockBase
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
+from d2_isonet.layers.weight_init import fixup_fill
+
 from .fixup import FixupBasicBlock, FixupBottleneckBlock
 from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
-from .weight_init import fixup_fill
 
 # Blocks in res2..res5 (He et al. 2016, table 1; the authors' ISONet code has the same).
 NUM_BLOCKS = {

@@ -8,8 +8,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from torch import nn
 
 from d2_isonet.config.options import check_name
-
-from .decoupled import DecoupledConv2d
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 
 OPTIMIZERS = ("SGD", "Adam")
 

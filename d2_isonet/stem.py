@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase, get_norm
 from torch import nn
 
-from .layers import get_activation, get_conv, needs_bias
-from .weight_init import NOT_FOR_STEMS, get_fill
+from d2_isonet.layers.activation import get_activation
+from d2_isonet.layers.convolution import get_conv, needs_bias
+from d2_isonet.layers.weight_init import NOT_FOR_STEMS, get_fill
 
 
 class ISONetStem(CNNBlockBase):

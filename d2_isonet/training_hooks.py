@@ -12,6 +12,8 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.utils import comm
 
+from d2_isonet.data.sampling import seed_of
+
 from .averaging import WeightAveraging, averaging_of
 from .best_checkpoint import BestCheckpoint
 from .checkpoint_hook import CheckpointHook
@@ -20,7 +22,6 @@ from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
 from .isometry_monitor import IsometryMonitor
 from .non_finite_recovery import NonFiniteRecovery
 from .regularizer import OrthogonalRegularizer
-from .seeding import seed_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask
 
-from d2_isonet.annotations import read_annotations
 from d2_isonet.coco_findings import coco_entries, coco_findings
+from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.findings import SEVERITIES, findings_table
 from d2_isonet.object_problems import mask_problem
 

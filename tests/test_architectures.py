@@ -14,9 +14,9 @@ from PIL import Image
 
 import d2_isonet
 from d2_isonet import evaluators
+from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.datasets import dataset_findings
 from d2_isonet.engine import Trainer
-from d2_isonet.image_catalog import register_coco_files
 from d2_isonet.preflight import run_findings
 from d2_isonet.resnet import STAGES, stage_of
 

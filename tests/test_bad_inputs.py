@@ -185,7 +185,7 @@ def test_all_errors_come_in_one_table(parsed, capsys):
 def checked(args) -> list:
     """The findings on a run that is to begin."""
     from d2_isonet.config.loading import load_config
-    from d2_isonet.image_catalog import use_own_data
+    from d2_isonet.data.datasets import use_own_data
     from d2_isonet.preflight import check_run
 
     cfg = load_config(args.config_file, args.opts)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2_isonet.decoupled import ANGULARS, MAGNITUDES, DecoupledConv2d
+from d2_isonet.layers.decoupled_conv import ANGULARS, MAGNITUDES, DecoupledConv2d
 
 OPERATORS = list(itertools.product(MAGNITUDES, ANGULARS))
 GEOMETRIES = {

@@ -7,7 +7,6 @@ import torch
 from detectron2.engine import SimpleTrainer
 from torch import nn
 
-from d2_isonet.decoupled import DecoupledConv2d
 from d2_isonet.decoupled_training import (
     FilterOrthogonalRegularizer,
     WeightProjection,
@@ -16,6 +15,7 @@ from d2_isonet.decoupled_training import (
     filter_orthogonal_penalty_and_gradient,
     project_filters,
 )
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 
 SHAPES = {
     "more numbers than filters": ((5, 2, 3, 3), 1),

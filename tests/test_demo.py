@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from repository import TOOLS
 
-from d2_isonet.categories import Categories
+from d2_isonet.data.categories import Categories
 
 RED, BLUE = (10, 20, 30, 15), (50, 5, 20, 10)
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
-from exporting import comparison, images, record, report, targets
+from exporting import comparison, record, report, targets
 from narrow_networks import SMALL_DETECTOR, decided
 from PIL import Image
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer
+from d2_isonet.data import examples as images
 from d2_isonet.predictor import Predictor
 
 
@@ -237,7 +238,7 @@ def test_without_images_noise_is_called_noise():
 
 
 def test_the_test_set_is_sampled(coco_files):
-    from d2_isonet.image_catalog import register_coco_files
+    from d2_isonet.data.datasets import register_coco_files
 
     register_coco_files("export_set", *map(str, coco_files))
     opts = ["DATASETS.TEST", "('export_set',)", "INPUT.MIN_SIZE_TEST", "60"]

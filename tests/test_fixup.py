@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from d2_isonet.fixup import FixupBasicBlock, FixupBottleneckBlock, scalar_bias_norm
-from d2_isonet.layers import ScalarBias
+from d2_isonet.layers.convolution import ScalarBias
 from d2_isonet.resnet import make_isonet_stage
 from d2_isonet.stem import ISONetSmallStem, ISONetStem
 

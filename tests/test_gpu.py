@@ -5,9 +5,10 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from d2_isonet import OrthogonalRegularizer, SReLU, layers
+from d2_isonet import OrthogonalRegularizer, SReLU
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
+from d2_isonet.layers import activation as layers
 from d2_isonet.orthogonality import orthogonal_penalty, orthogonal_penalty_and_gradient
 
 pytestmark = [

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import imports
 
 import d2_isonet
-from d2_isonet.layers import SReLU
+from d2_isonet.layers.activation import SReLU
 
 HEAVY = ("torch", "torchvision", "detectron2", "numpy", "cv2", "matplotlib", "pycocotools", "yaml")
 REGISTERED = [

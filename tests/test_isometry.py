@@ -8,14 +8,14 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.decoupled import DecoupledConv2d
 from d2_isonet.isometry import (
     linear_convolutions,
     measure_convolution,
     residual_scales,
     shifts_by_stage,
 )
-from d2_isonet.weight_init import delta_fill, phase_shifted_delta_fill
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.layers.weight_init import delta_fill, phase_shifted_delta_fill
 
 
 def measured(*arguments, fill=delta_fill, **options):

@@ -9,8 +9,8 @@ from benchmarks import loading
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from d2_isonet.image_folder import load_image_folder
-from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader
+from d2_isonet.data.image_folder import load_image_folder
+from d2_isonet.data.imagenet import ImageNetMapper, build_image_test_loader
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modified_resnet import (
     ModifiedStageConv,
     ModifiedStem,

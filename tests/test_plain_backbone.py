@@ -11,7 +11,7 @@ from PIL import Image
 import d2_isonet
 from d2_isonet.checkpoint import save_backbone
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
-from d2_isonet.imagenet import ImageNetMapper
+from d2_isonet.data.imagenet import ImageNetMapper
 from d2_isonet.plain_backbone import backbone_names
 from d2_isonet.plain_networks import Classifier, FeatureMaps
 from d2_isonet.weights_file import WeightsError

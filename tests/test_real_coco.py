@@ -9,9 +9,9 @@ from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.structures import Boxes
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.datasets import check_datasets
 from d2_isonet.engine import Trainer
-from d2_isonet.image_catalog import register_coco_files
 
 OPTS = [
     "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0",

@@ -13,7 +13,7 @@ from detectron2.modeling.backbone.resnet import (
 from torch import nn
 
 from d2_isonet import SReLU
-from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.residual import ISONetBasicBlock, ISONetBottleneckBlock
 from d2_isonet.resnet import make_isonet_stage, zero_last_norm
 from d2_isonet.stem import ISONetSmallStem, ISONetStem

@@ -11,9 +11,9 @@ from detectron2.utils.env import seed_all_rng
 from resumed_runs import STEPS, task, write_data
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.sampling import seed_of, seeded
 from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.resumed_training import settle_seed, what_is_resumed
-from d2_isonet.seeding import seed_of, seeded
 
 
 class Killed(BaseException):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from d2_isonet.layers.weight_init import delta_fill, delta_orthogonal_fill, phase_shifted_delta_fill
 from d2_isonet.orthogonality import minimum_orthogonal_penalty, orthogonal_penalty
 from d2_isonet.singular_values import convolution_singular_values
-from d2_isonet.weight_init import delta_fill, delta_orthogonal_fill, phase_shifted_delta_fill
 
 # (M, C, kh, kw), (H, W), stride, dilation, groups
 CASES = {

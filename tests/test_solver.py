@@ -8,8 +8,8 @@ from detectron2.solver import build_lr_scheduler
 from torch import nn
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.decoupled import DecoupledConv2d
-from d2_isonet.layers import ScalarBias
+from d2_isonet.layers.convolution import ScalarBias
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.solver import build_optimizer, epochs_to_iterations
 
 OPTS = ["MODEL.DEVICE", "cpu", "MODEL.CLASSIFIER.NUM_CLASSES", "5"]

@@ -11,9 +11,13 @@ from shard_sets import write_images, write_shards
 from torch import nn
 
 from d2_isonet.classification_evaluation import ImageNetEvaluator
+from d2_isonet.data.datasets import load_registered, register_data_root
+from d2_isonet.data.imagenet import (
+    ImageNetMapper,
+    build_image_test_loader,
+    build_image_train_loader,
+)
 from d2_isonet.distributed.launch import launch
-from d2_isonet.image_catalog import load_registered, register_data_root
-from d2_isonet.imagenet import ImageNetMapper, build_image_test_loader, build_image_train_loader
 
 MAPPER = ImageNetMapper(False, crop_size=8, resize=8)
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.config.options import check_range
+from d2_isonet.data.datasets import register_data_root
 from d2_isonet.gradient_masking import masking_signs
-from d2_isonet.image_catalog import register_data_root
 from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.robustness import (
     attack_settings,

@@ -41,9 +41,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def make_shards(options: argparse.Namespace) -> str:
     """Write what is missing in the output folder; returns what it then holds."""
-    from sharding.plan import make_plan
-    from sharding.write import is_finished, open_journal, require_space, write_shards
     from tqdm import tqdm
+
+    from d2_isonet.data.shards.plan import make_plan
+    from d2_isonet.data.shards.writing import is_finished, open_journal, require_space, write_shards
 
     folder, output = options.folder.expanduser(), options.output.expanduser()
     if output.resolve() == folder.resolve():

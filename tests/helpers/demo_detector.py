@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from d2_isonet.categories import Categories
+from d2_isonet.data.categories import Categories
 
 CATEGORIES = Categories(["red", "green", "blue"], [3, 7, 9], "test")
 SMALL = "configs/quickstart/small_risonet18_dc5.yaml"

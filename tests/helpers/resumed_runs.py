@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_coco_files, register_data_root
 from d2_isonet.engine import Trainer
-from d2_isonet.image_catalog import register_coco_files, register_data_root
 from d2_isonet.pretraining import ClassificationTrainer
 
 STEPS = 6

@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.imagenet import build_image_train_loader
 from d2_isonet.engine import Trainer
-from d2_isonet.imagenet import build_image_train_loader
 
 NUM_IMAGES = 37  # no multiple of the batch
 PERIOD = 10

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from d2_isonet.image_folder import load_image_folder
-from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.image_folder import load_image_folder
+from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
 
 from .detectors import build_detector, training_batch
 from .loading import write_photographs

@@ -19,16 +19,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
-from sharding.plan import PlannedShard, described
-from sharding.write import write_shard
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from d2_isonet import jpeg_crops
-from d2_isonet.image_folder import load_image_folder
-from d2_isonet.imagenet import ImageNetMapper, build_image_train_loader
-from d2_isonet.shard_index import Shard, ShardedImages
+from d2_isonet.data import crops as jpeg_crops
+from d2_isonet.data.image_folder import load_image_folder
+from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.shards.index import Shard, ShardedImages
+from d2_isonet.data.shards.plan import PlannedShard, described
+from d2_isonet.data.shards.writing import write_shard
 
 from .measure import Comparison, seconds_in_turn
 

@@ -13,9 +13,9 @@ from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from pycocotools import mask as coco_mask
 
-from d2_isonet import image_folder
+from d2_isonet.data import image_folder
+from d2_isonet.data.datasets import load_registered
 from d2_isonet.engine import Trainer
-from d2_isonet.image_catalog import load_registered
 from d2_isonet.pretraining import ClassificationTrainer
 
 

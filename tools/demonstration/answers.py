@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from d2_isonet.categories import Categories
+from d2_isonet.data.categories import Categories
 
 from .coco_results import images_json, results_of
 from .drawing import class_colour

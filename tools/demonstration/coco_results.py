@@ -6,8 +6,8 @@ from pathlib import Path
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
-from d2_isonet.annotations import read_annotations
-from d2_isonet.categories import Categories
+from d2_isonet.data.categories import Categories
+from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.utils.files import write_text
 
 from .targets import IMAGES, RESULTS

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.image_folder import list_images
+from d2_isonet.data.image_folder import list_images
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif",

@@ -17,7 +17,7 @@ def failing_snippets(page: Page) -> Iterator[Problem]:
     if not blocks:
         return
     names: dict[str, Any] = {"__name__": page.path.stem}
-    with mock.patch.dict("d2_isonet.layers.ACTIVATIONS"):  # a page may register its own
+    with mock.patch.dict("d2_isonet.layers.activation.ACTIVATIONS"):  # a page may register its own
         for block in blocks:
             try:
                 _RUN[block.language](block, names)

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.examples import Examples, find_examples
 
 from . import dynamic, report, traced
 from .comparison import comparison_of
-from .images import Examples, find_examples
 from .loading import load_model, variant
 from .modules import function_of, pixel_module
 from .quantization import quantize

@@ -8,18 +8,18 @@ import detectron2
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from exporting.images import find_examples
 from torch import nn
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.config_checks import check_names
 from d2_isonet.configured_checkpointer import build_checkpointer
-from d2_isonet.decoupled import DecoupledConv2d
+from d2_isonet.data.datasets import register_coco_files
+from d2_isonet.data.examples import find_examples
+from d2_isonet.data.pixels import pixels_of
 from d2_isonet.execution import run_plainly
-from d2_isonet.image_catalog import register_coco_files
 from d2_isonet.isometry import linear_convolutions
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.network_outline import outline
-from d2_isonet.pixels import pixels_of
 from d2_isonet.pooled_classifier import deepest_feature
 from d2_isonet.trunk import chain_of, trunk_of
 

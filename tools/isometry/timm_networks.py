@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Mapping
 
 import torch
-from exporting.images import image_files
 from torch import nn
 
-from d2_isonet.image_folder import read_image
+from d2_isonet.data.examples import image_files
+from d2_isonet.data.image_folder import read_image
 from d2_isonet.isometry import linear_convolutions
 from d2_isonet.source_weights import read_state_dict
 from d2_isonet.trunk import blocks_of

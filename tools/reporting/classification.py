@@ -7,7 +7,7 @@ import numpy as np
 from pages.page import Page, Picture
 
 from d2_isonet.classification_record import Prediction, read_predictions
-from d2_isonet.image_folder import PILLOW_ERRORS, read_image
+from d2_isonet.data.image_folder import PILLOW_ERRORS, read_image
 
 from .confusion import add_matrix
 from .detection_sections import delta

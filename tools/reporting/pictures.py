@@ -7,7 +7,7 @@ import numpy as np
 from detectron2.data.detection_utils import read_image
 from pages.page import Page, Picture
 
-from d2_isonet.image_folder import PILLOW_ERRORS
+from d2_isonet.data.image_folder import PILLOW_ERRORS
 
 from .datasets import DatasetResults, Result
 from .drawing import draw

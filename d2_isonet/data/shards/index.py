@@ -1,0 +1,173 @@
+"""The index of a set of image shards: which tar files there are, what they hold, and where."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .source import read_all
+
+INDEX_NAME = "index.json"
+JOURNAL_NAME = "shards.partial.jsonl"  # of an unfinished set
+FORMAT, VERSION = "d2_isonet image shards", 1
+_REMEDY = "copy the whole set again, or make it anew with tools/make_shards.py"
+# A plain name: the index may be a stranger's, and WebDataset runs what follows "pipe:".
+_SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
+
+
+class Shard(NamedTuple):
+    """A tar file: its place, number of images, size in bytes and sha256."""
+
+    url: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardedImages:
+    """One split of an image data set in tar shards; its length is the number of images."""
+
+    name: str
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+
+    def __len__(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+
+def is_url(root: str) -> bool:
+    """Whether WebDataset, not the file system, has to open it: SCHEME://..., or pipe:COMMAND."""
+    return "://" in root or root.startswith("pipe:")
+
+
+def is_shard_root(root: str) -> bool:
+    """Whether `root` is a URL or a folder with the index of shards.
+
+    Raises:
+        FileNotFoundError: it is a folder with shards and without their index.
+    """
+    if is_url(root) or os.path.isfile(os.path.join(root, INDEX_NAME)):
+        return True
+    if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
+        raise FileNotFoundError(
+            f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; the same "
+            "command again goes on where it stopped"
+        )
+    if os.path.isdir(root) and not os.path.isdir(os.path.join(root, "train")):
+        shards = sorted(name for name in os.listdir(root) if name.endswith(".tar"))
+        if shards:
+            raise FileNotFoundError(
+                f"{root} has {len(shards)} tar files and no {INDEX_NAME}; {_REMEDY}"
+            )
+    return False
+
+
+def url_of(root: str, name: str) -> str:
+    """Where the file `name` of the set at `root` is; "{}" in a pipe: command is that name."""
+    if root.startswith("pipe:") and "{}" in root:
+        return root.replace("{}", name)
+    return f"{root.rstrip('/')}/{name}"
+
+
+def load_shard_index(root: str) -> dict[str, ShardedImages]:
+    """The splits of the set at `root` (a folder or URL), by name.
+
+    Raises:
+        FileNotFoundError: the index or a shard in a folder is missing, or the URL cannot be read.
+        ValueError: the index is damaged or of another version; a shard in a folder is not as large
+            as the index says (truncated).
+    """
+    root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
+    url = url_of(root, INDEX_NAME)
+    content = read_all(url)
+    try:
+        index = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{url} is no json ({str(error).splitlines()[0]}); {_REMEDY}") from error
+    splits = _Checker(url).splits(root, index)
+    if not is_url(root):
+        _check_files([shard for images in splits.values() for shard in images.shards])
+    return splits
+
+
+def _check_files(shards: list[Shard]) -> None:
+    missing = [shard.url for shard in shards if not os.path.isfile(shard.url)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}; "
+            f"{_REMEDY}"
+        )
+    for shard in shards:
+        size = os.path.getsize(shard.url)
+        if size != shard.bytes:
+            raise ValueError(
+                f"Shard {shard.url} has {size} bytes and not {shard.bytes} as the index says; "
+                "copy it again"
+            )
+
+
+class _Checker:
+    """Reads what json gave; every ValueError names the file, the place in it and the value."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def splits(self, root: str, index: Any) -> dict[str, ShardedImages]:
+        if not isinstance(index, dict) or index.get("format") != FORMAT:
+            raise ValueError(f"{self.url} is no index of image shards (no format {FORMAT!r})")
+        if index.get("version") != VERSION:
+            raise ValueError(
+                f"{self.url} has version {index.get('version')!r}, this d2_isonet reads {VERSION}; "
+                "install the d2_isonet that wrote it, or make the shards anew"
+            )
+        classes = self._list(index, "classes", "")
+        self._need(all(isinstance(name, str) for name in classes), "classes", classes)
+        self._need(len(set(classes)) == len(classes), "classes", "a name given twice")
+        splits = self._get(index, "splits", "", dict)
+        self._need(bool(splits), "splits", splits)
+        return {
+            split: ShardedImages(url_of(root, split), tuple(classes), self._shards(root, s, split))
+            for split, s in splits.items()
+        }
+
+    def _shards(self, root: str, split: Any, name: str) -> tuple[Shard, ...]:
+        self._need(isinstance(split, dict), f"splits.{name}", split)
+        where = f"splits.{name}."
+        shards = tuple(
+            self._shard(root, entry, f"{where}shards[{i}]")
+            for i, entry in enumerate(self._list(split, "shards", where))
+        )
+        samples = self._get(split, "samples", where, int)
+        counted = sum(shard.samples for shard in shards)
+        self._need(samples == counted, f"{where}samples", f"{samples}, its shards hold {counted}")
+        urls = {shard.url for shard in shards}
+        self._need(len(urls) == len(shards), f"{where}shards", "a file named twice")
+        return shards
+
+    def _shard(self, root: str, entry: Any, where: str) -> Shard:
+        self._need(isinstance(entry, dict), where, entry)
+        name = self._get(entry, "file", f"{where}.", str)
+        self._need(_SHARD_NAME.fullmatch(name) is not None, f"{where}.file", name)
+        samples, size = (self._get(entry, key, f"{where}.", int) for key in ("samples", "bytes"))
+        self._need(samples > 0, f"{where}.samples", samples)
+        self._need(size > 0, f"{where}.bytes", size)
+        sha256 = self._get(entry, "sha256", f"{where}.", str)
+        self._need(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{where}.sha256", sha256)
+        return Shard(url_of(root, name), samples, size, sha256)
+
+    def _list(self, node: dict, key: str, where: str) -> list:
+        value = self._get(node, key, where, list)
+        self._need(bool(value), where + key, value)
+        return value
+
+    def _get(self, node: dict, key: str, where: str, kind: type) -> Any:
+        value = node.get(key)
+        self._need(isinstance(value, kind) and not isinstance(value, bool), where + key, value)
+        return value
+
+    def _need(self, is_right: bool, where: str, value: Any) -> None:
+        if not is_right:
+            shown = str(value)[:60]
+            raise ValueError(f"{self.url} is damaged at {where}: {shown}; {_REMEDY}")

@@ -1,0 +1,99 @@
+"""Which image goes into which shard: decided before anything is written, by the seed alone."""
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from d2_isonet.data.image_folder import load_image_folder
+
+SPLITS = ("train", "val")
+_BLOCK, _RECORD = 512, 10240  # bytes; a tar file is made of these
+
+
+class PlannedShard(NamedTuple):
+    """A tar file to write: its name, split, size in bytes and images, as the folder's dicts."""
+
+    file: str
+    split: str
+    bytes: int
+    images: list[dict]
+
+
+class Plan(NamedTuple):
+    """All shards of a data set, and the sha256 of what decides them."""
+
+    classes: list[str]
+    shards: list[PlannedShard]
+    seed: int
+    sha256: str
+
+
+def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) -> Plan:
+    """Both splits of FOLDER/{train,val}/<class>/*: train/ shuffled, val/ in the folder's order.
+
+    Args:
+        megabytes: 10^6 bytes of a shard, about: the images of a split are dealt out evenly.
+        samples: images of a shard, instead of `megabytes`.
+
+    Raises:
+        FileNotFoundError, ValueError: what load_image_folder raises; an empty file.
+    """
+    shards = []
+    for split in SPLITS:
+        dicts, classes = load_image_folder(str(folder), split)
+        root = os.path.abspath(folder / split)
+        images = [described(d, root) for d in dicts]
+        if split == "train":
+            order = np.random.default_rng(seed).permutation(len(images))
+            images = [images[i] for i in order]
+        shards += _cut(images, split, megabytes, samples)
+    facts = [classes, [[s.file, [[d["file"], d["size"]] for d in s.images]] for s in shards]]
+    return Plan(classes, shards, seed, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def described(image: dict, folder: str) -> dict:
+    """The dict with its "file" relative to the split's folder and its "size" in bytes."""
+    path = image["file_name"]
+    size = os.path.getsize(path)
+    if size == 0:
+        raise ValueError(f"Image {path} is empty; replace or remove the file")
+    return {**image, "file": os.path.relpath(path, folder), "size": size}
+
+
+def _cut(
+    images: list[dict], split: str, megabytes: float, samples: int | None
+) -> list[PlannedShard]:
+    sizes = [tar_bytes(image) for image in images]
+    wanted = len(images) / samples if samples else sum(sizes) / (megabytes * 1e6)
+    count = min(max(math.ceil(wanted), 1), len(images))
+    digits = max(5, len(str(count - 1)))
+    bounds = [len(images) * i // count for i in range(count + 1)]
+    return [
+        PlannedShard(
+            f"{split}-{number:0{digits}d}.tar",
+            split,
+            _padded(sum(sizes[begin:end]) + 2 * _BLOCK, _RECORD),
+            images[begin:end],
+        )
+        for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False))
+    ]
+
+
+def record_of(image: dict) -> bytes:
+    """The json beside an image in its shard: file, image_id and label."""
+    keys = ("file", "image_id", "label")
+    return json.dumps({key: image[key] for key in keys}).encode()
+
+
+def tar_bytes(image: dict) -> int:
+    """What an image and its json take in a tar file."""
+    return sum(_BLOCK + _padded(size, _BLOCK) for size in (image["size"], len(record_of(image))))
+
+
+def _padded(size: int, unit: int) -> int:
+    return math.ceil(size / unit) * unit

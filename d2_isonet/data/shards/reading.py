@@ -1,0 +1,118 @@
+"""The images of one tar shard as bytes with their labels; every byte is checked, none is run."""
+
+import contextlib
+import io
+import json
+import logging
+import tarfile
+import time
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from .index import Shard, is_url
+from .source import ShardUnavailable, Source, open_source
+
+logger = logging.getLogger(__name__)
+_BLOCK = 1 << 20
+_WAITS = (1, 5, 25)  # seconds before a URL is tried again
+_REMEDY = "copy it again, or make the shards anew with tools/make_shards.py"
+
+
+def read_shard(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[int, dict]:
+    """{number in the tar file: {"file_name", "image_id", "label", "data" (bytes)}} of `wanted`.
+
+    The whole file is read and compared with the index's size and sha256 before any of it is
+    given; a URL that fails is tried four times.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, differs from the index, or is no shard of this project.
+    """
+    for wait in _WAITS if is_url(shard.url) else ():
+        try:
+            return _read_once(shard, num_classes, wanted)
+        except ShardUnavailable as error:
+            logger.warning(f"{error}; trying again in {wait} s")
+            time.sleep(wait)
+    return _read_once(shard, num_classes, wanted)
+
+
+def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[int, dict]:
+    samples, count, error = {}, 0, None
+    with open_source(shard.url) as source:
+        stream: io.BufferedReader = io.BufferedReader(source, _BLOCK)
+        try:
+            for sample in _samples(stream, shard):
+                if count in wanted:
+                    samples[count] = _checked(sample, shard, num_classes)
+                count += 1
+        except (tarfile.TarError, ValueError, EOFError) as problem:
+            error = problem
+        while stream.read(_BLOCK):  # what follows the end of the archive
+            pass
+    _compare(source, shard)
+    if error is not None:
+        raise ValueError(f"Shard {shard.url} cannot be used: {error.args[0]}; {_REMEDY}") from error
+    if count != shard.samples:
+        raise ValueError(
+            f"Shard {shard.url} has {count} images and not {shard.samples} as the index says; "
+            "make the shards anew with tools/make_shards.py"
+        )
+    return samples
+
+
+def _compare(source: Source, shard: Shard) -> None:
+    if source.count != shard.bytes:
+        raise ShardUnavailable(
+            f"Shard {shard.url} has {source.count} bytes and not {shard.bytes} as the index says; "
+            f"{_REMEDY}"
+        )
+    if source.sha256.hexdigest() != shard.sha256:
+        raise ShardUnavailable(
+            f"Shard {shard.url} has not the sha256 that the index gives: its content has changed; "
+            f"{_REMEDY}"
+        )
+
+
+def _samples(stream: io.BufferedReader, shard: Shard) -> Iterator[dict[str, Any]]:
+    """WebDataset's samples, {"__key__", suffix: bytes, ...}, in the order of the tar file."""
+    from webdataset.tariterators import group_by_keys
+
+    # Not its tar_file_iterator, which unpacks gzip: a small file could fill the memory.
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        yield from group_by_keys(_members(archive, shard))
+
+
+def _members(archive: tarfile.TarFile, shard: Shard) -> Iterator[dict[str, Any]]:
+    from webdataset.tariterators import base_plus_ext
+
+    for member in archive:
+        is_plain = member.isreg() and not member.issparse() and member.size <= shard.bytes
+        if not is_plain or base_plus_ext(member.name)[0] is None:  # which WebDataset skips
+            raise ValueError(f"its member {member.name!r} is no plain file of a sample")
+        content = archive.extractfile(member)
+        assert content is not None, "a regular file has content"
+        archive.members = []  # type: ignore[attr-defined]  # which would keep every header
+        yield {"fname": member.name, "data": content.read(), "__url__": shard.url}
+
+
+def _checked(sample: dict[str, Any], shard: Shard, num_classes: int) -> dict:
+    """The sample as the folder reader's dict, with its "data"."""
+    key = sample["__key__"]
+    images = [name for name in sample if name != "json" and not name.startswith("__")]
+    if len(images) != 1 or "json" not in sample:
+        raise ValueError(f"sample {key!r} is not an image and its json")
+    record = None
+    with contextlib.suppress(ValueError, RecursionError):  # the next line says what is wrong
+        record = json.loads(sample["json"])
+    kinds = {"file": str, "image_id": int, "label": int}
+    if not isinstance(record, dict) or {k: type(v) for k, v in record.items()} != kinds:
+        raise ValueError(f"{key}.json does not give file, image_id and label")
+    if not 0 <= record["label"] < num_classes:
+        raise ValueError(f"{key}.json has label {record['label']} of {num_classes} classes")
+    return {
+        "file_name": f"{shard.url}/{record['file']}",
+        "image_id": record["image_id"],
+        "label": record["label"],
+        "data": sample[images[0]],
+    }

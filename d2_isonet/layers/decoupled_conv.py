@@ -1,0 +1,206 @@
+"""Decoupled convolution: how long a patch is and where it points, told apart."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from d2_isonet.config.options import check_name, check_range
+
+from .convolution import convolution_dtype
+
+__all__ = ["ANGULARS", "MAGNITUDES", "RADIUS_SCALES", "DecoupledConv2d", "filter_lengths"]
+EPS = 1e-4  # under both roots and on the radius, as in the authors' code (wy1iu/DCNets)
+_DECAY = 0.999  # of the moving average of the patch norm, there too
+_K_MARGIN, _K_INIT = 0.05, 0.7  # a learned k is |v| + 0.05 with v = 0.7 at first (wy1iu/SphereNet)
+# asin has no slope at 1, and its argument may be rounded to more than that.
+_LARGEST_COSINE = 1 - 1e-6
+# h(n) / n: a cosine then costs no division, since n cos(theta) is what a convolution gives.
+_MAGNITUDES = {
+    "Sphere": lambda n, rho, alpha, beta: alpha / n,
+    "Ball": lambda n, rho, alpha, beta: alpha / torch.maximum(n, rho),
+    "Tanh": lambda n, rho, alpha, beta: alpha * torch.tanh(n / rho) / n,
+    "Linear": lambda n, rho, alpha, beta: alpha,
+    "Seg": lambda n, rho, alpha, beta: beta + (alpha - beta) * (rho / n).clamp(max=1),
+    "Log": lambda n, rho, alpha, beta: alpha * torch.log1p(n) / n,
+    "Mix": lambda n, rho, alpha, beta: alpha + beta * torch.log1p(n) / n,
+}
+MAGNITUDES = tuple(_MAGNITUDES)
+WITH_RADIUS, WITH_BETA = ("Ball", "Tanh", "Seg"), ("Seg", "Mix")
+# n g(theta) from u = n cos(theta)
+_ANGULARS = {
+    "cosine": lambda u, n, k: u,
+    "linear": lambda u, n, k: n * _elevation(u, n) * (2 / math.pi),
+    "square_cosine": lambda u, n, k: u * u.abs() / n,
+    "sigmoid": lambda u, n, k: n * torch.tanh(_elevation(u, n) / (2 * k)) / _tanh(math.pi / 4 / k),
+}
+ANGULARS = tuple(_ANGULARS)
+RADIUS_SCALES = ("batch", "running", "frozen", "none")
+
+
+class DecoupledConv2d(nn.Conv2d):
+    """y = h(|x|) g(theta), theta the angle between filter and patch x (Liu et al., CVPR 2018).
+
+    h: "Sphere" alpha; "Ball" alpha min(|x|, rho) / rho; "Tanh" alpha tanh(|x| / rho);
+        "Linear" alpha |x|; "Seg" alpha |x| up to rho and slope beta beyond;
+        "Log" alpha log(1 + |x|); "Mix" alpha |x| + beta log(1 + |x|).
+    g: "cosine" cos(theta); "linear" 1 - 2 theta / pi; "square_cosine" cos(theta) |cos(theta)|;
+        "sigmoid" tanh((pi/2 - theta) / 2k) / tanh(pi / 4k), the paper's with fewer exponentials.
+
+    A drop-in for detectron2's Conv2d: norm and activation follow, but there is no bias. The
+    length of a filter counts for nothing; |w| and |x| have 1e-4 under the root, zeros of the
+    padding belong to the patch, a group has patches of its own. It computes in float32 or wider,
+    also under autocast, and returns what a convolution would.
+
+    Args:
+        magnitude, angular: h and g.
+        alpha, beta: the factors of h above; 1 and 0.5 in the authors' code.
+        radius: first value of the operator radius rho. It is (r^2 + 1e-4) times the layer's scale,
+            with one r, the parameter `radius`, per filter. Ball, Tanh and Seg alone have it.
+        radius_learned: whether r is trained.
+        radius_scale: the layer's scale. "batch" is the mean of |x| over the batch (with its
+            gradient; in evaluation its moving average), as in the authors' code; "running" the
+            moving average in training too; "frozen" that average, left as it was loaded (1
+            where none was); "none" 1, no statistic at all. Each process has its own, and a layer
+            whose weight is frozen keeps its average, both as with BatchNorm. The average is that
+            of TensorFlow, decay 0.999 and corrected for its start.
+        sigmoid_k: k where it is fixed. A learned one starts at 0.75 for every filter, as released.
+
+    Raises:
+        ValueError: an unknown name, bias=True, alpha, radius or sigmoid_k not above 0, beta below.
+    """
+
+    running_norm: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        norm: nn.Module | None = None,
+        activation: nn.Module | None = None,
+        *,
+        magnitude: str = "Tanh",
+        angular: str = "cosine",
+        alpha: float = 1.0,
+        beta: float = 0.5,
+        radius: float = 1.0,
+        radius_learned: bool = True,
+        radius_scale: str = "batch",
+        sigmoid_k: float = 0.3,
+        sigmoid_k_learned: bool = False,
+    ):
+        if bias:
+            raise ValueError("a decoupled convolution has no bias; got bias=True")
+        _check_names(magnitude, angular, radius_scale)
+        _check_numbers(beta, ALPHA=alpha, RADIUS=radius, SIGMOID_K=sigmoid_k)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
+        )
+        self.norm, self.activation = norm, activation
+        self.magnitude, self.angular = magnitude, angular
+        self.alpha, self.beta, self.radius_scale = alpha, beta, radius_scale
+        if magnitude in WITH_RADIUS:
+            self._add_radius(radius, radius_learned)
+        self.sigmoid_k: float | nn.Parameter = sigmoid_k
+        if angular == "sigmoid" and sigmoid_k_learned:
+            self.sigmoid_k = nn.Parameter(torch.full((out_channels,), _K_INIT))
+
+    def _add_radius(self, radius: float, learned: bool) -> None:
+        self.radius = nn.Parameter(torch.full((self.out_channels,), math.sqrt(radius)), learned)
+        if self.radius_scale != "none":
+            self.register_buffer("running_norm", torch.ones(()))
+            self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16
+        with torch.autocast(x.device.type, enabled=False):
+            y = self._decoupled(x.to(wide), self.weight.to(wide))
+        y = y.to(convolution_dtype(x))
+        if self.norm is not None:
+            y = self.norm(y)
+        if self.activation is not None:
+            y = self.activation(y)
+        return y
+
+    def _decoupled(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        geometry: tuple[Any, ...] = (self.stride, self.padding, self.dilation, self.groups)
+        u = F.conv2d(x, weight / filter_lengths(weight), None, *geometry)
+        n = self._patch_norm(x, geometry)
+        rho = self._operator_radius(n)
+        if self.groups > 1:
+            n = n.repeat_interleave(self.out_channels // self.groups, dim=-3)
+        gain = _MAGNITUDES[self.magnitude](n, rho, self.alpha, self.beta)
+        return gain * _ANGULARS[self.angular](u, n, self._sigmoid_width())
+
+    def _patch_norm(self, x: torch.Tensor, geometry: tuple) -> torch.Tensor:
+        """([N,] groups, H', W'), by a box filter of the sum over channels."""
+        channels = (self.groups, self.in_channels // self.groups)
+        energy = x.square().unflatten(-3, channels).sum(-3)
+        box = energy.new_ones(self.groups, 1, *self.kernel_size)
+        energy = F.conv2d(energy, box, None, *geometry)
+        # a fast convolution may round an empty patch beside a bright one to below zero
+        return (energy.clamp(min=0) + EPS).sqrt()
+
+    def _operator_radius(self, n: torch.Tensor) -> torch.Tensor | None:
+        if self.magnitude not in WITH_RADIUS:
+            return None
+        rho = (self.radius.square() + EPS).view(-1, 1, 1)
+        return rho if self.radius_scale == "none" else rho * self._layer_scale(n)
+
+    def _layer_scale(self, n: torch.Tensor) -> torch.Tensor:
+        updates = self.training and self.weight.requires_grad and self.radius_scale != "frozen"
+        if not updates or n.numel() == 0:  # no proposals, no mean
+            return self.running_norm.to(n.dtype)
+        mean = n.mean()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            count = self.num_batches_tracked.to(n.dtype)
+            share = (1 - _DECAY) / -torch.expm1(count * math.log(_DECAY))
+            self.running_norm.lerp_(mean.to(self.running_norm), share.to(self.running_norm))
+        # a copy: the next batch would change what backward needs
+        return mean if self.radius_scale == "batch" else self.running_norm.to(n.dtype, copy=True)
+
+    def _sigmoid_width(self) -> float | torch.Tensor:
+        if isinstance(self.sigmoid_k, float | int):
+            return self.sigmoid_k
+        return (self.sigmoid_k.abs() + _K_MARGIN).view(-1, 1, 1)
+
+    def extra_repr(self) -> str:
+        radius = f", radius_scale={self.radius_scale}" if self.magnitude in WITH_RADIUS else ""
+        return f"{super().extra_repr()}, {self.magnitude} x {self.angular}{radius}"
+
+
+def filter_lengths(weight: torch.Tensor) -> torch.Tensor:
+    """sqrt(|w|^2 + 1e-4) of each filter of (M, C / groups, kh, kw), as (M, 1, 1, 1)."""
+    return (weight.square().sum((1, 2, 3), keepdim=True) + EPS).sqrt()
+
+
+def _elevation(u: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    """pi/2 - theta, with a finite gradient everywhere."""
+    return torch.asin((u / n).clamp(-_LARGEST_COSINE, _LARGEST_COSINE))
+
+
+def _tanh(x: float | torch.Tensor) -> float | torch.Tensor:
+    return torch.tanh(x) if isinstance(x, torch.Tensor) else math.tanh(x)
+
+
+def _check_names(magnitude: str, angular: str, radius_scale: str) -> None:
+    check_name("MODEL.DECOUPLED.MAGNITUDE", magnitude, MAGNITUDES)
+    check_name("MODEL.DECOUPLED.ANGULAR", angular, ANGULARS)
+    check_name("MODEL.DECOUPLED.RADIUS_SCALE", radius_scale, RADIUS_SCALES)
+
+
+def _check_numbers(beta: float, **positive: float) -> None:
+    check_range("MODEL.DECOUPLED.BETA", beta)
+    for key, value in positive.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"MODEL.DECOUPLED.{key} is {value}; it must be finite and above 0")

@@ -1,0 +1,129 @@
+"""COCO-format data of one's own, and what is found out before training."""
+
+import json
+from argparse import Namespace
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_coco_files, use_own_data
+from d2_isonet.datasets import check_datasets
+from d2_isonet.evaluators import coco_evaluator
+
+
+def arguments(**given) -> Namespace:
+    names = ("train_json", "train_images", "val_json", "val_images")
+    return Namespace(**{**dict.fromkeys(names), "eval_only": False, **given})
+
+
+def config(*opts: str):
+    return load_config("configs/risonet18_c4.yaml", list(opts))
+
+
+def test_classes_come_from_the_file_in_the_order_of_their_ids(coco_files):
+    assert register_coco_files("fact_set", *map(str, coco_files)) == ["cat", "tree", "ship"]
+    dicts = DatasetCatalog.get("fact_set")
+    assert len(dicts) == 4
+    assert MetadataCatalog.get("fact_set").thing_classes == ["cat", "tree", "ship"]
+    assert {a["category_id"] for d in dicts for a in d["annotations"]} == {0, 1, 2}
+
+
+def test_registering_again_takes_the_new_file(coco_files, tmp_path):
+    json_file, images = coco_files
+    register_coco_files("again_set", str(json_file), str(images))
+    content = json.loads(json_file.read_text())
+    content["categories"][0]["name"] = "boat"
+    (tmp_path / "new.json").write_text(json.dumps(content))
+    names = register_coco_files("again_set", str(tmp_path / "new.json"), str(images))
+    assert names == ["cat", "tree", "boat"]
+
+
+def test_own_data_sets_names_and_the_heads_classes(coco_files):
+    json_file, images = map(str, coco_files)
+    cfg = config()
+    use_own_data(
+        cfg,
+        arguments(train_json=json_file, train_images=images, val_json=json_file, val_images=images),
+    )
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("own_train",), ("own_val",))
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
+    check_datasets(cfg)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("train_json",), "--train-json and --train-images go together"),
+        (("val_json", "val_images"), "--val-json without --train-json"),
+    ],
+)
+def test_incomplete_own_data_is_refused(given, message, coco_files):
+    values = dict(zip(("json", "images"), map(str, coco_files), strict=True))
+    with pytest.raises(ValueError, match=message):
+        use_own_data(config(), arguments(**{g: values[g.split("_")[1]] for g in given}))
+
+
+def test_other_categories_for_validation_are_refused(coco_files, tmp_path):
+    json_file, images = coco_files
+    content = json.loads(json_file.read_text())
+    content["categories"][0]["name"] = "boat"
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="'ship'.*'boat'"):
+        use_own_data(
+            config(),
+            arguments(
+                train_json=str(json_file),
+                train_images=str(images),
+                val_json=str(tmp_path / "val.json"),
+                val_images=str(images),
+            ),
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "no COCO annotation file"), ('{"images": []}', "categories"), ("[]", "no COCO"),
+     ('{"images": [], "annotations": [], "categories": []}', "empty list of categories")],
+)  # fmt: skip
+def test_a_json_that_is_no_coco_file_is_refused(content, message, tmp_path):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=f"bad.json.*{message}"):
+        register_coco_files("bad_set", str(tmp_path / "bad.json"), str(tmp_path))
+
+
+def broken(coco_files, change) -> tuple[str, str]:
+    json_file, images = coco_files
+    content = json.loads(json_file.read_text())
+    change(content)
+    json_file.write_text(json.dumps(content))
+    return str(json_file), str(images)
+
+
+def test_annotations_without_area_and_iscrowd_are_evaluated(coco_files, tmp_path):
+    def change(content):
+        for annotation in content["annotations"]:
+            del annotation["area"], annotation["iscrowd"]
+
+    register_coco_files("bare_set", *broken(coco_files, change))
+    evaluator = coco_evaluator("bare_set", str(tmp_path / "inference"))
+    annotation = evaluator._coco_api.loadAnns(1)[0]
+    assert (annotation["area"], annotation["iscrowd"]) == (18 * 40, 0)
+
+
+def test_a_missing_own_file_is_named(coco_files, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        register_coco_files("no_set", str(tmp_path / "none.json"), str(coco_files[1]))
+
+
+@pytest.mark.parametrize(("key", "eval_only"), [("TRAIN", False), ("TEST", True)])
+def test_an_empty_list_of_the_data_sets_needed_is_refused(key, eval_only):
+    with pytest.raises(ValueError, match=f"DATASETS.{key}: it is empty"):
+        check_datasets(config(f"DATASETS.{key}", "()"), eval_only)
+
+
+def test_one_may_train_without_a_validation_set(coco_files):
+    cfg = config()
+    use_own_data(cfg, arguments(train_json=str(coco_files[0]), train_images=str(coco_files[1])))
+    assert cfg.DATASETS.TEST == ()
+    check_datasets(cfg)
