@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from .registration import register_with_modeling
+from .modeling.registration import register_with_modeling
 
 __version__ = "0.1.0"
 

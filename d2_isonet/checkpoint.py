@@ -10,12 +10,12 @@ from tabulate import tabulate
 from torch import nn
 
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import some
 
 from .checkpoint_files import write_checkpoint
-from .resnet import STAGES, stage_of
 from .resuming import TAG
 from .safetensors_file import is_safetensors, read_safetensors
 from .weights_file import WeightsError, unreadable, what_is_wrong

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
+from d2_isonet.modeling.stages import stage_of
 from d2_isonet.utils.messages import some
 
 from .checkpoint import save_backbone
-from .resnet import NUM_BLOCKS, make_isonet_stage, stage_of
 from .source_weights import read_state_dict
-from .stem import ISONetStem
 from .weight_names import rename_tensors
 from .weights_file import WeightsError
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.stages import stage_of
 
 from .orthogonality import Pair, minimum_orthogonal_penalty, orthogonal_penalty, pair
-from .resnet import STAGES, stage_of
 from .singular_values import convolution_singular_values
 
 NEAR_ONE = (0.9, 1.1)  # a singular value in here counts as near 1
@@ -73,12 +73,6 @@ def share_near_one(singular_values: torch.Tensor) -> float:
     """The share of them in NEAR_ONE, 0 to 1."""
     low, high = NEAR_ONE
     return ((singular_values >= low) & (singular_values <= high)).float().mean().item()
-
-
-def label_of(name: str) -> str:
-    """A dotted name from its stage on: "res4.2" of "backbone.bottom_up.res4.2"."""
-    stage = stage_of(name)
-    return stage + name.partition(stage)[2] if stage in STAGES else name
 
 
 def linear_convolutions(model: nn.Module) -> dict[str, Convolution]:

@@ -12,19 +12,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.stages import chain_of, default_convolutions, label_of, stage_of
 from d2_isonet.utils.compat import inner_trainer
 
-from .isometry import (
-    label_of,
-    possible_singular_values,
-    residual_scales,
-    share_near_one,
-    shifts_by_stage,
-)
-from .regularizer import default_convolutions
-from .resnet import stage_of
+from .isometry import possible_singular_values, residual_scales, share_near_one, shifts_by_stage
 from .signals import SignalWatch
-from .trunk import chain_of
 
 __all__ = ["IsometryMonitor"]
 

@@ -9,8 +9,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from d2_isonet.config.options import NORMS, check_name
-
-from .architecture_checks import check_pyramid
+from d2_isonet.modeling.backbone.checks import check_pyramid
 
 
 def outline(cfg: CfgNode) -> nn.Module | None:

@@ -9,11 +9,11 @@ from detectron2.modeling import build_backbone
 
 from d2_isonet.config.model_zoo import config_names, get_config
 from d2_isonet.data.pixels import pixels_of, use_recorded_pixels
+from d2_isonet.modeling.stages import STAGES
 from d2_isonet.utils.messages import nearest
 
 from .configured_checkpointer import build_checkpointer
 from .plain_networks import Classifier, FeatureMaps
-from .resnet import STAGES
 from .weights_file import read_tensors
 from .weights_record import record_of
 

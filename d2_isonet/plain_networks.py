@@ -7,10 +7,9 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from d2_isonet.data.pixels import Pixels
-
-from .execution import recompute_blocks
-from .pooled_classifier import PooledClassifier
-from .resnet import STAGES, stage_of
+from d2_isonet.modeling.classifier import PooledClassifier
+from d2_isonet.modeling.execution import recompute_blocks
+from d2_isonet.modeling.stages import STAGES, stage_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from detectron2.engine import HookBase, TrainerBase
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
+from d2_isonet.modeling.stages import default_convolutions, stage_of
 from d2_isonet.utils.compat import inner_trainer
 
 from .convolution_precision import products_as_exact_as_convolutions
 from .orthogonality import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
-from .resnet import stage_of
-from .trunk import trunk_of
-
-__all__ = ["OrthogonalRegularizer", "default_convolutions"]
 
 logger = logging.getLogger(__name__)
+__all__ = ["OrthogonalRegularizer", "default_convolutions"]
 PROFILER_LABEL = "orthogonal_penalty"  # what torch.profiler shows around it
 # Entries of a weight; on a CPU 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above.
 _LARGEST_BATCHED = {"cpu": 1 << 16, "cuda": 1 << 19}
@@ -190,26 +187,6 @@ def _first_diverged(batch: dict[str, Convolution]) -> str:
         (n for n, x in largest.items() if not math.isfinite(x)),
         max(largest, key=largest.__getitem__),
     )
-
-
-def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Every nn.Conv2d of model.backbone (of the model where it has none) but `stem`, and of
-    roi_heads.res5, the last stage of a C4 detector; by their names in the model.
-
-    The authors' code leaves the 7x7 stem out. Of an FPN only bottom_up is taken: the lateral and
-    output convolutions end in the detector's heads, not in a further layer of an isometric chain,
-    and a lateral 2048 -> 256 has to drop most of its input.
-    """
-    if isinstance(model, DistributedDataParallel | nn.DataParallel):
-        model = model.module
-    prefix, _ = trunk_of(model)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and (name.startswith(prefix) or name.startswith("roi_heads.res5."))
-        and not f"{name}.".startswith(f"{prefix}stem.")
-    }
 
 
 def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:

@@ -11,10 +11,10 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from d2_isonet.distributed.torchrun import resume_if_restarted
+from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.files import is_full_disk
 
 from .config_checks import scale_to_processes, what_was_scaled
-from .execution import flush_denormals
 from .forgiving_log import forgive_log_files
 from .preflight import check_run
 from .resumed_training import settle_seed

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from d2_isonet.modeling.stages import STAGES
+
 from .plain_backbone import backbone, backbone_names
 from .plain_networks import Classifier, FeatureMaps, check_pooling
-from .resnet import STAGES
 
 try:
     from timm.models import FeatureInfo, is_model, model_entrypoint, register_model

@@ -6,8 +6,7 @@ from detectron2.config import CfgNode
 
 from d2_isonet.config.options import CNN9_BACKBONE
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
-
-from .architecture_checks import res2_out_channels
+from d2_isonet.modeling.backbone.checks import res2_out_channels
 
 # Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from .resnet import STAGES, stage_of
+from d2_isonet.modeling.stages import STAGES, stage_of
 
 BATCH_COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and FrozenBN have none
 _CHECK = (

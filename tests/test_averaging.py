@@ -10,7 +10,7 @@ from small_runs import load, run, small_config, trainer_class, weights
 from d2_isonet.averaging import WeightAveraging, averaging_of
 from d2_isonet.checkpoint import ISONetCheckpointer
 from d2_isonet.config.loading import load_config
-from d2_isonet.execution import set_execution
+from d2_isonet.modeling.execution import set_execution
 from d2_isonet.pretraining import BackboneWriter
 from d2_isonet.utils.files import SaveError
 
@@ -112,7 +112,7 @@ def test_the_average_at_the_end_waits_for_room(tmp_path, monkeypatch):
 
 
 def test_an_averaged_network_that_recomputes_its_blocks_uses_its_own_weights():
-    from d2_isonet.resnet import make_isonet_stage
+    from d2_isonet.modeling.backbone.resnet import make_isonet_stage
 
     block = torch.nn.Sequential(
         *make_isonet_stage(2, 18, stem_out_channels=4, res2_out_channels=4, residual_scale=1.0)

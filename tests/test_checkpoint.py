@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from d2_isonet.checkpoint import ISONetCheckpointer, save_backbone
 from d2_isonet.config.loading import load_config
 from d2_isonet.configured_checkpointer import build_checkpointer, describe
-from d2_isonet.resnet import STAGES, stage_of
+from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.weights_file import WeightsError
 
 CPU = ["MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "OUTPUT_DIR", ""]

@@ -11,9 +11,9 @@ from detectron2.modeling import build_model
 from PIL import Image
 from robustness_report import _masking_lines
 
-from d2_isonet.attacks import bim, fgsm
 from d2_isonet.config.loading import load_config
 from d2_isonet.gradient_masking import masking_signs
+from d2_isonet.modeling.attacks import bim, fgsm
 from d2_isonet.robustness import (
     attack_settings,
     choose_images,

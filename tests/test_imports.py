@@ -28,7 +28,7 @@ ORDERS = {
     "an object from another process": f"import pickle; pickle.loads({pickle.dumps(SReLU(2))})",
     "two threads": """
 import importlib, threading
-names = ("d2_isonet.resnet", "detectron2.modeling")
+names = ("d2_isonet.modeling.backbone.resnet", "detectron2.modeling")
 threads = [threading.Thread(target=importlib.import_module, args=(name,)) for name in names]
 for step in (threading.Thread.start, threading.Thread.join):
     for thread in threads:
@@ -44,19 +44,21 @@ assert sum(type(f).__name__ == "ImportWatcher" for f in sys.meta_path) == 1
 """,
     "after an error": """
 import d2_isonet
-sys.modules["d2_isonet.cnn9"] = None
+sys.modules["d2_isonet.modeling.backbone.cnn9"] = None
 try:
     import detectron2.modeling
 except ImportError as error:
-    assert "d2_isonet.cnn9" in str(error)
+    assert "d2_isonet.modeling.backbone.cnn9" in str(error)
 else:
     raise AssertionError("the error vanished")
-del sys.modules["d2_isonet.cnn9"]
+del sys.modules["d2_isonet.modeling.backbone.cnn9"]
 """,
 } | {
     f"{name} first": f"import d2_isonet.{name}"
-    for name in ("backbone_builder", "classifier", "cnn9", "engine", "pyramids", "resnet",
-                 "roi_heads")
+    for name in (
+        "modeling.backbone.build", "modeling.classifier", "modeling.backbone.cnn9", "engine",
+        "modeling.backbone.fpn", "modeling.backbone.resnet", "modeling.roi_heads",
+    )
 }  # fmt: skip
 
 # One process loads what detectron2 needs; forks of it, without detectron2 yet, try each order.

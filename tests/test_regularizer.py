@@ -16,9 +16,9 @@ from toy_training import (
     trained,
 )
 
+from d2_isonet.modeling.stages import default_convolutions, stage_of
 from d2_isonet.orthogonality import minimum_orthogonal_penalty, orthogonal_penalty
-from d2_isonet.regularizer import OrthogonalRegularizer, default_convolutions
-from d2_isonet.resnet import stage_of
+from d2_isonet.regularizer import OrthogonalRegularizer
 
 
 def test_excess_is_logged_once_a_step_and_by_stage():

@@ -9,8 +9,8 @@ from repository import REPOSITORY
 from reproduction.table import jobs_of, select
 from reproduction.tables import TABLES
 
-from d2_isonet.architecture_checks import check_architecture
 from d2_isonet.config.loading import load_config
+from d2_isonet.modeling.backbone.checks import check_architecture
 
 CELLS = {
     (cell.name, scale): cell

@@ -8,8 +8,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.modeling.stages import blocks_of, chain_of, trunk_of
 from d2_isonet.signals import Signal, SignalWatch, deviations, measure_signals
-from d2_isonet.trunk import blocks_of, chain_of, trunk_of
 
 IMAGE = torch.arange(1.0, 13.0).view(1, 3, 2, 2)
 

@@ -22,7 +22,8 @@ import json, sys
 from pathlib import Path
 import d2_isonet
 assert Path(d2_isonet.__file__).is_relative_to(sys.argv[1]), d2_isonet.__file__
-names = d2_isonet.config.model_zoo.config_names()
+from d2_isonet.config.model_zoo import config_names
+names = config_names()
 networks = {name: d2_isonet.get_config(name).MODEL.BACKBONE.NAME for name in names}
 assert all(d2_isonet.get_config_file(name).startswith(sys.argv[1]) for name in names)
 print(json.dumps(networks))

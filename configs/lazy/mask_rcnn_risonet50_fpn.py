@@ -3,8 +3,8 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import ResNet
 
-from d2_isonet.residual import ISONetBottleneckBlock
-from d2_isonet.stem import ISONetStem
+from d2_isonet.modeling.backbone.residual import ISONetBottleneckBlock
+from d2_isonet.modeling.backbone.resnet import ISONetStem
 from d2_isonet.utils.compat import zoo_config
 
 from .recipe import dataloader, lr_multiplier, optimizer, pixels, regularizer, train  # noqa: F401

@@ -44,7 +44,7 @@ def get_config_file(name: str) -> str:
     stem = name.removesuffix(".yaml")
     file = config_folder() / (name if name.endswith(".py") else f"{stem}.yaml")
     if not stem or ".." in Path(stem).parts or not file.is_file():
-        listed = "; d2_isonet.config.model_zoo.config_names() lists them"
+        listed = "; config_names() of d2_isonet.config.model_zoo lists them"
         raise ValueError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
     return str(file)
 

@@ -50,7 +50,7 @@ def test_without_a_gpu_it_is_for_the_cpu(monkeypatch):
         ("", "there is no config ''"),
         (
             "zzz",
-            r"there is no config 'zzz'; d2_isonet.config.model_zoo.config_names\(\) lists them",
+            r"there is no config 'zzz'; config_names\(\) of d2_isonet.config.model_zoo lists them",
         ),
     ],
 )

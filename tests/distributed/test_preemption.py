@@ -100,7 +100,7 @@ SCRIPT = """
 import sys
 from argparse import Namespace
 import toy_run
-from d2_isonet.launch import run
+from d2_isonet.distributed.launch import run
 
 def main(args):
     toy_run.train({folder!r}, 100_000)

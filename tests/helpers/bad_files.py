@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2_isonet.backbone_builder import build_isonet_backbone
 from d2_isonet.config.loading import load_config
+from d2_isonet.modeling.backbone.build import build_isonet_backbone
 
 TENSORS = {"model": {"res2.0.conv1.weight": torch.arange(4000.0)}}
 

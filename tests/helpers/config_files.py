@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from repository import REPOSITORY
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.resnet import STAGES
+from d2_isonet.modeling.stages import STAGES
 
 CONFIGS = REPOSITORY / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith("Base"))

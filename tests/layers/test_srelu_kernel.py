@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA on Linu
 
 EQUALS_EAGER = """
 import torch
-from d2_isonet.srelu_kernel import srelu_backward
+from d2_isonet.layers.srelu_triton import srelu_backward
 
 torch.manual_seed(0)
 for shape in [(2, 3, 5, 7), (1, 70, 3, 3), (3, 5, 50, 41), (33, 2, 2, 2)]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from d2_isonet.fusion import fuse_for_inference
+from d2_isonet.modeling.fusion import fuse_for_inference
 
 from .detectors import build_pair, training_batch
 from .measure import Comparison, seconds_in_turn

@@ -10,7 +10,7 @@ from torch import nn
 
 from d2_isonet import SReLU
 from d2_isonet.config.loading import load_config
-from d2_isonet.regularizer import default_convolutions
+from d2_isonet.modeling.stages import default_convolutions
 
 from .measure import Comparison, seconds_in_turn
 from .regularizer import attached_hook, penalty_by_convolution

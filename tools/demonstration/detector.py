@@ -13,7 +13,7 @@ from d2_isonet.config.loading import falls_back_to_cpu, load_config
 from d2_isonet.config_checks import check_device
 from d2_isonet.data.categories import Categories, categories_of_json
 from d2_isonet.data.coco_json import read_annotations
-from d2_isonet.fusion import fuse_for_inference
+from d2_isonet.modeling.fusion import fuse_for_inference
 from d2_isonet.predictor import Predictor
 
 _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")

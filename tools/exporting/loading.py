@@ -11,8 +11,8 @@ from torch import nn
 
 from d2_isonet.config_checks import check_names
 from d2_isonet.configured_checkpointer import build_checkpointer
-from d2_isonet.execution import run_plainly
-from d2_isonet.fusion import fuse_for_inference
+from d2_isonet.modeling.execution import run_plainly
+from d2_isonet.modeling.fusion import fuse_for_inference
 
 from .quiet import quiet
 

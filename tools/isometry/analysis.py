@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from d2_isonet.isometry import (
     ConvolutionIsometry,
-    label_of,
     measure_convolution,
     residual_scales,
     share_near_one,
     shifts_by_stage,
 )
+from d2_isonet.modeling.stages import label_of
 from d2_isonet.signals import Signal, deviations, measure_signals
 
 from .network import Network

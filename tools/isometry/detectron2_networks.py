@@ -16,12 +16,11 @@ from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.data.examples import find_examples
 from d2_isonet.data.pixels import pixels_of
-from d2_isonet.execution import run_plainly
 from d2_isonet.isometry import linear_convolutions
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.execution import run_plainly
+from d2_isonet.modeling.stages import chain_of, deepest_feature, trunk_of
 from d2_isonet.network_outline import outline
-from d2_isonet.pooled_classifier import deepest_feature
-from d2_isonet.trunk import chain_of, trunk_of
 
 from .network import Network, initial_norms
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from d2_isonet.isometry import NEAR_ONE
-from d2_isonet.resnet import stage_of
+from d2_isonet.modeling.stages import stage_of
 
 from .analysis import Analysis
 from .shifts import distribution, shift_figure

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from detectron2.layers import CNNBlockBase
+from detectron2.modeling.backbone import Backbone
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["blocks_of", "chain_of", "trunk_of"]
-
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _LISTS = (nn.Sequential, nn.ModuleList)
 
@@ -55,3 +56,47 @@ def _holds_a_list_of_blocks(module: nn.Module) -> bool:
 
 def _number_of_layers(module: nn.Module) -> int:
     return sum(isinstance(part, _LAYERS) for part in module.modules())
+
+
+def deepest_feature(backbone: Backbone) -> str:
+    """The output of the largest stride, the last of several."""
+    strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
+    return [name for name, stride in strides.items() if stride == max(strides.values())][-1]
+
+
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+def stage_of(name: str) -> str:
+    """The stage that a dotted name belongs to; its first component where it has none.
+
+    "roi_heads.res5.0.conv1.weight" belongs to "res5", "roi_heads.box_head.fc1" to "roi_heads".
+    """
+    components = name.split(".")
+    return next((part for part in components if part in STAGES), components[0])
+
+
+def label_of(name: str) -> str:
+    """A dotted name from its stage on: "res4.2" of "backbone.bottom_up.res4.2"."""
+    stage = stage_of(name)
+    return stage + name.partition(stage)[2] if stage in STAGES else name
+
+
+def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Every nn.Conv2d of model.backbone (of the model where it has none) but `stem`, and of
+    roi_heads.res5, the last stage of a C4 detector; by their names in the model.
+
+    The authors' code leaves the 7x7 stem out. Of an FPN only bottom_up is taken: the lateral and
+    output convolutions end in the detector's heads, not in a further layer of an isometric chain,
+    and a lateral 2048 -> 256 has to drop most of its input.
+    """
+    if isinstance(model, DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    prefix, _ = trunk_of(model)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+        and (name.startswith(prefix) or name.startswith("roi_heads.res5."))
+        and not f"{name}.".startswith(f"{prefix}stem.")
+    }

@@ -14,9 +14,13 @@ from torch import nn
 
 from d2_isonet import SReLU
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
-from d2_isonet.residual import ISONetBasicBlock, ISONetBottleneckBlock
-from d2_isonet.resnet import make_isonet_stage, zero_last_norm
-from d2_isonet.stem import ISONetSmallStem, ISONetStem
+from d2_isonet.modeling.backbone.residual import ISONetBasicBlock, ISONetBottleneckBlock
+from d2_isonet.modeling.backbone.resnet import (
+    ISONetSmallStem,
+    ISONetStem,
+    make_isonet_stage,
+    zero_last_norm,
+)
 
 RESNET = {"activation": "ReLU", "residual_scale": None, "init": "msra"}
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2_isonet.attacks import bim, build_attack, evaluation_mode, fgsm, l2_effort
+from d2_isonet.modeling.attacks import bim, build_attack, evaluation_mode, fgsm, l2_effort
 
 
 def images(count: int = 6, low: float = 0, high: float = 255) -> torch.Tensor:

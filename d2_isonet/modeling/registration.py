@@ -9,8 +9,14 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MODELING = "detectron2.modeling"
-PACKAGE = __name__.rpartition(".")[0]
-REGISTERING_MODULES = ("backbone_builder", "classifier", "cnn9", "pyramids", "roi_heads")
+PACKAGE = "d2_isonet"
+REGISTERING_MODULES = (
+    "modeling.backbone.build",
+    "modeling.backbone.cnn9",
+    "modeling.backbone.fpn",
+    "modeling.classifier",
+    "modeling.roi_heads",
+)
 
 
 def register_with_modeling() -> None:

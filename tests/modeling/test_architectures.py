@@ -17,8 +17,8 @@ from d2_isonet import evaluators
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.datasets import dataset_findings
 from d2_isonet.engine import Trainer
+from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.preflight import run_findings
-from d2_isonet.resnet import STAGES, stage_of
 
 NARROW = [
     "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0",

@@ -13,9 +13,12 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from d2_isonet.layers.activation import SReLU
-
-from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
-from .stem import ISONetStem
+from d2_isonet.modeling.backbone.residual import (
+    ISONetBasicBlock,
+    ISONetBlockBase,
+    ISONetBottleneckBlock,
+)
+from d2_isonet.modeling.backbone.resnet import ISONetStem
 
 __all__ = ["FusedBackbone", "fuse_for_inference"]
 

@@ -7,8 +7,8 @@ from narrow_networks import BASIC, NARROW, away_from_init
 from torch import nn
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.fusion import FusedBackbone, FusedBlocks, fuse_for_inference
-from d2_isonet.residual import ISONetBottleneckBlock
+from d2_isonet.modeling.backbone.residual import ISONetBottleneckBlock
+from d2_isonet.modeling.fusion import FusedBackbone, FusedBlocks, fuse_for_inference
 
 
 def bottom_up(name: str, *opts: str) -> nn.Module:

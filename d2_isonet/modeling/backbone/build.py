@@ -12,13 +12,12 @@ from torch import nn
 
 from d2_isonet.layers.activation import SReLU
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.execution import Module, set_execution
 
-from .architecture_checks import check_architecture, res2_out_channels
-from .execution import Module, set_execution
+from .checks import check_architecture, res2_out_channels
 from .fixup import scalar_bias_norm
 from .modified_resnet import ModifiedStem, make_modified_stage
-from .resnet import make_isonet_stage, zero_last_norm
-from .stem import ISONetSmallStem, ISONetStem
+from .resnet import ISONetSmallStem, ISONetStem, make_isonet_stage, zero_last_norm
 
 
 def activation_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:

@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from d2_isonet.fixup import FixupBasicBlock, FixupBottleneckBlock, scalar_bias_norm
 from d2_isonet.layers.convolution import ScalarBias
-from d2_isonet.resnet import make_isonet_stage
-from d2_isonet.stem import ISONetSmallStem, ISONetStem
+from d2_isonet.modeling.backbone.fixup import (
+    FixupBasicBlock,
+    FixupBottleneckBlock,
+    scalar_bias_norm,
+)
+from d2_isonet.modeling.backbone.resnet import ISONetSmallStem, ISONetStem, make_isonet_stage
 
 BLOCKS = [(FixupBasicBlock, {}), (FixupBottleneckBlock, {"bottleneck_channels": 4})]
 

@@ -18,9 +18,10 @@ from d2_isonet.config.options import (
 from d2_isonet.layers.activation import ACTIVATIONS
 from d2_isonet.layers.decoupled_conv import ANGULARS, MAGNITUDES, RADIUS_SCALES, WITH_RADIUS
 from d2_isonet.layers.weight_init import FILLS
+from d2_isonet.modeling.stages import STAGES
 
-from .option_conflicts import check_conflicts
-from .resnet import NUM_BLOCKS, STAGES
+from .conflicts import check_conflicts
+from .resnet import NUM_BLOCKS
 
 _NORM, _GROUPS, _STEM, _RES2, _WIDTH = (
     f"MODEL.RESNETS.{key}"

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from detectron2.modeling import build_model
 from torch import nn
 
-from d2_isonet import classifier as module
-from d2_isonet.attacks import evaluation_mode, fgsm
 from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
+from d2_isonet.modeling import classifier as module
+from d2_isonet.modeling.attacks import evaluation_mode, fgsm
 from d2_isonet.utils.compat import create_ddp_model
 
 NARROW = [

@@ -6,8 +6,7 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
 from d2_isonet.config.options import CNN9_BACKBONE, conflict
-
-from .backbone_builder import as_asked, build_stage
+from d2_isonet.modeling.backbone.build import as_asked, build_stage
 
 
 @ROI_HEADS_REGISTRY.register()

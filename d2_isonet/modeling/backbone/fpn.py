@@ -9,8 +9,8 @@ from torch import nn
 
 from d2_isonet.config.options import conflict
 
-from .architecture_checks import check_pyramid
-from .backbone_builder import build_isonet_backbone
+from .build import build_isonet_backbone
+from .checks import check_pyramid
 
 
 @BACKBONE_REGISTRY.register()

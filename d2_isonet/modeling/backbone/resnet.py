@@ -1,12 +1,17 @@
 """Depths, stages and names of the networks in detectron2's ResNet container."""
 
 import functools
+from collections.abc import Callable
 
-from detectron2.layers import CNNBlockBase
+import torch
+import torch.nn.functional as F
+from detectron2.layers import CNNBlockBase, get_norm
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from d2_isonet.layers.weight_init import fixup_fill
+from d2_isonet.layers.activation import get_activation
+from d2_isonet.layers.convolution import get_conv, needs_bias
+from d2_isonet.layers.weight_init import NOT_FOR_STEMS, fixup_fill, get_fill
 
 from .fixup import FixupBasicBlock, FixupBottleneckBlock
 from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
@@ -19,19 +24,6 @@ NUM_BLOCKS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-
-STAGES = ("stem", "res2", "res3", "res4", "res5")
-
-
-def stage_of(name: str) -> str:
-    """The stage that a dotted name belongs to; its first component where it has none.
-
-    "roi_heads.res5.0.conv1.weight" belongs to "res5", "roi_heads.box_head.fc1" to "roi_heads".
-    """
-    components = name.split(".")
-    return next((part for part in components if part in STAGES), components[0])
-
-
 _BLOCKS = {  # basic, bottleneck
     "residual": (ISONetBasicBlock, ISONetBottleneckBlock),
     "fixup": (FixupBasicBlock, FixupBottleneckBlock),
@@ -98,3 +90,73 @@ def zero_last_norm(block: ISONetBlockBase) -> None:
     norm = block.last_convolution().norm
     if isinstance(norm.weight, nn.Parameter):
         nn.init.zeros_(norm.weight)
+
+
+class ISONetStem(CNNBlockBase):
+    """y = max_pool3x3/2(activation(conv7x7/2(x))), total stride 4.
+
+    Under a delta-like init (delta, delta_orthogonal, phase_shifted_delta) and Fixup's the
+    convolution keeps PyTorch's default weights, as in the authors' codes: a delta of three input
+    channels would leave all but three of the outputs zero.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 64,
+        norm: str | Callable[[int], nn.Module] = "",
+        activation: str | Callable[[int], nn.Module] = "SReLU",
+        init: str = "delta",
+        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
+    ):
+        super().__init__(in_channels, out_channels, 4)
+        self.conv1 = get_conv(conv)(
+            in_channels,
+            out_channels,
+            kernel_size=7,
+            stride=2,
+            padding=3,
+            bias=needs_bias(norm, activation, conv),
+            norm=get_norm(norm, out_channels),
+            activation=get_activation(activation, out_channels),
+        )
+        fill = get_fill(init)
+        if init not in NOT_FOR_STEMS:
+            fill(self.conv1)
+        elif self.conv1.bias is not None:
+            nn.init.zeros_(self.conv1.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+
+
+class ISONetSmallStem(CNNBlockBase):
+    """y = activation(conv3x3(x)), stride 1 (He et al. 2016, section 4.2).
+
+    It is initialized like any other convolution, as in the authors' code, whose exception is the
+    7x7 alone.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 16,
+        norm: str | Callable[[int], nn.Module] = "",
+        activation: str | Callable[[int], nn.Module] = "SReLU",
+        init: str = "delta",
+        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
+    ):
+        super().__init__(in_channels, out_channels, 1)
+        self.conv1 = get_conv(conv)(
+            in_channels,
+            out_channels,
+            kernel_size=3,
+            padding=1,
+            bias=needs_bias(norm, activation, conv),
+            norm=get_norm(norm, out_channels),
+            activation=get_activation(activation, out_channels),
+        )
+        get_fill(init)(self.conv1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv1(x)

@@ -15,7 +15,6 @@ from d2_isonet.layers.activation import get_activation
 from d2_isonet.layers.convolution import get_conv
 
 __all__ = ["NUM_UNITS", "ModifiedStageConv", "ModifiedStem", "ModifiedUnit", "make_modified_stage"]
-
 NUM_UNITS = (1, 2, 3, 1)  # in res2..res5 (wy1iu/DCNets, dcnet_imagenet)
 _UNIT_STD = 0.01  # of the normal distribution a unit's filters start from, there too
 Activation = str | Callable[[int], nn.Module]

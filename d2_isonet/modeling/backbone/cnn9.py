@@ -13,11 +13,10 @@ from d2_isonet.layers.activation import get_activation
 from d2_isonet.layers.convolution import get_conv
 from d2_isonet.layers.weight_init import get_fill
 
-from .architecture_checks import check_architecture
-from .backbone_builder import activation_option, as_asked, conv_option, norm_option
+from .build import activation_option, as_asked, conv_option, norm_option
+from .checks import check_architecture
 
 __all__ = ["CNN9", "CNN9Stage", "build_cnn9_backbone"]
-
 STAGES = ("res2", "res3", "res4")
 
 

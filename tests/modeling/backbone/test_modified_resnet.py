@@ -9,7 +9,7 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
-from d2_isonet.modified_resnet import (
+from d2_isonet.modeling.backbone.modified_resnet import (
     ModifiedStageConv,
     ModifiedStem,
     ModifiedUnit,

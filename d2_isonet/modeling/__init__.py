@@ -1,0 +1,4 @@
+"""Networks: backbones, heads, the classifier, and how they run.
+
+May import layers, data and below.
+"""
