@@ -9,17 +9,17 @@ __version__ = "0.1.0"
 
 _MODULES = {  # where each public name is defined
     "DecoupledConv2d": "layers.decoupled_conv",
-    "IsometryMonitor": "isometry_monitor",
-    "OrthogonalRegularizer": "regularizer",
+    "IsometryMonitor": "isometry.monitor",
+    "OrthogonalRegularizer": "isometry.regularizer",
     "Predictor": "predictor",
     "SReLU": "layers.activation",
     "add_isonet_config": "config.defaults",
     "backbone": "plain_backbone",
-    "convolution_singular_values": "singular_values",
+    "convolution_singular_values": "isometry.singular_values",
     "delta_fill": "layers.weight_init",
     "get_config": "config.model_zoo",
     "get_config_file": "config.model_zoo",
-    "orthogonal_penalty": "orthogonality",
+    "orthogonal_penalty": "isometry.penalty",
     "register_activation": "layers.activation",
 }
 

@@ -7,9 +7,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.utils.files import write_when_possible
-
-from .checkpoint import ISONetCheckpointer
 
 
 class WeightAveraging(HookBase):

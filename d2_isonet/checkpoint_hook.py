@@ -9,11 +9,10 @@ from pathlib import Path
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
+from d2_isonet.checkpoint.files import set_aside_earlier_run
 from d2_isonet.distributed.preemption import PREEMPTED, StopRequest
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError
-
-from .resuming import set_aside_earlier_run
 
 logger = logging.getLogger(__name__)
 

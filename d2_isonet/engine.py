@@ -11,12 +11,14 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
+from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 
 from .best_checkpoint import TrainingEnded
-from .configured_checkpointer import build_checkpointer
 from .configured_step import build_step
 from .evaluators import build_evaluator
 from .forgiving_writer import forgiving_writers
@@ -29,8 +31,6 @@ from .resumed_training import (
     start_data,
     what_is_resumed,
 )
-from .resuming import checkpoint_to_resume
-from .solver import build_optimizer, name_of_optimizer
 from .training_hooks import ordered_hooks
 from .wandb_writer import WandbWriter
 

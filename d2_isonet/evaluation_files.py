@@ -6,9 +6,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+from d2_isonet.checkpoint.files import write_checkpoint
 from d2_isonet.utils.files import as_save_error, warned, write_text
-
-from .checkpoint_files import write_checkpoint
 
 
 @contextlib.contextmanager

@@ -12,15 +12,15 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import nn
 
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
+from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 
 from .accumulation import AccumulatingTrainer
 from .amp import AMPTrainer
-from .checkpoint import ISONetCheckpointer
 from .checkpoint_hook import CheckpointHook
 from .forgiving_writer import forgiving_writers
-from .resuming import checkpoint_to_resume
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.checkpoint.matching import record_of
+from d2_isonet.checkpoint.reading import read_tensors
 from d2_isonet.config.model_zoo import config_names, get_config
 from d2_isonet.data.pixels import pixels_of, use_recorded_pixels
 from d2_isonet.modeling.stages import STAGES
 from d2_isonet.utils.messages import nearest
 
-from .configured_checkpointer import build_checkpointer
 from .plain_networks import Classifier, FeatureMaps
-from .weights_file import read_tensors
-from .weights_record import record_of
 
 _SHORT = "imagenet/"  # of a config's name; a network's goes without
 _IMAGENET_CLASSES = 1000

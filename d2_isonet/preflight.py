@@ -10,19 +10,14 @@ from torch import nn
 
 from d2_isonet.config.loading import falls_back_to_cpu
 from d2_isonet.config.options import check_name
+from d2_isonet.solver.build import OPTIMIZERS
+from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes
 
-from .config_checks import (
-    check_detector,
-    check_device,
-    check_names,
-    check_pixels,
-    scale_to_processes,
-)
+from .config_checks import check_detector, check_device, check_names, check_pixels
 from .findings import Finding, findings_table, raise_errors
 from .keys_without_effect import keys_without_effect
 from .network_outline import outline
 from .output_check import output_findings
-from .solver import OPTIMIZERS, epochs_to_iterations
 from .training_options import check_filter_options, check_precision, check_training_options
 from .weights_check import weights_findings
 

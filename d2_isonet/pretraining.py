@@ -11,6 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
+from d2_isonet.checkpoint.checkpointer import describe, save_backbone
 from d2_isonet.data.datasets import load_registered, register_data_root
 from d2_isonet.data.imagenet import (
     build_image_test_loader,
@@ -21,10 +22,8 @@ from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.utils.files import warned, write_when_possible
 
 from .averaging import averaging_of
-from .checkpoint import save_backbone
 from .classification_evaluation import ImageNetEvaluator
 from .classified_images import check_classified_images
-from .configured_checkpointer import describe
 from .engine import Trainer
 from .run_setup import finish_setup
 

@@ -7,13 +7,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import falls_back_to_cpu, load_config
 from d2_isonet.data.datasets import load_registered
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.modeling.attacks import bim, fgsm, input_gradient, l2_effort
 from d2_isonet.modeling.classifier import ImageClassifier
-
-from .configured_checkpointer import build_checkpointer
 
 # Half the range of a pixel: every image can become grey, so that a working attack succeeds.
 UNBOUNDED_EPS = 127.5

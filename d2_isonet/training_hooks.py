@@ -12,16 +12,16 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.utils import comm
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.data.sampling import seed_of
+from d2_isonet.isometry.decoupled_filters import FilterOrthogonalRegularizer, WeightProjection
+from d2_isonet.isometry.monitor import IsometryMonitor
+from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 
 from .averaging import WeightAveraging, averaging_of
 from .best_checkpoint import BestCheckpoint
 from .checkpoint_hook import CheckpointHook
-from .configured_checkpointer import build_checkpointer
-from .decoupled_training import FilterOrthogonalRegularizer, WeightProjection
-from .isometry_monitor import IsometryMonitor
 from .non_finite_recovery import NonFiniteRecovery
-from .regularizer import OrthogonalRegularizer
 
 logger = logging.getLogger(__name__)
 

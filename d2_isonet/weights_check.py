@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from detectron2.config import CfgNode
 from torch import nn
 
-from .checkpoint import ISONetCheckpointer, require_file
-from .configured_checkpointer import describe
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
+from d2_isonet.checkpoint.reading import is_pickle_name, read_tensors, what_is_wrong
+
 from .findings import Finding
 from .output_check import checkpoints_in
-from .weights_file import is_pickle_name, read_tensors, what_is_wrong
 
 
 def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
@@ -76,7 +76,7 @@ def weights_findings(
         raise ValueError(f"{os.path.abspath(path)} {problem}")
     if model is None or is_pickle_name(path) or path.endswith(".pyth"):  # pycls's, detectron2 reads
         return [Finding("fact", _WHERE, f"whether {path} fits is checked when it is read")]
-    with _silence("d2_isonet.checkpoint", "detectron2.checkpoint"):
+    with _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint"):
         rehearsal.load(path, [])
     return [Finding("fact", _WHERE, f"{os.path.abspath(path)} fits the network")]
 

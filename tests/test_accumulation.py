@@ -15,7 +15,7 @@ from d2_isonet.accumulation import AccumulatingTrainer, parts_of
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
-from d2_isonet.solver import build_optimizer
+from d2_isonet.solver.build import build_optimizer
 
 NARROW = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",
           "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"]  # fmt: skip

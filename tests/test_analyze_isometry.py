@@ -91,9 +91,8 @@ def trained(tmp_path_factory):
     """Folder with model_final.pth, backbone.pth and config.yaml, as a pretraining leaves it."""
     from detectron2.modeling import build_model
 
-    from d2_isonet.checkpoint import save_backbone
+    from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save_backbone
     from d2_isonet.config.loading import load_config
-    from d2_isonet.configured_checkpointer import build_checkpointer, describe
 
     folder = tmp_path_factory.mktemp("trained")
     cfg = load_config(RISONET18[1], [*TINY, "MODEL.CLASSIFIER.NUM_CLASSES=3", "MODEL.DEVICE=cpu",

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from small_runs import load, run, small_config, trainer_class, weights
 
 from d2_isonet.averaging import WeightAveraging, averaging_of
-from d2_isonet.checkpoint import ISONetCheckpointer
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.config.loading import load_config
 from d2_isonet.modeling.execution import set_execution
 from d2_isonet.pretraining import BackboneWriter

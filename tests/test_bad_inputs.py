@@ -258,8 +258,8 @@ def test_a_port_in_use_is_named():
 
 
 def test_the_real_load_refuses_what_the_preflight_refuses(tmp_path):
-    from d2_isonet.checkpoint import ISONetCheckpointer
-    from d2_isonet.weights_file import WeightsError
+    from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
+    from d2_isonet.checkpoint.reading import WeightsError
 
     for name in ("hostile.pth", "numpy.pth", "truncated.pth", "bomb.pth", "list.pth"):
         path = bad_files.write(tmp_path, name)

@@ -9,7 +9,7 @@ from benchmarks import detectors, measure, pretraining, profiling, regularizer, 
 from torch import nn
 
 from d2_isonet import SReLU
-from d2_isonet.orthogonality import orthogonal_penalty
+from d2_isonet.isometry.penalty import orthogonal_penalty
 
 
 def test_the_ratio_is_the_median_over_repetitions_next_to_each_other():

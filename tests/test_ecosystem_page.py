@@ -9,8 +9,7 @@ from documents.markdown import Page
 from PIL import Image
 
 import d2_isonet
-from d2_isonet.checkpoint import save_backbone
-from d2_isonet.configured_checkpointer import describe
+from d2_isonet.checkpoint.checkpointer import describe, save_backbone
 
 pytest.importorskip("timm", reason="pip install 'd2_isonet[timm]'")
 

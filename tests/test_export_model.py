@@ -16,8 +16,8 @@ from exporting import comparison, record, report, targets
 from narrow_networks import SMALL_DETECTOR, decided
 from PIL import Image
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import load_config
-from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.data import examples as images
 from d2_isonet.predictor import Predictor
 

@@ -15,11 +15,10 @@ from bad_files import Hostile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from d2_isonet.checkpoint import ISONetCheckpointer
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
+from d2_isonet.checkpoint.reading import WeightsError, read_state_dict
 from d2_isonet.config.loading import load_config
-from d2_isonet.source_weights import read_state_dict
 from d2_isonet.weights_check import WeightsRehearsal
-from d2_isonet.weights_file import WeightsError
 
 BASE = "configs/quickstart/small_risonet18_dc5.yaml"
 # How many inputs each of the four fuzzers tries; together over 10,000 in the slow suite.

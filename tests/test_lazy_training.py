@@ -11,12 +11,11 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_backbone
 
 import d2_isonet
-from d2_isonet.checkpoint import save_backbone
-from d2_isonet.configured_checkpointer import describe
+from d2_isonet.checkpoint.checkpointer import describe, save_backbone
+from d2_isonet.checkpoint.reading import WeightsError
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.lazy_training import evaluate, load_lazy_config, train
 from d2_isonet.utils import compat
-from d2_isonet.weights_file import WeightsError
 
 LAZY = sorted(path for path in (CONFIGS / "lazy").glob("*.py") if path.stem != "recipe")
 

@@ -9,12 +9,11 @@ from detectron2.modeling import build_backbone, build_model
 from PIL import Image
 
 import d2_isonet
-from d2_isonet.checkpoint import save_backbone
-from d2_isonet.configured_checkpointer import build_checkpointer, describe
+from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save_backbone
+from d2_isonet.checkpoint.reading import WeightsError
 from d2_isonet.data.imagenet import ImageNetMapper
 from d2_isonet.plain_backbone import backbone_names
 from d2_isonet.plain_networks import Classifier, FeatureMaps
-from d2_isonet.weights_file import WeightsError
 
 SMALL = "quickstart/small_risonet18"
 IMAGES = torch.randn(2, 3, 64, 64)

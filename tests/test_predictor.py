@@ -6,8 +6,8 @@ import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import load_config
-from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.predictor import Predictor, check_image
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)

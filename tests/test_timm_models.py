@@ -10,10 +10,9 @@ from detectron2.modeling import build_backbone
 from PIL import Image
 
 import d2_isonet
-from d2_isonet.checkpoint import save_backbone
-from d2_isonet.configured_checkpointer import describe
-from d2_isonet.weights_file import WeightsError
-from d2_isonet.weights_format import change_format
+from d2_isonet.checkpoint.checkpointer import describe, save_backbone
+from d2_isonet.checkpoint.conversion import change_format
+from d2_isonet.checkpoint.reading import WeightsError
 
 timm = pytest.importorskip("timm", reason="pip install 'd2_isonet[timm]'")
 

@@ -25,7 +25,7 @@ def parse_args():
 def main(args):
     from tabulate import tabulate
 
-    from d2_isonet.conversion import config_options, convert, kind_of
+    from d2_isonet.checkpoint.conversion import config_options, convert, kind_of
     from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():

@@ -20,8 +20,8 @@ def parse_args():
 
 
 def main(args):
+    from d2_isonet.checkpoint.conversion import change_format
     from d2_isonet.utils.messages import readable_errors
-    from d2_isonet.weights_format import change_format
 
     with readable_errors():
         number, left_out = change_format(args.source, args.target)

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from d2_isonet.evaluators import coco_evaluator
-from d2_isonet.regularizer import OrthogonalRegularizer
+from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 from d2_isonet.utils.compat import zoo_config
 
 # Pixels of the pretraining: RGB, of range 0-255.

@@ -19,9 +19,9 @@ from config_files import (
 )
 from detectron2.solver import build_lr_scheduler
 
-from d2_isonet.configured_checkpointer import describe
+from d2_isonet.checkpoint.checkpointer import describe
+from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.keys_without_effect import keys_without_effect
-from d2_isonet.weights_record import meta_differences
 
 
 @named(LEAVES)

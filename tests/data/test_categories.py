@@ -5,8 +5,8 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import load_config
-from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.data.categories import categories_of, categories_of_json, categories_record
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.data.datasets import register_coco_files

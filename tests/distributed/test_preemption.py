@@ -73,7 +73,7 @@ def test_a_training_that_was_not_signalled_leaves_the_signals_as_they_were(tmp_p
 
 
 def test_a_full_disk_when_preempted_is_an_error_not_code_75(tmp_path, monkeypatch):
-    from d2_isonet import checkpoint
+    from d2_isonet.checkpoint import checkpointer as checkpoint
     from d2_isonet.utils.files import SaveError
 
     def full(path, content):

@@ -6,7 +6,8 @@ import torch
 import toy_run
 from child_processes import fork, wait
 
-from d2_isonet import checkpoint_files, resuming
+from d2_isonet.checkpoint import files as checkpoint_files
+from d2_isonet.checkpoint import files as resuming
 
 STEPS = 120
 

@@ -9,8 +9,8 @@ from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from d2_isonet.isometry.penalty import orthogonal_penalty
 from d2_isonet.modeling.stages import default_convolutions
-from d2_isonet.orthogonality import orthogonal_penalty
 
 COEFF = 0.03
 SGD = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)

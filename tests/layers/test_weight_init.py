@@ -10,6 +10,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
 from d2_isonet import delta_fill, orthogonal_penalty
+from d2_isonet.isometry.penalty import minimum_orthogonal_penalty
 from d2_isonet.layers.weight_init import (
     FILLS,
     delta_orthogonal_fill,
@@ -17,7 +18,6 @@ from d2_isonet.layers.weight_init import (
     get_fill,
     phase_shifted_delta_fill,
 )
-from d2_isonet.orthogonality import minimum_orthogonal_penalty
 
 
 def delta_conv(*args, **kwargs) -> nn.Conv2d:

@@ -12,9 +12,9 @@ from torch import nn
 
 from d2_isonet import lazy_training, run_setup
 from d2_isonet.config.loading import load_config
+from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 from d2_isonet.modeling.execution import set_execution
 from d2_isonet.modeling.stages import default_convolutions
-from d2_isonet.regularizer import OrthogonalRegularizer
 
 KEYS = ["CHANNELS_LAST", "CHECKPOINTING", "COMPILE"]
 NEEDS_COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 
-from d2_isonet.regularizer import PROFILER_LABEL
+from d2_isonet.isometry.regularizer import PROFILER_LABEL
 
 from .detectors import build_detector, training_batch
 from .measure import Comparison, seconds_of

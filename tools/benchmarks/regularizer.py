@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 from d2_isonet.modeling.stages import default_convolutions
-from d2_isonet.regularizer import OrthogonalRegularizer
 
 from .measure import Comparison, peak_megabytes, seconds_in_turn
 

@@ -12,7 +12,7 @@ from torch import nn
 from d2_isonet.accumulation import AccumulatingTrainer
 from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
-from d2_isonet.regularizer import OrthogonalRegularizer
+from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 
 from .detectors import build_pair, training_batch
 from .measure import Comparison, peak_megabytes, seconds_in_turn

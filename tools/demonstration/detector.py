@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
-from d2_isonet.checkpoint import require_file
+from d2_isonet.checkpoint.checkpointer import require_file
 from d2_isonet.config.loading import falls_back_to_cpu, load_config
 from d2_isonet.config_checks import check_device
 from d2_isonet.data.categories import Categories, categories_of_json

@@ -9,8 +9,8 @@ from detectron2.modeling import build_model
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config_checks import check_names
-from d2_isonet.configured_checkpointer import build_checkpointer
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.fusion import fuse_for_inference
 

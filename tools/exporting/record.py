@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from torch import nn
 
 from d2_isonet import __version__
-from d2_isonet.configured_checkpointer import describe
+from d2_isonet.checkpoint.checkpointer import describe
 from d2_isonet.data.coco_json import class_names, read_annotations
 from d2_isonet.utils.files import write_text
 

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from d2_isonet.isometry import (
+from d2_isonet.isometry.measures import (
     ConvolutionIsometry,
+    distribution,
     measure_convolution,
     residual_scales,
     share_near_one,
     shifts_by_stage,
 )
+from d2_isonet.isometry.signal_propagation import Signal, deviations, measure_signals
 from d2_isonet.modeling.stages import label_of
-from d2_isonet.signals import Signal, deviations, measure_signals
 
 from .network import Network
-from .shifts import distribution
 
 
 @dataclass(frozen=True)

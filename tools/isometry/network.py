@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from d2_isonet.isometry import Convolution
+from d2_isonet.isometry.measures import Convolution
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from d2_isonet.isometry import NEAR_ONE
+from d2_isonet.isometry.measures import NEAR_ONE, distribution
 from d2_isonet.modeling.stages import stage_of
 
 from .analysis import Analysis
-from .shifts import distribution, shift_figure
+from .shifts import shift_figure
 
 _NEAR = {"color": "#3a9d5d", "alpha": 0.15, "linewidth": 0}
 

@@ -1,25 +1,11 @@
 """Where the shifts of SReLU are: their distribution, and figure 3 of the ISONet paper."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    import torch
-
-BINS = (-2.5, 0.5, 30)  # lowest, highest, number
-
-
-def distribution(values: "torch.Tensor") -> dict:
-    """Mean, deviation and the counts in BINS; what lies outside counts into the first or last."""
-    low, high, count = BINS
-    return {
-        "mean": values.mean().item(),
-        "deviation": values.std(correction=0).item(),
-        "counts": values.float().cpu().clamp(low, high).histc(count, low, high).int().tolist(),
-    }
+from d2_isonet.isometry.measures import BINS
 
 
 def shift_figure(networks: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:

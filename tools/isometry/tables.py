@@ -4,7 +4,7 @@ import math
 
 from tabulate import tabulate
 
-from d2_isonet.isometry import ConvolutionIsometry, share_near_one
+from d2_isonet.isometry.measures import ConvolutionIsometry, share_near_one
 
 from .analysis import Analysis
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from d2_isonet.checkpoint.reading import WeightsError, read_state_dict
 from d2_isonet.data.examples import image_files
 from d2_isonet.data.image_folder import read_image
-from d2_isonet.isometry import linear_convolutions
+from d2_isonet.isometry.measures import linear_convolutions
 from d2_isonet.modeling.stages import blocks_of
-from d2_isonet.source_weights import read_state_dict
 from d2_isonet.utils.messages import nearest
-from d2_isonet.weights_file import WeightsError
 
 from .network import Network, initial_norms
 

@@ -56,9 +56,8 @@ def has_converged(cell: Cell, found: dict[str, float | None]) -> bool:
 def shifts(folder: Path) -> dict[str, dict]:
     """Where the learned SReLU shifts of a training ended, by stage (the paper's figure 3)."""
     import torch
-    from isometry.shifts import distribution
 
-    from d2_isonet.isometry import shifts_by_stage
+    from d2_isonet.isometry.measures import distribution, shifts_by_stage
 
     path = folder / "backbone.pth"
     state = torch.load(path, weights_only=True)["model"] if path.is_file() else {}

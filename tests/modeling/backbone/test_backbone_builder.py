@@ -7,8 +7,8 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from d2_isonet.checkpoint.matching import architecture
 from d2_isonet.config.loading import load_config
-from d2_isonet.weights_record import architecture
 
 NORMS = (
     nn.modules.batchnorm._NormBase,

@@ -1,0 +1,4 @@
+"""Files of weights: how they are written, read, matched with a network and converted.
+
+May import modeling and below.
+"""

@@ -1,0 +1,229 @@
+"""The authors' ISONet weights and torchvision's or timm's ResNets, under this project's names."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
+from d2_isonet.modeling.stages import stage_of
+from d2_isonet.utils.messages import some
+
+from .checkpointer import save_backbone, write_weights
+from .reading import WeightsError, read_state_dict, read_tensors
+from .safetensors_file import SUFFIX
+from .weight_names import rename_tensors
+
+# What both sources were trained on: RGB, mean and std of ImageNet, here in the range 0-255.
+PIXELS = {
+    "format": "RGB",
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+}
+
+
+def infer_architecture(path: str, tensors: Mapping) -> dict:
+    """The architecture record (as in `backbone.architecture`) that names and shapes tell.
+
+    Raises:
+        WeightsError: the numbers of blocks are those of no depth in NUM_BLOCKS.
+    """
+    blocks = Counter(
+        part for part, _ in {tuple(n.split(".")[:2]) for n in tensors if n[:3] == "res"}
+    )
+    counts = tuple(blocks[part] for part in sorted(blocks))
+    last = "conv3" if "res2.0.conv3.weight" in tensors else "conv2"
+    depths = [d for d, n in NUM_BLOCKS.items() if n == counts and (d >= 50) == (last == "conv3")]
+    needed = [f"res2.0.{conv}.weight" for conv in ("conv1", "conv2", last)]
+    if not depths or any(name not in tensors or tensors[name].dim() != 4 for name in needed):
+        kind = "bottleneck" if last == "conv3" else "basic"
+        raise WeightsError(
+            f"{path} has {kind} blocks {counts} in its stages, which is none of the depths "
+            f"{sorted(NUM_BLOCKS)}"
+        )
+    width, conv2 = tensors[needed[0]].shape[0], tensors[needed[1]]
+    groups = max(1, width // conv2.shape[1]) if last == "conv3" else 1
+    return {
+        "backbone": "resnet",
+        "depth": depths[0],
+        "norm": "BN" if "stem.conv1.norm.weight" in tensors else "",
+        "activation": "SReLU" if "stem.conv1.activation.shift" in tensors else "ReLU",
+        "shortcut": "res3.0.shortcut.weight" in tensors,
+        "residual_scale": "res2.0.residual_scale" in tensors,
+        "residual_scale_shape": "block",
+        "stem_out_channels": tensors["stem.conv1.weight"].shape[0],
+        "res2_out_channels": tensors[needed[2]].shape[0],
+        "num_groups": groups,
+        "width_per_group": width // groups,
+        "stride_in_1x1": False,  # torchvision since 2017, timm and the authors: on the 3x3
+        "block": "residual",
+        "small_images": False,
+        "conv": "Conv2d",
+    }
+
+
+def kind_of(architecture: Mapping) -> str:
+    """One of "risonet", "isonet", "resnet", or "other" for an ablation of the authors' code."""
+    row = tuple(architecture[k] for k in ("norm", "activation", "shortcut", "residual_scale"))
+    kinds = {
+        ("", "SReLU", True, True): "risonet",
+        ("", "SReLU", False, False): "isonet",
+        ("BN", "ReLU", True, False): "resnet",
+    }
+    return kinds.get(row, "other")
+
+
+def expected_shapes(architecture: Mapping, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of that network, taken from its modules (without memory)."""
+    options = {key: architecture[key] for key in ("norm", "activation")}
+    arguments = {key: value for key, value in architecture.items() if key != "backbone"}
+    arguments["residual_scale"] = 0.0 if architecture["residual_scale"] else None
+    with torch.device("meta"):
+        parts: dict[str, nn.Module] = {
+            "stem": ISONetStem(3, architecture["stem_out_channels"], **options)
+        }
+        for stage in (2, 3, 4, 5):
+            blocks = make_isonet_stage(stage, **arguments)
+            parts[f"res{stage}"] = nn.Sequential(*blocks)
+        parts["linear"] = nn.Linear(blocks[-1].out_channels, num_classes)
+        return {k: tuple(v.shape) for k, v in nn.ModuleDict(parts).state_dict().items()}
+
+
+def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch.Tensor]:
+    """Every tensor of `shapes`, as float32, in that order.
+
+    The authors' shifts (1, C, 1, 1) and scales (1, 1, 1, 1) lose their empty dimensions. Counters
+    of batches, which torchvision's oldest files lack and inference never reads, become 0.
+
+    Raises:
+        WeightsError: a tensor is missing, left over, of another shape, or not finite.
+    """
+    fitted, problems = {}, []
+    for name, shape in shapes.items():
+        tensor = tensors.get(name)
+        if tensor is None and name.endswith("num_batches_tracked"):
+            tensor = torch.zeros(shape, dtype=torch.int64)
+        if tensor is not None and name.endswith((".shift", ".residual_scale")):
+            tensor = tensor.flatten()
+        if tensor is None:
+            problems.append(f"{name} is missing")
+        elif tuple(tensor.shape) != shape:
+            problems.append(f"{name} is {tuple(tensor.shape)}, not {shape}")
+        elif not bool(torch.isfinite(tensor).all()):
+            problems.append(f"{name} has NaN or infinite values")
+        else:
+            fitted[name] = tensor.float() if tensor.is_floating_point() else tensor
+    problems += [f"{name} is left over" for name in tensors if name not in shapes]
+    if problems:
+        raise WeightsError(
+            f"{path} does not make a whole network of the depth and kind its names tell; "
+            f"{len(problems)} tensors do not fit: {some(problems)}"
+        )
+    return fitted
+
+
+def convert(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    depth: int | None = None,
+    kind: str | None = None,
+) -> tuple[dict, list[tuple[str, int]]]:
+    """Write `source` as a weights file that this project's classifiers and detectors load.
+
+    Args:
+        depth, kind: what the file should hold, to be checked ("risonet", "isonet", "resnet").
+
+    Returns:
+        The meta record of the new file; rows (stage, number of tensors).
+
+    Raises:
+        FileNotFoundError: there is no `source`.
+        WeightsError: `source` cannot be read, is another network, or is not whole.
+        ValueError: `target` is `source` or a folder.
+    """
+    if os.path.abspath(source) == os.path.abspath(target):
+        raise ValueError(f"OUT is IN ({os.path.abspath(source)}); name another file for the result")
+    if os.path.isdir(target):
+        raise ValueError(f"OUT is a folder ({os.path.abspath(target)}); name a file in it")
+    path = os.path.abspath(source)
+    tensors, origin = rename_tensors(path, read_state_dict(source))
+    architecture = infer_architecture(path, tensors)
+    for asked, found in ((depth, architecture["depth"]), (kind, kind_of(architecture))):
+        if asked not in (None, found):
+            raise WeightsError(f"{path} holds {found}, not {asked} as asked; give the right file")
+    if "linear.weight" not in tensors:
+        raise WeightsError(f"{path} has no classifier; give the whole network's weights")
+    num_classes = tensors["linear.weight"].shape[0]
+    tensors = fit_tensors(path, tensors, expected_shapes(architecture, num_classes))
+    meta = {
+        "architecture": architecture,
+        "input": PIXELS,
+        "num_classes": num_classes,
+        "source": f"{os.path.basename(path)}, names of {origin}",
+    }
+    save_backbone(target, tensors, meta)
+    return meta, list(Counter(stage_of(name) for name in tensors).items())
+
+
+def config_options(meta: Mapping, detector: bool = False) -> list[str]:
+    """KEY VALUE pairs that make configs/risonet*.yaml describe these weights.
+
+    Args:
+        detector: freeze batch norm, as detectors of a few images a batch need, and leave the
+            orthogonal penalty out where the weights were trained with batch norm, so without it.
+    """
+    architecture = meta["architecture"]
+    usual = {
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": ("stem_out_channels", 64),
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": ("res2_out_channels", None),
+        "MODEL.RESNETS.NUM_GROUPS": ("num_groups", 1),
+        "MODEL.RESNETS.WIDTH_PER_GROUP": ("width_per_group", 64),
+        "MODEL.RESNETS.NORM": ("norm", ""),
+        "MODEL.ISONET.ACTIVATION": ("activation", "SReLU"),
+        "MODEL.ISONET.SHORTCUT": ("shortcut", True),
+    }
+    pairs = {"MODEL.RESNETS.DEPTH": architecture["depth"]}
+    pairs |= {k: architecture[n] for k, (n, value) in usual.items() if architecture[n] != value}
+    if not architecture["residual_scale"]:
+        pairs["MODEL.ISONET.RESIDUAL_SCALE"] = None
+    if detector and architecture["norm"] == "BN":
+        pairs |= {"MODEL.RESNETS.NORM": "FrozenBN", "SOLVER.ORTHO_COEFF": 0.0}
+    return [str(word) for pair in pairs.items() for word in pair]
+
+
+_KEPT = ("model", "matching_heuristics", "meta")
+_SUFFIXES = (".pth", ".pt", SUFFIX)
+
+
+def change_format(source: str, target: str) -> tuple[int, list[str]]:
+    """Write the weights of the file `source`, and the record of their network, to `target`.
+
+    Returns:
+        How many tensors, and what else `source` has, an optimizer for one, which is left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: two names that tell of no format, or of one and the same.
+        WeightsError: `source` is no weights file.
+    """
+    for path in (source, target):
+        if not path.endswith(_SUFFIXES):
+            raise ValueError(f"{path}: its name must end in one of {', '.join(_SUFFIXES)}")
+    if source.endswith(SUFFIX) == target.endswith(SUFFIX):
+        raise ValueError(f"{source} and {target} are of one format; end one of them in {SUFFIX}")
+    if not os.path.isfile(source):
+        raise FileNotFoundError(f"there is no file {os.path.abspath(source)}; name the weights")
+    content = read_tensors(source)
+    if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
+        raise WeightsError(f"{source} holds a {type(content).__name__}, no state_dict")
+    if "model" not in content:
+        content = {"model": content}
+    others = [str(k) for k, x in content["model"].items() if not isinstance(x, torch.Tensor)]
+    if others:
+        raise WeightsError(f"{source} has entries that are no tensors: {', '.join(others[:5])}")
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    write_weights(target, {key: content[key] for key in _KEPT if key in content})
+    return len(content["model"]), sorted(set(map(str, content)) - set(_KEPT))

@@ -1,0 +1,178 @@
+"""Checkpoint files that neither a kill nor a full disk spoils: how they are written and checked."""
+
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+
+from d2_isonet.utils.files import as_save_error, warned, write_complete
+
+from .safetensors_file import SUFFIX
+
+logger = logging.getLogger(__name__)
+
+
+def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
+    """Write `content` by torch.save, as `write_complete` does.
+
+    Raises:
+        SaveError: there is no room, or the file cannot be written; nothing is left of it.
+    """
+    write_complete(path, lambda file: torch.save(content, file), damage_of, content)
+
+
+def damage_of(path: str | os.PathLike) -> str | None:
+    """What is wrong with a checkpoint file, as "is empty (0 bytes)"; None for a good one.
+
+    Every byte is read: unlike torch.load, this sees a single flipped bit.
+    """
+    if not os.path.isfile(path):
+        return "does not exist"
+    if os.path.getsize(path) == 0:
+        return "is empty (0 bytes)"
+    try:
+        if not zipfile.is_zipfile(path):
+            return _damage_of_old_format(path)
+        with zipfile.ZipFile(path) as file:
+            record = file.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        return f"is damaged ({error})"
+    return f"is damaged (the checksum of its record {record} is wrong)" if record else None
+
+
+def _damage_of_old_format(path: str | os.PathLike) -> str | None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling broken bytes can raise nearly anything
+        return f"is truncated or no checkpoint ({type(error).__name__})"
+    return None
+
+
+def iteration_of(path: str | os.PathLike) -> int | None:
+    """The last iteration (from 0) of the training saved in a file, read without its tensors.
+
+    None where there is no training in it: weights alone, damage, another program's file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        return int(content["trainer"]["iteration"])
+    except Exception:  # as above; that there is no training in it is the answer
+        return None
+
+
+def _is_zip(path: str | os.PathLike) -> bool:
+    return os.path.isfile(path) and zipfile.is_zipfile(path)
+
+
+TAG = "last_checkpoint"
+
+
+def checkpoint_to_resume(folder: str | os.PathLike) -> str:
+    """What `find_checkpoint` says on the main process, "" for None: the same on every process.
+
+    Raises:
+        ValueError: there are checkpoints, and none is good.
+    """
+    path, problem = "", ""
+    if comm.is_main_process():
+        try:
+            path = str(find_checkpoint(folder) or "")
+        except ValueError as error:
+            problem = str(error)
+    path, problem = comm.all_gather((path, problem))[0]
+    if problem:
+        raise ValueError(problem)
+    return path
+
+
+def find_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """The file that last_checkpoint names or, where that is no use, the newest good one; says so.
+
+    None where there is no checkpoint of a training at all.
+
+    Raises:
+        ValueError: there are checkpoints, and none is good.
+    """
+    folder = Path(folder)
+    tagged, reason = _tagged(folder)
+    if tagged is not None:
+        return tagged
+    damaged: list[str] = []
+    for path in _newest_first(folder):
+        problem = damage_of(path)
+        if problem is None:
+            logger.warning(
+                f"{'; '.join([reason, *damaged])}. Going on from the newest good checkpoint, "
+                f"{path.name} (iteration {iteration_of(path)})"
+            )
+            return path
+        if f" names {path.name}, " not in reason:
+            damaged.append(f"{path.name} {problem}")
+    if damaged or " names " in reason:
+        raise ValueError(
+            f"No checkpoint in {folder.resolve()} is good: {'; '.join([reason, *damaged])}. Put a "
+            "good one there, or leave out --resume to start at iteration 0"
+        )
+    return None
+
+
+def _tagged(folder: Path) -> tuple[Path | None, str]:
+    """The good checkpoint that last_checkpoint names, or None and why there is none."""
+    try:
+        name = (folder / TAG).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None, f"{folder} has no file {TAG}"
+    except (OSError, UnicodeDecodeError) as error:
+        return None, f"{folder / TAG} cannot be read ({error})"
+    if not name:
+        return None, f"{folder / TAG} is empty"
+    is_whole = name.endswith(SUFFIX)  # of weights alone, whatever else is the matter with it
+    problem = None if is_whole else damage_of(folder / name)
+    if problem is None and iteration_of(folder / name) is None:
+        problem = "has weights but no training to go on with"
+    if problem:
+        return None, f"{folder / TAG} names {name}, which {problem}"
+    return folder / name, ""
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Checkpoints of trainings by falling iteration; files that cannot be read come last."""
+    files = {path: iteration_of(path) for path in sorted(folder.glob("*.pth"), reverse=True)}
+    trainings = [p for p, iteration in files.items() if iteration is not None]
+    trainings.sort(key=lambda p: (files[p], p.stat().st_mtime), reverse=True)
+    return [*trainings, *(p for p in files if p not in trainings and damage_of(p))]
+
+
+def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
+    """Move the checkpoints of an earlier run into a folder of their own, which is returned.
+
+    So that the run which now begins overwrites none of them, and none is taken for its own; with
+    them goes whatever is called model_*. metrics.json begins anew, a copy goes with them.
+    """
+    folder = Path(folder)
+    files = {p for p in folder.glob("*.pth") if iteration_of(p) is not None}
+    if not files and not (folder / TAG).is_file():
+        return None
+    files.update(folder.glob("model_*"))
+    numbers = (n for n in range(1, 1 << 30) if not (folder / f"earlier_run_{n}").exists())
+    aside = folder / f"earlier_run_{next(numbers)}"
+    aside.mkdir()
+    for path in (folder / TAG, *files):
+        if path.is_file():
+            os.replace(path, aside / path.name)
+    metrics = folder / "metrics.json"
+    if metrics.is_file():
+        with warned("It stays, and this run's lines follow"), as_save_error(aside / metrics.name):
+            shutil.copy2(metrics, aside)
+            os.truncate(metrics, 0)  # this run's writer may have it open, for appending
+    logger.warning(
+        f"{folder.resolve()} has an earlier run's checkpoints, and this run starts at iteration 0 "
+        f"(no --resume): moved them and metrics.json to {aside.name}/. If you meant to go on with "
+        "that run, stop this one, move them back and add --resume"
+    )
+    return aside

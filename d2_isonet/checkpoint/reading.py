@@ -1,0 +1,194 @@
+"""The state dict in a checkpoint that another program wrote."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+
+import torch
+
+from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
+
+# The pickled number that torch before 1.6, which ISONet's authors used, begins a file with.
+_LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+_AGAIN = "copy or download it again"
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be read, or do not fit the model they are loaded into."""
+
+
+def is_pickle_name(path: str) -> bool:
+    """Whether detectron2 unpickles a file of that name, as its model zoo has them."""
+    return path.endswith((".pkl", ".pickle"))
+
+
+def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
+    """Why the file cannot be a checkpoint, told without opening what is in it; None if it may.
+
+    Args:
+        trust_pickle: let a .pkl file pass.
+    """
+    if is_pickle_name(path) and not _is_something_else(path):
+        return None if trust_pickle else (
+            "is a pickle, which can run any code its author put in; give --trust-pickle if you "
+            "trust its source, or convert it to .pth"
+        )  # fmt: skip
+    return _is_something_else(path) or _format_problem(path)
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(200)
+
+
+def _is_something_else(path: str) -> str | None:
+    head = _head(path)
+    if not head:
+        return "is empty (0 bytes): the copy or the download broke off"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the weights: run `git lfs pull`"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is an HTML page, not weights: the download needs a login or another address"
+    return None
+
+
+def _format_problem(path: str) -> str | None:
+    """Why the file is in neither of torch.save's two formats nor safetensors; None if it is."""
+    if is_safetensors(path):
+        return safetensors_problem(path)
+    head = _head(path)
+    if head.startswith(b"PK\x03\x04"):
+        return _archive_problem(path)
+    if head.startswith(b"\x80") and _LEGACY_MAGIC not in head[:32]:
+        return (
+            "is a bare pickle, which would run code while it loads; it was not opened. Where you "
+            "trust its source, load it yourself and save its tensors with torch.save"
+        )
+    if not head.startswith(b"\x80"):
+        return (
+            f"is not a checkpoint of torch.save (it begins with {head[:16]!r}); name the .pt file"
+        )
+    return None
+
+
+def _archive_problem(path: str) -> str | None:
+    """Why a zip file is not what torch.save writes."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return f"is truncated (its archive has no end): {_AGAIN}"
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        return f"is damaged ({error}): {_AGAIN}"
+    names = [entry.filename for entry in entries]
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "is a TorchScript program; save the state_dict() of torch.jit.load(IN) instead"
+    if not any(name.endswith("/data.pkl") for name in names):
+        first = names[0] if names else "nothing"
+        return f"is an archive of other files ({first}, ...); unpack it, name the .pt within"
+    declared, there = sum(entry.file_size for entry in entries), os.path.getsize(path)
+    if declared > there:  # torch.save does not compress
+        return (
+            f"declares {declared / 1e6:.3g} MB in a file of {there / 1e6:.3g} MB (a zip bomb, or "
+            f"damaged); it was not unpacked: {_AGAIN} from a source you trust"
+        )
+    return None
+
+
+def unreadable(path: str, error: Exception) -> WeightsError:
+    """What is the matter with the file that `torch.load(weights_only=True)` refused so."""
+    found = re.search(r"GLOBAL ([\w.]+)|(?:class|function) ([\w.]+\.\w+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and found:
+        name = (found[1] or found[2]).rstrip(".")
+        if name.startswith("numpy."):
+            return WeightsError(
+                f"{path} holds numpy values ({name}), which are not read without running code; "
+                "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)"
+            )
+        return WeightsError(
+            f"{path} holds Python objects ({name}), which would run code while they load; it "
+            "was not opened. Where you trust its source, save its tensors alone: "
+            "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)"
+        )
+    reason = (str(error).splitlines() or [""])[0]
+    if isinstance(error, pickle.UnpicklingError) or not reason:
+        reason = type(error).__name__
+    return WeightsError(f"{path} is truncated or damaged ({reason}): {_AGAIN}")
+
+
+def read_tensors(path: str, device: str = "cpu") -> object:
+    """The content of a checkpoint file, of tensors and plain types only; nothing else is run.
+
+    It is what torch.save was given; of a safetensors file see `read_safetensors`.
+
+    Args:
+        device: "meta" reads names and shapes alone.
+
+    Raises:
+        WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
+            of more than tensors and plain types.
+    """
+    # a pickle's name decides nothing here, since none is run
+    problem = _is_something_else(path) or _format_problem(path)
+    if problem:
+        raise WeightsError(f"{path} {problem}")
+    if is_safetensors(path):
+        return read_safetensors(path, device)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # unpickling broken bytes can raise nearly anything
+        raise unreadable(path, error) from error
+
+
+# Under which key training programs keep the weights: the authors' (net), timm's and PyTorch's
+# examples (state_dict), torchvision's and detectron2's (model).
+_WRAPPERS = ("net", "state_dict", "model")
+# What DataParallel / DistributedDataParallel and torch.compile put before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def _unwrap(path: str, content: object) -> dict[str, torch.Tensor]:
+    """The one mapping of names to tensors in `content`, bare or under a usual key."""
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__} without tensors; give a state_dict, bare or "
+            f"under one of the keys {', '.join(_WRAPPERS)}"
+        )
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+    ]
+    if others:
+        raise WeightsError(
+            f"{path} has entries that are no tensors: {', '.join(others[:5])}; give a state_dict, "
+            f"bare or under one of the keys {', '.join(_WRAPPERS)}"
+        )
+    return dict(content)
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The state dict in a checkpoint: {"net": ...}, {"state_dict": ...}, {"model": ...} or bare.
+
+    The prefixes of DataParallel and torch.compile are taken off. No code in the file is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
+            of more than tensors and plain types.
+    """
+    path = os.path.abspath(path)
+    if not os.path.isfile(path):
+        problem = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise FileNotFoundError(f"{path} {problem}; name the checkpoint to convert")
+    state_dict = _unwrap(path, read_tensors(path))
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state_dict):
+            state_dict = {name.removeprefix(prefix): x for name, x in state_dict.items()}
+    return state_dict

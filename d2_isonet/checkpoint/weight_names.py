@@ -1,0 +1,110 @@
+"""Tensor names of the ISONet authors, torchvision and timm, told as this project's names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from d2_isonet.utils.messages import some
+
+from .reading import WeightsError
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """How another code base names the modules of this network.
+
+    Args:
+        stage: prefix of a residual stage; stage 1 is res2.
+        block: prefix of a block in its stage, whose numbers begin at first_block.
+        outside, inside: their module to ours, outside the blocks and inside a block.
+        leaves: their parameter to ours, where it differs.
+    """
+
+    source: str
+    stage: str
+    block: str
+    first_block: int
+    outside: Mapping[str, str]
+    inside: Mapping[str, str]
+    leaves: Mapping[str, str]
+
+    def rename(self, name: str) -> str | None:
+        """Our name of their tensor, None where it has no place in this network."""
+        modules, leaf = name.rpartition(".")[::2]
+        leaf = self.leaves.get(leaf, leaf)
+        if modules in self.outside:
+            return f"{self.outside[modules]}.{leaf}"
+        stage, block, module = [*modules.split(".", 2), "", ""][:3]
+        stage, block = stage.removeprefix(self.stage), block.removeprefix(self.block)
+        if not (stage.isdecimal() and block.isdecimal() and module in self.inside):
+            return None
+        ours = f"res{int(stage) + 1}.{int(block) - self.first_block}"
+        return ".".join(filter(None, (ours, self.inside[module], leaf)))
+
+
+_NAMINGS = {  # by the name of the stem's convolution
+    "stem.conv.weight": _Naming(
+        source="the authors' ISONet code",
+        stage="s",
+        block="b",
+        first_block=1,
+        outside={
+            "stem.conv": "stem.conv1",
+            "stem.bn": "stem.conv1.norm",
+            "stem.relu": "stem.conv1.activation",
+            "head.fc": "linear",
+        },
+        inside={
+            **{f"f.{letter}": f"conv{i}" for i, letter in enumerate("abc", 1)},
+            **{f"f.{letter}_bn": f"conv{i}.norm" for i, letter in enumerate("abc", 1)},
+            **{f"f.{letter}_relu": f"conv{i}.activation" for i, letter in enumerate("ab", 1)},
+            "f.shared_scalar": "",
+            "proj": "shortcut",
+            "bn": "shortcut.norm",
+            "relu": "activation",
+        },
+        leaves={"srelu_bias": "shift", "scale": "residual_scale"},
+    ),
+    "conv1.weight": _Naming(
+        source="torchvision or timm",
+        stage="layer",
+        block="",
+        first_block=0,
+        outside={"conv1": "stem.conv1", "bn1": "stem.conv1.norm", "fc": "linear"},
+        inside={
+            **{f"conv{i}": f"conv{i}" for i in (1, 2, 3)},
+            **{f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)},
+            "downsample.0": "shortcut",
+            "downsample.1": "shortcut.norm",
+        },
+        leaves={},
+    ),
+}
+
+
+def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:
+    """Every tensor under our name, and what the names tell of its source.
+
+    Raises:
+        WeightsError: a network of unknown names, or tensors that have no place in ours.
+    """
+    if "stem.conv1.weight" in state_dict:
+        raise WeightsError(
+            f"{path} already has this project's names; give it as MODEL.WEIGHTS as it is"
+        )
+    naming = next((n for stem, n in _NAMINGS.items() if stem in state_dict), None)
+    if naming is None:
+        raise WeightsError(
+            f"{path} is no network of the ISONet authors, torchvision or timm that this converter "
+            f"knows: it has neither {' nor '.join(_NAMINGS)}, but {some(list(state_dict))}"
+        )
+    names = {name: naming.rename(name) for name in state_dict}
+    known = {name: ours for name, ours in names.items() if ours is not None}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise WeightsError(
+            f"{path} has {len(unknown)} tensors without a place in an ISONet or a plain ResNet: "
+            f"{some(unknown)}; variants with other stems, blocks or attention cannot be converted"
+        )
+    return {ours: state_dict[name] for name, ours in known.items()}, naming.source

@@ -1,0 +1,139 @@
+"""Norms through depth: of what each block gives, and of the gradients that come back to it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+__all__ = ["LIMIT", "Signal", "SignalWatch", "deviations", "measure_signals", "norm_of"]
+LIMIT = 10.0  # a factor above it, or below 1 / LIMIT, is told
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What arrives at one point of the network; the first point is its input.
+
+    Args:
+        rms: root of the mean square of the values there.
+        norm: |y| / |x|, x the input of the network.
+        gradient: |J^T g|, J the Jacobian from here to the end, g random with |g| = 1.
+    """
+
+    name: str
+    rms: float
+    norm: float
+    gradient: float
+
+
+class SignalWatch:
+    """While it is attached (`with`), keeps norms of the outputs of modules and of their gradients.
+
+    It reads and changes nothing. Of a module that runs several times the last run is kept.
+
+    Args:
+        modules: name -> module, whose outputs are tensors; others are passed over.
+
+    After a forward pass `outputs[name]` is (|y|, number of entries of y), after a backward pass
+    `gradients[name]` the norm of the gradient of y; norms are 0-dim, float32, of y's device.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module]):
+        self.outputs: dict[str, tuple[torch.Tensor, int]] = {}
+        self.gradients: dict[str, torch.Tensor] = {}
+        self._modules = modules
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> "SignalWatch":
+        self._handles = [
+            module.register_forward_hook(self._looker(name))
+            for name, module in self._modules.items()
+        ]
+        return self
+
+    def __exit__(self, *error) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _looker(self, name: str) -> Callable:
+        def after_forward(module: nn.Module, args: tuple, output) -> None:
+            if not isinstance(output, torch.Tensor):
+                return
+            self.outputs[name] = (norm_of(output), output.numel())
+            if output.requires_grad:
+                output.register_hook(after_backward)
+
+        def after_backward(gradient: torch.Tensor) -> None:
+            self.gradients[name] = norm_of(gradient)
+
+        return after_forward
+
+
+def norm_of(x: torch.Tensor) -> torch.Tensor:
+    """|x| over all entries, 0-dim, at least float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x.detach(), dtype=dtype)
+
+
+def measure_signals(
+    blocks: dict[str, nn.Module],
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    seed: int = 0,
+) -> list[Signal]:
+    """One forward and one backward pass of an image: what arrives at the input and at each block.
+
+    Args:
+        blocks: in any order; those that `forward` does not run are left out.
+        forward: image -> the last tensor, whose random unit cotangent is sent back.
+        image: (1, C, H, W), normalized.
+        seed: of the cotangent.
+    """
+    image = image.detach().clone().requires_grad_()
+    with SignalWatch(blocks) as watch, torch.enable_grad():
+        output = forward(image)
+        generator = torch.Generator().manual_seed(seed)
+        cotangent = torch.randn(output.shape, generator=generator).to(output)
+        (gradient,) = torch.autograd.grad(output, image, cotangent / norm_of(cotangent))
+    size = norm_of(image)
+    points = {"input": (size, image.numel()), **watch.outputs}
+    gradients = {"input": norm_of(gradient), **watch.gradients}
+    return [
+        Signal(
+            name,
+            (norm / entries**0.5).item(),
+            (norm / size).item(),
+            gradients[name].item() if name in gradients else 0.0,
+        )
+        for name, (norm, entries) in points.items()
+    ]
+
+
+def deviations(signals: Sequence[Signal], limit: float = LIMIT) -> list[str]:
+    """Where the signal vanishes or explodes, a line each; none in a healthy network.
+
+    Forward it is the RMS, backward the norm of the gradient: a factor above `limit` or below
+    1 / limit across one block, or from the first block's output to the last's, or a number that is
+    not finite. The first block is not judged: pixels have a scale of their own.
+    """
+    points = signals[1:]
+    steps = [
+        (f"in {after.name}", before, after)
+        for before, after in zip(points, points[1:], strict=False)
+    ]
+    steps += [("across the whole network", points[0], points[-1])] if len(points) > 2 else []
+    lines = []
+    for where, before, after in steps:
+        lines += _deviation(f"forward, {where}: RMS", before.rms, after.rms, limit)
+    for where, before, after in steps:
+        lines += _deviation(f"backward, {where}: gradient", after.gradient, before.gradient, limit)
+    return lines
+
+
+def _deviation(what: str, given: float, found: float, limit: float) -> list[str]:
+    if not given or not math.isfinite(given):  # that has been told where it began
+        return []
+    if found / given < 1 / limit:
+        return [f"vanishes {what} {given:.3g} -> {found:.3g}"]
+    return [] if found / given <= limit else [f"explodes {what} {given:.3g} -> {found:.3g}"]

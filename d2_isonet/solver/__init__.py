@@ -1,0 +1,1 @@
+"""Parameter groups of the optimizer, and schedules. May import modeling and below."""
