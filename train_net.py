@@ -22,7 +22,7 @@ def parse_args():
 def setup(args):
     from d2_isonet.config.loading import load_config
     from d2_isonet.data.datasets import use_own_data
-    from d2_isonet.datasets import check_datasets
+    from d2_isonet.preflight.data.sets import check_datasets
     from d2_isonet.run_setup import finish_setup
 
     cfg = load_config(args.config_file, args.opts)

@@ -14,7 +14,7 @@ _MODULES = {  # where each public name is defined
     "Predictor": "predictor",
     "SReLU": "layers.activation",
     "add_isonet_config": "config.defaults",
-    "backbone": "plain_backbone",
+    "backbone": "hub.backbone",
     "convolution_singular_values": "isometry.singular_values",
     "delta_fill": "layers.weight_init",
     "get_config": "config.model_zoo",

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from d2_isonet.config.options import PRECISIONS
+from d2_isonet.preflight.training import check_precision
 
 from .accumulation import AccumulatingTrainer, Losses
 from .non_finite import NonFiniteError
-from .training_options import check_precision
 
 
 class AMPTrainer(AccumulatingTrainer):

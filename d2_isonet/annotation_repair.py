@@ -1,9 +1,8 @@
 """Filling in what a COCO json leaves out and what can be had without guessing."""
 
 from d2_isonet.data.coco_json import fill_in, is_id
-
-from .coco_findings import coco_entries
-from .image_scan import look_at_all
+from d2_isonet.preflight.data.coco_content import coco_entries
+from d2_isonet.preflight.data.image_scan import look_at_all
 
 
 def repair(content: dict, image_root: str) -> list[str]:

@@ -9,11 +9,11 @@ from detectron2.config import CfgNode
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.data.datasets import load_registered, register_coco_files, register_data_root
+from d2_isonet.preflight.data.classified_images import classified_image_findings
+from d2_isonet.preflight.data.sets import dataset_findings
+from d2_isonet.preflight.findings import Finding
 
 from .annotation_repair import repair
-from .classified_images import classified_image_findings
-from .datasets import dataset_findings
-from .findings import Finding
 
 
 def findings_of(args: argparse.Namespace) -> list[Finding]:

@@ -15,14 +15,14 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
+from d2_isonet.evaluation.build import build_evaluator
+from d2_isonet.evaluation.per_class import folder_of
 from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 
 from .best_checkpoint import TrainingEnded
 from .configured_step import build_step
-from .evaluators import build_evaluator
 from .forgiving_writer import forgiving_writers
-from .per_class import folder_of
 from .resumed_training import (
     catch_up,
     data_order,

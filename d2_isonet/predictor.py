@@ -14,8 +14,7 @@ from detectron2.modeling import build_model
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import falls_back_to_cpu
 from d2_isonet.data.categories import categories_of
-
-from .config_checks import check_names
+from d2_isonet.preflight.network import check_names
 
 
 class Predictor(DefaultPredictor):

@@ -12,11 +12,11 @@ from detectron2.utils.logger import setup_logger
 
 from d2_isonet.distributed.torchrun import resume_if_restarted
 from d2_isonet.modeling.execution import flush_denormals
+from d2_isonet.preflight.run import check_run
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes, what_was_scaled
 from d2_isonet.utils.files import is_full_disk
 
 from .forgiving_log import forgive_log_files
-from .preflight import check_run
 from .resumed_training import settle_seed
 from .run_record import add_run_record
 

@@ -9,10 +9,10 @@ from detectron2.utils import comm
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.distributed.torchrun import remember_run
+from d2_isonet.preflight.weights import nothing_to_evaluate
 from d2_isonet.utils.messages import readable_errors
 
 from .engine import Trainer
-from .weights_check import nothing_to_evaluate
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ ORDERS = {
     "a name of modeling": "import d2_isonet\nfrom detectron2.modeling import build_model",
     "all public names": "from d2_isonet import *",
     "a public name": "import d2_isonet; d2_isonet.OrthogonalRegularizer",
-    "a module as an attribute": "import d2_isonet; d2_isonet.solver; from d2_isonet.solver.build import *",
+    "a module as an attribute": "import d2_isonet; d2_isonet.engine.Trainer",
     "an object from another process": f"import pickle; pickle.loads({pickle.dumps(SReLU(2))})",
     "two threads": """
 import importlib, threading

@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from d2_isonet import __version__
-from d2_isonet.classification_evaluation import ImageNetEvaluator
-from d2_isonet.classification_record import class_measures, predictions_of, read_predictions
+from d2_isonet.evaluation.classification import (
+    ImageNetEvaluator,
+    class_measures,
+    predictions_of,
+    read_predictions,
+)
 from d2_isonet.run_record import add_run_record, commit_of, read_run_records
 
 TRAINING = Namespace(resume=False, eval_only=False)

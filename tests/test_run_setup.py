@@ -5,10 +5,10 @@ from detectron2.utils import comm
 from torch import nn
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.config_checks import check_pixels
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.preflight.network import check_pixels
+from d2_isonet.preflight.training import check_filter_options, check_training_options
 from d2_isonet.solver.schedule import scale_to_processes, what_was_scaled
-from d2_isonet.training_options import check_filter_options, check_training_options
 
 
 def config(*opts: str):

@@ -11,7 +11,7 @@ import pytest
 from small_runs import run, small_config, trainer_class
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.training_options import check_training_options
+from d2_isonet.preflight.training import check_training_options
 
 ENABLED = ["WANDB.ENABLED", "True", "WANDB.PROJECT", "toys", "TEST.EVAL_PERIOD", "2"]
 

@@ -11,8 +11,8 @@ matplotlib.use("Agg")  # before pyplot: no screen is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-from d2_isonet.gradient_masking import is_guessing  # noqa: E402
-from d2_isonet.robustness import run_attack  # noqa: E402
+from d2_isonet.evaluation.gradient_masking import is_guessing  # noqa: E402
+from d2_isonet.evaluation.robustness import run_attack  # noqa: E402
 
 COLUMNS = ("attack", "access", "eps", "step", "iterations", "accuracy")
 

@@ -40,7 +40,7 @@ def setup(args: argparse.Namespace):
     """The config as a training on one process has it, its data sets registered and checked."""
     from d2_isonet.config.loading import load_config
     from d2_isonet.data.datasets import load_registered, register_data_root, use_own_data
-    from d2_isonet.datasets import check_datasets
+    from d2_isonet.preflight.data.sets import check_datasets
     from d2_isonet.solver.schedule import scale_to_processes
 
     cfg = load_config(args.config_file, args.opts)

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from d2_isonet.evaluators import coco_evaluator
+from d2_isonet.evaluation.build import coco_evaluator
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 from d2_isonet.utils.compat import zoo_config
 

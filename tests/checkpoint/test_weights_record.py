@@ -11,7 +11,7 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save
 from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.checkpoint.reading import WeightsError
 from d2_isonet.config.loading import load_config
-from d2_isonet.weights_check import weights_findings
+from d2_isonet.preflight.weights import weights_findings
 
 CPU = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]
 

@@ -7,7 +7,7 @@ from detectron2.utils import comm
 
 from d2_isonet.arguments import argument_parser
 from d2_isonet.config.loading import load_config
-from d2_isonet.training_options import check_training_options
+from d2_isonet.preflight.training import check_training_options
 from d2_isonet.utils.messages import readable_errors
 
 BASE = "configs/risonet50_c4.yaml"

@@ -9,12 +9,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 
 from d2_isonet import add_isonet_config
-from d2_isonet.keys_without_effect import keys_without_effect
 from d2_isonet.layers.activation import ACTIVATIONS
 from d2_isonet.layers.weight_init import FILLS
 from d2_isonet.modeling.backbone.checks import check_architecture
 from d2_isonet.modeling.roi_heads import ISONetRes5ROIHeads
-from d2_isonet.network_outline import outline
+from d2_isonet.preflight.network import keys_without_effect, outline
 
 ISONET, RESNETS, DECOUPLED = "MODEL.ISONET.", "MODEL.RESNETS.", "MODEL.DECOUPLED."
 

@@ -8,8 +8,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files, use_own_data
-from d2_isonet.datasets import check_datasets
-from d2_isonet.evaluators import coco_evaluator
+from d2_isonet.evaluation.build import coco_evaluator
+from d2_isonet.preflight.data.sets import check_datasets
 
 
 def arguments(**given) -> Namespace:

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from d2_isonet.classification_evaluation import ImageNetEvaluator
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import load_registered
 from d2_isonet.data.imagenet import (
@@ -22,6 +21,7 @@ from d2_isonet.data.imagenet import (
     classification_mapper,
 )
 from d2_isonet.distributed.launch import launch
+from d2_isonet.evaluation.classification import ImageNetEvaluator
 
 AUTHORS_TRANSFORMS = {
     True: [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()],

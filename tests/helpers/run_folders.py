@@ -7,9 +7,9 @@ import hotcoco
 import torch
 from detectron2.config import get_cfg
 
-from d2_isonet.classification_evaluation import ImageNetEvaluator
 from d2_isonet.config.defaults import add_isonet_config
-from d2_isonet.per_class import write_per_class
+from d2_isonet.evaluation.classification import ImageNetEvaluator
+from d2_isonet.evaluation.per_class import write_per_class
 
 EVIL = "<img src=x onerror=alert(1)>$x_"  # a class name, or a part of a path
 

@@ -13,12 +13,12 @@ from detectron2.modeling import build_backbone
 from PIL import Image
 
 import d2_isonet
-from d2_isonet import evaluators
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.datasets import dataset_findings
 from d2_isonet.engine import Trainer
+from d2_isonet.evaluation import build as evaluators
 from d2_isonet.modeling.stages import STAGES, stage_of
-from d2_isonet.preflight import run_findings
+from d2_isonet.preflight.data.sets import dataset_findings
+from d2_isonet.preflight.run import run_findings
 
 NARROW = [
     "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0",

@@ -19,7 +19,8 @@ import pycocotools.mask
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 
-from d2_isonet.coco_evaluation import FastCOCOEvaluator, import_hotcoco
+from d2_isonet.evaluation.coco_evaluation import FastCOCOEvaluator
+from d2_isonet.evaluation.coco_measures import import_hotcoco
 
 from .measure import Comparison, seconds_of
 

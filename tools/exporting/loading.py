@@ -10,9 +10,9 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
-from d2_isonet.config_checks import check_names
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.fusion import fuse_for_inference
+from d2_isonet.preflight.network import check_names
 
 from .quiet import quiet
 

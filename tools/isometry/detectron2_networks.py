@@ -12,7 +12,6 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import load_config
-from d2_isonet.config_checks import check_names
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.data.examples import find_examples
 from d2_isonet.data.pixels import pixels_of
@@ -20,7 +19,7 @@ from d2_isonet.isometry.measures import linear_convolutions
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.stages import chain_of, deepest_feature, trunk_of
-from d2_isonet.network_outline import outline
+from d2_isonet.preflight.network import check_names, outline
 
 from .network import Network, initial_norms
 

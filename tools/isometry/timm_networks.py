@@ -26,7 +26,7 @@ def timm_network(args: argparse.Namespace) -> Network:
     try:
         import timm
 
-        import d2_isonet.timm_models  # noqa: F401 (our names, too)
+        import d2_isonet.hub.timm_models  # noqa: F401 (our names, too)
     except ImportError as error:
         raise ValueError("--timm needs timm: pip install 'd2_isonet[timm]'") from error
     if not timm.is_model(args.timm):

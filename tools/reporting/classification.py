@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from pages.page import Page, Picture
 
-from d2_isonet.classification_record import Prediction, read_predictions
 from d2_isonet.data.image_folder import PILLOW_ERRORS, read_image
+from d2_isonet.evaluation.classification import Prediction, read_predictions
 
 from .confusion import add_matrix
 from .detection_sections import delta

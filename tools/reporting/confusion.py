@@ -3,7 +3,7 @@
 import numpy as np
 from pages.page import Page
 
-from d2_isonet.coco_evaluation import import_hotcoco
+from d2_isonet.evaluation.coco_measures import import_hotcoco
 
 from .datasets import DatasetResults
 from .figures import matrix

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pycocotools.coco import COCO
 
-from d2_isonet.coco_evaluation import import_hotcoco
+from d2_isonet.evaluation.coco_measures import import_hotcoco
 
 from .detection import Analysis, analyse, read_detections, read_truth, tasks_of
 from .evaluations import Evaluation

@@ -12,9 +12,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import Params
 
-from d2_isonet.coco_measures import evaluated, params_of, summarized
 from d2_isonet.data.coco_json import fill_in, read_annotations
-from d2_isonet.per_class import detection_measures
+from d2_isonet.evaluation.coco_measures import evaluated, params_of, summarized
+from d2_isonet.evaluation.per_class import detection_measures
 
 from .matches import IOU, Matches, matches_of
 

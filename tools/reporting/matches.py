@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools.coco import COCO
 
-from d2_isonet.coco_measures import evaluated, params_of
+from d2_isonet.evaluation.coco_measures import evaluated, params_of
 
 IOU = 0.5  # of a match in the matrix, the errors and the pictures
 

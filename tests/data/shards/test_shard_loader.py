@@ -13,7 +13,6 @@ from detectron2.utils import comm
 from shard_sets import write_images, write_shards
 from torch import nn
 
-from d2_isonet.classification_evaluation import ImageNetEvaluator
 from d2_isonet.data.datasets import load_registered, register_data_root
 from d2_isonet.data.imagenet import (
     ImageNetMapper,
@@ -23,6 +22,7 @@ from d2_isonet.data.imagenet import (
 from d2_isonet.data.shards import loader as shard_loader
 from d2_isonet.data.shards.index import ShardedImages, load_shard_index
 from d2_isonet.distributed.launch import launch
+from d2_isonet.evaluation.classification import ImageNetEvaluator
 
 RANKS_AND_WORKERS = [(ranks, workers) for ranks in (1, 2, 3) for workers in (0, 1, 2)]
 PLAIN = ImageNetMapper(False, crop_size=16, resize=16)

@@ -7,7 +7,7 @@ from script_arguments import PRETRAIN, arguments
 from shard_sets import write_images, write_shards
 
 from d2_isonet.data.datasets import register_data_root
-from d2_isonet.robustness import choose_images
+from d2_isonet.evaluation.robustness import choose_images
 
 
 @pytest.fixture

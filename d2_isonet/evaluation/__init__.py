@@ -1,0 +1,4 @@
+"""COCO and ImageNet measures, and robustness against attacks.
+
+May import checkpoint, isometry, solver and below.
+"""

@@ -1,0 +1,220 @@
+"""Top-1 and top-5 accuracy as a detectron2 evaluator."""
+
+import csv
+import io
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from d2_isonet.utils.files import warned, write_text
+
+from .per_class import current_iteration, folder_of, write_per_class
+
+NAME = "predictions.csv"
+
+
+class Prediction(NamedTuple):
+    """One image: classes are numbers from 0, probabilities the softmax of its logits."""
+
+    file_name: str
+    label: int
+    predicted: int
+    probability: float  # of the predicted class
+    probability_of_label: float
+    in_top5: bool  # whether the label is among the five first
+
+
+def predictions_of(
+    inputs: Sequence[dict], logits: torch.Tensor, top: torch.Tensor
+) -> list[Prediction]:
+    """The predictions of one batch.
+
+    Args:
+        inputs: dicts with "file_name" and "label".
+        logits: (N, num_classes).
+        top: (N, up to 5), classes from the likeliest on.
+    """
+    labels = torch.tensor([int(x["label"]) for x in inputs], device=top.device)
+    two = torch.stack([top[:, 0], labels], dim=1)  # of a thousand classes no more are recorded
+    probabilities = logits.double().softmax(dim=1).gather(1, two)
+    return [
+        Prediction(
+            str(x.get("file_name", "")), label, best[0], round(p[0], 6), round(p[1], 6),
+            label in best,
+        )
+        for x, label, p, best in zip(
+            inputs, labels.tolist(), probabilities.tolist(), top.tolist(), strict=True
+        )
+    ]  # fmt: skip
+
+
+def write_predictions(
+    output_dir: str, dataset_name: str, predictions: Sequence[Prediction], names: Sequence[str]
+) -> None:
+    """Write predictions.csv, per_class.csv and per_class.json into the data set's folder.
+
+    A full disk is a warning, not an error.
+
+    Args:
+        names: of the classes, in the order of their numbers.
+    """
+    folder = folder_of(output_dir, dataset_name)
+    about = {
+        "dataset": dataset_name,
+        "classes": list(names),
+        "images": len(predictions),
+        "iteration": current_iteration(),
+    }
+    write_per_class(folder, {"classification": class_measures(predictions, names)}, about)
+    with warned("The predictions are not written"):
+        write_text(folder / NAME, _csv(predictions))
+
+
+def class_measures(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict]:
+    """A row a class: top-1 and top-5 in percent (None without an image), images, predictions, and
+    the class it is taken for most often, with the share of its images in percent."""
+    rows = []
+    predicted = Counter(p.predicted for p in predictions)
+    images = Counter(p.label for p in predictions)
+    right = Counter(p.label for p in predictions if p.predicted == p.label)
+    in_top5 = Counter(p.label for p in predictions if p.in_top5)
+    confused: dict[int, Counter] = {}
+    for p in predictions:
+        if p.predicted != p.label:
+            confused.setdefault(p.label, Counter())[p.predicted] += 1
+    for number, name in enumerate(names):
+        n = images[number]
+        other, times = next(iter(confused.get(number, Counter()).most_common(1)), (None, 0))
+        rows.append({
+            "class": name,
+            "top1": 100 * right[number] / n if n else None,
+            "top5": 100 * in_top5[number] / n if n else None,
+            "images": n,
+            "predicted": predicted[number],
+            "taken_for": None if other is None else names[other],
+            "taken_for_share": 100 * times / n if n else None,
+        })  # fmt: skip
+    return rows
+
+
+def _csv(predictions: Sequence[Prediction]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Prediction._fields)
+    writer.writerows([*p[:-1], int(p.in_top5)] for p in predictions)
+    return file.getvalue()
+
+
+def read_predictions(file: Path) -> list[Prediction]:
+    """The predictions that `write_predictions` has written.
+
+    Raises:
+        ValueError: the file is of another form, or cut off.
+    """
+    with open(file, newline="", encoding="utf-8") as opened:
+        rows = list(csv.reader(opened))
+    if not rows or tuple(rows[0]) != Prediction._fields:
+        raise ValueError(f"{file} has not the columns {', '.join(Prediction._fields)}")
+    kinds: tuple[Callable, ...] = (str, int, int, float, float, lambda x: bool(int(x)))
+    try:
+        return [
+            Prediction(*(kind(x) for kind, x in zip(kinds, row, strict=True))) for row in rows[1:]
+        ]
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+class ImageNetEvaluator(DatasetEvaluator):
+    """Top-1 and top-5 accuracy in percent over the images of all processes.
+
+    With fewer than five classes, top-5 counts all of them and is 100.
+
+    Args:
+        num_classes: classes of the data set, which the network's logits must have.
+        output_dir: where the predictions and the results of each class are written, see
+            `write_predictions`; "" for nowhere.
+        dataset_name, class_names: for these files; without names, classes are numbered.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        output_dir: str = "",
+        dataset_name: str = "",
+        class_names: Sequence[str] = (),
+    ):
+        self._num_classes = num_classes
+        self._output_dir = output_dir
+        self._dataset_name = dataset_name
+        self._class_names = list(class_names) or [str(i) for i in range(num_classes)]
+        self.reset()
+
+    def reset(self) -> None:
+        self._predictions: list[Prediction] = []
+        self._counts = torch.zeros(3, dtype=torch.int64)  # right at 1, right at 5, images
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Count one batch: inputs with "label" and "file_name", outputs {"logits": (num_classes,)}.
+
+        Raises:
+            ValueError: the logits' length or a label does not fit the number of classes.
+            FloatingPointError: a logit is NaN or infinite.
+        """
+        logits = torch.stack([x["logits"] for x in outputs])
+        labels = torch.tensor([x["label"] for x in inputs], device=logits.device)
+        self._check(inputs, logits, labels)
+        top = logits.topk(min(5, self._num_classes), dim=1).indices
+        right = top == labels[:, None]
+        self._counts += torch.tensor([int(right[:, 0].sum()), int(right.sum()), len(inputs)])
+        if self._output_dir:
+            self._predictions += predictions_of(inputs, logits, top)
+
+    def _check(self, inputs: list[dict], logits: torch.Tensor, labels: torch.Tensor) -> None:
+        if logits.shape != (len(inputs), self._num_classes):
+            raise ValueError(
+                f"{len(inputs)} images gave logits of shape {tuple(logits.shape)}, the data set "
+                f"has {self._num_classes} classes; set MODEL.CLASSIFIER.NUM_CLASSES to "
+                f"{self._num_classes} or use the data set that the weights were trained on"
+            )
+        if int(labels.max()) >= self._num_classes:
+            worst = int(labels.argmax())
+            raise ValueError(
+                f"Label {int(labels[worst])} of {inputs[worst].get('file_name')} is not below the "
+                f"number of classes, {self._num_classes}"
+            )
+        finite = torch.isfinite(logits).all(dim=1)
+        if not bool(finite.all()):
+            first = int((~finite).int().argmax())
+            raise FloatingPointError(
+                f"{int((~finite).sum())} of {len(inputs)} images have NaN or infinite logits, the "
+                f"first is {inputs[first].get('file_name')}; the weights have diverged or were not "
+                "loaded"
+            )
+
+    def evaluate(self) -> OrderedDict | None:
+        """{"classification": {"top1", "top5" (percent), "num_images"}} on the main process.
+
+        Raises:
+            ValueError: no image was evaluated.
+        """
+        gathered, predictions = comm.gather(self._counts), comm.gather(self._predictions)
+        if not comm.is_main_process():
+            return None
+        right_at_1, right_at_5, images = torch.stack(gathered).sum(dim=0).tolist()
+        if images == 0:
+            raise ValueError("No image was evaluated; the evaluation data set is empty")
+        if self._output_dir:
+            every = [x for of_process in predictions for x in of_process]
+            write_predictions(self._output_dir, self._dataset_name, every, self._class_names)
+        return OrderedDict(
+            classification={
+                "top1": 100 * right_at_1 / images,
+                "top5": 100 * right_at_5 / images,
+                "num_images": images,
+            }
+        )

@@ -1,0 +1,195 @@
+"""COCO's measures of boxes and masks by hotcoco: pycocotools' numbers in a fraction of its time."""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+
+from detectron2.evaluation import COCOEvaluator
+
+from d2_isonet.checkpoint.files import write_checkpoint
+from d2_isonet.utils.files import as_save_error, warned, write_text
+
+from .coco_measures import REGIONS, coco_measures, import_hotcoco, measures_of_nothing
+from .per_class import current_iteration, detection_measures, folder_of, write_per_class
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def without(file: str) -> Iterator[None]:
+    """An OSError of writing `file` is a warning."""
+    with warned("The evaluation goes on without it"), as_save_error(file):
+        yield
+
+
+def save_predictions(folder: str, predictions: Sequence[dict]) -> None:
+    """Write detectron2's instances_predictions.pth, or warn."""
+    file = os.path.join(folder, "instances_predictions.pth")
+    with without(file):
+        os.makedirs(folder, exist_ok=True)
+        write_checkpoint(file, predictions)
+
+
+def save_results(folder: str, results: Sequence[dict]) -> None:
+    """Write detectron2's coco_instances_results.json, or warn.
+
+    Args:
+        results: detections in COCO's format, with the category ids of the data set.
+    """
+    file = os.path.join(folder, "coco_instances_results.json")
+    with without(file):
+        write_text(file, json.dumps(results))
+
+
+def in_folder_or_elsewhere(folder: str, make: Callable[[str], str]) -> str:
+    """make(folder), a file that is needed; in the system's temporary folder where that is full."""
+    with warned("It is written to the system's temporary folder instead"), as_save_error(folder):
+        return make(folder)
+    return make(tempfile.mkdtemp(prefix="d2_isonet_"))
+
+
+class FastCOCOEvaluator(COCOEvaluator):
+    """detectron2's COCOEvaluator with the same results and files; hotcoco matches and accumulates.
+
+    pycocotools still does what hotcoco refuses or counts differently: keypoints, scores that are
+    NaN, annotations with the id 0 or sharing one; and everything where hotcoco is not installed.
+
+    Raises (from evaluate):
+        ValueError: a detection is of a class or of an image that the data set does not have.
+    """
+
+    _output_dir: str | None
+
+    def __init__(self, dataset_name: str, *args, **kwargs):
+        super().__init__(dataset_name, *args, **kwargs)
+        self._hotcoco = import_hotcoco()
+        self._predicts_masks = False
+        self._per_class: dict[str, list[dict]] = {}
+        self._num_detections: Counter = Counter()  # by class
+        self._folder: str | None = None  # `evaluate` writes there; as _output_dir, detectron2 would
+        if 0 in self._coco_api.anns:
+            logger.warning(
+                f"{self._metadata.json_file}: an annotation has the id 0, and COCO's code takes a "
+                "match with it for none: number annotations from 1. Evaluation by pycocotools"
+            )
+
+    def evaluate(self, img_ids: list | None = None) -> dict:
+        """detectron2's results; its files are written by us, for a full disk not to end it."""
+        self._folder, self._output_dir = self._output_dir, None
+        try:
+            return super().evaluate(img_ids)
+        finally:
+            self._output_dir = self._folder
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        instances = [output["instances"] for output in outputs if "instances" in output]
+        self._predicts_masks |= any(found.has("pred_masks") for found in instances)
+        super().process(inputs, outputs)
+
+    def _tasks_from_predictions(self, predictions: list[dict]) -> list[str]:
+        # without a detection the results do not tell that the model has masks
+        segm = {"segm"} if self._predicts_masks else set()
+        return sorted({*super()._tasks_from_predictions(predictions), *segm})
+
+    def _derive_coco_results(self, coco_eval, iou_type: str, class_names=None) -> dict:
+        if coco_eval is None and iou_type in REGIONS:
+            self._logger.warning(
+                f"The model detects nothing in {len(self._coco_api.imgs)} images: AP ({iou_type}) "
+                "is 0. It may be untrained, diverged, of other weights, or its scores below "
+                "MODEL.ROI_HEADS.SCORE_THRESH_TEST"
+            )
+            coco_eval = measures_of_nothing(self._coco_api, iou_type, self._max_dets_per_image)
+        if coco_eval is not None:
+            ids = sorted(set(self._coco_api.getCatIds()))
+            classes = {i: self._class_of(i, class_names) for i in ids}
+            self._per_class[iou_type] = detection_measures(coco_eval, classes)
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
+
+    def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
+        results = list(chain.from_iterable(prediction["instances"] for prediction in predictions))
+        self._num_detections = Counter(result["category_id"] for result in results)
+        self._per_class = {}
+        self._evaluate_results(predictions, results, img_ids)
+        if self._folder and self._per_class:
+            folder = folder_of(self._folder, self._metadata.name)
+            # an evaluation of several sets has given each its folder
+            folder = folder.parent if folder.name == folder.parent.name else folder
+            write_per_class(folder, self._per_class, self._about(img_ids))
+
+    def _class_of(self, category_id: int, class_names: list[str] | None) -> tuple[str, int]:
+        """Its name and how many detections there are of it."""
+        contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        number = contiguous_ids[category_id] if contiguous_ids else category_id
+        name = self._coco_api.cats[category_id]["name"]
+        if class_names and contiguous_ids:
+            name = class_names[number]
+        return name, self._num_detections[number]
+
+    def _about(self, img_ids: list | None) -> dict:
+        metadata, image_root = self._metadata, self._metadata.get("image_root")
+        return {
+            "dataset": metadata.name,
+            "json_file": os.path.abspath(metadata.json_file),
+            "image_root": os.path.abspath(image_root) if image_root else "",
+            "images": len(self._coco_api.imgs if img_ids is None else img_ids),
+            "iteration": current_iteration(),
+            "max_detections": max(self._max_dets_per_image),
+        }
+
+    def _evaluate_results(
+        self, predictions: list[dict], found: list[dict], img_ids: list | None
+    ) -> None:
+        tasks = self._tasks or self._tasks_from_predictions(found)
+        results = self._with_categories_of_dataset(found)
+        if self._folder:
+            if "proposals" not in predictions[0]:
+                save_predictions(self._folder, predictions)
+            save_results(self._folder, results)
+        if self._hotcoco is None or not self._is_for_hotcoco(found, tasks):
+            super()._eval_predictions(predictions, img_ids=img_ids)
+            return
+        for task in sorted(tasks):
+            self._logger.info(f"Evaluating {task} of {len(results)} detections with hotcoco")
+            measures = coco_measures(
+                self._hotcoco, self._coco_api, results, task, self._max_dets_per_image, img_ids
+            )
+            self._results[task] = self._derive_coco_results(
+                measures, task, class_names=self._metadata.get("thing_classes")
+            )
+
+    def _eval_box_proposals(self, predictions: list[dict]) -> None:
+        if self._folder:
+            save_predictions(self._folder, predictions)
+            self._output_dir = self._folder
+            with without(f"{self._folder}/box_proposals.pkl"):
+                return super()._eval_box_proposals(predictions)
+            self._output_dir = None
+        super()._eval_box_proposals(predictions)
+
+    def _is_for_hotcoco(self, results: list[dict], tasks: Iterable[str]) -> bool:
+        return (
+            self._do_evaluation
+            and len(results) > 0
+            and REGIONS.keys() >= set(tasks)
+            and 0 not in self._coco_api.anns
+            and len(self._coco_api.anns) == len(self._coco_api.dataset["annotations"])
+            and not any(result["score"] != result["score"] for result in results)  # NaN
+        )
+
+    def _with_categories_of_dataset(self, results: list[dict]) -> list[dict]:
+        contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if contiguous_ids is None:
+            return results
+        dataset_ids = {contiguous: category for category, contiguous in contiguous_ids.items()}
+        unknown = {result["category_id"] for result in results} - dataset_ids.keys()
+        if unknown:
+            raise ValueError(
+                f"the model predicts class {max(unknown)}, but {self._metadata.name} has only "
+                f"{len(dataset_ids)} classes: set the head's NUM_CLASSES to that"
+            )
+        return [{**r, "category_id": dataset_ids[r["category_id"]]} for r in results]

@@ -1,0 +1,166 @@
+"""COCO's measures by hotcoco, in the arrays and with the ids of pycocotools."""
+
+import functools
+import logging
+from types import ModuleType
+from typing import Any
+
+from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import Params
+
+logger = logging.getLogger(__name__)
+REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: what of an annotation it compares
+
+
+def coco_measures(
+    hotcoco: ModuleType,
+    truth: COCO,
+    results: list[dict],
+    task: str,
+    max_dets: list[int],
+    img_ids: list | None = None,
+) -> COCOevalMaxDets:
+    """The summarized evaluation, as pycocotools leaves it: `stats` (12,) and `eval`.
+
+    Args:
+        truth: its annotations have iscrowd, area and ids that differ and are not 0.
+        results: detections in COCO's format; `truth` may lack their category, not their image.
+        task: "bbox" or "segm"; the area of a detection is that of its box or of its mask.
+        max_dets: the three limits of detections an image and category.
+        img_ids: of the images that count; None for all.
+
+    Raises:
+        ValueError: a detection is of an image that `truth` does not have, or its score is NaN.
+    """
+    params = params_of(truth, task, max_dets, img_ids)
+    return summarized(evaluated(hotcoco, truth, results, task, params), truth, task, params)
+
+
+def params_of(truth: COCO, task: str, max_dets: list[int], img_ids: list | None = None) -> Params:
+    """pycocotools' parameters of an evaluation; see `coco_measures`."""
+    params = COCOevalMaxDets(truth, iouType=task).params
+    params.maxDets = sorted(max_dets)
+    params.imgIds = sorted(set(params.imgIds if img_ids is None else img_ids))
+    params.catIds = sorted(set(params.catIds))
+    return params
+
+
+def summarized(evaluation: Any, truth: COCO, task: str, params: Params) -> COCOevalMaxDets:
+    """What `evaluated` returns, accumulated, as pycocotools leaves it: `stats` and `eval`."""
+    evaluation.accumulate()
+    summary = COCOevalMaxDets(truth, iouType=task)
+    summary.params = params
+    summary.eval = {**evaluation.eval, "params": params}
+    summary.summarize()
+    return summary
+
+
+def evaluated(
+    hotcoco: ModuleType, truth: COCO, results: list[dict], task: str, params: Params
+) -> Any:
+    """hotcoco's COCOeval after evaluate(), with ids of its own.
+
+    Category number k is params.catIds[k - 1], image number i is params.imgIds[i - 1], and
+    detection number n is the n-th of those results that are of these images and categories.
+
+    Args:
+        params: pycocotools' Params; imgIds and catIds in order, each once.
+
+    Raises:
+        ValueError: a detection is of an image that `truth` does not have, or its score is NaN.
+    """
+    # hotcoco takes no ids but integers from 0; in sorted order, ties come out as in pycocotools
+    images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
+    categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
+    ours = hotcoco.COCO(_truth(truth, images, categories, task))
+    found = ours.load_res(_detections(truth, results, images, categories, REGIONS[task]))
+    evaluation = hotcoco.COCOeval(ours, found, task)
+    for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
+        setattr(evaluation.params, name, list(getattr(params, name)))
+    evaluation.evaluate()
+    return evaluation
+
+
+def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
+    """The data set with the numbers that `images` and `categories` give to its ids."""
+    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
+    return {
+        "images": [_image(image, number, task) for image, number in present],
+        "annotations": _annotations(truth, images, categories, REGIONS[task]),
+        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
+    }
+
+
+def _image(image: dict, number: int, task: str) -> dict:
+    if task == "bbox":
+        return {"id": number}
+    return {"id": number, "height": image["height"], "width": image["width"]}
+
+
+def _annotations(truth: COCO, images: dict, categories: dict, region: str) -> list[dict]:
+    return [
+        {
+            "id": number,
+            "image_id": images[annotation["image_id"]],
+            "category_id": categories[annotation["category_id"]],
+            "iscrowd": int(bool(annotation["iscrowd"])),
+            "area": annotation["area"],
+            region: annotation[region],
+        }
+        for number, annotation in enumerate(truth.dataset["annotations"], 1)
+        if annotation["image_id"] in images and annotation["category_id"] in categories
+    ]
+
+
+def _detections(
+    truth: COCO, results: list[dict], images: dict, categories: dict, region: str
+) -> list[dict]:
+    unknown = {result["image_id"] for result in results} - truth.imgs.keys()
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} images with detections are not in the data set, such as id "
+            f"{next(iter(unknown))!r}: evaluate on the data set that was predicted"
+        )
+    return [
+        {
+            "image_id": images[result["image_id"]],
+            "category_id": categories[result["category_id"]],
+            "score": result["score"],
+            region: result[region],
+        }
+        for result in results
+        if result["image_id"] in images and result["category_id"] in categories
+    ]
+
+
+def measures_of_nothing(truth: COCO, task: str, max_dets: list[int]) -> COCOevalMaxDets:
+    """The summarized evaluation of no detection at all; COCO.loadRes refuses an empty list.
+
+    Args:
+        task: "bbox" or "segm".
+        max_dets: the three limits of detections an image and category.
+    """
+    nothing = COCO()
+    nothing.dataset = {**truth.dataset, "annotations": []}
+    nothing.createIndex()
+    summary = COCOevalMaxDets(truth, nothing, task)
+    summary.params.maxDets = sorted(max_dets)
+    summary.evaluate()
+    summary.accumulate()
+    summary.summarize()
+    return summary
+
+
+@functools.cache
+def import_hotcoco() -> ModuleType | None:
+    """hotcoco, or None after one warning where it cannot be imported."""
+    try:
+        import hotcoco  # here, so that importing d2_isonet does not wait for it
+    except ImportError as error:
+        logger.warning(
+            f"COCO evaluation by pycocotools ({error}): the same numbers, but it takes about ten "
+            "times as long; pip install hotcoco"
+        )
+        return None
+    return hotcoco

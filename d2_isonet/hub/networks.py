@@ -1,0 +1,156 @@
+"""Networks for plain PyTorch: tensors in, a list of feature maps or logits out."""
+
+import logging
+
+import torch
+from detectron2.modeling.backbone import Backbone
+from torch import nn
+
+from d2_isonet.data.pixels import Pixels
+from d2_isonet.modeling.classifier import PooledClassifier
+from d2_isonet.modeling.execution import recompute_blocks
+from d2_isonet.modeling.stages import STAGES, stage_of
+
+logger = logging.getLogger(__name__)
+_PREFIX = "backbone."
+_HEAD = "linear."
+
+
+class FeatureMaps(nn.Module):
+    """The feature maps of a backbone, finest first.
+
+    Args:
+        backbone: of this project, or any of detectron2's.
+        pixels: what it was trained to see.
+
+    `names`, `channels` and `strides` are those of the maps, one of each a map.
+    """
+
+    def __init__(self, backbone: Backbone, pixels: Pixels):
+        super().__init__()
+        self.backbone = backbone
+        self.pixels = pixels
+        self.feature_info = _feature_info(backbone)
+        self.names = [x["module"].removeprefix(_PREFIX) for x in self.feature_info]
+        self.channels = [x["num_chs"] for x in self.feature_info]
+        self.strides = [x["reduction"] for x in self.feature_info]
+        self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """(N, C, H / stride, W / stride) a map, from normalized images (N, 3, H, W)."""
+        maps = self.backbone(images)
+        return [maps[name] for name in self.names]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute a block's activations again in backward instead of keeping them."""
+        recompute_blocks(self.backbone, enable)
+
+
+class Classifier(PooledClassifier):
+    """PooledClassifier of normalized images, (N, 3, H, W) -> logits (N, num_classes).
+
+    What timm's scripts ask of a model has timm's names; timm is not needed.
+
+    Args:
+        backbone, num_classes, dropout, zero_init: as PooledClassifier has them.
+        pixels: what the backbone was trained to see.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pixels: Pixels,
+        num_classes: int = 1000,
+        dropout: float = 0.0,
+        zero_init: bool = False,
+    ):
+        super().__init__(backbone, num_classes, dropout, zero_init)
+        self.pixels = pixels
+        self.num_classes = num_classes
+        self.feature_info = _feature_info(backbone)
+        self.head_hidden_size = self.num_features
+        self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, num_classes) from normalized images (N, 3, H, W)."""
+        return self.logits(images)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H / 32, W / 32) from normalized images (N, 3, H, W)."""
+        return self.backbone(images)[self.feature]
+
+    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """(N, num_classes), or (N, C) with `pre_logits`, from what `forward_features` returns."""
+        pooled = self.pool(features)
+        return pooled if pre_logits else self.linear(pooled)
+
+    def forward_intermediates(
+        self, images: torch.Tensor, indices: int | list[int] | None = None, **options
+    ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
+        """The maps of `feature_info` and, unless `intermediates_only`, the last one before them.
+
+        Args:
+            indices: which maps, as in timm: a list, the last so many, or None for all.
+        """
+        if options.get("output_fmt", "NCHW") != "NCHW":
+            raise ValueError(f"output_fmt is {options['output_fmt']!r}; the maps are 'NCHW'")
+        maps = self.backbone(images)
+        names = [x["module"].removeprefix(_PREFIX) for x in self.feature_info]
+        if isinstance(indices, int):
+            names = names[-indices:]
+        elif indices is not None:
+            names = [names[i] for i in indices]
+        chosen = [maps[name] for name in names]
+        return chosen if options.get("intermediates_only") else (maps[self.feature], chosen)
+
+    def get_classifier(self) -> nn.Module:
+        return self.linear
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new linear layer for `num_classes`, as initialized; 0 for none."""
+        check_pooling(global_pool)
+        self.num_classes = num_classes
+        self.reset_linear(num_classes)
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """timm's groups of parameters by depth: the stem, then each stage or each block."""
+        block = r"^backbone\.res(\d+)" if coarse else r"^backbone\.res(\d+)\.(\d+)"
+        return {"stem": r"^backbone\.stem", "blocks": block}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute a block's activations again in backward instead of keeping them."""
+        recompute_blocks(self.backbone, enable)
+
+
+def check_pooling(global_pool: str | None) -> None:
+    """Raise ValueError for another pooling before the linear layer than the mean."""
+    if global_pool not in (None, "avg"):
+        raise ValueError(f"global_pool is {global_pool!r}; these networks have 'avg' alone")
+
+
+def _feature_info(backbone: Backbone) -> list[dict]:
+    """What timm calls so: a dict a map, finest first."""
+    shapes = sorted(backbone.output_shape().items(), key=lambda x: STAGES.index(x[0]))
+    return [
+        {"num_chs": shape.channels, "reduction": shape.stride, "module": _PREFIX + name}
+        for name, shape in shapes
+    ]
+
+
+def _accept_tensors_of_a_backbone(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """Take `stem.`, `res2.`, ... for `backbone.stem.`, ...; a head on one side alone is no error.
+
+    So that `load_state_dict` reads the tensors of backbone.pth, which has none.
+    """
+    names = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
+    for name in names:
+        if name.split(".")[0] in STAGES:
+            state_dict[f"{prefix}{_PREFIX}{name}"] = state_dict.pop(prefix + name)
+    ours = {name: x for name, x in module.state_dict().items() if name.startswith(_HEAD)}
+    theirs = [name for name in names if name.startswith(_HEAD)]
+    if not ours:
+        for name in theirs:
+            del state_dict[prefix + name]
+    elif not theirs and any(stage_of(name) in STAGES for name in names):
+        state_dict.update({prefix + name: x for name, x in ours.items()})
+        logger.warning("The weights are of a backbone alone: the linear layer stays as it was")

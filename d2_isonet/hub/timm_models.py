@@ -1,0 +1,128 @@
+"""Importing it registers this project's ImageNet networks with timm.
+
+`timm.create_model("risonet50", num_classes=10, checkpoint_path="backbone.pth")`. Names that timm
+has itself (resnet18, resnet50, ...) stay timm's, whose networks those are.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from d2_isonet.modeling.stages import STAGES
+
+from .backbone import backbone, backbone_names
+from .networks import Classifier, FeatureMaps, check_pooling
+
+try:
+    from timm.models import FeatureInfo, is_model, model_entrypoint, register_model
+except ImportError as error:
+    raise ImportError(
+        "d2_isonet.hub.timm_models needs timm: pip install 'd2_isonet[timm]'", name="timm"
+    ) from error
+_MAPS = STAGES[1:]  # by timm's out_indices, 0 to 3
+
+
+def timm_names() -> list[str]:
+    """The networks that timm knows once this module is imported, all but timm's own."""
+    return [name for name in backbone_names() if "/" not in name and not _is_timms(name)]
+
+
+def _is_timms(name: str) -> bool:
+    return is_model(name) and model_entrypoint(name).__module__ != __name__
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    """What timm.create_model calls for the network of that name."""
+
+    def create(
+        pretrained: bool = False,
+        pretrained_cfg: str | Mapping | None = None,
+        pretrained_cfg_overlay: Mapping | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        *,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float | None = None,
+        out_indices: Sequence[int] | int | None = None,
+        **options,
+    ) -> nn.Module:
+        if in_chans != 3:
+            raise ValueError(f"in_chans is {in_chans}; {name} sees 3 channels")
+        check_pooling(global_pool)
+        if pretrained:
+            options["pretrained"] = _file(name, pretrained_cfg, pretrained_cfg_overlay)
+        if options.get("features_only"):
+            options.pop("num_classes", None)
+            options["out_features"] = _features(out_indices)
+        model = backbone(name, **options)
+        description = _description(name, model)
+        if isinstance(model, Classifier) and drop_rate is not None:
+            model.dropout.p = drop_rate
+        as_timms: Any = model  # with attributes that only timm's models have
+        as_timms.pretrained_cfg = as_timms.default_cfg = description
+        if isinstance(model, FeatureMaps):
+            as_timms.feature_info = FeatureInfo(model.feature_info, (*range(len(model.names)),))
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"configs/imagenet/{name}.yaml of d2_isonet, see `d2_isonet.backbone`."
+    return create
+
+
+def _file(name: str, pretrained_cfg: object, overlay: Mapping | None) -> str:
+    """The weights that pretrained=True asks for."""
+    given = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else {}
+    file = {**given, **(overlay or {})}.get("file")
+    if not file:
+        raise ValueError(
+            f"no weights of {name} are released, pretrained=True has nothing to load: give your "
+            "own by checkpoint_path=FILE, or by pretrained_cfg_overlay={'file': FILE}"
+        )
+    return file
+
+
+def _features(out_indices: Sequence[int] | int | None) -> list[str] | None:
+    if out_indices is None:
+        return None
+    if isinstance(out_indices, int):  # the last so many, as in timm
+        out_indices = range(-out_indices, 0)
+    try:
+        return [_MAPS[i] for i in out_indices]
+    except IndexError as error:
+        raise ValueError(
+            f"out_indices is {list(out_indices)}; the maps are 0 to {len(_MAPS) - 1}, "
+            f"{', '.join(_MAPS)}"
+        ) from error
+
+
+def _description(name: str, model: FeatureMaps | Classifier) -> dict:
+    """What timm calls pretrained_cfg: how images reach the network, and which layers are its ends.
+
+    Raises:
+        ValueError: the weights are of BGR images, which timm has not.
+    """
+    pixels = model.pixels
+    if pixels.format != "RGB":
+        raise ValueError(
+            f"the weights of {name} see {pixels.format} images, timm reads RGB ones: use "
+            "d2_isonet.backbone and its pixels"
+        )
+    head = {}
+    if isinstance(model, Classifier):
+        head = {"num_classes": model.num_classes, "classifier": "linear"}
+    return {
+        "architecture": name,
+        "input_size": (3, pixels.crop_size, pixels.crop_size),
+        "crop_pct": pixels.crop_size / pixels.resize,
+        "interpolation": "bilinear",
+        "mean": tuple(x / 255 for x in pixels.mean),
+        "std": tuple(x / 255 for x in pixels.std),
+        "first_conv": "backbone.stem.conv1",
+        **head,
+    }
+
+
+for _name in timm_names():
+    globals()[_name] = register_model(_entrypoint(_name))

@@ -1,0 +1,4 @@
+"""Checks of config, network, weights and output folder before a run.
+
+May import evaluation and below.
+"""

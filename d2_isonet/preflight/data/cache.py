@@ -1,0 +1,73 @@
+"""What a preflight has found out, kept between runs for as long as the file stays the same."""
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable
+
+from iopath.common.file_io import get_cache_dir
+
+logger = logging.getLogger(__name__)
+FORMAT = 1  # another number when what is kept for a file changes its meaning
+
+
+def file_stamp(path: str) -> str | None:
+    """Size and time of change of a file, or None where there is no such local file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # the latter for a path with a null character
+        return None
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _plain(key: str) -> str:
+    """Names of files need not be UTF-8, a key must."""
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
+class PreflightCache:
+    """A table (key, stamp) -> JSON value in detectron2's cache folder, $FVCORE_CACHE/d2_isonet.
+
+    Where that cannot be written, one line says so and nothing is kept.
+    """
+
+    def __init__(self):
+        folder = os.path.join(get_cache_dir(), "d2_isonet")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._open(os.path.join(folder, f"preflight{FORMAT}.sqlite"))
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def _open(self, file: str) -> None:
+        self._connection = sqlite3.connect(file, timeout=10)
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, stamp TEXT, value TEXT)"
+        )
+
+    def _give_up(self, error: Exception) -> None:
+        logger.warning(f"The findings of this check are not kept for the next one: {error}")
+        self._open(":memory:")
+
+    def get(self, key: str, stamp: str):
+        """The value kept for the key when the stamp was the same; None for none."""
+        try:
+            query = "SELECT value FROM kept WHERE key = ? AND stamp = ?"
+            row = self._connection.execute(query, (_plain(key), stamp)).fetchone()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            row = None
+        return row and json.loads(row[0])
+
+    def put(self, rows: Iterable[tuple[str, str, object]]) -> None:
+        """Keep values by (key, stamp, value); an older one of the same key goes."""
+        rows = [(_plain(key), stamp, json.dumps(value)) for key, stamp, value in rows]
+        try:
+            with self._connection:
+                self._connection.executemany("REPLACE INTO kept VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,123 @@
+"""What is wrong with a data set that a user's Python registers, in detectron2's standard format."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from d2_isonet.data.coco_json import repeated
+from d2_isonet.preflight.findings import Finding, found
+from d2_isonet.utils.messages import some
+
+from .images import ImageEntry
+from .objects import LabelledObject, object_findings
+
+_FORMAT = 'see detectron2\'s tutorial on datasets, "Standard Dataset Dicts"'
+
+
+def dict_findings(
+    dicts: object,
+    where: str,
+    classes: Sequence[str],
+    masks: bool = False,
+    trained: bool = True,
+) -> tuple[list[Finding], bool]:
+    """What is wrong with the dicts of a registered data set, and whether any mask is RLE.
+
+    Args:
+        where: the name of the set.
+        classes: names by class index.
+        masks: whether every object needs a segmentation.
+        trained: whether the set is learned from; otherwise it is evaluated on.
+    """
+    if not isinstance(dicts, (list, tuple)):
+        what = f"it is a {type(dicts).__name__}, whose images and objects are not checked"
+        return [Finding("fact", where, what)], False
+    if not dicts or not all(isinstance(entry, dict) for entry in dicts):
+        what = f"it is empty or no list of dicts: {repr(dicts)[:80]}"
+        return [Finding("error", where, what, _FORMAT)], False
+    annotations = [annotation for d in dicts for annotation in d.get("annotations") or ()]
+    things = list(_objects(dicts))
+    objects, has_rle = object_findings(where, things, classes, masks, trained, drops_polygons=False)
+    summary = f"{len(dicts)} images, {len(annotations)} annotations, {len(classes)} classes"
+    return [
+        Finding("fact", where, summary),
+        *_keys(dicts, where, trained),
+        *_class_indices(annotations, where, len(classes)),
+        *objects,
+    ], has_rle
+
+
+def dict_entries(dicts: object) -> list[ImageEntry]:
+    """The image files of detectron2's dicts, where they are such."""
+    if not isinstance(dicts, (list, tuple)):
+        return []
+    return [
+        ImageEntry(str(d["file_name"]), d.get("width"), d.get("height"))
+        for d in dicts
+        if isinstance(d, dict) and d.get("file_name")
+    ]
+
+
+def _keys(dicts: Sequence[dict], where: str, trained: bool) -> Iterable[Finding]:
+    of = f"of {len(dicts)} images"
+    # Evaluation converts the set to COCO's json; training measures the files.
+    needed = ("annotations",) if trained else ("image_id", "width", "height")
+    for key in ("file_name", *needed):
+        missing = [_name(d, i) for i, d in enumerate(dicts) if d.get(key) is None]
+        yield from found("error", where, missing, f"{of} without {key}", _FORMAT)
+    if not trained:
+        twice = [str(i) for i in repeated(str(d.get("image_id")) for d in dicts)]
+        yield from found("error", where, twice, "image_ids given twice", "make them unique")
+
+
+def _name(entry: dict, place: int) -> str:
+    return str(entry.get("file_name") or f"dict {place}")
+
+
+def _class_indices(annotations: Sequence[dict], where: str, number: int) -> list[Finding]:
+    bad = [a.get("category_id") for a in annotations if not _is_index(a, number)]
+    if not bad:
+        return []
+    values = [f"{value} (in {count})" for value, count in Counter(map(repr, bad)).items()]
+    what = f"{len(bad)} of {len(annotations)} annotations whose category_id is not within "
+    remedy = "it is a class index, counted from 0 without gaps: map the ids of the data to it"
+    return [
+        Finding("error", where, f"{what}0..{number - 1}: {some(values)}", remedy, tuple(values))
+    ]
+
+
+def _is_index(annotation: dict, number: int) -> bool:
+    value = annotation.get("category_id")
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < number
+
+
+def _objects(dicts: Sequence[dict]) -> Iterable[LabelledObject]:
+    for i, d in enumerate(dicts):
+        size = (d["width"], d["height"]) if d.get("width") and d.get("height") else None
+        for j, annotation in enumerate(d.get("annotations") or ()):
+            category = annotation.get("category_id")
+            yield LabelledObject(
+                f"{_name(d, i)} object {j}",
+                int(category) if isinstance(category, Integral) else -1,
+                _box(annotation),
+                annotation.get("segmentation"),
+                annotation.get("iscrowd", 0) != 0,
+                size if annotation.get("bbox_mode") != BoxMode.XYWHA_ABS else None,
+            )
+
+
+def _box(annotation: dict) -> object:
+    """x, y, width, height of a box in any mode; what it was where it has none that counts."""
+    box, mode = annotation.get("bbox"), annotation.get("bbox_mode")
+    if box is None:
+        return None
+    try:
+        box = [float(x) for x in np.asarray(box).ravel()]
+        if mode == BoxMode.XYWHA_ABS and len(box) == 5:
+            return [box[0] - box[2] / 2, box[1] - box[3] / 2, *box[2:4]]
+        return list(BoxMode.convert(box, BoxMode(mode), BoxMode.XYWH_ABS))
+    except (TypeError, ValueError, AssertionError, NotImplementedError):
+        return f"{box} of bbox_mode {mode}"

@@ -1,0 +1,118 @@
+"""A look at image files: their size, kind and damage; many at once, each once until it changes."""
+
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import NamedTuple
+
+from detectron2.utils.file_io import PathManager
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from .cache import PreflightCache, file_stamp
+
+MISSING = "there is no such file"
+_ORIENTATION = 0x0112  # EXIF
+_BATCH = 512  # files between two writes to the cache
+
+
+class ImageFile(NamedTuple):
+    """What a look at a file has found.
+
+    Args:
+        error: why it cannot be read; "" where it can.
+        width, height: pixels as they are stored, before the EXIF orientation is applied.
+        mode: Pillow's.
+        orientation: EXIF's number; 1 is upright, from 5 width and height are exchanged.
+        digest: of the file's content.
+    """
+
+    error: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    orientation: int = 1
+    digest: str = ""
+
+    @property
+    def has_deep_pixels(self) -> bool:
+        """Whether a conversion to 8 bits would clip (almost all of it to white)."""
+        return self.mode.startswith(("I", "F"))
+
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height once the EXIF orientation is applied."""
+        turned = self.orientation >= 5
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+
+def look_at(path: str) -> ImageFile:
+    """Read and decode one file."""
+    try:
+        with PathManager.open(path, "rb") as file:
+            data = file.read()
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        return ImageFile(MISSING if missing else str(error))
+    if not data:
+        return ImageFile("0 bytes")
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    try:
+        return _decode(data)._replace(digest=digest)
+    except UnidentifiedImageError:
+        return ImageFile(f"no image of a kind that Pillow knows, {len(data)} bytes", digest=digest)
+    except Exception as error:  # Pillow's plug-ins raise of everything on a damaged file
+        return ImageFile(str(error) or type(error).__name__, digest=digest)
+
+
+def _decode(data: bytes) -> ImageFile:
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        mode = image.mode
+        # An eighth of a JPEG's pixels takes half the time and needs all of its bytes just as well.
+        image.draft(None, (1, 1))
+        image.load()
+    orientation = orientation if orientation in range(1, 9) else 1
+    return ImageFile("", width, height, mode, orientation)
+
+
+def look_at_all(paths: Iterable[str], title: str = "images") -> dict[str, ImageFile]:
+    """Look at every file, in parallel threads, with a bar of the time left where it takes long.
+
+    What is found is kept by path, size and time of change: the next look takes no time.
+    """
+    found: dict[str, ImageFile] = {}
+    left: list[tuple[str, str | None]] = []  # path, stamp
+    with closing(PreflightCache()) as cache:
+        for path in dict.fromkeys(paths):
+            stamp = file_stamp(path)
+            kept = stamp and cache.get(os.path.abspath(path), stamp)
+            if kept:
+                found[path] = ImageFile(*kept)
+            else:
+                left.append((path, stamp))
+        for batch, files in _batches(left, title):
+            found.update((path, file) for (path, _), file in zip(batch, files, strict=True))
+            rows = ((os.path.abspath(path), stamp, found[path]) for path, stamp in batch if stamp)
+            cache.put(rows)
+    return found
+
+
+def _batches(
+    files: list[tuple[str, str | None]], title: str
+) -> Iterator[tuple[list[tuple[str, str | None]], list[ImageFile]]]:
+    interval = 0.5 if sys.stderr.isatty() else 30
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    bar = tqdm(total=len(files), desc=title, unit=" files", mininterval=interval, delay=3)
+    with ThreadPoolExecutor(threads) as pool, bar:
+        for first in range(0, len(files), _BATCH):
+            batch = files[first : first + _BATCH]
+            looks = []
+            for look in pool.map(look_at, [path for path, _ in batch]):
+                looks.append(look)
+                bar.update()
+            yield batch, looks

@@ -1,0 +1,105 @@
+"""What checks before a run have found: one table, and one error that names every error."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from d2_isonet.utils.messages import some
+
+Severity = Literal["error", "warning", "fact"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
+_WIDTHS = (36, 44, 36)  # of where, what and remedy, in characters
+
+
+class Finding(NamedTuple):
+    """One line of a preflight.
+
+    Args:
+        severity: an "error" stops the run, a "warning" does not, a "fact" is as it should be.
+        where: the file, the data set or the key.
+        what: what is the matter there, with the value.
+        remedy: what to do about it.
+        items: all the files or objects that are meant, where `what` names the first ones.
+    """
+
+    severity: Severity
+    where: str
+    what: str
+    remedy: str = ""
+    items: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.where}: {self.what}{remedy}"
+
+
+def found(
+    severity: Severity, where: str, items: Sequence[str], what: str, remedy: str = ""
+) -> list[Finding]:
+    """The one finding that so many `items` are `what`, the first of them named; [] for none.
+
+    Args:
+        what: goes on after their number and before their names: "of 7 boxes are empty".
+    """
+    if not items:
+        return []
+    return [Finding(severity, where, f"{len(items)} {what}: {some(items)}", remedy, tuple(items))]
+
+
+def findings_table(findings: Iterable[Finding]) -> str:
+    """A table of the findings, errors first, and below it how many there are of each severity."""
+    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    columns = ("", "where", "what", "remedy")
+    rows = [(f.severity, *map(_wrap, f[1:4], _WIDTHS)) for f in ordered]
+    counts = Counter(finding.severity for finding in ordered)
+    total = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in SEVERITIES)
+    table = tabulate(rows, columns, tablefmt="grid", disable_numparse=True) + "\n" if rows else ""
+    return table + total
+
+
+def _wrap(text: str, width: int) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # what else cannot be printed
+    return "\n".join(
+        line for part in text.splitlines() or [""] for line in textwrap.wrap(part, width) or [""]
+    )
+
+
+def raise_errors(findings: Iterable[Finding]) -> None:
+    """Raise one ValueError that names every error among the findings; nothing where there is none.
+
+    A single error is the message; several are listed below their number, one a line.
+    """
+    errors = [str(finding) for finding in findings if finding.severity == "error"]
+    if len(errors) == 1:
+        raise ValueError(errors[0])
+    if errors:
+        raise ValueError("\n  ".join([f"{len(errors)} things must be put right first", *errors]))
+
+
+def check_once(check: Callable[[], list[Finding]]) -> list[Finding]:
+    """Run `check` in the main process, print its table there, and raise its errors in every one.
+
+    Raises:
+        ValueError: there are errors among the findings, all in one message.
+        Exception: `check` raised it, in the main process.
+    """
+    findings, error = [], None
+    if comm.is_main_process():
+        try:
+            findings = check()
+        except Exception as raised:  # for the others not to wait for it in vain
+            error = raised
+        if findings:
+            print(findings_table(findings), flush=True)
+    if comm.get_world_size() > 1:
+        findings, failed = comm.all_gather((findings, error is not None))[0]
+        if failed and error is None:
+            raise ValueError("the check of the data failed in the main process, which says why")
+    if error is not None:
+        raise error
+    raise_errors(findings)
+    return findings

@@ -1,0 +1,176 @@
+"""Keys that change nothing in the network at hand, though somebody has set them."""
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    build_model,
+)
+from torch import nn
+
+from d2_isonet.config.defaults import add_isonet_config
+from d2_isonet.config.options import NORMS, check_name, value_of
+from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
+from d2_isonet.modeling.backbone.checks import check_pyramid
+from d2_isonet.utils.messages import nearest
+
+from .findings import Finding
+
+
+class _Dependence(NamedTuple):
+    """Keys of a section that mean something for some values of another key only."""
+
+    section: str
+    keys: tuple[str, ...]
+    other: str
+    is_used: Callable
+
+
+_DEPENDENCES = [
+    _Dependence(*row)
+    for row in (
+        ("MODEL.ISONET", ("SHIFT_INIT", "SHIFT_LEARNED"), "MODEL.ISONET.ACTIVATION",
+         lambda activation: activation == "SReLU"),
+        ("MODEL.ISONET", ("RESIDUAL_SCALE_SHAPE",), "MODEL.ISONET.RESIDUAL_SCALE",
+         lambda scale: scale is not None),
+        ("MODEL.ISONET", ("NORM_GROUPS",), "MODEL.RESNETS.NORM", lambda norm: norm == "GN"),
+        ("MODEL.ISONET", ("ZERO_INIT_LAST_NORM",), "MODEL.RESNETS.NORM",
+         lambda norm: norm != "FrozenBN"),
+        ("MODEL.DECOUPLED", ("MAGNITUDE", "ANGULAR", "ALPHA", "BETA", "RADIUS", "RADIUS_LEARNED",
+         "RADIUS_SCALE", "SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.ISONET.CONV",
+         lambda conv: conv == "Decoupled"),
+        ("MODEL.DECOUPLED", ("SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.DECOUPLED.ANGULAR",
+         lambda angular: angular == "sigmoid"),
+        ("MODEL.DECOUPLED", ("SIGMOID_K",), "MODEL.DECOUPLED.SIGMOID_K_LEARNED", operator.not_),
+        ("MODEL.DECOUPLED", ("BETA",), "MODEL.DECOUPLED.MAGNITUDE", WITH_BETA.__contains__),
+        ("MODEL.DECOUPLED", ("RADIUS", "RADIUS_LEARNED", "RADIUS_SCALE"),
+         "MODEL.DECOUPLED.MAGNITUDE", WITH_RADIUS.__contains__),
+    )
+]  # fmt: skip
+
+
+def keys_without_effect(cfg: CfgNode) -> list[Finding]:
+    """A warning for each key that differs from its default and changes nothing.
+
+    No error: a yaml whose CONV or NORM is overridden carries the others along.
+    """
+    defaults = get_cfg()
+    add_isonet_config(defaults)
+    findings: dict[str, Finding] = {}
+    for section, keys, other, is_used in _DEPENDENCES:
+        for key in (f"{section}.{name}" for name in keys):
+            value = value_of(cfg, key)
+            if value != value_of(defaults, key) and not is_used(value_of(cfg, other)):
+                what = f"{key} is {value!r}, which changes nothing"
+                reason = f"{other} is {value_of(cfg, other)!r}"
+                findings.setdefault(key, Finding("warning", "network", what, reason))
+    return list(findings.values())
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Raise ValueError for a part of the model that nobody registered."""
+    asked = {
+        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        "MODEL.ROI_HEADS.NAME": (cfg.MODEL.ROI_HEADS.NAME, ROI_HEADS_REGISTRY),
+    }
+    for key, (name, registry) in asked.items():
+        if name not in registry:
+            known = [registered for registered, _ in registry]
+            hint = nearest(name, known, "; import the package that defines it")
+            raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
+
+
+def check_pixels(cfg: CfgNode) -> None:
+    """Raise ValueError where images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
+    mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
+    channels = 1 if order == "L" else 3  # or more than 3, of a mapper of one's own
+    are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
+    fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
+    if not fit or not are_numbers or min(std) <= 0:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}; "
+            f"each must have {channels} numbers, the deviations above 0"
+        )
+
+
+def check_detector(cfg: CfgNode) -> None:
+    """Raise ValueError where cfg asks a detector for what an ImageClassifier alone does."""
+    asked = {
+        "INPUT.CLASSIFICATION.MIXUP_ALPHA": (cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA, 0.0),
+        "SOLVER.ADVERSARIAL.ATTACK": (cfg.SOLVER.ADVERSARIAL.ATTACK, ""),
+        "MODEL.CLASSIFIER.DROPOUT": (cfg.MODEL.CLASSIFIER.DROPOUT, 0.0),
+        "MODEL.CLASSIFIER.LABEL_SMOOTHING": (cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING, 0.0),
+    }
+    for key, (value, none) in asked.items():
+        if value != none:
+            raise ValueError(
+                f"{key} is {value!r} with MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r}; "
+                f"only ImageClassifier has it (tools/pretrain_imagenet.py): set it to {none!r}"
+            )
+
+
+def outline(cfg: CfgNode) -> nn.Module | None:
+    """The model on the meta device, without values; None where its builder needs some.
+
+    Raises:
+        ValueError: the network cannot be built.
+    """
+    check_pyramid(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    try:
+        with torch.device("meta"):
+            return build_model(cfg)
+    except RuntimeError:  # a model of others computes with values; its own build will tell
+        return None
+    except KeyError as error:
+        raise ValueError(_unknown_name(cfg, str(error.args[0]))) from error
+    except AssertionError as error:
+        raise ValueError(
+            f"detectron2 refuses the network: {error or 'an assertion without a text'}; the "
+            "traceback is shown with D2_ISONET_TRACEBACK=1"
+        ) from error
+
+
+def _unknown_name(cfg: CfgNode, message: str) -> str:
+    """What a registry, or detectron2's get_norm, does not know."""
+    for key, value in _values(cfg.MODEL, "MODEL.", str):
+        if value == message and key.endswith("NORM"):
+            try:
+                check_name(key, value, NORMS)
+            except ValueError as error:
+                return str(error)
+    for key, value in _values(cfg.MODEL, "MODEL.", str):
+        if value and f"'{value}'" in message and "registry" in message:
+            return f"{key} is {value!r}: {message.splitlines()[0]}"
+    feature = _missing_feature(cfg, message)
+    return feature or f"the network cannot be built: {message.splitlines()[0]!r} is unknown"
+
+
+def _missing_feature(cfg: CfgNode, name: str) -> str:
+    """Who wants a feature map that the backbone does not give; "" where nobody does."""
+    model = cfg.MODEL.clone()
+    if model.META_ARCHITECTURE != "RetinaNet":
+        model.pop("RETINANET")
+    for key, names in _values(model, "MODEL.", list):
+        if key.endswith(".IN_FEATURES") and name in names:
+            given = f"with MODEL.RESNETS.OUT_FEATURES {cfg.MODEL.RESNETS.OUT_FEATURES}"
+            return f"{key} is {names}, but {cfg.MODEL.BACKBONE.NAME!r} {given} gives no {name!r}"
+    return ""
+
+
+def _values(node: CfgNode, prefix: str, of_type: type) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _values(value, f"{prefix}{name}.", of_type)
+        elif isinstance(value, of_type):
+            yield prefix + name, value

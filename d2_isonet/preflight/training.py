@@ -1,0 +1,124 @@
+"""What SOLVER and TEST may ask of a training, checked before anything is built."""
+
+import importlib.util
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from d2_isonet.config.options import ACTIONS, PRECISIONS, check_name, check_range, value_of
+from d2_isonet.isometry.penalty import FORMS
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError unless `precision` is a key of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION is {precision!r}; it must be one of {sorted(PRECISIONS)}"
+        )
+
+
+def check_wandb(cfg: CfgNode) -> None:
+    """Raise ValueError where WANDB.ENABLED is True and the package is not installed."""
+    if not cfg.WANDB.ENABLED:
+        return
+    spec = importlib.util.find_spec("wandb")
+    if spec is None or spec.origin is None:  # a folder of runs is called wandb too
+        raise ValueError(
+            "WANDB.ENABLED is True, but the package wandb is not installed: "
+            "pip install 'd2_isonet[wandb]', or set it to False"
+        )
+
+
+# Keys whose number has a range: the least of each, and for some the limit below which it must stay.
+_FROM_ZERO = (
+    *("BASE_LR", "BACKBONE_LR_FACTOR", "RESIDUAL_SCALE_LR_FACTOR", "SCALAR_BIAS_LR_FACTOR"),
+    *("BIAS_LR_FACTOR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_SHIFT", "GAMMA"),
+    *("WARMUP_ITERS", "WARMUP_FACTOR", "WARMUP_EPOCHS", "MAX_EPOCHS", "REFERENCE_WORLD_SIZE"),
+    *("ORTHO_COEFF", "FILTER_ORTHO_COEFF", "WEIGHT_PROJECTION_PERIOD", "NON_FINITE.LIMIT"),
+    "CHECKPOINT_MAX_TO_KEEP",
+)
+_RANGES: dict[str, tuple[float, ...]] = {
+    **{f"SOLVER.{key}": (0,) for key in _FROM_ZERO},
+    "SOLVER.EMA_DECAY": (0, 1),
+    "SOLVER.MOMENTUM": (0, 1),
+    "SOLVER.MAX_ITER": (1,),
+    "SOLVER.CHECKPOINT_PERIOD": (1,),
+    "SOLVER.CHECKPOINT_MAX_FAILURES": (1,),
+    "TEST.EARLY_STOPPING_PATIENCE": (0,),
+    "TEST.ISOMETRY_PERIOD": (0,),
+    "TEST.CLASSIFICATION_BATCH_SIZE": (1,),
+    "DATALOADER.NUM_WORKERS": (0,),
+    "DATALOADER.SHARD_STREAMS": (0,),
+    "DATASETS.CHECKED_IMAGES": (-1,),
+}
+
+
+def check_training_options(cfg: CfgNode) -> None:
+    """Raise ValueError with the key and its legal values for what no training can do."""
+    solver, test = cfg.SOLVER, cfg.TEST
+    check_name("SOLVER.NON_FINITE.ACTION", solver.NON_FINITE.ACTION, ACTIONS)
+    check_name("TEST.BEST_METRIC_MODE", test.BEST_METRIC_MODE, ("max", "min"))
+    check_name("SOLVER.ORTHO_FORM", solver.ORTHO_FORM, FORMS)
+    for key, limits in _RANGES.items():
+        if value_of(cfg, key) is not None:  # WEIGHT_DECAY_NORM and BIAS_LR_FACTOR may be
+            check_range(key, value_of(cfg, key), *limits)
+    for key in ("SOLVER.STEPS", "SOLVER.EPOCH_STEPS"):
+        _check_milestones(key, value_of(cfg, key))
+    _check_best_metric(cfg)
+    check_wandb(cfg)
+
+
+def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
+    """Raise ValueError where something is asked of decoupled filters and `model` has none."""
+    if any(isinstance(module, DecoupledConv2d) for module in model.modules()):
+        return
+    for key in ("SOLVER.WEIGHT_PROJECTION_PERIOD", "SOLVER.FILTER_ORTHO_COEFF"):
+        if value_of(cfg, key):
+            raise ValueError(
+                f"{key} is {value_of(cfg, key)} with MODEL.ISONET.CONV {cfg.MODEL.ISONET.CONV!r}; "
+                "the model has no decoupled filters: set it to 0, or CONV to 'Decoupled'"
+            )
+
+
+def _check_milestones(key: str, steps: Sequence[int]) -> None:
+    are_numbers = all(isinstance(step, int | float) for step in steps)
+    if not are_numbers or list(steps) != sorted(steps) or min(steps, default=0) < 0:
+        raise ValueError(
+            f"{key} is {steps}; they must be numbers from 0, each at least the one before"
+        )
+
+
+def _check_best_metric(cfg: CfgNode) -> None:
+    test = cfg.TEST
+    if test.EARLY_STOPPING_PATIENCE and not test.BEST_METRIC:
+        raise ValueError(
+            f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but TEST.BEST_METRIC "
+            "'' names nothing to wait for: set it, e.g. bbox/AP or classification/top1"
+        )
+    if test.BEST_METRIC and not cfg.DATASETS.TEST:
+        raise ValueError(
+            f"TEST.BEST_METRIC is {test.BEST_METRIC!r}, but DATASETS.TEST is empty: nothing is "
+            "evaluated; name a data set, or set it to ''"
+        )
+    if test.EARLY_STOPPING_PATIENCE and test.EVAL_PERIOD < 1 and cfg.SOLVER.MAX_EPOCHS < 1:
+        raise ValueError(
+            f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but "
+            f"TEST.EVAL_PERIOD is {test.EVAL_PERIOD}: give the iterations between evaluations"
+        )
+
+
+def check_device(cfg: CfgNode) -> None:
+    """Raise ValueError where MODEL.DEVICE is no device, or a GPU that is not there."""
+    name = cfg.MODEL.DEVICE
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.DEVICE is {name!r}; it must be 'cpu', 'cuda' or 'cuda:N'"
+        ) from error
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ValueError(f"MODEL.DEVICE is {name!r}; this machine has {gpus} GPUs, from 0")

@@ -1,0 +1,107 @@
+"""Weights against the network, by names and shapes, before either takes memory."""
+
+import argparse
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
+from d2_isonet.checkpoint.reading import is_pickle_name, read_tensors, what_is_wrong
+
+from .findings import Finding
+from .output_folder import checkpoints_in
+
+
+def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
+    """The error that --eval-only has no weights."""
+    return ValueError(
+        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
+        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
+    )
+
+
+_WHERE = "weights"
+
+
+class WeightsRehearsal(ISONetCheckpointer):
+    """ISONetCheckpointer that reads no values: what it refuses, the real one would refuse.
+
+    Its model is on the meta device.
+    """
+
+    def _load_file(self, filename):
+        content = read_tensors(os.path.abspath(filename), device="meta")
+        return content if isinstance(content, dict) and "model" in content else {"model": content}
+
+    def _log_incompatible_keys(self, incompatible):
+        pass  # those that matter have been refused; the real one tells the rest
+
+
+def weights_findings(
+    cfg: CfgNode, args: argparse.Namespace, model: nn.Module | None
+) -> list[Finding]:
+    """What a training or an evaluation would start from.
+
+    Args:
+        model: the network of cfg on the meta device; None if there is none, then the file's kind
+            alone is checked.
+
+    Raises:
+        FileNotFoundError, ValueError: there is nothing to evaluate, no such file, or weights that
+            are none or do not fit.
+    """
+    path = cfg.MODEL.WEIGHTS
+    rehearsal = WeightsRehearsal(
+        model,
+        cfg.OUTPUT_DIR,
+        save_to_disk=False,
+        expected_meta=describe(cfg),
+        strict=args.eval_only,
+        from_conv2d=cfg.MODEL.DECOUPLED.FROM_CONV2D,
+        trust_pickle=args.trust_pickle,
+    )
+    if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
+        return [Finding("fact", _WHERE, f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")]
+    if not path:
+        return [_from_initialization(cfg, args)]
+    if "://" in path:
+        return [Finding("fact", _WHERE, f"{path} is checked when it has been fetched")]
+    require_file(path)
+    problem = what_is_wrong(path, args.trust_pickle)
+    if problem:
+        raise ValueError(f"{os.path.abspath(path)} {problem}")
+    if model is None or is_pickle_name(path) or path.endswith(".pyth"):  # pycls's, detectron2 reads
+        return [Finding("fact", _WHERE, f"whether {path} fits is checked when it is read")]
+    with _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint"):
+        rehearsal.load(path, [])
+    return [Finding("fact", _WHERE, f"{os.path.abspath(path)} fits the network")]
+
+
+def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
+    """What it is where no weights are named; raises where some are needed."""
+    if args.eval_only:
+        raise nothing_to_evaluate(cfg)
+    if cfg.MODEL.DECOUPLED.FROM_CONV2D:
+        raise ValueError(
+            "MODEL.DECOUPLED.FROM_CONV2D is True, but MODEL.WEIGHTS is ''; name the weights of the "
+            "same network with ordinary convolutions, or set it to False"
+        )
+    return Finding("fact", _WHERE, "MODEL.WEIGHTS is '': all start from initialization")
+
+
+@contextlib.contextmanager
+def _silence(*names: str) -> Iterator[None]:
+    """Loggers that say nothing, since the real load will say it."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
