@@ -4,7 +4,7 @@
 python train_net.py --config-file configs/risonet50_c4.yaml --num-gpus 8
 """
 
-from d2_isonet.arguments import argument_parser
+from d2_isonet.engine.arguments import argument_parser
 
 # The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
@@ -22,8 +22,8 @@ def parse_args():
 def setup(args):
     from d2_isonet.config.loading import load_config
     from d2_isonet.data.datasets import use_own_data
+    from d2_isonet.engine.main import finish_setup
     from d2_isonet.preflight.data.sets import check_datasets
-    from d2_isonet.run_setup import finish_setup
 
     cfg = load_config(args.config_file, args.opts)
     use_own_data(cfg, args)
@@ -32,8 +32,8 @@ def setup(args):
 
 
 def main(args):
-    from d2_isonet.engine import Trainer
-    from d2_isonet.script_main import evaluate_or_train
+    from d2_isonet.engine.main import evaluate_or_train
+    from d2_isonet.engine.trainer import Trainer
     from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():

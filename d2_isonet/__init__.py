@@ -11,7 +11,7 @@ _MODULES = {  # where each public name is defined
     "DecoupledConv2d": "layers.decoupled_conv",
     "IsometryMonitor": "isometry.monitor",
     "OrthogonalRegularizer": "isometry.regularizer",
-    "Predictor": "predictor",
+    "Predictor": "engine.predictor",
     "SReLU": "layers.activation",
     "add_isonet_config": "config.defaults",
     "backbone": "hub.backbone",

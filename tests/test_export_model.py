@@ -19,7 +19,7 @@ from PIL import Image
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import load_config
 from d2_isonet.data import examples as images
-from d2_isonet.predictor import Predictor
+from d2_isonet.engine.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from d2_isonet import OrthogonalRegularizer, SReLU
-from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
+from d2_isonet.engine.train_loop import AMPTrainer
 from d2_isonet.isometry.penalty import orthogonal_penalty, orthogonal_penalty_and_gradient
 from d2_isonet.layers import activation as layers
 

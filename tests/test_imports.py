@@ -24,7 +24,7 @@ ORDERS = {
     "a name of modeling": "import d2_isonet\nfrom detectron2.modeling import build_model",
     "all public names": "from d2_isonet import *",
     "a public name": "import d2_isonet; d2_isonet.OrthogonalRegularizer",
-    "a module as an attribute": "import d2_isonet; d2_isonet.engine.Trainer",
+    "a module as an attribute": "import d2_isonet; d2_isonet.engine",
     "an object from another process": f"import pickle; pickle.loads({pickle.dumps(SReLU(2))})",
     "two threads": """
 import importlib, threading
@@ -56,7 +56,7 @@ del sys.modules["d2_isonet.modeling.backbone.cnn9"]
 } | {
     f"{name} first": f"import d2_isonet.{name}"
     for name in (
-        "modeling.backbone.build", "modeling.classifier", "modeling.backbone.cnn9", "engine",
+        "modeling.backbone.build", "modeling.classifier", "modeling.backbone.cnn9", "engine.trainer",
         "modeling.backbone.fpn", "modeling.backbone.resnet", "modeling.roi_heads",
     )
 }  # fmt: skip

@@ -19,7 +19,7 @@ from reporting.metrics import read_metrics
 from reporting.run import names_of, read_run
 from run_folders import EVIL, classification_run, detection_run, step, write_config, write_metrics
 
-from d2_isonet.run_record import add_run_record
+from d2_isonet.engine.run_record import add_run_record
 
 
 def test_steps_and_evaluations_are_told_apart(tmp_path):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from d2_isonet.config.loading import load_config
 from d2_isonet.config.options import check_range
 from d2_isonet.data.datasets import register_data_root
+from d2_isonet.engine.pretraining import ClassificationTrainer
 from d2_isonet.evaluation.gradient_masking import masking_signs
 from d2_isonet.evaluation.robustness import (
     attack_settings,
@@ -22,7 +23,6 @@ from d2_isonet.evaluation.robustness import (
     load_classifier,
     load_source,
 )
-from d2_isonet.pretraining import ClassificationTrainer
 from d2_isonet.utils.messages import readable_errors
 
 

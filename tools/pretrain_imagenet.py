@@ -4,7 +4,7 @@
 python tools/pretrain_imagenet.py --config-file configs/imagenet/risonet50.yaml --num-gpus 8
 """
 
-from d2_isonet.arguments import argument_parser
+from d2_isonet.engine.arguments import argument_parser
 
 # The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
@@ -22,8 +22,8 @@ def parse_args():
 
 def main(args):
     from d2_isonet.config.loading import load_config
-    from d2_isonet.pretraining import ClassificationTrainer, finish_pretraining_setup
-    from d2_isonet.script_main import evaluate_or_train
+    from d2_isonet.engine.main import evaluate_or_train
+    from d2_isonet.engine.pretraining import ClassificationTrainer, finish_pretraining_setup
     from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():

@@ -5,7 +5,7 @@ python tools/train_lazy.py --config-file configs/lazy/mask_rcnn_risonet50_fpn.py
 python tools/train_lazy.py --config-file configs/lazy/mask_rcnn_risonet50_fpn.py train.device=cpu
 """
 
-from d2_isonet.arguments import argument_parser
+from d2_isonet.engine.arguments import argument_parser
 
 # The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
@@ -15,7 +15,7 @@ def parse_args():
 
 
 def main(args):
-    from d2_isonet.lazy_training import evaluate, load_lazy_config, train
+    from d2_isonet.engine.lazy_training import evaluate, load_lazy_config, train
     from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():

@@ -17,7 +17,7 @@ from d2_isonet.checkpoint.conversion import change_format, convert
 from d2_isonet.checkpoint.files import find_checkpoint
 from d2_isonet.checkpoint.reading import WeightsError, read_state_dict, read_tensors, what_is_wrong
 from d2_isonet.config.loading import load_config
-from d2_isonet.predictor import Predictor
+from d2_isonet.engine.predictor import Predictor
 from d2_isonet.preflight.weights import weights_findings
 from d2_isonet.utils.files import SaveError
 

@@ -5,8 +5,8 @@ import yaml
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from d2_isonet.arguments import argument_parser
 from d2_isonet.config.loading import load_config
+from d2_isonet.engine.arguments import argument_parser
 from d2_isonet.preflight.training import check_training_options
 from d2_isonet.utils.messages import readable_errors
 

@@ -10,7 +10,7 @@ from d2_isonet.config.loading import load_config
 from d2_isonet.data.categories import categories_of, categories_of_json, categories_record
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.predictor import Predictor
+from d2_isonet.engine.predictor import Predictor
 
 SMALL = "configs/quickstart/small_risonet18_dc5.yaml"
 

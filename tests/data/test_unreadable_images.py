@@ -14,7 +14,7 @@ from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.data.image_folder import UnreadableImage
 from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
 from d2_isonet.data.unreadable_images import CountingLoader, NamingDatasetMapper, ReplacingMapper
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 
 OPTS = [
     "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "DATASETS.TRAIN", "('unreadable_set',)",

@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 from d2_isonet.evaluation import per_class
 from d2_isonet.evaluation.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.evaluation.per_class import folder_of, write_per_class
@@ -131,7 +131,9 @@ def test_several_data_sets_do_not_replace_each_others_predictions(
     number, folder, tmp_path, monkeypatch
 ):
     asked = []
-    monkeypatch.setattr("d2_isonet.engine.build_evaluator", lambda *args: asked.append(args))
+    monkeypatch.setattr(
+        "d2_isonet.engine.trainer.build_evaluator", lambda *args: asked.append(args)
+    )
     cfg = get_cfg()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path), ("set", "other")[:number]
     Trainer.build_evaluator(cfg, "set")

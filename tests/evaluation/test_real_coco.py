@@ -10,7 +10,7 @@ from detectron2.structures import Boxes
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 from d2_isonet.preflight.data.sets import check_datasets
 
 OPTS = [

@@ -17,7 +17,7 @@ from subprocess import CompletedProcess
 import torch.multiprocessing as torch_processes
 
 _start_processes = torch_processes.start_processes
-multiprocessing.set_forkserver_preload(["d2_isonet.engine", "d2_isonet.pretraining"])
+multiprocessing.set_forkserver_preload(["d2_isonet.engine.trainer", "d2_isonet.engine.pretraining"])
 
 
 def start_processes(function: Callable, args: tuple = (), nprocs: int = 1, join: bool = True):

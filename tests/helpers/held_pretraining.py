@@ -11,8 +11,8 @@ def main(args) -> None:
     from detectron2.engine import HookBase
     from detectron2.utils import comm
 
-    from d2_isonet import pretraining
-    from d2_isonet.checkpoint_hook import CheckpointHook
+    from d2_isonet.engine import pretraining
+    from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 
     class Held(HookBase):
         """One process waits for a signal; of two the second does, and the first for the second."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import toy_run
 from detectron2.engine.hooks import EvalHook
 
-from d2_isonet import checkpoint_hook
 from d2_isonet.checkpoint import checkpointer as checkpoint
 from d2_isonet.checkpoint import files as checkpoint_files
 from d2_isonet.checkpoint import files as resuming
+from d2_isonet.engine.hooks import checkpointing as checkpoint_hook
 
 # (module or class, name of the function, phase)
 PHASES = [

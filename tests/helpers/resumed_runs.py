@@ -8,8 +8,8 @@ from PIL import Image
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files, register_data_root
-from d2_isonet.engine import Trainer
-from d2_isonet.pretraining import ClassificationTrainer
+from d2_isonet.engine.pretraining import ClassificationTrainer
+from d2_isonet.engine.trainer import Trainer
 
 STEPS = 6
 COMMON = [

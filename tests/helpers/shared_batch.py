@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 
 IMAGES, STEPS = 8, 8
 _binary_cross_entropy = F.binary_cross_entropy_with_logits

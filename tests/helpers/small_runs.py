@@ -8,7 +8,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 
 
 class SquareRoot(nn.Module):

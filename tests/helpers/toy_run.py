@@ -13,7 +13,7 @@ from torch import nn
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.imagenet import build_image_train_loader
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 
 NUM_IMAGES = 37  # no multiple of the batch
 PERIOD = 10

@@ -9,9 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import spectral_norm
 from toy_training import SGD, PenaltyToyModel, batches, train, trained
 
-from d2_isonet.averaging import averaging_of
 from d2_isonet.config.loading import load_config
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.hooks.averaging import averaging_of
+from d2_isonet.engine.trainer import Trainer
 from d2_isonet.isometry.measures import possible_singular_values, shifts_by_stage
 from d2_isonet.isometry.monitor import IsometryMonitor
 

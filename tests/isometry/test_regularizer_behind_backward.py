@@ -20,9 +20,8 @@ from toy_training import (
     trained,
 )
 
-from d2_isonet import accumulation
-from d2_isonet.accumulation import AccumulatingTrainer
-from d2_isonet.amp import AMPTrainer
+from d2_isonet.engine import train_loop as accumulation
+from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer
 from d2_isonet.isometry.penalty import orthogonal_penalty
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer, products_as_exact_as_convolutions
 

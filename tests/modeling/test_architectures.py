@@ -14,7 +14,7 @@ from PIL import Image
 
 import d2_isonet
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.engine import Trainer
+from d2_isonet.engine.trainer import Trainer
 from d2_isonet.evaluation import build as evaluators
 from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.preflight.data.sets import dataset_findings

@@ -10,8 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
-from d2_isonet import lazy_training, run_setup
 from d2_isonet.config.loading import load_config
+from d2_isonet.engine import lazy_training
+from d2_isonet.engine import main as run_setup
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 from d2_isonet.modeling.execution import set_execution
 from d2_isonet.modeling.stages import default_convolutions

@@ -154,7 +154,7 @@ def test_it_ends_with_one_message_before_a_model_is_built(
     stop, parsed, tmp_path, capsys, monkeypatch
 ):
     import train_net
-    from d2_isonet import engine
+    from d2_isonet.engine import trainer as engine
 
     def build(*args):
         raise AssertionError("a model was built")

@@ -22,7 +22,7 @@ from scripts import (
 pytestmark = pytest.mark.slow
 STEPS = 300
 # The order of the images after a restart is that of an uninterrupted run where this is there.
-EXACT = importlib.util.find_spec("d2_isonet.resumed_training") is not None
+EXACT = importlib.util.find_spec("d2_isonet.engine.resuming") is not None
 
 
 def start(root: Path, output_dir: Path, log) -> subprocess.Popen:

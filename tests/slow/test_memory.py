@@ -77,7 +77,7 @@ def tiny(config_file: str, root: Path, *opts: str):
 
 def classifier(root: Path):
     from d2_isonet.data.datasets import register_data_root
-    from d2_isonet.pretraining import ClassificationTrainer
+    from d2_isonet.engine.pretraining import ClassificationTrainer
 
     train, val = register_data_root(str(root))
     return tiny(
@@ -92,7 +92,7 @@ def detector(root: Path):
     from argparse import Namespace
 
     from d2_isonet.data.datasets import use_own_data
-    from d2_isonet.engine import Trainer
+    from d2_isonet.engine.trainer import Trainer
 
     cfg = tiny(
         "configs/risonet18_dc5.yaml", root, "SOLVER.IMS_PER_BATCH", "1",

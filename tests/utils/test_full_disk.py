@@ -19,8 +19,7 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from resumed_runs import STEPS, task, write_data
 
-from d2_isonet.run_setup import finish_setup
-from d2_isonet.script_main import evaluate_or_train
+from d2_isonet.engine.main import evaluate_or_train, finish_setup
 from d2_isonet.utils import files as full_disk
 from d2_isonet.utils.files import SaveError, write_when_possible
 

@@ -9,9 +9,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_isonet.accumulation import AccumulatingTrainer
-from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
+from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 
 from .detectors import build_pair, training_batch

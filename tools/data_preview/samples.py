@@ -15,8 +15,8 @@ from pycocotools import mask as coco_mask
 
 from d2_isonet.data import image_folder
 from d2_isonet.data.datasets import load_registered
-from d2_isonet.engine import Trainer
-from d2_isonet.pretraining import ClassificationTrainer
+from d2_isonet.engine.pretraining import ClassificationTrainer
+from d2_isonet.engine.trainer import Trainer
 
 
 @dataclass

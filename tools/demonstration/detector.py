@@ -12,8 +12,8 @@ from d2_isonet.checkpoint.checkpointer import require_file
 from d2_isonet.config.loading import falls_back_to_cpu, load_config
 from d2_isonet.data.categories import Categories, categories_of_json
 from d2_isonet.data.coco_json import read_annotations
+from d2_isonet.engine.predictor import Predictor
 from d2_isonet.modeling.fusion import fuse_for_inference
-from d2_isonet.predictor import Predictor
 from d2_isonet.preflight.training import check_device
 
 _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")

@@ -36,7 +36,7 @@ def _checked_script(script: str, arguments: list[str]) -> None:
 
 def _load(config: Path, pairs: list[str]) -> None:
     if config.suffix == ".py":
-        from d2_isonet.lazy_training import read_lazy_config
+        from d2_isonet.engine.lazy_training import read_lazy_config
 
         read_lazy_config(str(config), pairs)
     else:

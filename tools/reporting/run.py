@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from d2_isonet.run_record import NAME as RECORDS
-from d2_isonet.run_record import read_run_records
+from d2_isonet.engine.run_record import NAME as RECORDS
+from d2_isonet.engine.run_record import read_run_records
 
 from . import log_file, metrics
 from .evaluations import Evaluation, read_evaluations

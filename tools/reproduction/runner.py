@@ -16,7 +16,7 @@ from .search import is_complete
 from .with_parent import run_with_parent
 
 Job = tuple[Cell, int]
-PRELOADED = ["d2_isonet.pretraining"]
+PRELOADED = ["d2_isonet.engine.pretraining"]
 SECONDS = 5.0  # from one look at what other runs have done to the next
 
 

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 
-from .best_checkpoint import BestCheckpoint
+from d2_isonet.engine.hooks.best_checkpoint import BestCheckpoint
 
 logger = logging.getLogger(__name__)
 

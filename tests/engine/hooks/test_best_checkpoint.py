@@ -7,9 +7,9 @@ import torch
 from detectron2.utils import comm
 from small_runs import load, run, small_config, trainer_class, weights
 
-from d2_isonet.averaging import averaging_of
-from d2_isonet.best_checkpoint import BestCheckpoint
 from d2_isonet.distributed.launch import launch
+from d2_isonet.engine.hooks.averaging import averaging_of
+from d2_isonet.engine.hooks.best_checkpoint import BestCheckpoint
 from d2_isonet.utils.files import SaveError
 
 BEST = ("TEST.BEST_METRIC", "toy/score", "TEST.EVAL_PERIOD", "1", "DATASETS.TEST", "('toy',)")

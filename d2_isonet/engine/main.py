@@ -10,15 +10,20 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from d2_isonet.distributed.torchrun import resume_if_restarted
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.distributed.torchrun import remember_run, resume_if_restarted
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.preflight.run import check_run
+from d2_isonet.preflight.weights import nothing_to_evaluate
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes, what_was_scaled
 from d2_isonet.utils.files import is_full_disk
+from d2_isonet.utils.messages import readable_errors
 
-from .forgiving_log import forgive_log_files
-from .resumed_training import settle_seed
+from .resuming import settle_seed
 from .run_record import add_run_record
+from .trainer import Trainer
+from .writers import forgive_log_files
 
 logger = logging.getLogger(__name__)
 
@@ -59,3 +64,34 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
         # what it does after writing that
         seed_all_rng(cfg.SEED + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+
+
+def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
+    """What follows the set-up in every script; returns the results of the evaluation."""
+    if args.eval_only:
+        with readable_errors():
+            model = _load_for_evaluation(cfg, args, trainer_class)
+        with readable_errors(of_this_process=True):
+            return trainer_class.test(cfg, model)
+    with readable_errors():
+        trainer = trainer_class(cfg, trust_pickle=args.trust_pickle)
+        if not cfg.MODEL.WEIGHTS and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+            logger.warning(
+                f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
+                " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
+            )
+        trainer.resume_or_load(resume=args.resume)
+    if comm.is_main_process():
+        remember_run(cfg.OUTPUT_DIR)
+    with readable_errors(of_this_process=True):
+        return trainer.train()
+
+
+def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
+    model = trainer_class.build_model(cfg)
+    checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
+    path = (args.resume and checkpoint_to_resume(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
+    if not path:
+        raise nothing_to_evaluate(cfg)
+    checkpointer.load(path, [])
+    return model

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import load_config
-from d2_isonet.predictor import Predictor, check_image
+from d2_isonet.engine.predictor import Predictor, check_image
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)
 

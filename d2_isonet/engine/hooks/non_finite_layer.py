@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .accumulation import AccumulatingTrainer, parts_of, total
+from d2_isonet.engine.train_loop import AccumulatingTrainer, parts_of, total
 
 
 class _FirstFinding(Exception):

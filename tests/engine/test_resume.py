@@ -12,8 +12,8 @@ from resumed_runs import STEPS, task, write_data
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.sampling import seed_of, seeded
-from d2_isonet.pretraining import ClassificationTrainer
-from d2_isonet.resumed_training import settle_seed, what_is_resumed
+from d2_isonet.engine.pretraining import ClassificationTrainer
+from d2_isonet.engine.resuming import settle_seed, what_is_resumed
 
 
 class Killed(BaseException):

@@ -11,10 +11,9 @@ from small_runs import SmallTrainer, run, small_config, weights
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_isonet import OrthogonalRegularizer
-from d2_isonet.accumulation import AccumulatingTrainer, parts_of
-from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
+from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer, parts_of
 from d2_isonet.solver.build import build_optimizer
 
 NARROW = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",

@@ -20,14 +20,17 @@ from small_runs import (
 )
 from torch import nn
 
-from d2_isonet.accumulation import AccumulatingTrainer
-from d2_isonet.amp import AMPTrainer
-from d2_isonet.averaging import averaging_of
 from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
-from d2_isonet.non_finite import NonFiniteError, check_gradients, non_finite_tensors
-from d2_isonet.non_finite_layer import find_non_finite_layer
-from d2_isonet.non_finite_recovery import NonFiniteRecovery
+from d2_isonet.engine.hooks.averaging import averaging_of
+from d2_isonet.engine.hooks.non_finite import NonFiniteRecovery, non_finite_tensors
+from d2_isonet.engine.hooks.non_finite_layer import find_non_finite_layer
+from d2_isonet.engine.train_loop import (
+    AccumulatingTrainer,
+    AMPTrainer,
+    NonFiniteError,
+    check_gradients,
+)
 from d2_isonet.utils.files import SaveError
 
 SKIP = ("SOLVER.NON_FINITE.ACTION", "skip")
@@ -349,7 +352,7 @@ def test_a_disk_that_is_full_does_not_hide_the_failure(tmp_path, monkeypatch):
     def full(path, text):
         raise SaveError(f"{path} could not be written: No space left on device")
 
-    monkeypatch.setattr("d2_isonet.non_finite_recovery.write_text", full)
+    monkeypatch.setattr("d2_isonet.engine.hooks.non_finite.write_text", full)
     with pytest.raises(NonFiniteError, match="backbone.0(.|\n)*all facts: .*json could not be wr"):
         run(small_config(tmp_path), trainer_class(spoilt={(3, 1): blinding}))
 

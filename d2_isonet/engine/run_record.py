@@ -14,12 +14,10 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
+from d2_isonet import __version__
 from d2_isonet.utils.files import warned, write_text
 
-from . import __version__
-
 logger = logging.getLogger(__name__)
-
 NAME = "runs.json"
 _SECONDS = 10  # that git may take
 

@@ -7,11 +7,11 @@ import torch
 from detectron2.modeling import build_model
 from small_runs import load, run, small_config, trainer_class, weights
 
-from d2_isonet.averaging import WeightAveraging, averaging_of
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.config.loading import load_config
+from d2_isonet.engine.hooks.averaging import WeightAveraging, averaging_of
+from d2_isonet.engine.pretraining import BackboneWriter
 from d2_isonet.modeling.execution import set_execution
-from d2_isonet.pretraining import BackboneWriter
 from d2_isonet.utils.files import SaveError
 
 EMA = ("SOLVER.EMA_DECAY", "0.5")

@@ -14,13 +14,12 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 
-from .accumulation import AccumulatingTrainer
-from .amp import AMPTrainer
-from .checkpoint_hook import CheckpointHook
-from .forgiving_writer import forgiving_writers
+from .train_loop import AccumulatingTrainer, AMPTrainer
+from .writers import forgiving_writers
 
 logger = logging.getLogger(__name__)
 

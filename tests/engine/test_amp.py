@@ -8,9 +8,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2_isonet import OrthogonalRegularizer, SReLU
-from d2_isonet.amp import AMPTrainer
 from d2_isonet.config.loading import load_config
-from d2_isonet.configured_step import build_step
+from d2_isonet.engine.train_loop import AMPTrainer, build_step
 
 
 class Model(nn.Module):

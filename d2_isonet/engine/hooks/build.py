@@ -20,8 +20,8 @@ from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 
 from .averaging import WeightAveraging, averaging_of
 from .best_checkpoint import BestCheckpoint
-from .checkpoint_hook import CheckpointHook
-from .non_finite_recovery import NonFiniteRecovery
+from .checkpointing import CheckpointHook
+from .non_finite import NonFiniteRecovery
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from d2_isonet import __version__
+from d2_isonet.engine.run_record import add_run_record, commit_of, read_run_records
 from d2_isonet.evaluation.classification import (
     ImageNetEvaluator,
     class_measures,
     predictions_of,
     read_predictions,
 )
-from d2_isonet.run_record import add_run_record, commit_of, read_run_records
 
 TRAINING = Namespace(resume=False, eval_only=False)
 

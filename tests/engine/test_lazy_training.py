@@ -14,7 +14,7 @@ import d2_isonet
 from d2_isonet.checkpoint.checkpointer import describe, save_backbone
 from d2_isonet.checkpoint.reading import WeightsError
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.lazy_training import evaluate, load_lazy_config, train
+from d2_isonet.engine.lazy_training import evaluate, load_lazy_config, train
 from d2_isonet.utils import compat
 
 LAZY = sorted(path for path in (CONFIGS / "lazy").glob("*.py") if path.stem != "recipe")

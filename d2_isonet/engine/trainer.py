@@ -15,24 +15,17 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
+from d2_isonet.engine.hooks.best_checkpoint import TrainingEnded
+from d2_isonet.engine.hooks.build import ordered_hooks
 from d2_isonet.evaluation.build import build_evaluator
 from d2_isonet.evaluation.per_class import folder_of
 from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 
-from .best_checkpoint import TrainingEnded
-from .configured_step import build_step
-from .forgiving_writer import forgiving_writers
-from .resumed_training import (
-    catch_up,
-    data_order,
-    resumed_seed,
-    settle_seed,
-    start_data,
-    what_is_resumed,
-)
-from .training_hooks import ordered_hooks
+from .resuming import catch_up, data_order, resumed_seed, settle_seed, start_data, what_is_resumed
+from .train_loop import build_step
 from .wandb_writer import WandbWriter
+from .writers import forgiving_writers
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from d2_isonet.data.imagenet import (
     classification_mapper,
 )
 from d2_isonet.data.shards.index import ShardedImages
+from d2_isonet.engine.hooks.averaging import averaging_of
 from d2_isonet.evaluation.classification import ImageNetEvaluator
 from d2_isonet.preflight.data.classified_images import check_classified_images
 from d2_isonet.utils.files import warned, write_when_possible
 
-from .averaging import averaging_of
-from .engine import Trainer
-from .run_setup import finish_setup
+from .main import finish_setup
+from .trainer import Trainer
 
 logger = logging.getLogger("d2_isonet.pretraining")
 

@@ -12,8 +12,8 @@ from detectron2.utils.events import EventStorage, EventWriter
 from fvcore.common.checkpoint import Checkpointer
 from two_convolutions import OwnShareTrainer, toy_config, train
 
-from d2_isonet.checkpoint_hook import CheckpointHook
-from d2_isonet.forgiving_writer import ForgivingWriter
+from d2_isonet.engine.hooks.checkpointing import CheckpointHook
+from d2_isonet.engine.writers import ForgivingWriter
 from d2_isonet.utils.files import SaveError
 
 
@@ -66,7 +66,7 @@ def test_a_training_whose_saves_fail_too_often_ends(disk, tmp_path):
 
 
 def test_the_last_save_waits_for_room(disk, tmp_path, monkeypatch, caplog):
-    from d2_isonet import checkpoint_hook
+    from d2_isonet.engine.hooks import checkpointing as checkpoint_hook
 
     waited = []
 

@@ -1,0 +1,1 @@
+"""Hooks of the training loop. May import preflight and below."""
