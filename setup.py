@@ -53,7 +53,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["d2_isonet", "d2_isonet.*"]), *config_packages()],
     package_dir={"d2_isonet.configs": "configs"},
-    package_data={name: ["*.yaml"] for name in config_packages()},
+    package_data={
+        **{name: ["*.yaml"] for name in config_packages()},
+        "d2_isonet.demo": ["page/*"],
+        "d2_isonet.reporting.page": ["*.css", "*.html", "*.js"],
+    },
     include_package_data=False,  # else an sdist would lack them
     install_requires=REQUIREMENTS,
     extras_require={

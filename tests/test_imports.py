@@ -56,8 +56,9 @@ del sys.modules["d2_isonet.modeling.backbone.cnn9"]
 } | {
     f"{name} first": f"import d2_isonet.{name}"
     for name in (
-        "modeling.backbone.build", "modeling.classifier", "modeling.backbone.cnn9", "engine.trainer",
-        "modeling.backbone.fpn", "modeling.backbone.resnet", "modeling.roi_heads",
+        "modeling.backbone.build", "modeling.classifier", "modeling.backbone.cnn9",
+        "engine.trainer", "modeling.backbone.fpn", "modeling.backbone.resnet",
+        "modeling.roi_heads",
     )
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from isometry.analysis import Analysis
+    from d2_isonet.reporting.isometry.analysis import Analysis
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -50,19 +50,19 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def analysis_of(args: argparse.Namespace) -> "Analysis":
     """All measurements of the network that `args` name."""
-    from isometry.analysis import analyze
+    from d2_isonet.reporting.isometry.analysis import analyze
 
     if args.timm:
-        from isometry.timm_networks import timm_network as network_of
+        from d2_isonet.reporting.isometry.networks import timm_network as network_of
     else:
-        from isometry.detectron2_networks import detectron2_network as network_of
+        from d2_isonet.reporting.isometry.networks import detectron2_network as network_of
     return analyze(network_of(args), args.frequencies, args.limit, args.seed)
 
 
 def main(args: argparse.Namespace) -> None:
     from detectron2.utils.logger import setup_logger
-    from isometry.report import print_analysis, write_analysis
 
+    from d2_isonet.reporting.isometry.report import print_analysis, write_analysis
     from d2_isonet.utils.messages import readable_errors
 
     setup_logger(name="d2_isonet")

@@ -32,7 +32,7 @@ def parse_args():
 
 
 def main(args) -> int:
-    from d2_isonet.dataset_report import findings_of, write_report
+    from d2_isonet.commands.check_data import findings_of, write_report
     from d2_isonet.preflight.findings import findings_table
     from d2_isonet.utils.messages import readable_errors
 

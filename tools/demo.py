@@ -11,7 +11,7 @@ Ends with 1 where nothing could be read.
 import argparse
 import sys
 
-from demonstration.arguments import parse_args
+from d2_isonet.commands.demo import parse_args
 
 # The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
 
@@ -29,11 +29,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def look_at_files(args: argparse.Namespace) -> int:
-    from demonstration.detector import load_detector, read_config
-    from demonstration.runner import run
-    from demonstration.sources import find_sources
-    from demonstration.streams import require_camera
-    from demonstration.targets import check_targets
+    from d2_isonet.demo.detector import load_detector, read_config
+    from d2_isonet.demo.outputs import check_targets
+    from d2_isonet.demo.runner import run
+    from d2_isonet.demo.sources import find_sources
+    from d2_isonet.demo.streams import require_camera
 
     found = find_sources(args.input)
     check_targets(found, args.output, args.overwrite)
@@ -44,8 +44,8 @@ def look_at_files(args: argparse.Namespace) -> int:
 
 
 def serve(args: argparse.Namespace) -> int:
-    from demonstration import server
-    from demonstration.detector import load_detector, read_config
+    from d2_isonet.demo import server
+    from d2_isonet.demo.detector import load_detector, read_config
 
     cfg = read_config(args, min(args.threshold, server.LEAST_SCORE))
     with server.open_socket(args.host, args.port) as listening:  # before the weights are read

@@ -8,7 +8,6 @@ python tools/evaluate_robustness.py --config-file configs/imagenet/risonet18.yam
 import argparse
 from pathlib import Path
 
-from robustness_report import format_results, write_report
 from tqdm import tqdm
 
 from d2_isonet.config.loading import load_config
@@ -23,6 +22,7 @@ from d2_isonet.evaluation.robustness import (
     load_classifier,
     load_source,
 )
+from d2_isonet.reporting.robustness import format_results, write_report
 from d2_isonet.utils.messages import readable_errors
 
 

@@ -47,8 +47,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> int:
-    from exporting.session import export_and_compare
-
+    from d2_isonet.export.session import export_and_compare
     from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():

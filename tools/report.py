@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     from d2_isonet.utils.messages import readable_errors  # takes seconds to import
 
     with readable_errors():
-        from reporting.compose import Options, compose
-        from reporting.run import names_of, read_run
+        from d2_isonet.reporting.runs.compose import Options, compose
+        from d2_isonet.reporting.runs.run import names_of, read_run
 
         names = args.names or names_of(args.output_dirs)
         runs = [read_run(*pair) for pair in zip(args.output_dirs, names, strict=True)]

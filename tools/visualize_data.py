@@ -68,8 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     with readable_errors():
         cfg = setup(args)
-        from data_preview.page import write_preview
-        from data_preview.samples import from_annotations, from_mapper
+        from d2_isonet.reporting.data_preview import from_annotations, from_mapper, write_preview
 
         samples = (from_mapper if args.source == "mapper" else from_annotations)(cfg, args.images)
         page = write_preview(samples, cfg, args.source, args.output)

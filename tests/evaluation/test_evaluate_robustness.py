@@ -9,7 +9,6 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
-from robustness_report import _masking_lines
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.evaluation.gradient_masking import masking_signs
@@ -21,6 +20,7 @@ from d2_isonet.evaluation.robustness import (
     load_source,
 )
 from d2_isonet.modeling.attacks import bim, fgsm
+from d2_isonet.reporting.robustness import _masking_lines
 
 CONFIG = "configs/imagenet/risonet18.yaml"
 OPTS = [

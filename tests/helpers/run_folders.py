@@ -36,7 +36,7 @@ def write_metrics(folder: Path, records: list[dict]) -> Path:
 
 def detection_run(folder: Path, truth: Path, images: Path, shift: float = 2.0) -> Path:
     """A finished training whose predictions are the truth, moved; one of each class is missing."""
-    from reporting.detection import analyse, read_truth
+    from d2_isonet.reporting.runs.detection import analyse, read_truth
 
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, SOLVER__MAX_ITER=40, DATASETS__TEST=("own_val",))

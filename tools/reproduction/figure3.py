@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from isometry.shifts import shift_figure
 from tabulate import tabulate
+
+from d2_isonet.reporting.isometry.pictures import shift_figure
 
 from . import small
 from .cells import Cell, Folders, read_result

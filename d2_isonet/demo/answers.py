@@ -1,0 +1,75 @@
+"""What the page is told of a picture: the pixels the detector saw, what it found, COCO's form."""
+
+import base64
+
+import cv2
+import numpy as np
+from detectron2.structures import Instances
+
+from d2_isonet.data.categories import Categories
+
+from .drawing import class_colour
+from .results import images_json, results_of
+from .streams import Pixels
+
+# What a person saves is made of this: no colour is given up for its size.
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
+
+_JPEG += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+def answer_of(pixels: Pixels, found: Instances, categories: Categories, seconds: float) -> dict:
+    """
+    Args:
+        found: on the CPU, in pixels of `pixels`.
+        seconds: that the detector took.
+    """
+    height, width = pixels.bgr.shape[:2]
+    image = {"id": 1, "file_name": "", "width": width, "height": height}  # the page knows the name
+    coco = images_json([image], categories)
+    coco["annotations"] = [
+        {"id": number, "iscrowd": 0, "area": result["bbox"][2] * result["bbox"][3], **result}
+        for number, result in enumerate(results_of(found, 1, categories), start=1)
+    ]
+    return {
+        "width": width,
+        "height": height,
+        "note": pixels.note,
+        "seconds": round(seconds, 3),
+        "picture": _data_url(pixels.bgr),
+        "objects": _objects(found),
+        "coco": coco,
+    }
+
+
+def classes_of(categories: Categories) -> list[dict]:
+    """Name and colour of each class, by its index."""
+    return [
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
+        for index, name in enumerate(categories.names)
+    ]
+
+
+def _data_url(bgr: np.ndarray) -> str:
+    _, data = cv2.imencode(".jpg", bgr, _JPEG)
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def _objects(found: Instances) -> list[dict]:
+    """Class index, score, box (x0, y0, x1, y1) and outlines [x, y, x, y, ...] of each object."""
+    boxes, scores = found.pred_boxes.tensor.tolist(), found.scores.tolist()
+    masks = found.pred_masks.numpy() if found.has("pred_masks") else [None] * len(found)
+    return [
+        {"class": index, "score": score, "box": box, "outlines": _outlines(mask)}
+        for index, score, box, mask in zip(
+            found.pred_classes.tolist(), scores, boxes, masks, strict=True
+        )
+    ]
+
+
+def _outlines(mask: np.ndarray | None) -> list[list[int]]:
+    """The edges of a mask (H, W), bool, and of its holes, to be filled by the even-odd rule."""
+    if mask is None:
+        return []
+    edges, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return [edge.reshape(-1).tolist() for edge in edges]

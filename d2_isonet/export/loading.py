@@ -1,0 +1,144 @@
+"""The network that is exported, all its tensors from a file, and its variants."""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.modeling.backbone import Backbone
+from torch import nn
+
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.modeling.execution import run_plainly
+from d2_isonet.modeling.fusion import fuse_for_inference
+from d2_isonet.preflight.network import check_names
+
+from .formats import quiet
+
+
+def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = False) -> nn.Module:
+    """The model of `cfg` on the CPU; of a "backbone" alone every other part is left out.
+
+    The backbone of a detector may come from a backbone.pth, from a classifier or from the
+    detector itself, as long as every tensor of it (the pyramid's too) is in the file.
+
+    Raises:
+        ValueError: there are no weights, or not all of this network's.
+        FileNotFoundError: there is no such file.
+    """
+    if not weights:
+        raise ValueError(
+            "there are no weights to export: give --weights FILE (model_final.pth of a training; "
+            "a backbone.pth does for --target backbone)"
+        )
+    cfg = run_plainly(cfg)
+    check_names(cfg)
+    model = build_model(cfg).eval()
+    if target == "backbone":
+        model = _BackboneOnly(model)
+    checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=trust_pickle)
+    # a backbone leaves the rest of a detector's file unread, which fvcore warns of
+    with quiet() if target == "backbone" else contextlib.nullcontext():
+        checkpointer.load(weights, [])
+    return model.requires_grad_(False).eval()
+
+
+class _BackboneOnly(nn.Module):
+    """A backbone by the name it has in every file, with the pixels it is made for."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.backbone = model.backbone
+        self.register_buffer("pixel_mean", model.pixel_mean, False)
+        self.register_buffer("pixel_std", model.pixel_std, False)
+
+
+def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, bool]:
+    """A copy of the model as it is exported, and whether SReLU's shifts are in its biases.
+
+    Args:
+        fuse: "auto", where that is exact, "on" or "off".
+        precision: "float16" and "bfloat16" are those of the backbone; "int8" comes later.
+
+    Raises:
+        ValueError: fuse "on" for a network without shifts.
+    """
+    model, fused = copy.deepcopy(model), False
+    if fuse != "off":
+        try:
+            model, fused = fuse_for_inference(copy.deepcopy(model)), True
+        except ValueError as error:
+            if fuse == "on":
+                line = " ".join(str(error).split())
+                raise ValueError(f"--fuse on: {line}; --fuse auto leaves it as it is") from error
+    if precision in ("float16", "bfloat16"):
+        model.backbone = HalfBackbone(model.backbone, getattr(torch, precision))
+    return model.eval(), fused
+
+
+class HalfBackbone(Backbone):
+    """`backbone` in a half precision, between float32 images and float32 features.
+
+    Box coordinates do not fit into half precision: 1333 has neighbours 1 (float16) and 8 away.
+    """
+
+    def __init__(self, backbone: Backbone, dtype: torch.dtype):
+        super().__init__()
+        self.backbone, self.dtype = backbone.to(dtype), dtype
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: y.float() for name, y in self.backbone(x.to(self.dtype)).items()}
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.backbone.size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        return self.backbone.padding_constraints
+
+    def output_shape(self) -> dict:
+        return self.backbone.output_shape()
+
+
+Function = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+def load_exported(path: Path, record: dict) -> Function:
+    """The file as a function of an image (3, H, W), 0-255, to tensors by name.
+
+    Args:
+        record: of the export (see record.py); it names the format and the outputs.
+    """
+    load = {"onnx": _load_onnx, "pt2": _load_program, "torchscript": _load_torchscript}
+    return load[record["format"]](path, record)
+
+
+def _load_onnx(path: Path, record: dict) -> Function:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as the original
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names, image_name = [o.name for o in session.get_outputs()], session.get_inputs()[0].name
+
+    def run(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        image = image if record["target"] == "detector" else image[None]
+        outputs = session.run(None, {image_name: image.numpy()})
+        return dict(zip(names, map(torch.from_numpy, outputs), strict=True))
+
+    return run
+
+
+def _load_program(path: Path, record: dict) -> Function:
+    module = torch.export.load(str(path)).module()
+    return torch.no_grad()(lambda image: module(image[None]))
+
+
+def _load_torchscript(path: Path, record: dict) -> Function:
+    module, names = torch.jit.load(str(path)), [output["name"] for output in record["outputs"]]
+    return torch.no_grad()(lambda image: dict(zip(names, module(image), strict=True)))

@@ -1,0 +1,213 @@
+"""The samples as a page and as files."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from d2_isonet.data import image_folder
+from d2_isonet.data.datasets import load_registered
+from d2_isonet.engine.pretraining import ClassificationTrainer
+from d2_isonet.engine.trainer import Trainer
+from d2_isonet.reporting.page.page import Page, Picture
+
+from .figures import COLOURS, draw
+
+
+@dataclass
+class Sample:
+    """Attributes:
+    pixels: (H, W, 3) uint8, RGB.
+    file_name: of the image.
+    names: of the objects' classes or, without objects, of the image's.
+    objects: COCO form: bbox (x, y, width, height) in these pixels, maybe segmentation.
+    fed: (3, H, W) float, normalized, in the network's order of channels; None where raw.
+    """
+
+    pixels: np.ndarray
+    file_name: str
+    names: list[str]
+    objects: list[dict] = field(default_factory=list)
+    fed: torch.Tensor | None = None
+
+
+def fed_to_network(image: torch.Tensor, cfg: CfgNode) -> torch.Tensor:
+    """(3, H, W), normalized as both meta-architectures do, before padding to the batch's size."""
+    mean, std = (
+        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    return (image.float() - mean) / std
+
+
+def seen_by_network(fed: torch.Tensor, cfg: CfgNode) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: what was fed, the normalization undone and the channels put in order."""
+    mean, std = (
+        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    pixels = (fed * std + mean).round().clamp(0, 255).permute(1, 2, 0).numpy()
+    return convert_image_to_rgb(pixels, cfg.INPUT.FORMAT).astype(np.uint8)
+
+
+def from_mapper(cfg: CfgNode, number: int) -> Iterator[Sample]:
+    """The first samples of a training: its loader, its augmentation and, with SEED, its order."""
+    is_classifier = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
+    trainer = ClassificationTrainer if is_classifier else Trainer
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    classes = metadata.get("classes" if is_classifier else "thing_classes")
+    with EventStorage():  # where the loader counts images that cannot be read
+        batches = trainer.build_train_loader(cfg)
+        for mapped in itertools.islice(itertools.chain.from_iterable(batches), number):
+            fed = fed_to_network(mapped["image"], cfg)
+            pixels, file = seen_by_network(fed, cfg), mapped["file_name"]
+            if is_classifier:
+                yield Sample(pixels, file, [classes[mapped["label"]]], fed=fed)
+            else:
+                instances = mapped.get("instances", Instances(pixels.shape[:2]))
+                yield Sample(pixels, file, *_objects_of(instances, classes), fed=fed)
+
+
+def _objects_of(instances: Instances, classes: Sequence[str]) -> tuple[list[str], list[dict]]:
+    """Names and objects of what the mapper made of the annotations."""
+    if not len(instances):
+        return [], []
+    boxes = instances.gt_boxes.tensor.clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    objects = [{"bbox": box} for box in boxes.tolist()]
+    if instances.has("gt_masks"):
+        for item, mask in zip(objects, _masks(instances.gt_masks), strict=True):
+            item["segmentation"] = mask
+    return [classes[i] for i in instances.gt_classes.tolist()], objects
+
+
+def _masks(masks: PolygonMasks | BitMasks) -> Iterable:
+    if isinstance(masks, PolygonMasks):
+        return [[polygon.tolist() for polygon in polygons] for polygons in masks.polygons]
+    return [coco_mask.encode(np.asfortranarray(x.numpy().astype(np.uint8))) for x in masks.tensor]
+
+
+def from_annotations(cfg: CfgNode, number: int) -> Iterator[Sample]:
+    """Images as they are stored, upright, with their annotations; evenly spread over the set."""
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        yield from _classified(cfg, number)
+        return
+    for name in cfg.DATASETS.TRAIN:
+        classes = MetadataCatalog.get(name).thing_classes
+        for item in _spread(DatasetCatalog.get(name), number):
+            objects = [_in_coco_form(x) for x in item.get("annotations", [])]
+            names = [
+                classes[x["category_id"]] + (" (crowd)" if x.get("iscrowd") else "")
+                for x in item.get("annotations", [])
+            ]
+            yield Sample(read_image(item["file_name"], "RGB"), item["file_name"], names, objects)
+
+
+def _in_coco_form(annotation: dict) -> dict:
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    return {"bbox": list(box), "segmentation": annotation.get("segmentation")}
+
+
+def _classified(cfg: CfgNode, number: int) -> Iterator[Sample]:
+    dicts, classes = load_registered(cfg.DATASETS.TRAIN)
+    if not isinstance(dicts, list):
+        raise ValueError("images in shards have no files to show: leave out --source annotation")
+    for item in _spread(dicts, number):
+        pixels = np.asarray(image_folder.read_image(item["file_name"]))
+        yield Sample(pixels, item["file_name"], [classes[item["label"]]])
+
+
+def _spread(dicts: Sequence[dict], number: int) -> list[dict]:
+    places = np.linspace(0, len(dicts) - 1, min(number, len(dicts))).round().astype(int)
+    return [dicts[place] for place in places]
+
+
+WIDTH = 640  # pixels of a drawn image
+
+
+def write_preview(samples: Iterable[Sample], cfg: CfgNode, source: str, folder: Path) -> Path:
+    """Write index.html and a jpg for each sample into the folder; returns the page's path.
+
+    Args:
+        source: "mapper" or "annotation".
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = list(samples)
+    numbers = Counter(name for sample in samples for name in sample.names)
+    pictures = []
+    for place, sample in enumerate(samples):
+        image = drawn(sample, sorted(numbers))
+        Image.fromarray(image).save(folder / f"{place:04d}.jpg", quality=92)
+        pictures.append(Picture(image, _caption(sample)))
+    page = Page(f"Data of {', '.join(cfg.DATASETS.TRAIN)}", _SOURCES[source])
+    _add_pixels(page, samples, cfg)
+    page.section("Classes", f"In the {len(samples)} images below.")
+    page.table(
+        [{"class": name, "number": n} for name, n in numbers.most_common()], ["class", "number"]
+    )
+    page.section("Images").images(pictures, max_side=WIDTH)
+    return page.write(folder / "index.html")
+
+
+_SOURCES = {
+    "mapper": "As the network is fed in training: after augmentation and normalization, which is "
+    "undone for the eye.",
+    "annotation": "As annotated: images upright, before any augmentation.",
+}
+
+
+def drawn(sample: Sample, classes: list[str]) -> np.ndarray:
+    """The sample's pixels, with its objects where it has any; a colour a class."""
+    if not sample.objects:
+        return sample.pixels
+    colours = [COLOURS[classes.index(name) % len(COLOURS)] for name in sample.names]
+    return draw(sample.pixels, sample.objects, sample.names, colours, WIDTH)
+
+
+def _caption(sample: Sample) -> str:
+    height, width = sample.pixels.shape[:2]
+    what = f"{len(sample.objects)} objects" if sample.objects else ", ".join(sample.names)
+    return f"{Path(sample.file_name).name}, {width} x {height}\n{what or 'no object'}"
+
+
+def _add_pixels(page: Page, samples: list[Sample], cfg: CfgNode) -> None:
+    """How the pixels are fed; a wrong order of channels or mean shows in the numbers."""
+    fed = [sample.fed for sample in samples if sample.fed is not None]
+    if not fed:
+        return
+    page.section("What the network is fed")
+    page.facts({
+        "INPUT.FORMAT": cfg.INPUT.FORMAT,
+        "MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN,
+        "MODEL.PIXEL_STD": cfg.MODEL.PIXEL_STD,
+        "sizes": _sizes(samples),
+    })  # fmt: skip
+    pixels = torch.cat([image.flatten(1) for image in fed], dim=1)
+    rows = [
+        {"channel": name, "mean": float(x.mean()), "standard deviation": float(x.std())}
+        for name, x in zip(cfg.INPUT.FORMAT, pixels, strict=True)
+    ]
+    caption = "After normalization, over these images: about 0 and 1 where mean and std are theirs."
+    page.table(rows, caption=caption, formats={"mean": ".3f", "standard deviation": ".3f"})
+    changes = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA > 0 or bool(cfg.SOLVER.ADVERSARIAL.ATTACK)
+    if changes and cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        page.note("Mixup and adversarial training change the images later, in the network.")
+
+
+def _sizes(samples: list[Sample]) -> str:
+    heights, widths = zip(*(sample.pixels.shape[:2] for sample in samples), strict=True)
+    return f"{_range(widths)} wide, {_range(heights)} high"
+
+
+def _range(values: tuple[int, ...]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,175 @@
+"""Small figures of the same quantity for every run, in one style."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+from detectron2.utils.visualizer import ColorMode, Visualizer
+from matplotlib.figure import Figure
+
+from d2_isonet.reporting.page.page import plain_text
+
+COLOURS = ("#1f5fbf", "#d95f02", "#1b9e77", "#7b3fb5", "#c2185b", "#8a6d00", "#00838f", "#5d4037")
+MOST_POINTS = 1500  # of a line: more are not seen, and make the page large
+PANEL = (3.9, 2.7)  # inches
+COLUMNS = 3
+
+
+def colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def grid(number: int, panel: tuple[float, float] = PANEL, columns: int = COLUMNS) -> tuple:
+    """A figure of `number` panels and its axes."""
+    columns = max(1, min(columns, number))
+    rows = -(-number // columns)
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.grid(True, color="#e3e6ec", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[number:]:
+        axis.set_visible(False)
+    return figure, axes[:number]
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
+    names: Sequence[str],
+    markers: bool = False,
+) -> Figure | None:
+    """One panel a quantity, one line a run, iterations to the right; None where there is nothing.
+
+    Args:
+        panels: title -> name of the run -> iterations and values.
+        names: of all runs, whose places are their colours.
+        markers: points at the values.
+    """
+    panels = {t: {k: v for k, v in runs.items() if len(v[0])} for t, runs in panels.items()}
+    panels = {title: runs for title, runs in panels.items() if runs}
+    if not panels:
+        return None
+    figure, axes = grid(len(panels))
+    for axis, (title, runs) in zip(axes, panels.items(), strict=True):
+        for name, (iterations, values) in runs.items():
+            step = -(-len(iterations) // MOST_POINTS)
+            axis.plot(
+                iterations[::step], values[::step], color=colour(names.index(name)), linewidth=1.4,
+                marker="o" if markers or len(iterations) == 1 else "",
+                markersize=3.5, label=plain_text(name),
+            )  # fmt: skip
+        axis.set_title(plain_text(title), fontsize=10, loc="left")
+        axis.set_xlabel("iteration", fontsize=8)
+    add_legend(figure, names)
+    return figure
+
+
+def add_legend(figure: Figure, names: Sequence[str]) -> None:
+    """The runs' names above the panels, where there are several."""
+    if len(names) < 2:
+        return
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=colour(i), linewidth=2) for i in range(len(names))]
+    figure.legend(
+        lines, [plain_text(name) for name in names], loc="outside upper left", frameon=False,
+        ncols=min(4, len(names)), fontsize=9,
+    )  # fmt: skip
+
+
+def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], labels=None) -> Figure:
+    """Numbers of 0 to 1 as shades, with `labels` (or percent) in them where there is room.
+
+    Args:
+        values: (R, C); NaN for empty rows.
+    """
+    side = min(0.52, 13 / max(values.shape))
+    figure = Figure(
+        figsize=(2.4 + side * len(columns), 1.6 + side * len(rows)), layout="constrained"
+    )
+    axis = figure.subplots()
+    axis.imshow(np.nan_to_num(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=45, ha="right",
+                    fontsize=8, rotation_mode="anchor")  # fmt: skip
+    axis.set_yticks(range(len(rows)), [_short(r) for r in rows], fontsize=8)
+    axis.set(xlabel="predicted", ylabel="truth")
+    if side > 0.4:
+        for (row, column), value in np.ndenumerate(values):
+            if value > 0:
+                text = f"{100 * value:.0f}" if labels is None else str(labels[row, column])
+                axis.text(column, row, text, ha="center", va="center", fontsize=8,
+                          color="white" if value > 0.55 else "black")  # fmt: skip
+    return figure
+
+
+def _short(name: str, letters: int = 22) -> str:
+    return plain_text(name if len(name) <= letters else name[: letters - 1] + "…")
+
+
+def bars(
+    groups: Sequence[str], values: Mapping[str, Sequence[float]], names: Sequence[str], unit: str
+) -> Figure:
+    """Horizontal bars, one group a name of `groups`, one bar a run."""
+    figure = Figure(
+        figsize=(7.2, 0.6 + 0.32 * len(groups) * max(1, len(values) * 0.6)), layout="constrained"
+    )
+    axis = figure.subplots()
+    height = 0.8 / max(1, len(values))
+    for place, (name, own) in enumerate(values.items()):
+        y = np.arange(len(groups)) + (place - (len(values) - 1) / 2) * height
+        drawn = axis.barh(y, own, height * 0.92, color=colour(names.index(name)))
+        axis.bar_label(drawn, fmt="%.1f", fontsize=8, padding=3)
+    axis.set_yticks(range(len(groups)), [plain_text(g) for g in groups], fontsize=9)
+    axis.invert_yaxis()
+    axis.tick_params(axis="x", labelsize=8)
+    axis.margins(x=0.12)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xlabel(unit, fontsize=9)
+    add_legend(figure, names)
+    return figure
+
+
+_FONT = 16  # pixels, of the names on large objects
+
+
+def draw(
+    pixels: np.ndarray,
+    objects: Sequence[dict],
+    names: Sequence[str],
+    colours: Sequence[tuple],
+    width: int,
+) -> np.ndarray:
+    """(H', width, 3) uint8: the image with boxes, masks and names.
+
+    Args:
+        pixels: (H, W, 3) RGB uint8.
+        objects: COCO annotations or detections: bbox, maybe segmentation.
+    """
+    scale = width / pixels.shape[1]
+    visualizer = Visualizer(pixels, SimpleNamespace(), scale, ColorMode.IMAGE)
+    visualizer._default_font_size = _FONT / scale  # detectron2's is for larger images
+    boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    has_masks = bool(objects) and all(_is_mask(o.get("segmentation")) for o in objects)
+    drawn = visualizer.overlay_instances(
+        boxes=boxes,
+        labels=[plain_text(name) for name in names],
+        masks=[o["segmentation"] for o in objects] if has_masks else None,
+        assigned_colors=list(colours),
+    )
+    return _of_width(drawn.get_image(), width)
+
+
+def _is_mask(segmentation: object) -> bool:
+    if isinstance(segmentation, dict):
+        return "counts" in segmentation
+    is_list = isinstance(segmentation, list) and bool(segmentation)
+    return is_list and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
+
+
+def _of_width(image: np.ndarray, width: int) -> np.ndarray:
+    """matplotlib's canvas may be a pixel wider or narrower; panels stand side by side."""
+    image = image[:, :width]
+    return np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), mode="edge")

@@ -1,0 +1,1 @@
+"""The report of how isometric a network is. May import the rest of reporting and below."""

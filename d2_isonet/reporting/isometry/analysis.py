@@ -1,0 +1,154 @@
+"""All measurements of one network."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from d2_isonet.isometry.measures import (
+    ConvolutionIsometry,
+    distribution,
+    measure_convolution,
+    residual_scales,
+    share_near_one,
+    shifts_by_stage,
+)
+from d2_isonet.isometry.signal_propagation import Signal, deviations, measure_signals
+from d2_isonet.modeling.stages import label_of
+
+from .networks import Network
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """
+    Args:
+        frequencies: of each convolution's output along an axis.
+        convolutions: in the order of the network.
+        shifts: by stage.
+        scales: by block.
+        signals: at the input and at each block, over all images.
+        deviations: where signals vanish or explode, a line each.
+        limit: the factor from which on they do.
+    """
+
+    network: Network
+    frequencies: int
+    convolutions: list[ConvolutionIsometry]
+    shifts: Mapping[str, torch.Tensor]
+    scales: Mapping[str, torch.Tensor]
+    signals: list[Signal]
+    deviations: list[str]
+    limit: float
+
+    def stages(self) -> dict[str, torch.Tensor]:
+        """The singular values of all convolutions of a stage."""
+        values: dict[str, list[torch.Tensor]] = {}
+        for conv in self.convolutions:
+            values.setdefault(conv.stage, []).append(conv.singular_values)
+        return {stage: torch.cat(parts) for stage, parts in values.items()}
+
+
+def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Analysis:
+    """Measure `network`; one line of progress a convolution and an image.
+
+    Raises:
+        ValueError: it has no convolution.
+    """
+    if not network.convolutions:
+        raise ValueError(f"{network.title} has no convolution to look at")
+    convolutions = [
+        measure_convolution(label_of(name), conv, frequencies)
+        for name, conv in tqdm(
+            network.convolutions.items(), "convolutions", leave=False, disable=None
+        )
+    ]
+    passes = [
+        measure_signals(network.blocks, network.forward, image, seed)
+        for image in tqdm(network.images, "images", leave=False, disable=None)
+    ]
+    signals = _mean(passes)
+    state = network.model.state_dict()
+    return Analysis(
+        network=network,
+        frequencies=frequencies,
+        convolutions=convolutions,
+        shifts=shifts_by_stage(state),
+        scales={label_of(name): value for name, value in residual_scales(state).items()},
+        signals=signals,
+        deviations=deviations(signals, limit),
+        limit=limit,
+    )
+
+
+def _mean(passes: list[list[Signal]]) -> list[Signal]:
+    """Of several images: the root of the mean square of each number."""
+    return [
+        Signal(
+            label_of(points[0].name),
+            rms=_rms([point.rms for point in points]),
+            norm=_rms([point.norm for point in points]),
+            gradient=_rms([point.gradient for point in points]),
+        )
+        for points in zip(*passes, strict=True)
+    ]
+
+
+def _rms(values: list[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def as_json(analysis: Analysis) -> dict:
+    """Everything but the single singular values, of which there are millions: plain types.
+
+    None stands for a number that is not finite.
+    """
+    network = analysis.network
+    content = {
+        "network": network.title,
+        "weights": network.weights,
+        "images": f"{len(network.images)} {network.image_source}",
+        "notes": network.notes,
+        "frequencies": analysis.frequencies,
+        "convolutions": [_convolution_json(conv) for conv in analysis.convolutions],
+        "shifts": {stage: distribution(x) for stage, x in analysis.shifts.items()},
+        "residual_scales": {block: x.tolist() for block, x in analysis.scales.items()},
+        "signals": [vars(signal) for signal in analysis.signals],
+        "limit": analysis.limit,
+        "deviations": analysis.deviations,
+    }
+    return _finite(content)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _convolution_json(conv: ConvolutionIsometry) -> dict:
+    values = conv.singular_values.float()
+    counts = values.histc(_BINS, 0, _HIGHEST).int().tolist() if values.isfinite().all() else []
+    return {
+        "name": conv.name,
+        "shape": list(conv.shape),
+        "stride": list(conv.stride),
+        "dilation": list(conv.dilation),
+        "groups": conv.groups,
+        "smallest": conv.smallest,
+        "largest": conv.largest,
+        "condition": conv.condition,
+        "share_near_one": share_near_one(values),
+        "penalty": conv.penalty,
+        "minimum": conv.minimum,
+        "excess": conv.excess,
+        "histogram": {"low": 0.0, "high": _HIGHEST, "counts": counts},
+    }
+
+
+_BINS, _HIGHEST = 60, 3.0  # of the histograms; larger ones are in "largest" alone

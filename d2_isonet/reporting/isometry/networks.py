@@ -1,0 +1,250 @@
+"""Networks that a detectron2 yaml describes: ours, detectron2's own, those of other projects."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.checkpoint.reading import WeightsError, read_state_dict
+from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_coco_files
+from d2_isonet.data.examples import find_examples, image_files
+from d2_isonet.data.image_folder import read_image
+from d2_isonet.data.pixels import pixels_of
+from d2_isonet.isometry.measures import Convolution, linear_convolutions
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.execution import run_plainly
+from d2_isonet.modeling.stages import blocks_of, chain_of, deepest_feature, trunk_of
+from d2_isonet.preflight.network import check_names, outline
+from d2_isonet.utils.messages import nearest
+
+
+@dataclass(frozen=True)
+class Network:
+    """
+    Args:
+        title: what a reader knows it by.
+        weights: the file they come from, or that they are as initialized.
+        model: in eval mode.
+        convolutions: those that are looked at, by name.
+        blocks: the chain that a signal runs through.
+        forward: normalized images (1, C, H, W) -> what the last block gives.
+        images: such, one at a time: their sizes differ.
+        image_source: what they are.
+        notes: what a reader of the numbers must know.
+    """
+
+    title: str
+    weights: str
+    model: nn.Module
+    convolutions: Mapping[str, Convolution]
+    blocks: dict[str, nn.Module]
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    images: list[torch.Tensor]
+    image_source: str
+    notes: list[str] = field(default_factory=list)
+
+
+def initial_norms(model: nn.Module) -> list[str]:
+    """Let batch norms of an untrained network normalize by the image; returns notes on norms.
+
+    Their stored statistics say nothing yet: with those a ResNet doubles its signal in each block.
+    """
+    kinds = {type(module).__name__ for module in model.modules()}
+    notes = []
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        for module in model.modules():
+            module.train(isinstance(module, _BatchNorm))
+        notes.append(
+            "Batch norms use the statistics of each image: those of training are not there."
+        )
+    if "FrozenBatchNorm2d" in kinds:
+        notes.append(
+            "FrozenBatchNorm2d without trained statistics changes nothing: without --weights the "
+            "signals are those of a network without norms."
+        )
+    return notes
+
+
+# Not model_zoo.get_config_file, whose module needs pkg_resources, which new setuptools have not.
+MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
+_UNKNOWN_CLASSES = 1000  # of a classifier whose config takes them from the data
+
+
+def detectron2_network(args: argparse.Namespace) -> Network:
+    """The network of --config-file (or of the config.yaml beside --weights).
+
+    Raises:
+        ValueError, FileNotFoundError: no such file, no network, weights of another one, no image.
+    """
+    file = config_file(args.config_file, args.weights)
+    cfg = run_plainly(load_config(file, args.opts))
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and not cfg.MODEL.CLASSIFIER.NUM_CLASSES:
+        cfg.MODEL.CLASSIFIER.NUM_CLASSES = _UNKNOWN_CLASSES
+    model = _model(cfg, args)
+    images, source = _images(cfg, args)
+    notes = [] if args.weights else initial_norms(model)
+    return Network(
+        title=Path(file).stem if Path(file).stem != "config" else str(Path(file).parent),
+        weights=args.weights or f"as initialized (--seed {args.seed})",
+        model=model,
+        convolutions=_convolutions(model, args.all),
+        blocks=chain_of(model),
+        forward=_forward(model),
+        images=images,
+        image_source=source,
+        notes=notes + _left_out(model),
+    )
+
+
+def config_file(given: str | None, weights: str | None) -> str:
+    """A yaml by its path or its name in detectron2's model zoo, or the one beside the weights.
+
+    Raises:
+        ValueError: neither is given, or there is none beside the weights.
+    """
+    if given:
+        in_zoo = MODEL_ZOO / given
+        return str(in_zoo) if in_zoo.is_file() and not Path(given).exists() else given
+    if not weights:
+        raise ValueError(
+            "there is no network to look at: give --config-file FILE, --weights FILE with the "
+            "config.yaml of its training beside it, or --timm NAME"
+        )
+    beside = Path(weights).resolve().parent / "config.yaml"
+    if Path(weights).exists() and not beside.is_file():
+        raise ValueError(
+            f"{weights} does not tell strides and dilations, and there is no {beside}: give "
+            "--config-file FILE"
+        )
+    return str(beside) if beside.is_file() else weights
+
+
+def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
+    check_names(cfg)
+    outline(cfg)  # errors that name a key
+    torch.manual_seed(args.seed)
+    model = build_model(cfg).eval()
+    if not hasattr(model, "backbone"):
+        raise ValueError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone to look at")
+    if args.weights:
+        build_checkpointer(cfg, model, trust_pickle=args.trust_pickle).load(args.weights, [])
+    return model.eval()
+
+
+def _convolutions(model: nn.Module, all_of_them: bool) -> dict:
+    """Those of the backbone, a pyramid on it included, and of C4's res5; or all."""
+    ours = ("backbone.", "roi_heads.res5.")
+    convolutions = linear_convolutions(model)
+    return {n: c for n, c in convolutions.items() if all_of_them or n.startswith(ours)}
+
+
+def _left_out(model: nn.Module) -> list[str]:
+    number = sum(isinstance(module, DecoupledConv2d) for module in model.modules())
+    if not number:
+        return []
+    return [f"{number} decoupled convolutions are left out: they are no linear maps."]
+
+
+def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Through the trunk and, in a C4 detector, on through res5, as if the map were one region."""
+    _, trunk = trunk_of(model)
+    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        features = trunk(images)[deepest_feature(trunk)]
+        return features if res5 is None else res5(features)
+
+    return forward
+
+
+def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
+    """Resized and normalized as in an evaluation of this network."""
+    folder, what = args.images, ""
+    if folder and Path(folder).is_file():
+        root = args.image_root or str(Path(folder).parent)
+        register_coco_files("analyzed", folder, root)
+        cfg.DATASETS.TEST, folder, what = ("analyzed",), None, f" ({args.images})"
+    examples = find_examples(cfg, folder, args.num_images)
+    if what and "NOISE" in examples.source:
+        raise ValueError(f"--images {args.images}: none of its images is in --image-root {root}")
+    normalize = pixels_of(cfg).normalize
+    return [normalize(image)[None] for image in examples.images], examples.source + what
+
+
+def timm_network(args: argparse.Namespace) -> Network:
+    """The network of --timm.
+
+    Raises:
+        ValueError: timm is not installed, has no such network; weights of another one; no image.
+        FileNotFoundError: no such weights or folder.
+    """
+    try:
+        import timm
+
+        import d2_isonet.hub.timm_models  # noqa: F401 (our names, too)
+    except ImportError as error:
+        raise ValueError("--timm needs timm: pip install 'd2_isonet[timm]'") from error
+    if not timm.is_model(args.timm):
+        hint = nearest(args.timm, timm.list_models())
+        raise ValueError(f"--timm: timm {timm.__version__} has no network {args.timm!r}{hint}")
+    torch.manual_seed(args.seed)
+    model = timm.create_model(args.timm, pretrained=False).eval()
+    if args.weights:
+        _load(model, args.weights)
+    images, source = _timm_images(model, args)
+    return Network(
+        title=f"{args.timm} of timm",
+        weights=args.weights or f"as initialized (--seed {args.seed})",
+        model=model,
+        convolutions=linear_convolutions(model),
+        blocks=blocks_of(model),
+        forward=model.forward_features,
+        images=images,
+        image_source=source,
+        notes=[] if args.weights else initial_norms(model),
+    )
+
+
+def _load(model: nn.Module, path: str) -> None:
+    """All tensors but those of the last layer, whose classes may be others."""
+    state, asked = read_state_dict(path), model.state_dict()
+    head = (getattr(model, "default_cfg", None) or {}).get("classifier") or "no head"
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    wanted = {name: x for name, x in asked.items() if not name.startswith(heads)}
+    unfit = [n for n, x in wanted.items() if n not in state or state[n].shape != x.shape]
+    strange = [n for n in state if n not in asked]
+    if unfit or strange:
+        raise WeightsError(
+            f"{path} is not this network: {len(unfit)} of its {len(wanted)} tensors are missing or "
+            f"of another shape{_first(unfit)}, {len(strange)} in the file are none of its"
+            f"{_first(strange)}"
+        )
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+
+
+def _first(names: list[str]) -> str:
+    return f" ({names[0]}, ...)" if names else ""
+
+
+def _timm_images(model: nn.Module, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
+    """By timm's own transform of this network; noise without --images."""
+    from timm.data import create_transform, resolve_data_config
+
+    description: Mapping = resolve_data_config({}, model=model)
+    if not args.images:
+        generator = torch.Generator().manual_seed(args.seed)
+        size = (1, *description["input_size"])
+        noise = [torch.randn(size, generator=generator) for _ in range(args.num_images)]
+        return noise, "of NOISE (--images FOLDER gives real ones)"
+    transform = create_transform(**description)
+    files = image_files(args.images, args.num_images)
+    return [transform(read_image(file))[None] for file in files], f"of {args.images}"

@@ -1,0 +1,168 @@
+"""The figures of an analysis."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from d2_isonet.isometry.measures import BINS, NEAR_ONE, distribution
+from d2_isonet.modeling.stages import stage_of
+
+from .analysis import Analysis
+
+
+def shift_figure(networks: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
+    """A row of histograms a network, one a stage, from their counts in BINS."""
+    edges = np.linspace(*BINS[:2], BINS[2] + 1)
+    columns = max(len(stages) for stages in networks.values())
+    figure = Figure(figsize=(2.6 * columns, 2.2 * len(networks)))
+    axes = figure.subplots(len(networks), columns, squeeze=False, sharex=True)
+    for row, (network, stages) in zip(axes, networks.items(), strict=True):
+        row[0].set_ylabel(network, fontsize=8)
+        for axis in row[len(stages) :]:
+            axis.set_axis_off()
+        for axis, (stage, counts) in zip(row, stages.items(), strict=False):
+            axis.stairs(np.divide(counts, np.sum(counts)), edges, fill=True)
+            axis.axvline(-1, color="k", linewidth=0.5)
+            axis.set_title(stage, fontsize=8)
+    figure.supxlabel("shift b of SReLU (the line: -1, where it starts)", fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+_NEAR = {"color": "#3a9d5d", "alpha": 0.15, "linewidth": 0}
+
+
+def figures(analysis: Analysis) -> dict[str, Figure]:
+    """By the name of their file; those that have something to show."""
+    drawn: dict[str, tuple[bool, Callable[[Analysis], Figure]]] = {
+        "singular_values": (True, singular_value_figure),
+        "histograms": (True, histogram_figure),
+        "signals": (len(analysis.signals) > 1, signal_figure),
+        "shifts": (bool(analysis.shifts), _shifts),
+        "residual_scales": (bool(analysis.scales), scale_figure),
+    }
+    return {name: draw(analysis) for name, (is_there, draw) in drawn.items() if is_there}
+
+
+def singular_value_figure(analysis: Analysis) -> Figure:
+    """For each convolution the range of its singular values, their middle 90 % and median."""
+    convs = analysis.convolutions
+    figure = Figure(figsize=(max(7, 2 + 0.17 * len(convs)), 3.6))
+    axes = figure.subplots()
+    axes.axhspan(*NEAR_ONE, **_NEAR)
+    colours = _colours(analysis)
+    for x, conv in enumerate(convs):
+        values = conv.singular_values.double().numpy()
+        if not np.isfinite(values).all():
+            axes.text(x, 1, "not finite", rotation=90, ha="center", fontsize=6, color="red")
+            continue
+        low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+        colour = colours[conv.stage]
+        axes.vlines(x, values.min(), values.max(), color=colour, linewidth=1)
+        axes.vlines(x, low, high, color=colour, linewidth=4, alpha=0.6)
+        axes.plot(x, middle, "o", color=colour, markersize=5, markeredgecolor="white")
+    axes.set_xticks(range(len(convs)), [c.name for c in convs], rotation=90, fontsize=6)
+    axes.set_xlim(-1, len(convs))
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("singular values")
+    axes.legend(
+        handles=[Patch(color=colour, label=stage) for stage, colour in colours.items()],
+        fontsize=7, ncols=min(6, len(colours)), loc="upper left", bbox_to_anchor=(0, 1.14),
+        frameon=False,
+    )  # fmt: skip
+    return _finished(figure)
+
+
+def histogram_figure(analysis: Analysis) -> Figure:
+    """The singular values of each stage."""
+    stages = {s: x for s, x in analysis.stages().items() if torch.isfinite(x).all()}
+    columns = max(1, min(5, len(stages)))
+    rows = -(-max(1, len(stages)) // columns)
+    figure = Figure(figsize=(2.3 * columns, 2.1 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    colours = _colours(analysis)
+    for axis in grid[len(stages) :]:
+        axis.set_axis_off()
+    for axis, (stage, values) in zip(grid, stages.items(), strict=False):
+        edges = np.linspace(0, max(1.5, values.max().item()), 61)
+        counts, _ = np.histogram(values.numpy(), edges)
+        axis.axvspan(*NEAR_ONE, **_NEAR)
+        axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=colours[stage])
+        axis.set_title(stage, fontsize=8)
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("singular value", fontsize=8)
+    figure.supylabel("share, %", fontsize=8)
+    return _finished(figure)
+
+
+def signal_figure(analysis: Analysis) -> Figure:
+    """RMS forward and norm of the gradient backward, relative to the first block and to the end."""
+    points = analysis.signals[1:]
+    figure = Figure(figsize=(max(7, 2 + 0.25 * len(points)), 3.4))
+    axes = figure.subplots()
+    names = [point.name for point in points]
+    axes.axhspan(1 / analysis.limit, analysis.limit, **_NEAR)
+    axes.axhline(1, color="k", linewidth=0.5)
+    first = points[0].rms or float("nan")
+    forward = _drawable([point.rms / first for point in points])
+    backward = _drawable([point.gradient for point in points])
+    axes.plot(
+        names, forward, "o-", color="#1f77b4", markersize=3.5, label="forward: RMS / first block's"
+    )
+    axes.plot(
+        names,
+        backward,
+        "s-",
+        color="#d62728",
+        markersize=3.5,
+        label="backward: norm of the gradient",
+    )
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.5 / analysis.limit), max(high, 2 * analysis.limit))
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, 1.14), ncols=2)
+    return _finished(figure)
+
+
+def scale_figure(analysis: Analysis) -> Figure:
+    """The residual scale of each block; where it has one a channel, their mean and range."""
+    figure = Figure(figsize=(max(7, 2 + 0.25 * len(analysis.scales)), 2.6))
+    axes = figure.subplots()
+    colours = _colours(analysis)
+    for x, (block, scale) in enumerate(analysis.scales.items()):
+        axes.bar(x, scale.mean().item(), color=colours.get(stage_of(block), "grey"))
+        if len(scale) > 1:
+            axes.vlines(x, scale.min().item(), scale.max().item(), color="k", linewidth=1)
+    axes.axhline(0, color="k", linewidth=0.5)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -0.1), max(high, 0.1))  # all zero, as initialized
+    axes.set_xticks(range(len(analysis.scales)), analysis.scales, rotation=90, fontsize=7)
+    axes.set_ylabel("residual scale s")
+    return _finished(figure)
+
+
+def _shifts(analysis: Analysis) -> Figure:
+    counts = {stage: distribution(x)["counts"] for stage, x in analysis.shifts.items()}
+    return shift_figure({"share of channels": counts})
+
+
+def _drawable(values: list[float]) -> list[float]:
+    """With a gap for what a logarithmic axis cannot show."""
+    return [value if 0 < value < float("inf") else float("nan") for value in values]
+
+
+def _colours(analysis: Analysis) -> dict[str, str]:
+    """Of each stage, the same in all figures."""
+    stages = dict.fromkeys(conv.stage for conv in analysis.convolutions)
+    return {stage: f"C{i % 10}" for i, stage in enumerate(stages)}
+
+
+def _finished(figure: Figure) -> Figure:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure

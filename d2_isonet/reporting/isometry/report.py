@@ -1,0 +1,251 @@
+"""An analysis printed, and written as json, pictures and one HTML page."""
+
+import json
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from d2_isonet.isometry.measures import ConvolutionIsometry, share_near_one
+from d2_isonet.reporting.page.page import Page
+from d2_isonet.reporting.page.tables import Cell
+
+from .analysis import Analysis, as_json
+from .pictures import figures
+
+_CAPTIONS = {
+    "singular_values": "Thin line: from the smallest to the largest; thick: the middle 90 %; "
+    "point: the median. Green: 0.9 to 1.1.",
+    "histograms": "By stage, all convolutions together. Green: 0.9 to 1.1.",
+    "signals": "Green: within the limit. Forward from left to right, backward from right to left.",
+    "shifts": "Figure 3 of the ISONet paper.",
+    "residual_scales": "0: the block is its shortcut.",
+}
+_READING = {
+    "singular_values": "A convolution is an isometry where all its singular values are 1: it then "
+    "keeps the length of every signal, or of every gradient. They are those of the convolution "
+    "with circular boundary on a grid of {n} x {n} output pixels, exactly, without the zeros that "
+    "the weight's shape forces.",
+    "table": "excess: the orthogonal penalty minus the least that this shape can have; 0 is as "
+    "orthogonal as it can be. least: that minimum. condition: largest / smallest.",
+    "signals": "RMS: root of the mean square of a block's output. |y| / |x|: its norm relative to "
+    "the network's input. gradient: the norm of what a random cotangent of norm 1 at the end "
+    "becomes when it comes back here. x before, x after: what the block multiplies them by.",
+    "shifts": "max(y, b): the more negative b, the closer to the identity; 0 is ReLU.",
+    "residual_scales": "y = activation(shortcut(x) + s * branch(x)).",
+}
+
+
+def print_analysis(analysis: Analysis) -> None:
+    network = analysis.network
+    print(f"\n{network.title}, weights {network.weights}")
+    for note in network.notes:
+        print(f"Note: {note}")
+    n = analysis.frequencies
+    print(f"\nSingular values of each convolution on a circular grid of {n} x {n} output pixels\n")
+    print(as_text(convolution_rows(analysis)))
+    print(f"\n{as_text(stage_rows(analysis))}")
+    if analysis.scales:
+        print(f"\nResidual scales\n\n{as_text(scale_rows(analysis))}")
+    print(f"\nSignals of {len(network.images)} images {network.image_source}\n")
+    print(as_text(signal_rows(analysis)))
+    print(f"\n{verdict(analysis)}")
+    for line in analysis.deviations:
+        print(f"  {line}")
+
+
+def write_analysis(analysis: Analysis, output: Path) -> Path:
+    """isometry.json, a PNG a figure and isometry.html; returns the last."""
+    output.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(as_json(analysis), indent=1) + "\n"
+    (output / "isometry.json").write_text(content, encoding="utf-8")
+    drawn = figures(analysis)
+    for name, figure in drawn.items():
+        figure.savefig(output / f"{name}.png", dpi=120, bbox_inches="tight")
+    return make_page(analysis, drawn).write(output / "isometry.html")
+
+
+def make_page(analysis: Analysis, drawn: dict[str, Figure]) -> Page:
+    network = analysis.network
+    page = Page(f"Isometry of {network.title}", subtitle=f"weights: {network.weights}")
+    page.numbers(summary(analysis))
+    page.note(verdict(analysis), "warning" if analysis.deviations else "info")
+    if analysis.deviations:
+        page.code("\n".join(analysis.deviations))
+    for note in network.notes:
+        page.note(note)
+    _add_singular_values(page, analysis, drawn)
+    if "signals" in drawn:
+        text = f"Of {len(network.images)} images {network.image_source}. {_READING['signals']}"
+        page.section("Signals through depth", text)
+        _add_figure(page, drawn, "signals")
+        page.table(signal_rows(analysis), formats=FORMATS)
+    if "shifts" in drawn:
+        page.section("Shifts of SReLU", _READING["shifts"])
+        _add_figure(page, drawn, "shifts")
+    if "residual_scales" in drawn:
+        page.section("Residual scales", _READING["residual_scales"])
+        _add_figure(page, drawn, "residual_scales")
+        page.table(scale_rows(analysis), fold="Table")
+    return page
+
+
+def _add_singular_values(page: Page, analysis: Analysis, drawn: dict[str, Figure]) -> None:
+    text = _READING["singular_values"].format(n=analysis.frequencies)
+    page.section("Singular values of the convolutions", text)
+    _add_figure(page, drawn, "singular_values")
+    page.table(stage_rows(analysis), formats=FORMATS)
+    _add_figure(page, drawn, "histograms")
+    page.section("Every convolution", _READING["table"])
+    rows = [_marked(row) for row in convolution_rows(analysis)]
+    page.table(rows, formats=FORMATS)
+
+
+def _marked(row: dict) -> dict:
+    """What no kernel of this shape should be, and what none can surpass, in colour."""
+    near, condition = row[NEAR], row["condition"]
+    marked = dict(row)
+    if near > 99.95:
+        marked[NEAR] = Cell(near, f"{near:.1f}", "good")
+    if math.isinf(condition):
+        marked["condition"] = Cell(condition, "inf", "bad", "a singular value is 0")
+    return marked
+
+
+def _add_figure(page: Page, drawn: dict[str, Figure], name: str) -> None:
+    if name in drawn:
+        page.figure(drawn[name], _CAPTIONS[name])
+
+
+NEAR = "near 1, %"
+FORMATS = {"min": ".3f", "max": ".3f", "condition": ".3g", NEAR: ".1f", "excess": ".5g",
+           "least": "g", "RMS": ".3g", "|y| / |x|": ".3g", "x before": ".3g", "gradient": ".3g",
+           "x after": ".3g", "mean of b": ".3f", "deviation of b": ".3f"}  # fmt: skip
+
+
+def convolution_rows(analysis: Analysis) -> list[dict]:
+    """One a convolution."""
+    return [
+        {
+            "convolution": conv.name,
+            "weight": described(conv),
+            "min": conv.smallest,
+            "max": conv.largest,
+            "condition": conv.condition,
+            NEAR: 100 * conv.share_near_one,
+            "excess": conv.excess,
+            "least": conv.minimum,
+        }
+        for conv in analysis.convolutions
+    ]
+
+
+def described(conv: ConvolutionIsometry) -> str:
+    """ "128x64 3x3 /2": outputs x inputs a group, kernel, and stride, dilation, groups but 1."""
+    outputs, inputs, *kernel = conv.shape
+    text = f"{outputs}x{inputs} {kernel[0]}x{kernel[1]}"
+    for sign, pair in (("/", conv.stride), ("d", conv.dilation)):
+        if pair != (1, 1):
+            text += f" {sign}{pair[0]}" + ("" if pair[0] == pair[1] else f"x{pair[1]}")
+    return text + (f" g{conv.groups}" if conv.groups > 1 else "")
+
+
+def stage_rows(analysis: Analysis) -> list[dict]:
+    """One a stage."""
+    rows = []
+    for stage, values in analysis.stages().items():
+        convs = [conv for conv in analysis.convolutions if conv.stage == stage]
+        shifts = analysis.shifts.get(stage)
+        rows.append(
+            {
+                "stage": stage,
+                "convolutions": len(convs),
+                "min": values.min().item(),
+                "max": values.max().item(),
+                NEAR: 100 * share_near_one(values),
+                "excess": sum(conv.excess for conv in convs),
+                "mean of b": None if shifts is None else shifts.mean().item(),
+                "deviation of b": None if shifts is None else shifts.std(correction=0).item(),
+            }
+        )
+    return [_without_empty(row, rows) for row in rows]
+
+
+def _without_empty(row: dict, rows: list[dict]) -> dict:
+    return {k: v for k, v in row.items() if any(other[k] is not None for other in rows)}
+
+
+def scale_rows(analysis: Analysis) -> list[dict]:
+    """One a block that has a residual scale."""
+    return [
+        {"block": block, "scale": scale.mean().item()}
+        | ({"min": scale.min().item(), "max": scale.max().item()} if len(scale) > 1 else {})
+        for block, scale in analysis.scales.items()
+    ]
+
+
+def signal_rows(analysis: Analysis) -> list[dict]:
+    """One a point of the chain; a factor is that of the block whose output the point is."""
+    rows, before = [], None
+    for signal in analysis.signals:
+        rows.append(
+            {
+                "output of": signal.name,
+                "RMS": signal.rms,
+                "x before": _ratio(signal.rms, before and before.rms),
+                "|y| / |x|": signal.norm,
+                "gradient": signal.gradient,
+                "x after": _ratio(before and before.gradient, signal.gradient),
+            }
+        )
+        before = signal
+    return rows
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or not denominator:
+        return None
+    return numerator / denominator
+
+
+def as_text(rows: list[dict]) -> str:
+    """For the terminal."""
+    shown = [
+        {
+            name: format(value, FORMATS.get(name, ".4g")) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    numbers = [isinstance(value, int | float) for value in rows[-1].values()]
+    align = ["right" if number else "left" for number in numbers]
+    return tabulate(shown, headers="keys", disable_numparse=True, colalign=align)
+
+
+def summary(analysis: Analysis) -> dict[str, str]:
+    """A few numbers of the whole network."""
+    convs = analysis.convolutions
+    values = [x for x in analysis.stages().values()]
+    total = sum(len(x) for x in values)
+    near = sum(share_near_one(x) * len(x) for x in values) / total
+    conditions = [conv.condition for conv in convs]
+    return {
+        "convolutions": str(len(convs)),
+        "singular values": f"{min(x.min().item() for x in values):.3g} to "
+        f"{max(x.max().item() for x in values):.3g}",
+        "in 0.9 to 1.1": f"{100 * near:.1f} %",
+        "rank-deficient": str(sum(math.isinf(x) for x in conditions)),
+        "excess of the penalty": f"{sum(conv.excess for conv in convs):.4g}",
+    }
+
+
+def verdict(analysis: Analysis) -> str:
+    """The rule, and what it found."""
+    rule = (
+        f"Rule: a factor above {analysis.limit:g} or below {1 / analysis.limit:g} across one block "
+        "or from the first block's output to the last's."
+    )
+    if not analysis.deviations:
+        return f"{rule} No signal vanishes or explodes."
+    return f"{rule} {len(analysis.deviations)} found."

@@ -1,0 +1,126 @@
+"""What an evaluation of robustness shows: a table, a json, and a picture."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib import pyplot as plt
+from tabulate import tabulate
+
+from d2_isonet.evaluation.gradient_masking import is_guessing
+from d2_isonet.evaluation.robustness import run_attack
+
+matplotlib.use("Agg")  # before pyplot: no screen is needed
+COLUMNS = ("attack", "access", "eps", "step", "iterations", "accuracy")
+
+
+def format_results(results: dict) -> str:
+    """The table and the sentences of one evaluation, as text."""
+    clean = ("none", "", 0.0, "", "", results["clean"])
+    rows = [clean, *(tuple(row[key] for key in COLUMNS) for row in results["rows"])]
+    lines = [
+        f"{results['num_images']} images, {results['num_classes']} classes; eps and step in pixel "
+        "values of 0-255, accuracy in %",
+        tabulate(rows, headers=COLUMNS, floatfmt=("", "", "g", "g", "", ".1f")),
+        _effort_line(results["l2_effort"]),
+        *_masking_lines(results),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _effort_line(effort: dict) -> str:
+    if effort["num_images"] == 0:
+        return ""
+    median, mean, relative = (
+        "none" if effort[key] is None else f"{effort[key]:.4g}"
+        for key in ("median", "mean", "relative_median")
+    )
+    return (
+        f"L2 effort to fool it (DeepFool, {effort['num_images']} images classified right): median "
+        f"{median} pixel values, mean {mean}, median over the image's norm {relative}; not fooled: "
+        f"{effort['not_fooled']:.1f} %"
+    )
+
+
+def _masking_lines(results: dict) -> list[str]:
+    signs = results["gradient_masking"]
+    if is_guessing(results):
+        return ["Not attacked it guesses already: what an attack leaves of that tells nothing."]
+    if not signs:
+        return ["No sign of gradient masking among those that are looked for."]
+    return ["This looks like gradient masking, not like robustness:", *(f"- {s}" for s in signs)]
+
+
+def write_report(results: dict, model, batch: list[dict], classes: list[str], order: str) -> None:
+    """Write robustness.json and robustness.png into results["output"].
+
+    Args:
+        model: the ImageClassifier, in eval mode.
+        batch: dicts with "image" and "label"; the first four are drawn.
+        order: "RGB" or "BGR", of the images' channels.
+    """
+    folder = Path(results["output"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "robustness.json").write_text(json.dumps(results, indent=1) + "\n")
+    shown = _largest_settings(results["rows"], results["eps"])
+    figure = plt.figure(figsize=(3 + 4 * len(shown), 14), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(3, 1))
+    _draw_examples(above, shown, model, batch[:4], classes, order)
+    _draw_curves(below.subplots(), results)
+    figure.savefig(folder / "robustness.png", dpi=80)
+    plt.close(figure)
+    print(f"Written: {folder}/robustness.json, {folder}/robustness.png")
+
+
+def _largest_settings(rows: list[dict], asked: list[float]) -> list[dict]:
+    """The white-box attacks of the largest eps asked for, one a name."""
+    return [r for r in rows if r["access"] == "white-box" and r["eps"] == max(asked)]
+
+
+def _draw_examples(figure, settings: list[dict], model, batch, classes, order: str) -> None:
+    """A row an image: itself; then, for each attack, the example and its change, amplified."""
+    axes = figure.subplots(len(batch), 1 + 2 * len(settings), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    images = model.stack_images(batch).float()
+    labels = torch.tensor([x["label"] for x in batch], device=model.device)
+    truth = [f"{classes[x['label']]}, taken for" for x in batch]
+    says = [f"{x}\n{y}" for x, y in zip(truth, _names(model, images, classes), strict=True)]
+    _draw_column(axes[:, 0], images, says, order)
+    for i, setting in enumerate(settings):
+        adversarial = run_attack(setting, model, images, labels)
+        change = 127.5 + (adversarial - images) * 127.5 / max(setting["eps"], 1e-6)
+        name = f"{setting['attack'].upper()}, eps {setting['eps']:g}"
+        says = [f"{name}\n{x}" for x in _names(model, adversarial, classes)]
+        _draw_column(axes[:, 1 + 2 * i], adversarial, says, order)
+        amplified = f"change x {127.5 / max(setting['eps'], 1e-6):.3g}"
+        _draw_column(axes[:, 2 + 2 * i], change, [amplified] * len(batch), order)
+
+
+def _names(model, images: torch.Tensor, classes: list[str]) -> list[str]:
+    with torch.no_grad():
+        return [classes[i] for i in model.pixel_logits(images).argmax(dim=1).tolist()]
+
+
+def _draw_column(axes, images: torch.Tensor, titles: list[str], order: str) -> None:
+    pixels = images.flip(1) if order == "BGR" else images
+    pixels = pixels.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    for axis, image, title in zip(axes, pixels, titles, strict=True):
+        axis.imshow(image, interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+
+
+def _draw_curves(axis, results: dict) -> None:
+    """Accuracy over eps, a line for each attack and access."""
+    for attack, access in dict.fromkeys((r["attack"], r["access"]) for r in results["rows"]):
+        rows = [r for r in results["rows"] if (r["attack"], r["access"]) == (attack, access)]
+        points = sorted({0.0: results["clean"], **{r["eps"]: r["accuracy"] for r in rows}}.items())
+        axis.plot(*zip(*points, strict=True), marker="o", label=f"{attack.upper()}, {access}")
+    axis.axhline(100 / results["num_classes"], color="grey", linestyle=":", label="chance")
+    ticks = sorted({0.0, *(row["eps"] for row in results["rows"])})
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axis.set_xlim(left=0)
+    axis.set(xlabel="eps, pixel values of 0-255", ylabel="accuracy, %", ylim=(-2, 102))
+    axis.legend()

@@ -1,0 +1,1 @@
+"""The report of training runs. May import the rest of reporting and below."""

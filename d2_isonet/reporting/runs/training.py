@@ -1,0 +1,146 @@
+"""Sections on the course of a training: losses, learning rate, penalty, speed, results in time."""
+
+import statistics
+from collections.abc import Sequence
+
+from d2_isonet.reporting.figures import curves
+from d2_isonet.reporting.page.page import Page
+
+from .run import Run
+
+_PENALTY = "ortho/"
+# What TEST.ISOMETRY_PERIOD records: a quantity, then a stage or a block of one.
+_ISOMETRY = "isometry/"
+_QUANTITIES = {
+    "singular_value_min": "smallest singular value",
+    "singular_value_max": "largest singular value",
+    "near_one": "share of singular values in 0.9 to 1.1",
+    "shift_mean": "mean of the shifts",
+    "residual_scale": "residual scale",
+    "rms": "root mean square of a block's output",
+    "gradient": "norm of the loss's gradient at it",
+}
+# Drawn in panels of their own; what is left is under "other quantities".
+_SPEED = {"time": "seconds an iteration", "data_time": "seconds an iteration waits for data"}
+_NOT_DRAWN = {"eta_seconds", "total_loss", "lr", *_SPEED}
+_MAIN = (
+    "bbox/AP",
+    "bbox/AP50",
+    "segm/AP",
+    "segm/AP50",
+    "classification/top1",
+    "classification/top5",
+)
+
+
+def add_training(page: Page, runs: Sequence[Run]) -> None:
+    """Loss, rate, penalty and speed; says which of them the runs do not have."""
+    page.section(
+        "Training", "The values of metrics.json: each is the median of the last 20 iterations."
+    )
+    names = [run.name for run in runs]
+    if not any(run.metrics.steps for run in runs):
+        page.note("There is no record of a training step.")
+        return
+    losses = [key for key in _all_keys(runs) if key.startswith("loss_") and key != "loss_ortho"]
+    main = {"total_loss": "total loss", "lr": "learning rate", **{key: key for key in losses}}
+    _add(page, runs, main, "Losses, and the learning rate of the first parameter group.")
+    _add_penalty(page, runs)
+    _add(page, runs, _SPEED, "Speed.")
+    for run in runs:
+        _add_isometry(page, run)
+    drawn = ("loss_", _PENALTY, _ISOMETRY)
+    others = [k for k in _all_keys(runs) if k not in _NOT_DRAWN and not k.startswith(drawn)]
+    panels = {key: {run.name: run.metrics.series(key) for run in runs} for key in others}
+    figure = curves(panels, names)
+    if figure:
+        page.figure(figure, "Other quantities, as detectron2 records them.")
+
+
+def _all_keys(runs: Sequence[Run]) -> list[str]:
+    return sorted({key for run in runs for key in run.metrics.keys()})
+
+
+def _add(
+    page: Page, runs: Sequence[Run], keys: dict[str, str], caption: str, markers: bool = False
+) -> None:
+    panels = {
+        title: {run.name: run.metrics.series(key) for run in runs} for key, title in keys.items()
+    }
+    figure = curves(panels, [run.name for run in runs], markers)
+    if figure:
+        page.figure(figure, caption)
+
+
+def _add_penalty(page: Page, runs: Sequence[Run]) -> None:
+    stages = [key for key in _all_keys(runs) if key.startswith(_PENALTY)]
+    keys = {"loss_ortho": "all convolutions", **{key: key.removeprefix(_PENALTY) for key in stages}}
+    if any(run.metrics.series("loss_ortho")[0] for run in runs):
+        caption = (
+            "Excess penalty: how far the convolutions are from orthogonal, 0 being as orthogonal "
+            "as their shapes can be; before the coefficient SOLVER.ORTHO_COEFF."
+        )
+        _add(page, runs, keys, caption)
+    without = [
+        run.name for run in runs if run.metrics.steps and not run.metrics.series("loss_ortho")[0]
+    ]
+    if without:
+        page.note(f"No excess penalty is recorded (SOLVER.ORTHO_COEFF 0): {', '.join(without)}.")
+
+
+def _add_isometry(page: Page, run: Run) -> None:
+    """A panel a quantity, a line a stage; of blocks, their stage's mean."""
+    panels: dict[str, dict[str, list]] = {title: {} for title in _QUANTITIES.values()}
+    for key in run.metrics.keys():
+        quantity, _, place = key.removeprefix(_ISOMETRY).partition("/")
+        if key.startswith(_ISOMETRY) and quantity in _QUANTITIES:
+            lines = panels[_QUANTITIES[quantity]]
+            lines.setdefault(place.split(".")[0], []).append(run.metrics.series(key))
+    means = {
+        title: {stage: _mean(series) for stage, series in lines.items()}
+        for title, lines in panels.items()
+    }
+    stages = sorted({s for lines in means.values() for s in lines}, key=lambda s: (s != "stem", s))
+    figure = curves(means, stages, markers=True)
+    if figure:
+        page.figure(figure, f"Isometry of {run.name} by stage, as TEST.ISOMETRY_PERIOD records it.")
+
+
+def _mean(series: Sequence[tuple[list[int], list[float]]]) -> tuple[list[int], list[float]]:
+    """The mean at each iteration that has a value."""
+    values: dict[int, list[float]] = {}
+    for iterations, own in series:
+        for iteration, value in zip(iterations, own, strict=True):
+            values.setdefault(iteration, []).append(value)
+    return sorted(values), [statistics.fmean(values[i]) for i in sorted(values)]
+
+
+def add_results_in_time(page: Page, runs: Sequence[Run]) -> None:
+    """AP or top-1 after each evaluation, and all of its numbers in a folded table."""
+    page.section("Results in time")
+    if not any(run.metrics.evaluations for run in runs):
+        page.note(
+            "No evaluation is recorded in metrics.json: the training did not come to one "
+            "(TEST.EVAL_PERIOD), or this was an evaluation alone."
+        )
+        return
+    _add(
+        page,
+        runs,
+        {key: key for key in _main_results(runs)},
+        "After each evaluation.",
+        markers=True,
+    )
+    for run in runs:
+        if run.metrics.evaluations:
+            results = run.metrics.results()
+            page.table(
+                run.metrics.evaluations, columns=["iteration", *results],
+                fold=f"Every evaluation: {run.name}", formats=dict.fromkeys(results, ".2f"),
+            )  # fmt: skip
+
+
+def _main_results(runs: Sequence[Run]) -> list[str]:
+    """The main numbers that any run has; of several data sets, those of each."""
+    every = list(dict.fromkeys(key for run in runs for key in run.metrics.results()))
+    return [key for key in every if key.endswith(_MAIN)]

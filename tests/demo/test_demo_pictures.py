@@ -1,0 +1,159 @@
+"""Images of every kind become upright 8-bit pixels; what is found is drawn where it is."""
+
+import io
+
+import cv2
+import demo_detector
+import numpy as np
+import pytest
+from detectron2.data.detection_utils import read_image
+from PIL import Image
+
+from d2_isonet.demo import streams as pictures
+from d2_isonet.demo.drawing import class_colour, draw
+from d2_isonet.demo.streams import NoPicture, decode
+
+ORIENTATION = 0x0112  # EXIF
+NOISE = np.random.RandomState(0).randint(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image, kind: str = "png", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned(orientation: int, kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encode(Image.fromarray(NOISE), kind, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_it_is_turned_as_in_evaluation(orientation, kind, tmp_path):
+    (tmp_path / "x").write_bytes(turned(orientation, kind))
+    expected = read_image(str(tmp_path / "x"), "BGR")
+    assert expected.shape == ((8, 6, 3) if orientation > 4 else (6, 8, 3))
+    np.testing.assert_array_equal(decode(turned(orientation, kind)).bgr, expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "CMYK", "RGB"])
+def test_other_modes_become_colour_as_in_evaluation(mode, tmp_path):
+    data = encode(Image.fromarray(NOISE).convert(mode), "tiff")
+    (tmp_path / "x").write_bytes(data)
+    decoded = decode(data)
+    np.testing.assert_array_equal(decoded.bgr, read_image(str(tmp_path / "x"), "BGR"))
+    assert decoded.bgr.dtype == np.uint8 and decoded.note == ""
+
+
+@pytest.mark.parametrize(
+    "dtype, kind", [(np.uint16, "png"), (np.uint16, "tiff"), (np.float32, "tiff")]
+)
+def test_more_than_8_bits_are_scaled_by_the_brightest_pixel_and_told(dtype, kind):
+    values = np.array([[0, 1000, 2000], [4000, 500, 4000]], dtype=dtype)
+    bgr, note = decode(encode(Image.fromarray(values), kind))
+    assert bgr[:, :, 0].tolist() == [[0, 64, 128], [255, 32, 255]]
+    assert (bgr[:, :, :1] == bgr).all()
+    assert "of more than 8 bits, scaled: 0-4000 became 0-255" in note
+
+
+def test_a_black_16_bit_image_stays_black():
+    assert decode(encode(Image.fromarray(np.zeros((2, 3), np.uint16)))).bgr.max() == 0
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_numbers_that_are_no_brightness_are_refused(value):
+    values = np.array([[0, value]], dtype=np.float32)
+    with pytest.raises(NoPicture, match="its pixels are from .*; save it with 8 bits"):
+        decode(encode(Image.fromarray(values), "tiff"))
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", r"it is empty \(0 bytes\)"),
+        (b"\x89PNG\r\n\x1a\n", "it is no image of a kind"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is no image of a kind"),
+        (encode(Image.fromarray(NOISE))[:60], "it is damaged"),
+        (turned(1, "jpeg")[:-40], "it is damaged .image file is truncated"),
+    ],
+)
+def test_what_is_none_is_told(data, message):
+    with pytest.raises(NoPicture, match=message):
+        decode(data)
+
+
+def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
+    monkeypatch.setattr(pictures, "_upright", lambda *args: pytest.fail("it was decoded"))
+    with pytest.raises(NoPicture, match="it is 8 x 6 and has more than 0 million pixels"):
+        decode(encode(Image.fromarray(NOISE)), most_pixels=47)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_a_large_one_is_reduced_and_keeps_its_proportions(kind):
+    large = Image.fromarray(np.zeros((300, 900, 3), np.uint8))
+    bgr, note = decode(encode(large, kind), longest=90)
+    assert bgr.shape == (30, 90, 3)
+    assert note == "reduced from 900 to 90 pixels on the long side"
+    assert decode(encode(large, kind), longest=900).note == ""
+
+
+# -------------------------------------------------------------------------------------- drawing
+
+
+def drawn(**rectangles) -> tuple[np.ndarray, np.ndarray]:
+    """A picture and its annotated copy."""
+    picture = demo_detector.picture(size=(200, 300), **rectangles)
+    found = demo_detector.find_bright(picture)
+    return picture, draw(picture, found, demo_detector.CATEGORIES.names)
+
+
+def test_masks_have_their_classes_colour_and_the_rest_is_as_it_was():
+    picture, copy = drawn(red=(100, 80, 60, 60))
+    expected = 0.55 * picture[110, 130] + 0.45 * np.array(class_colour(0)[::-1])
+    assert abs(copy[110, 130] - expected).max() <= 1
+    assert (copy[160:, :] == picture[160:, :]).all() and (copy[:, 180:] == picture[:, 180:]).all()
+    assert picture[110, 130].tolist() == [30, 30, 250]  # the picture itself is not drawn on
+
+
+def test_the_box_is_drawn_on_the_edge_and_the_name_above():
+    _, copy = drawn(red=(100, 80, 60, 60))
+    colour = list(class_colour(0)[::-1])
+    assert copy[110, 100].tolist() == copy[140, 130].tolist() == colour
+    assert copy[78, 101].tolist() == colour and (copy[64:80, 100:160] == colour).all(2).sum() > 200
+
+
+@pytest.mark.parametrize("place", [(0, 0, 40, 10), (270, 0, 30, 40), (250, 180, 50, 20)])
+def test_names_stay_in_the_picture(place):
+    picture, copy = drawn(red=place)
+    assert copy.shape == picture.shape and (copy != picture).any()
+
+
+def test_nothing_found_is_nothing_drawn():
+    picture, copy = drawn(red=None)
+    np.testing.assert_array_equal(copy, picture)
+
+
+def test_boxes_without_masks_are_drawn():
+    picture = demo_detector.picture()
+    found = demo_detector.find_bright(picture)
+    found.remove("pred_masks")
+    assert (draw(picture, found, demo_detector.CATEGORIES.names) != picture).any()
+
+
+def test_classes_can_be_told_apart_by_colour():
+    colours = np.array([class_colour(index) for index in range(80)], dtype=float)
+    distances = np.linalg.norm(colours[:, None] - colours, axis=2) + 1e3 * np.eye(80)
+    assert distances.min() > 20 and distances[:12, :12].min() > 80
+
+
+def test_names_of_other_alphabets_are_drawn():
+    picture = demo_detector.picture(size=(200, 300))
+    found = demo_detector.find_bright(picture)
+    copies = [draw(picture, found, [name] * 3) for name in ("кошка", "γάτα", "chat à été")]
+    assert all((copies[0] != copy).any() for copy in copies[1:])
+
+
+def test_an_annotated_copy_can_be_encoded():
+    assert cv2.imencode(".png", drawn(red=(5, 5, 50, 50))[1])[0]

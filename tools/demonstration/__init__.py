@@ -1,1 +1,0 @@
-"""What tools/demo.py is made of."""

@@ -1,1 +1,0 @@
-"""Modules of tools/export_model.py."""

@@ -1,1 +1,0 @@
-"""How isometric a network is: networks of several kinds, and the report on one."""

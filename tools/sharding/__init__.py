@@ -1,1 +1,0 @@
-"""The parts of make_shards.py."""
