@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+from .training_run import REPOSITORY
+
 CLASSIFICATION, DETECTION, ROBUSTNESS = (
     "tools/pretrain_imagenet.py",
     "train_net.py",
@@ -25,7 +26,7 @@ class Cell:
         name: where its results lie below the results folder.
         script: path of the script in the repository.
         config: yaml file in the repository.
-        data: name of the data, see `data.py`; "" for what DETECTRON2_DATASETS holds.
+        data: name of the data, see `small.py`; "" for what DETECTRON2_DATASETS holds.
         opts: KEY=VALUE pairs.
         learning_rates: SOLVER.BASE_LR, descending: seed 1 tries them until accuracy falls, the
             others take its best, or the next smaller one that converges; () takes the config's.

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TextIO
 
 from .cells import (
-    REPOSITORY,
     Cell,
     Folders,
     arguments,
@@ -27,9 +26,19 @@ from .cells import (
     write_result,
     write_whole,
 )
-from .data import data_arguments
-from .measures import has_converged, measures, shifts
-from .search import best, is_complete, lacks_weights, left_to_try, rates_of, tried
+from .search import (
+    best,
+    has_converged,
+    is_complete,
+    lacks_weights,
+    left_to_try,
+    measures,
+    rates_of,
+    shifts,
+    tried,
+)
+from .small import data_arguments
+from .training_run import REPOSITORY
 
 
 def run_cell(

@@ -1,22 +1,29 @@
 """Run cells: each in a process of its own, forked from one that has torch imported already."""
 
+import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from .cells import REPOSITORY, Cell, Folders, read_result
+from .cells import Cell, Folders, read_result
 from .one_cell import current_commit, has_weights, is_locked, run_cell
-from .progress import time_left
 from .search import is_complete
-from .with_parent import run_with_parent
+from .training_run import REPOSITORY
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.pretraining"]
+PATIENCE = 120.0  # seconds that a training has to save itself
+_TAIL = 16384  # bytes of a metrics.json that are read: the last few of its lines
 SECONDS = 5.0  # from one look at what other runs have done to the next
 
 
@@ -168,3 +175,57 @@ def _summary(result: dict) -> str:
     values = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
     tried = f", learning rate {result['learning_rate']}" if len(result["attempts"]) > 1 else ""
     return f"{values or 'does not converge'} ({result['seconds']:.0f} s{tried})"
+
+
+def time_left(jobs: Iterable[Job], folders: Folders) -> str:
+    """ "resnet50/depth110 seed 2 at 0.1: 01:28 left; ..."; of a job that tells nothing its name."""
+    return "; ".join(_state(cell, seed, folders) for cell, seed in jobs)
+
+
+def _state(cell: Cell, seed: int, folders: Folders) -> str:
+    name = f"{cell.name.partition('/')[2] or cell.name} seed {seed}"
+    rates = cell.learning_rates or (None,)
+    files = {folders.training(cell, seed, rate) / "metrics.json": rate for rate in rates}
+    try:
+        path = max(filter(Path.is_file, files), key=os.path.getmtime, default=None)
+        seconds = _seconds_left(path) if path else None
+    except FileNotFoundError:  # a training that is made anew removes its folder
+        return name
+    if path is None or seconds is None:
+        return name
+    at = "" if files[path] is None else f" at {files[path]:g}"
+    return f"{name}{at}: {tqdm.format_interval(seconds)} left"
+
+
+def _seconds_left(metrics: Path) -> float | None:
+    """`eta_seconds` in the last line; None at the start, in an evaluation and behind the end."""
+    with open(metrics, "rb") as file:
+        file.seek(max(0, os.path.getsize(metrics) - _TAIL))
+        lines = file.read().splitlines()
+    try:
+        return json.loads(lines[-1]).get("eta_seconds")
+    except (IndexError, ValueError):  # nothing yet, or half a line
+        return None
+
+
+def run_with_parent(function: Callable, *arguments: Any) -> Any:
+    """function(*arguments), in a worker that was spawned or comes from a fork server.
+
+    Should its parent end meanwhile, killed or not, SIGTERM tells the training, which saves itself
+    between two steps; then this process ends.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        return function(*arguments)
+    finally:
+        if not parent.is_alive():  # nobody is there to take the result, or to send the next
+            os._exit(1)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os._exit(1)

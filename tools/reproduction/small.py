@@ -1,6 +1,11 @@
-"""What `small` means: the same configs on Fashion-MNIST and on composed photographs."""
+"""The small scale: the same configs on Fashion-MNIST and composed photographs, and their data."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 from .cells import CLASSIFICATION, DETECTION, Cell
+from .training_run import REPOSITORY
 
 # The papers' depths and the ones that stand for them (6n + 2).
 DEPTHS = {18: 20, 34: 56, 50: 110, 101: 218}
@@ -140,3 +145,41 @@ def cutouts_leaf(leaf: str) -> Cell:
         learning_rates=_SGD_RATES,
         converges_at=25.0,  # of seven classes
     )
+
+
+_PREPARE = {
+    "fashion_mnist": ["tools/prepare_fashion_mnist.py"],
+    "cutouts": ["tools/prepare_cutouts.py", "--scale", "small"],
+}
+
+
+def prepare(name: str, folder: Path) -> None:
+    """Make the data unless it is there; ends the program with the tool's message on failure.
+
+    "cutouts/classification" and "cutouts/detection" are parts of the data "cutouts".
+    """
+    name = name.split("/")[0]
+    if name in _PREPARE:
+        script, *options = _PREPARE[name]
+        words = [sys.executable, REPOSITORY / script, "--output", folder / name, *options]
+        if subprocess.call([str(w) for w in words]):
+            sys.exit(f"{name}: the data could not be prepared, see above")
+    elif name and not (folder / name / "train").is_dir():
+        sys.exit(
+            f"{name}: cannot be fetched from here; put its images into "
+            f"{folder / name}/{{train,val}}/<class>/, or name another folder with --data"
+        )
+
+
+def data_arguments(cell: Cell, folder: Path) -> list[str]:
+    """The arguments that tell a script where the data of this cell is."""
+    if cell.data == "":
+        return []
+    root = folder / cell.data
+    if cell.data != "cutouts/detection":
+        return ["--data-root", str(root)]
+    words = []
+    for split in ("train", "val"):
+        words += [f"--{split}-json", str(root / f"instances_{split}.json")]
+        words += [f"--{split}-images", str(root / split)]
+    return words

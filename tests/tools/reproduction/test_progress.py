@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from reproduction import progress, runner
+from reproduction import runner
 from reproduction.cells import Cell, Folders
 
 YAML = "configs/Base-ISONet.yaml"
@@ -36,7 +36,7 @@ def test_the_training_that_wrote_last_tells_its_time(folders):
     write(folders, CELL, 0.1, line(eta_seconds=700.0, iteration=9), age=60)
     write(folders, CELL, 0.03, line(eta_seconds=99.0), line(eta_seconds=88.4, iteration=39))
     write(folders, WITHOUT_RATES, None, line(eta_seconds=3700.0, iteration=9))
-    told = progress.time_left([(CELL, 1), (WITHOUT_RATES, 1), (CELL, 2)], folders)
+    told = runner.time_left([(CELL, 1), (WITHOUT_RATES, 1), (CELL, 2)], folders)
     assert told.split("; ") == [
         "net/depth20 seed 1 at 0.03: 01:28 left",
         "net seed 1: 1:01:40 left",
@@ -47,13 +47,13 @@ def test_the_training_that_wrote_last_tells_its_time(folders):
 @pytest.mark.parametrize("end", ["", line(iteration=600, top1=75.0), '{"eta_sec'])
 def test_a_training_that_has_begun_evaluates_or_is_writing_tells_its_name(folders, end):
     write(folders, CELL, 0.1, *([line(eta_seconds=5.0)] if end else []), end)
-    assert progress.time_left([(CELL, 1)], folders) == "net/depth20 seed 1"
+    assert runner.time_left([(CELL, 1)], folders) == "net/depth20 seed 1"
 
 
 def test_only_the_end_of_a_long_file_is_read(folders, monkeypatch):
     write(folders, CELL, 0.1, "no json\n" * 4000, line(eta_seconds=61.0))
-    monkeypatch.setattr(progress, "_TAIL", 40)
-    assert progress.time_left([(CELL, 1)], folders).endswith("at 0.1: 01:01 left")
+    monkeypatch.setattr(runner, "_TAIL", 40)
+    assert runner.time_left([(CELL, 1)], folders).endswith("at 0.1: 01:01 left")
 
 
 def test_a_training_whose_folder_goes_meanwhile_does_not_stop_the_others(folders, monkeypatch):
@@ -65,8 +65,8 @@ def test_a_training_whose_folder_goes_meanwhile_does_not_stop_the_others(folders
         path.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(progress.Path, "is_file", then_removed)
-    assert progress.time_left([(CELL, 1)], folders) == "net/depth20 seed 1"
+    monkeypatch.setattr(runner.Path, "is_file", then_removed)
+    assert runner.time_left([(CELL, 1)], folders) == "net/depth20 seed 1"
 
 
 def test_the_bar_tells_it_while_a_cell_runs(folders, monkeypatch, capsys):

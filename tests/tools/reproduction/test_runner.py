@@ -126,7 +126,7 @@ def test_what_another_run_has_finished_meanwhile_is_not_run_again(new_cell, fold
 
 PARENT = """
 import multiprocessing, pathlib, sys, time
-from reproduction.with_parent import run_with_parent
+from reproduction.runner import run_with_parent
 
 def train(ready, saved):
     import signal

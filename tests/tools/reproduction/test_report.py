@@ -8,10 +8,17 @@ from pathlib import Path
 import prepare_fashion_mnist
 import pytest
 import torch
-from reproduction import figure3, page
+from reproduction import documents
 from reproduction.cells import CLASSIFICATION, Cell, Folders, read_result, write_result
-from reproduction.measures import shifts
-from reproduction.report import as_text, places, write_report
+from reproduction.report import (
+    as_text,
+    draw_figure3,
+    figure3_as_markdown,
+    figure3_cells,
+    places,
+    write_report,
+)
+from reproduction.search import shifts
 from reproduction.table import Row, Table
 
 
@@ -129,7 +136,7 @@ def test_the_page_keeps_its_words_and_gets_the_tables(cell, folders, tmp_path):
     _store(folders, cell, [80.0, 82.0, 84.0])
     path = tmp_path / "RESULTS.md"
     path.write_text("words\n<!-- table9 -->\nold\n<!-- end -->\nmore words\n")
-    assert page.fill(path, [_table(cell)], folders, 3) == ["figure3"]
+    assert documents.fill(path, [_table(cell)], folders, 3) == ["figure3"]
     text = path.read_text()
     assert text.startswith("words\n<!-- table9 -->\nA table.") and "more words" in text
     assert "old" not in text and "3 of 6 cells run, 1.5 hours in all" in text
@@ -137,7 +144,7 @@ def test_the_page_keeps_its_words_and_gets_the_tables(cell, folders, tmp_path):
 
 def test_a_table_whose_end_is_missing_costs_the_page_nothing(tmp_path):
     text = "<!-- one -->\nold\nwords\n<!-- two -->\nold\n<!-- end -->\n"
-    found, missing = page.replace_parts(text, {"one": "new 1\n", "two": "new 2\n"})
+    found, missing = documents.replace_parts(text, {"one": "new 1\n", "two": "new 2\n"})
     assert missing == ["one"]
     assert found == "<!-- one -->\nold\nwords\n<!-- two -->\nnew 2\n<!-- end -->\n"
 
@@ -149,12 +156,12 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
     found = shifts(tmp_path)
     assert found["res2"]["mean"] == pytest.approx(-1.1)
     assert sum(found["res2"]["counts"]) == 2 and found["stem"]["counts"][0] == 1
-    cell = next(iter(figure3.cells("small").values()))
+    cell = next(iter(figure3_cells("small").values()))
     attempt = {"learning_rate": 0.1, "shifts": {"res2": found["res2"]}}
     result = {"learning_rate": 0.1, "attempts": [attempt], "measures": {}, **RUN}
     write_result(folders, cell, 1, result)
-    assert "-1.100" in figure3.as_markdown("small", folders, 1)
-    assert figure3.draw("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
+    assert "-1.100" in figure3_as_markdown("small", folders, 1)
+    assert draw_figure3("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
 
 
 def _idx(path: Path, header: int, content: bytes) -> None:

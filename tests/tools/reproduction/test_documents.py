@@ -8,8 +8,8 @@ import pytest
 from config_files import LEAVES
 from repository import REPOSITORY
 from reproduction.cells import Folders, write_result
-from reproduction.isonet_tables import coco, imagenet
-from reproduction.zoo import SECTIONS, zoo_table
+from reproduction.documents import SECTIONS, zoo_table
+from reproduction.tables import coco, imagenet
 
 PAGE = (REPOSITORY / "MODEL_ZOO.md").read_text()
 RESULT = {

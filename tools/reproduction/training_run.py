@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run_tool(script: Path, *arguments: str | Path) -> None:

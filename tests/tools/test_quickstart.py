@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import pytest
 import quickstart
-import training_run
-from quickstart_report import draw_predictions
+from quickstart import draw_predictions
+from reproduction import training_run
 
 SCRIPT = """
 import json, pathlib, sys

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-import reproduce
 from repository import REPOSITORY
+from reproduction import command
 from reproduction.table import jobs_of, select
 from reproduction.tables import TABLES
 
@@ -58,22 +58,22 @@ def test_a_row_named_in_full_is_that_row_alone():
 
 
 def test_a_row_that_is_not_there_is_an_error_with_the_rows():
-    args = reproduce.parse_args(["table1", "table6", "--rows", "VGG"])
+    args = command.parse_args(["table1", "table6", "--rows", "VGG"])
     with pytest.raises(SystemExit, match="no row or column.*Vanilla.*R-ISONet"):
-        reproduce.chosen_tables(args)
+        command.chosen_tables(args)
 
 
 def test_rows_of_several_tables_are_looked_for_in_all_of_them():
-    args = reproduce.parse_args(["table1", "table6", "--rows", "Vanilla"])
+    args = command.parse_args(["table1", "table6", "--rows", "Vanilla"])
     # a part does not replace the whole table's json and picture
-    assert [table.name for table in reproduce.chosen_tables(args)] == ["table1-part"]
+    assert [table.name for table in command.chosen_tables(args)] == ["table1-part"]
 
 
 @pytest.mark.parametrize("option", ["--rows", "--columns"])
 def test_a_text_that_names_nothing_is_told_beside_one_that_does(option):
-    args = reproduce.parse_args(["table4", option, "ISONet", "depth", "Typo"])
+    args = command.parse_args(["table4", option, "ISONet", "depth", "Typo"])
     with pytest.raises(SystemExit, match="no row or column .*Typo; rows: .*ISONet"):
-        reproduce.chosen_tables(args)
+        command.chosen_tables(args)
 
 
 def test_what_the_paper_searched_a_rate_for_is_searched_at_full_scale():
@@ -83,8 +83,8 @@ def test_what_the_paper_searched_a_rate_for_is_searched_at_full_scale():
 
 
 def test_a_full_run_takes_the_gpus_there_are():
-    args = reproduce.parse_args(["table6", "--scale", "full", "--num-gpus", "2"])
-    cells = [row.cells[0] for row in reproduce.chosen_tables(args)[0].rows]
+    args = command.parse_args(["table6", "--scale", "full", "--num-gpus", "2"])
+    cells = [row.cells[0] for row in command.chosen_tables(args)[0].rows]
     assert {cell.processes for cell in cells} == {cell.weights.processes for cell in cells} == {2}
 
 
@@ -103,11 +103,11 @@ def test_columns_of_measures_are_selected_with_their_measures():
 )
 def test_impossible_arguments_are_refused(words, capsys):
     with pytest.raises(SystemExit):
-        reproduce.parse_args(["table1", *words])
+        command.parse_args(["table1", *words])
 
 
 def test_eight_gpus_are_asked_for_once_at_a_time():
-    assert reproduce.parse_args(["table1", "--scale", "full"]).jobs == 1
+    assert command.parse_args(["table1", "--scale", "full"]).jobs == 1
 
 
 def test_columns_are_selected_in_rows_and_title():
@@ -117,9 +117,9 @@ def test_columns_are_selected_in_rows_and_title():
 
 
 def test_a_dry_run_prints_what_a_person_types_and_ends_quietly_in_head(tmp_path):
-    command = [sys.executable, "tools/reproduce.py", "all", "--dry-run", "--results", str(tmp_path)]
+    words = [sys.executable, "tools/reproduce.py", "all", "--dry-run", "--results", str(tmp_path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True) as run:
+    with subprocess.Popen(words, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True) as run:
         lines = [run.stdout.readline() for _ in range(2)]
         run.stdout.close()  # as head does
         assert run.stderr.read() == ""
