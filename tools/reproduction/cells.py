@@ -1,14 +1,16 @@
-"""A cell: one training with one seed, its command, and the json that keeps its result."""
+"""A cell: one training with one seed, its command, and the line that keeps its result."""
 
 import functools
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from .result_file import append, results_in
 from .training_run import REPOSITORY
 
 CLASSIFICATION, DETECTION, ROBUSTNESS = (
@@ -23,7 +25,7 @@ class Cell:
     """What is run for one place of a table.
 
     Args:
-        name: where its results lie below the results folder.
+        name: data set, network and, at small scale, depth; its training's folder has this name.
         script: path of the script in the repository.
         config: yaml file in the repository.
         data: name of the data, see `small.py`; "" for what DETECTRON2_DATASETS holds.
@@ -54,8 +56,11 @@ class Folders:
     output: Path
     data: Path
 
-    def result(self, cell: Cell, seed: int) -> Path:
-        return self.results / cell.name / f"seed{seed}.json"
+    def result(self, cell: Cell) -> Path:
+        """A file for each data set and kind of network: fashion_mnist/isonet.jsonl."""
+        *data, network = re.sub(r"/depth\d+$", "", cell.name).split("/")
+        kind = re.match(r"\D+|.+", network)[0].rstrip("_-")
+        return self.results.joinpath(*data, f"{kind}.jsonl")
 
     def training(self, cell: Cell, seed: int, rate: float | None = None) -> Path:
         folder = self.output / cell.name / f"seed{seed}"
@@ -67,7 +72,8 @@ class Folders:
         return self.training(cell, seed, result.get("learning_rate"))
 
     def lock(self, cell: Cell, seed: int) -> Path:
-        return self.result(cell, seed).with_suffix(".lock")
+        """The file that a process holds while it is at this cell."""
+        return self.results / f"{cell.name}/seed{seed}.lock".replace("/", "-")
 
 
 def settings(cell: Cell) -> dict:
@@ -91,52 +97,23 @@ def _fingerprint(config: str) -> str:
 
 
 def read_result(folders: Folders, cell: Cell, seed: int) -> dict | None:
-    """The stored result, or None where this cell was not run, or with other settings or weights.
+    """The latest stored result of this cell with its present settings and weights, or None.
 
     Raises:
-        ValueError: the file is no result, with its path.
+        ValueError: the file has a line that is no result.
     """
-    path = folders.result(cell, seed)
-    if not path.is_file():
+    stored = results_in(folders.result(cell)).get((cell.name, seed))
+    if not stored:
         return None
-    result = _parsed(path)
     now = made_with(folders, cell, seed)
-    return result if all(result[key] == value for key, value in now.items()) else None
+    latest_first = reversed(stored)
+    return next((r for r in latest_first if all(r[k] == now[k] for k in now)), None)
 
 
 def weights_rate(folders: Folders, cell: Cell, seed: int) -> float | None:
     """The learning rate of the training that a cell starts from; None without one."""
     before = read_result(folders, cell.weights, seed) if cell.weights else None
     return before["learning_rate"] if before else None
-
-
-_NEEDED = {
-    *("measures", "attempts", "learning_rate", "seconds", "commit", "machine", "torch"),
-    *("settings", "weights_learning_rate"),
-}
-
-
-def _parsed(path: Path) -> dict:
-    """What `write_result` wrote; a merge conflict, half a file or a nan is none."""
-    try:
-        result = json.loads(path.read_text(), parse_constant=_refuse)
-        missing = _NEEDED - set(result if isinstance(result, dict) else ())
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        if not _are_measures(result["measures"]):
-            raise ValueError(f"its measures are {result['measures']!r}")
-    except ValueError as error:
-        raise ValueError(f"{path} is no result ({error}); restore it, or remove it") from error
-    return result
-
-
-def _are_measures(measures: object) -> bool:
-    numbers = (int, float, type(None))
-    return isinstance(measures, dict) and all(isinstance(v, numbers) for v in measures.values())
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it has a {constant}")
 
 
 def made_with(folders: Folders, cell: Cell, seed: int) -> dict:
@@ -146,20 +123,12 @@ def made_with(folders: Folders, cell: Cell, seed: int) -> dict:
 
 
 def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
-    """Keep `result` and what it was made with, that of now unless it says so; the file appears
-    complete.
-    """
-    path = folders.result(cell, seed)
-    result = {**made_with(folders, cell, seed), **result}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, result)
-
-
-def write_whole(path: Path, content: dict) -> None:
-    """A json file that appears complete or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    """Append `result` and what it was made with: the present settings unless it names others."""
+    own = {"cell": cell.name, "seed": seed}
+    line = own | result | own
+    for key, value in made_with(folders, cell, seed).items():
+        line.setdefault(key, value)
+    append(folders.result(cell), line)
 
 
 def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: float | None) -> list:

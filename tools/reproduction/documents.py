@@ -87,7 +87,7 @@ def zoo_table(section: str, results: Path) -> str:
     """The rows of the leaves in a folder of configs, in markdown.
 
     Args:
-        results: where full-scale results lie, one json for each cell and seed.
+        results: the folder of the full-scale results.
     """
     figures, cells = _by_config()
     folders = Folders(results, Path("output/reproduce/full"), Path("output/reproduce/data"))
@@ -142,7 +142,7 @@ def _runs(cell: Cell, folders: Folders) -> Iterator[tuple[str, str, str]]:
         if result:
             measures = ", ".join(f"{k} {v:.2f}" for k, v in result["measures"].items())
             memory = f"{result['memory_mb']} MB" if "memory_mb" in result else "not recorded"
-            log = Path(os.path.relpath(folders.result(cell, seed), REPOSITORY))
+            log = Path(os.path.relpath(folders.result(cell), REPOSITORY))
             yield (
                 _with_options(cell, measures),
                 f"{result['seconds'] / 3600:.1f} h, {memory} ({result['machine']})",

@@ -24,7 +24,6 @@ from .cells import (
     made_with,
     read_result,
     write_result,
-    write_whole,
 )
 from .search import (
     best,
@@ -176,7 +175,7 @@ def _attempt(
         "shifts": shifts(folder),
         "commit": commit,
     }
-    write_whole(folder / _FINISHED, attempt)
+    _write_whole(folder / _FINISHED, attempt)
     return attempt
 
 
@@ -189,8 +188,15 @@ def _resume(cell: Cell, folder: Path, made: dict) -> list[str]:
         return ["--resume"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_whole(folder / _MADE_WITH, made)
+    _write_whole(folder / _MADE_WITH, made)
     return []
+
+
+def _write_whole(path: Path, content: dict) -> None:
+    """A json file that appears complete or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def _has_diverged(folder: Path, log: str) -> bool:

@@ -50,7 +50,7 @@ def test_a_stored_run_is_shown_with_time_seed_and_commit(tmp_path):
     write_result(folders, imagenet("risonet50"), 2, RESULT)
     cells = row(zoo_table("configs/imagenet", tmp_path), "risonet50.yaml")
     assert cells[1:4] == ["76.18 (table 5)", "top-1 76.50", "2.0 h, not recorded (8 x A)"]
-    assert cells[4].startswith("2, abcdef0, [seed2.json](")
+    assert cells[4].startswith("2, abcdef0, [risonet.jsonl](")
 
 
 def test_a_run_with_options_of_its_own_names_them(tmp_path):

@@ -86,7 +86,7 @@ def test_more_seeds_than_were_run_and_places_that_are_none_are_said(cell, folder
 
 WHOLE = json.dumps(
     {"measures": {}, "attempts": [], "learning_rate": 1, **RUN}
-    | {"settings": None, "weights_learning_rate": None}
+    | {"settings": None, "weights_learning_rate": None, "cell": "set/network", "seed": 1}
 )
 
 
@@ -97,7 +97,7 @@ WHOLE = json.dumps(
         ('{"measures": {"top-1": 8', "char 24"),
         ("[]", "it has no attempts"),
         (
-            '{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}}',
+            '{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}, "cell": 1, "seed": 1}',
             "has no commit, machine, measures, torch",
         ),
         (WHOLE.replace("{}", '{"top-1": "80"}'), "measures are {'top-1': '80'}"),
@@ -107,9 +107,11 @@ WHOLE = json.dumps(
 )
 def test_a_damaged_result_is_named(text, message, cell, folders):
     _store(folders, cell, [80.0])
-    path = folders.result(cell, 1)
-    path.write_text(text)
-    with pytest.raises(ValueError, match=f"{path} is no result .*{message}.*restore it, or remove"):
+    path = folders.result(cell)
+    with open(path, "a") as file:
+        file.write(f"{text}\n")
+    place = f"{path}:2 is no result"
+    with pytest.raises(ValueError, match=f"{place} .*{message}.*restore it, or remove"):
         as_text(_table(cell), folders, 3)
 
 

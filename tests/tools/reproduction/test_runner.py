@@ -272,7 +272,7 @@ def test_a_stored_seed_whose_rate_was_not_the_first_s_is_made_again(new_cell, fo
 def test_rates_that_a_killed_search_has_finished_are_not_trained_again(new_cell, folders):
     cell = new_cell("a", rates=(0.1, 0.03, 0.01))
     whole = one_cell.run_cell(cell, 1, folders, commit="first")
-    folders.result(cell, 1).unlink()  # killed in the third rate
+    folders.result(cell).unlink()  # killed in the third rate
     shutil.rmtree(folders.training(cell, 1, 0.01))
     again = one_cell.run_cell(cell, 1, folders, commit="second")
     assert len(runs(cell, 1, folders)) == 4 and again["measures"] == whole["measures"]
