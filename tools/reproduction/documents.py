@@ -78,41 +78,46 @@ def _circumstances(found: list[dict]) -> str:
 
 # MODEL_ZOO.md
 SECTIONS = ("configs", "configs/imagenet", "configs/cifar")
-_COLUMNS = ("config", "paper", "ours", "hours, memory", "seed, commit, log")
-_ANGLE = "MODEL.DECOUPLED.ANGULAR="  # its values say enough
+_COLUMNS = ("config", "options", "paper", "ours", "hours, memory", "seed, commit, log")
+_ANGLE = "MODEL.DECOUPLED.ANGULAR="  # no option that makes a row: its value stands at the figure
 _MOST_SEEDS = 10
+_Network = tuple[str, tuple[str, ...]]  # the yaml and the options of a row
 
 
 def zoo_table(section: str, results: Path) -> str:
-    """The rows of the leaves in a folder of configs, in markdown.
+    """The networks of a folder of configs in markdown: every yaml, then its rows with options.
 
     Args:
         results: the folder of the full-scale results.
     """
-    figures, cells = _by_config()
+    figures, cells = _by_network()
     folders = Folders(results, Path("output/reproduce/full"), Path("output/reproduce/data"))
     rows = []
     for path in sorted((REPOSITORY / section).glob("*.yaml")):
-        if not path.name.startswith("Base"):
-            config = f"{section}/{path.name}"
-            runs = [run for cell in cells[config] for run in _runs(cell, folders)]
-            paper = "; ".join(figures[config]) or "no figure"
-            rows += [(f"`{path.name}`", paper, *run) for run in runs or [("not run", "-", "-")]]
+        config = f"{section}/{path.name}"
+        own = [] if path.name.startswith("Base") else [(config, ())]
+        for network in own + [n for n in cells if n[0] == config and n[1]]:
+            options = f"`{' '.join(network[1])}`" if network[1] else ""
+            paper = "; ".join(figures[network]) or "no figure"
+            runs = [run for cell in cells[network] for run in _runs(cell, folders)]
+            label = (f"`{path.name}`", options, paper)
+            rows += [(*label, *run) for run in runs or [("not run", "-", "-")]]
     return tabulate(rows, _COLUMNS, tablefmt="github", disable_numparse=True)
 
 
-def _by_config() -> tuple[dict[str, list[str]], dict[str, list[Cell]]]:
-    """What the papers print for each yaml, and the cells that repeat it."""
-    tables: dict[tuple[str, str], list[str]] = defaultdict(list)
-    cells: dict[str, list[Cell]] = defaultdict(list)
+def _by_network() -> tuple[dict[_Network, list[str]], dict[_Network, list[Cell]]]:
+    """What the papers print for each network, and the cells that reproduce it."""
+    tables: dict[tuple[_Network, str], list[str]] = defaultdict(list)
+    cells: dict[_Network, list[Cell]] = defaultdict(list)
     for name in TABLES:
         for cell, figure in _cells_of(name):
-            cells[cell.config] += [] if cell in cells[cell.config] else [cell]
+            network = (cell.config, tuple(o for o in cell.opts if not o.startswith(_ANGLE)))
+            cells[network] += [] if cell in cells[network] else [cell]
             if figure:
-                tables[cell.config, _with_options(cell, figure)].append(_title(name))
-    figures: dict[str, list[str]] = defaultdict(list)
-    for (config, figure), names in tables.items():
-        figures[config].append(f"{figure} ({', '.join(dict.fromkeys(names))})")
+                tables[network, _with_angle(cell, figure)].append(_title(name))
+    figures: dict[_Network, list[str]] = defaultdict(list)
+    for (network, figure), names in tables.items():
+        figures[network].append(f"{figure} ({', '.join(dict.fromkeys(names))})")
     return figures, cells
 
 
@@ -127,8 +132,9 @@ def _cells_of(name: str) -> Iterator[tuple[Cell, str]]:
                 yield cell, figure and figure + unit
 
 
-def _with_options(cell: Cell, figure: str) -> str:
-    return " ".join([figure, *(opt.removeprefix(_ANGLE) for opt in cell.opts)])
+def _with_angle(cell: Cell, figure: str) -> str:
+    angles = (opt.removeprefix(_ANGLE) for opt in cell.opts if opt.startswith(_ANGLE))
+    return " ".join([figure, *angles])
 
 
 def _title(name: str) -> str:
@@ -144,7 +150,7 @@ def _runs(cell: Cell, folders: Folders) -> Iterator[tuple[str, str, str]]:
             memory = f"{result['memory_mb']} MB" if "memory_mb" in result else "not recorded"
             log = Path(os.path.relpath(folders.result(cell), REPOSITORY))
             yield (
-                _with_options(cell, measures),
+                _with_angle(cell, measures),
                 f"{result['seconds'] / 3600:.1f} h, {memory} ({result['machine']})",
                 f"{seed}, {result['commit']}, [{log.name}]({log})",
             )

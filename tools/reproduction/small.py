@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 from .cells import CLASSIFICATION, DETECTION, Cell
+from .networks import DEPTHS as PAPER_DEPTHS
+from .networks import imagenet_network
 from .training_run import REPOSITORY
 
 # The papers' depths and the ones that stand for them (6n + 2).
-DEPTHS = {18: 20, 34: 56, 50: 110, 101: 218}
+DEPTHS = dict(zip(PAPER_DEPTHS, (20, 56, 110, 218), strict=True))
 
 # Fashion-MNIST at half its size: what a depth of 110 needs on one CPU core is minutes.
 _FASHION_MNIST = (
@@ -77,17 +79,19 @@ NETWORKS = {
 }
 
 
-def fashion_mnist(leaf: str, depth: int) -> Cell:
-    """The network of configs/imagenet/{leaf}.yaml in the shape for small images."""
+def fashion_mnist(network: str, depth: int) -> Cell:
+    """A network of the ImageNet tables in the shape for small images."""
+    config, opts = imagenet_network(network)
     return Cell(
-        name=f"fashion_mnist/{leaf}/depth{depth}",
+        name=f"fashion_mnist/{network}/depth{depth}",
         script=CLASSIFICATION,
-        config=f"configs/imagenet/{leaf}.yaml",
+        config=config,
         data="fashion_mnist",
         opts=(
             f"MODEL.RESNETS.DEPTH={depth}",
+            *(opt for opt in opts if not opt.startswith("MODEL.RESNETS.DEPTH=")),
             *_FASHION_MNIST,
-            *(() if leaf.startswith("fixup") else _FAST_SCALES),
+            *(() if network.startswith("fixup") else _FAST_SCALES),
         ),
         learning_rates=LEARNING_RATES,
     )
@@ -117,27 +121,29 @@ def cutouts_detection(name: str, network: str, *opts: str, pretrained: bool = Tr
     )
 
 
-def fashion_mnist_cnn9(name: str, leaf: str, opts: tuple[str, ...]) -> Cell:
-    """configs/cifar/{leaf}.yaml, a quarter as wide, on Fashion-MNIST."""
+def fashion_mnist_cnn9(name: str, config: str, opts: tuple[str, ...]) -> Cell:
+    """A CNN-9 a quarter as wide, on Fashion-MNIST."""
     return Cell(
         name=f"fashion_mnist/{name}",
         script=CLASSIFICATION,
-        config=f"configs/cifar/{leaf}.yaml",
+        config=config,
         data="fashion_mnist",
         opts=(*opts, *_FASHION_MNIST),
         learning_rates=_ADAM_RATES,
     )
 
 
-def cutouts_leaf(leaf: str) -> Cell:
-    """configs/imagenet/{leaf}.yaml, narrow, on the quick start's single objects."""
-    width = 16 if leaf.startswith("decoupled") else 32  # as their 64 and 128 on ImageNet
+def cutouts_network(network: str) -> Cell:
+    """A network of the ImageNet tables, narrow, on the quick start's single objects."""
+    width = 16 if network.startswith("decoupled") else 32  # as their 64 and 128 on ImageNet
+    config, opts = imagenet_network(network)
     return Cell(
-        name=f"cutouts/{leaf}",
+        name=f"cutouts/{network}",
         script=CLASSIFICATION,
-        config=f"configs/imagenet/{leaf}.yaml",
+        config=config,
         data="cutouts/classification",
         opts=(
+            *opts,
             f"MODEL.RESNETS.STEM_OUT_CHANNELS={width}",
             f"MODEL.RESNETS.RES2_OUT_CHANNELS={width}",
             *_CUTOUTS,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from . import papers, small
 from .cells import CLASSIFICATION, DETECTION, ROBUSTNESS, Cell
+from .networks import cnn9, imagenet_network
 from .papers import ISONET, SLIDES
 from .table import Row, Table
 
@@ -13,22 +14,24 @@ from .table import Row, Table
 _SEARCHED = ("vanilla", "r_vanilla", "isonet34_relu", "isonet34_msra")
 
 
-def imagenet(leaf: str) -> Cell:
-    """The real run: configs/imagenet/{leaf}.yaml on eight processes."""
+def imagenet(network: str) -> Cell:
+    """The real run on eight processes."""
+    config, opts = imagenet_network(network)
     return Cell(
-        name=f"imagenet/{leaf}",
+        name=f"imagenet/{network}",
         script=CLASSIFICATION,
-        config=f"configs/imagenet/{leaf}.yaml",
-        learning_rates=small.LEARNING_RATES if leaf.startswith(_SEARCHED) else (),
+        config=config,
+        opts=opts,
+        learning_rates=small.LEARNING_RATES if network.startswith(_SEARCHED) else (),
         processes=8,
     )
 
 
-def classifier(scale: str, leaf: str, depth: int) -> Cell:
+def classifier(scale: str, network: str, depth: int) -> Cell:
     """A network on ImageNet, or small on Fashion-MNIST at the depth that stands for it."""
     if scale == "small":
-        return small.fashion_mnist(leaf, small.DEPTHS[depth])
-    return imagenet(leaf)
+        return small.fashion_mnist(network, small.DEPTHS[depth])
+    return imagenet(network)
 
 
 def _at_depth_34(name: str, title: str, rows: dict, scale: str) -> Table:
@@ -135,7 +138,7 @@ CIFAR10, CIFAR100 = "cifar10", "cifar100"
 _ANGLES = {"linear": "linear", "cosine": "cosine", "sq. cosine": "square_cosine"}
 
 
-def _leaf(network: str, label: str, without: str = "") -> str:
+def _network(network: str, label: str, without: str = "") -> str:
     """cnn9_tanh_no_bn of cnn9, TanhConv and bn."""
     operator = label.split(",")[0].removesuffix("Conv").split()[-1].lower()
     return f"{network}_{operator}" + (f"_no_{without}" if without else "")
@@ -143,12 +146,13 @@ def _leaf(network: str, label: str, without: str = "") -> str:
 
 def _cnn9(scale: str, label: str, angle: str, without: str, data: str = CIFAR100) -> Cell:
     """CNN-9 on CIFAR or, small, on Fashion-MNIST."""
-    leaf = _leaf("cnn9", label, without)
-    opts = () if "baseline" in leaf else (f"MODEL.DECOUPLED.ANGULAR={_ANGLES[angle]}",)
-    name = "-".join([leaf, *(_ANGLES[angle] for _ in opts)])
+    name = _network("cnn9", label, without)
+    config, opts = cnn9(name)
+    if "baseline" not in name:
+        name = f"{name}-{_ANGLES[angle]}"
+        opts = (*opts, f"MODEL.DECOUPLED.ANGULAR={_ANGLES[angle]}")
     if scale == "small":
-        return small.fashion_mnist_cnn9(name, leaf, opts)
-    config = f"configs/cifar/{leaf}.yaml"
+        return small.fashion_mnist_cnn9(name, config, opts)
     return Cell(f"{data}/{name}", CLASSIFICATION, config, data, opts)
 
 
@@ -185,24 +189,26 @@ def _without_relu(scale: str) -> Table:
 
 
 def _imagenet(scale: str) -> Table:
-    leaves = {
+    networks = {
         "standard ResNet-18, BN": ("decoupled18", ""),
         "modified, BN": ("modified18", ""),
         "modified, no BN": ("modified18", "bn"),
     }
-    make = small.cutouts_leaf if scale == "small" else imagenet
+    make = small.cutouts_network if scale == "small" else imagenet
     # Seven classes have no top-5 error; the slides' figure then stands there under its name.
     measure, unit = ("top-1", " top-5 error") if scale == "small" else ("top-5 error", "")
     rows = [
         Row(
             label,
-            tuple(make(_leaf(network, label, without)) for network, without in leaves.values()),
+            tuple(
+                make(_network(network, label, without)) for network, without in networks.values()
+            ),
             tuple(f"{error}{unit}" for error in errors),
         )
         for label, errors in papers.SLIDES_IMAGENET.items()
     ]
     title = f"{SLIDES}: ImageNet (* there: from the weights of an ordinary CNN)"
-    return Table("decoupled_imagenet", title, tuple(leaves), (measure,), tuple(rows))
+    return Table("decoupled_imagenet", title, tuple(networks), (measure,), tuple(rows))
 
 
 def _robustness(scale: str) -> Table:

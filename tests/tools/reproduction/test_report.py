@@ -97,7 +97,8 @@ WHOLE = json.dumps(
         ('{"measures": {"top-1": 8', "char 24"),
         ("[]", "it has no attempts"),
         (
-            '{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}, "cell": 1, "seed": 1}',
+            '{"attempts": [], "learning_rate": 1, "seconds": 1, "settings": {}, '
+            '"cell": "set/network", "seed": 1}',
             "has no commit, machine, measures, torch",
         ),
         (WHOLE.replace("{}", '{"top-1": "80"}'), "measures are {'top-1': '80'}"),
