@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The main job on real photographs: pretrain, transfer to Mask R-CNN, evaluate, compare.
+"""Pretrains on real photographs, transfers the weights to Mask R-CNN, evaluates and compares.
 
 python tools/quickstart.py [--scale small|full] [--seeds 1] [--output output/quickstart]
 """
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace, data: Path) -> int:
-    """Make the pictures (again only if they are not there yet); returns the number of classes."""
+    """Make the pictures unless they are there; returns the number of classes."""
     options = ["--output", data, "--scale", args.scale, "--source", args.source]
     run_tool(REPOSITORY / "tools" / "prepare_cutouts.py", *options)
     return sum(1 for p in (data / "classification" / "train").iterdir() if p.is_dir())
@@ -78,7 +78,7 @@ def run_seed(args: argparse.Namespace, data: Path, seed: int) -> dict:
 
 
 def measure(metrics: dict, key: str) -> float:
-    """A metric in percent; 0 where nothing was found, which COCO's evaluation leaves undefined."""
+    """A metric in percent; 0 if nothing was detected, for which COCO's evaluation gives nan."""
     value = metrics.get(key, 0.0)
     return value if value == value else 0.0
 
@@ -89,7 +89,7 @@ def mean_and_spread(values: list[float]) -> str:
 
 
 def tables(results: dict[int, dict], num_classes: int) -> str:
-    """What a person wants to know, as text: accuracy against chance, and AP of both detectors."""
+    """The results as text: accuracy against chance, and the AP of both detectors."""
     top1 = [r["pretraining"]["classification/top1"] for r in results.values()]
     rows = [
         [title, *(mean_and_spread([measure(r[name], key) for r in results.values()])
@@ -106,7 +106,7 @@ def tables(results: dict[int, dict], num_classes: int) -> str:
 def draw_predictions(
     json_file: Path, image_root: Path, runs: dict[str, Path], picture: Path, num_images: int = 6
 ) -> Path:
-    """Write a picture of one row an image: the truth, then the predictions of each run.
+    """Write a picture with a row for each image: the truth, then the predictions of each run.
 
     Args:
         json_file, image_root: the validation set, COCO format.

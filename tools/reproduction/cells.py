@@ -22,19 +22,20 @@ CLASSIFICATION, DETECTION, ROBUSTNESS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """What is run for one place of a table.
+    """The training behind one place of a table.
 
     Args:
         name: data set, network and, at small scale, depth; its training's folder has this name.
         script: path of the script in the repository.
         config: yaml file in the repository.
-        data: name of the data, see `small.py`; "" for what DETECTRON2_DATASETS holds.
+        data: name of the data, see `small.py`; "" for the sets in DETECTRON2_DATASETS.
         opts: KEY=VALUE pairs.
-        learning_rates: SOLVER.BASE_LR, descending: seed 1 tries them until accuracy falls, the
-            others take its best, or the next smaller one that converges; () takes the config's.
-        converges_at: least top-1 in percent; below it a training counts as not converging.
+        learning_rates: SOLVER.BASE_LR, descending. Seed 1 tries them until accuracy falls; the
+            other seeds take its best, or the next smaller one that converges. () takes the
+            config's.
+        converges_at: lowest top-1 in percent; a training below it has not converged.
         weights: the cell whose backbone.pth (ROBUSTNESS: whose model_final.pth) it starts from.
-        processes: --num-gpus; 0 does not name it.
+        processes: the value of --num-gpus; 0 leaves the flag out.
     """
 
     name: str
@@ -50,14 +51,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where results (small, kept), trainings and data (large, not kept) lie."""
+    """The folders of results (small, in the repository), trainings and data (large, not in it)."""
 
     results: Path
     output: Path
     data: Path
 
     def result(self, cell: Cell) -> Path:
-        """A file for each data set and kind of network: fashion_mnist/isonet.jsonl."""
+        """The file of a data set and a kind of network, as fashion_mnist/isonet.jsonl."""
         *data, network = re.sub(r"/depth\d+$", "", cell.name).split("/")
         kind = re.match(r"\D+|.+", network)[0].rstrip("_-")
         return self.results.joinpath(*data, f"{kind}.jsonl")
@@ -72,14 +73,14 @@ class Folders:
         return self.training(cell, seed, result.get("learning_rate"))
 
     def lock(self, cell: Cell, seed: int) -> Path:
-        """The file that a process holds while it is at this cell."""
+        """The file that a process locks while it runs this cell."""
         return self.results / f"{cell.name}/seed{seed}.lock".replace("/", "-")
 
 
 def settings(cell: Cell) -> dict:
-    """What decides a training's result, the content of its yaml included, as json gives it back.
+    """What determines a training's result, with the content of its yaml, as JSON returns it.
 
-    Not its learning rates: each attempt has its own, and those of a longer list are tried besides.
+    The learning rates are not in it: each attempt has its own, and a longer list adds attempts.
     """
     keys = ("script", "config", "data", "converges_at", "processes")
     return {key: getattr(cell, key) for key in keys} | {
@@ -91,7 +92,7 @@ def settings(cell: Cell) -> dict:
 
 @functools.cache
 def _fingerprint(config: str) -> str:
-    """Of a yaml and its bases; a comment does not change it."""
+    """A hash of a yaml and its bases, without their comments."""
     content = CfgNode.load_yaml_with_base(str(REPOSITORY / config))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -132,7 +133,7 @@ def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
 
 
 def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: float | None) -> list:
-    """The command line behind the script's name."""
+    """The arguments of the cell's script."""
     output = folders.training(cell, seed, rate)
     weights = folders.weights(cell.weights, seed) if cell.weights else None
     words = ["--config-file", cell.config, *data]
@@ -148,5 +149,5 @@ def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: fl
 
 
 def command(cell: Cell, words: list[str]) -> str:
-    """What a person types to run the same."""
+    """The command line that runs the same training."""
     return shlex.join(["python", cell.script, *words])

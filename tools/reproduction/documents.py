@@ -16,14 +16,14 @@ from .tables import TABLES
 from .training_run import REPOSITORY
 
 DEFAULT_SEEDS = 3
-# no other mark stands between the two: where an end is missing, nothing of the page is replaced
+# No other mark may be between the two: if an end is missing, nothing is replaced.
 _MARKS = r"(<!-- {name} -->\n)(?:(?!<!-- ).)*?(<!-- end -->)"
 
 
 def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[str]:
-    """Replace what stands between `<!-- NAME -->` and `<!-- end -->`; returns the names not there.
+    """Write each table between `<!-- NAME -->` and `<!-- end -->`; returns the names without marks.
 
-    The words around the tables stay. At another scale than small its name follows: `table1-full`.
+    The text around the tables does not change. Full-scale tables have names as `table1-full`.
     """
     scale = folders.results.name
     parts = {table.name: section(table, folders, seeds) for table in tables}
@@ -36,7 +36,7 @@ def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[
 
 
 def replace_parts(text: str, parts: dict[str, str]) -> tuple[str, list[str]]:
-    """The text with each part between its marks, and the names that have none."""
+    """The text with each part between its marks, and the names without marks."""
     missing = []
     for name, part in parts.items():
         marks = re.compile(_MARKS.format(name=re.escape(name)), re.DOTALL)
@@ -47,7 +47,7 @@ def replace_parts(text: str, parts: dict[str, str]) -> tuple[str, list[str]]:
 
 
 def section(table: Table, folders: Folders, seeds: int) -> str:
-    """The table in markdown, and below it how many cells were run, where, and how long it took."""
+    """The table in markdown, then how many cells were run, the machines and the hours."""
     wanted = jobs_of([table], seeds)
     found = [r for cell, seed in wanted if (r := read_result(folders, cell, seed))]
     options = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
@@ -79,7 +79,7 @@ def _circumstances(found: list[dict]) -> str:
 # MODEL_ZOO.md
 SECTIONS = ("configs", "configs/imagenet", "configs/cifar")
 _COLUMNS = ("config", "options", "paper", "ours", "hours, memory", "seed, commit, log")
-_ANGLE = "MODEL.DECOUPLED.ANGULAR="  # no option that makes a row: its value stands at the figure
+_ANGLE = "MODEL.DECOUPLED.ANGULAR="  # makes no row: its value follows the figure
 _MOST_SEEDS = 10
 _Network = tuple[str, tuple[str, ...]]  # the yaml and the options of a row
 
@@ -122,7 +122,7 @@ def _by_network() -> tuple[dict[_Network, list[str]], dict[_Network, list[Cell]]
 
 
 def _cells_of(name: str) -> Iterator[tuple[Cell, str]]:
-    """Cells of a table at full scale with the paper's figure, "" without one; no attacks."""
+    """The trainings of a full-scale table with the paper's figure, or ""."""
     table = TABLES[name]("full")
     unit = "" if table.measures[0] in ("top-1", "box AP") else f" {table.measures[0]}"
     for row in table.rows:
@@ -142,7 +142,7 @@ def _title(name: str) -> str:
 
 
 def _runs(cell: Cell, folders: Folders) -> Iterator[tuple[str, str, str]]:
-    """Measures; hours and memory; seed, commit and log of the runs of a cell that are stored."""
+    """For each stored run: measures; hours and memory; seed, commit and file."""
     for seed in range(1, _MOST_SEEDS + 1):
         result = read_result(folders, cell, seed)
         if result:

@@ -1,9 +1,9 @@
-"""What the papers print: the rows of their tables, the network of each, and the figures."""
+"""The rows of the papers' tables: the network of each and the printed figures."""
 
 ISONET = "Deep Isometric Learning (ICML 2020)"
 SLIDES = "Decoupled Networks (CVPR 2018, slides)"
 
-# label -> (leaf, figure); one column, depth 34
+# label -> (network, figure); one column, depth 34
 TABLE1 = {
     "(a) ResNet": ("resnet34", "73.29"),
     "(b) Vanilla": ("vanilla34", "63.09"),
@@ -35,7 +35,7 @@ TABLE7 = {
     "(d) penalty": ("resnet34_penalty", "73.60"),
     "(e) all three": ("resnet34_isometric", "71.53"),
 }
-# label -> (leaf with {d} for the depth, figures at 18, 34, 50, 101)
+# label -> (network with {d} for the depth, figures at 18, 34, 50, 101)
 TABLE4 = {
     "(a) ResNet": ("resnet{d}", ("69.67", "73.29", "76.60", "77.37")),
     "(b) ResNet, dropout": ("resnet{d}_dropout", ("68.91", "73.35", "76.40", "77.99")),
@@ -53,7 +53,7 @@ TABLE5 = {
     "(f) R-ISONet": ("risonet{d}_no_dropout", ("69.06", "72.17", "74.20", "75.44")),
     "(g) R-ISONet, dropout": ("risonet{d}", ("69.17", "73.43", "76.18", "77.08")),
 }
-# label -> (leaf, options, box AP, mask AP)
+# label -> (yaml of configs/, options, box AP, mask AP)
 TABLE6 = {
     "ResNet-34": ("resnet34_dc5", (), "35.0", "32.2"),
     "R-ISONet-34": ("risonet34_dc5", (), "36.2", "33.0"),

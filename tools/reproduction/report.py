@@ -22,15 +22,16 @@ _NO_PERCENTAGE = "L2 effort"  # a column that is not drawn
 
 @dataclass(frozen=True)
 class Place:
-    """One place of a table: what the seeds gave.
+    """One place of a table: the results of its seeds.
 
     Args:
-        values: one per seed that converged.
-        done: seeds that were run.
-        paper: what the paper prints.
-        asked: seeds that were to be run; 0 where the table has no such place.
-        undefined: seeds that have no such value although they converged.
-        smaller: seeds that diverged at the best learning rate and converged at a smaller one.
+        values: one for each seed that converged.
+        done: number of seeds that were run.
+        paper: the paper's figure.
+        asked: number of seeds to run; 0 if the table has no such place.
+        undefined: number of seeds that converged but have no such value.
+        smaller: number of seeds that diverged at the best learning rate and converged at a
+            smaller one.
     """
 
     values: tuple[float, ...]
@@ -73,7 +74,7 @@ def _seeds(count: int) -> str:
 
 
 def places(table: Table, row: Row, folders: Folders, seeds: int) -> list[Place]:
-    """The places of a row: a cell a column, or one cell whose measures are the columns."""
+    """The places of a row: one cell a column, or one cell whose measures are the columns."""
     if len(table.measures) > 1:
         wanted = [(row.cells[0], measure) for measure in table.measures]
     else:
@@ -98,7 +99,7 @@ def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds
 
 
 def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") -> str:
-    """Ours, and the paper's in brackets where it has a figure."""
+    """Our results, each with the paper's figure in brackets if it has one."""
     lines = []
     for row in table.rows:
         shown = places(table, row, folders, seeds)
@@ -108,7 +109,7 @@ def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") ->
 
 
 def write_report(table: Table, folders: Folders, seeds: int, output: Path) -> None:
-    """Print the table; write it as {table}.json and, with any result, {table}.png."""
+    """Print the table; write {table}.json and, if there is any result, {table}.png."""
     print(f"\n{table.title}\n{', '.join(table.measures)}: ours [the paper's]\n")
     print(as_text(table, folders, seeds))
     output.mkdir(parents=True, exist_ok=True)
@@ -199,7 +200,7 @@ def figure3_as_markdown(scale: str, folders: Folders, seeds: int) -> str:
 
 
 def draw_figure3(scale: str, folders: Folders, seeds: int, picture: Path) -> Path | None:
-    """A histogram a stage and network; None where no such cell has been run."""
+    """A histogram for each stage and network; None if no such cell was run."""
     found = {
         n: s for n, cell in figure3_cells(scale).items() if (s := _by_stage(cell, folders, seeds))
     }

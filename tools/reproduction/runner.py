@@ -1,4 +1,4 @@
-"""Run cells: each in a process of its own, forked from one that has torch imported already."""
+"""Runs cells, each in its own process, forked from one that has already imported torch."""
 
 import json
 import multiprocessing
@@ -22,22 +22,23 @@ from .training_run import REPOSITORY
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.pretraining"]
-PATIENCE = 120.0  # seconds that a training has to save itself
-_TAIL = 16384  # bytes of a metrics.json that are read: the last few of its lines
-SECONDS = 5.0  # from one look at what other runs have done to the next
+PATIENCE = 120.0  # seconds for a training to save itself
+_TAIL = 16384  # bytes read from the end of a metrics.json: its last few lines
+SECONDS = 5.0  # between two looks at the results of other runs
 
 
 def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) -> list[str]:
-    """Run what has no result yet; a cell waits for the one whose weights it starts from.
+    """Run the cells without a result; a cell waits for the one whose weights it starts from.
 
-    What another run is at is waited for. A cell that fails is told at once, and the others go on.
-    Returns the messages of those that failed or could not be started for it.
+    A cell that another run has locked is waited for. If a cell fails, its message is printed at
+    once and the others continue. Returns the messages of the cells that failed, and of those that
+    could not start because of them.
     """
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
     )
     waiting: list[Job] = []
-    for job in jobs:  # a complete one may be so no longer once those before it have run
+    for job in jobs:  # the jobs before it may change what is complete
         if _is_to_be_run(job, folders, jobs) or _job_before(job, waiting):
             waiting.append(job)
     with tqdm(total=len(waiting), unit="cell", smoothing=0.1, dynamic_ncols=True) as bar:
@@ -47,7 +48,7 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
                 run.start_what_can_be_started()
                 run.take_what_is_done()
                 bar.set_postfix_str(time_left(run.running.values(), folders))
-        except BaseException:  # Ctrl-C: no training goes on unseen
+        except BaseException:  # Ctrl-C: no training may continue unseen
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
@@ -55,7 +56,7 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
 
 
 class _Run:
-    """The jobs that wait, run and have failed."""
+    """The jobs that are waiting, running and failed."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class _Run:
         elif not _is_to_be_run(job, self.folders, self.jobs):
             self._end(job, "has its result")
         else:
-            # a pool of its own: one that is killed takes no other with it
+            # one pool a job: a killed worker breaks its own pool only
             pool = ProcessPoolExecutor(1, self.context)
             again = _is_used(job, self.folders, self.jobs)
             cell = (run_cell, *job, self.folders, self.commit, self.threads, again)
@@ -108,14 +109,14 @@ class _Run:
             job, error = self.running.pop(done), done.exception()
             if error:
                 self._end(job, _reason(error), has_failed=True)
-            elif done.result() is None:  # another process was faster by a moment
+            elif done.result() is None:  # another process took the lock first
                 self.waiting.append(job)
             else:
                 self._end(job, _summary(done.result()))
                 self._repeat(job)
 
     def _repeat(self, job: Job) -> None:
-        """Train once more where the best rate is an earlier run's, whose weights are gone."""
+        """Train once more if the best rate is an earlier run's and its weights are gone."""
         if job not in self._repeated and _is_to_be_run(job, self.folders, self.jobs):
             self._repeated.add(job)
             self.waiting.append(job)
@@ -132,7 +133,7 @@ class _Run:
 
     def _tell_elsewhere(self, job: Job) -> None:
         if job not in self._elsewhere:
-            self.bar.write(f"{_title(job)}: another process is at it; waiting for its result")
+            self.bar.write(f"{_title(job)}: another process is running it; waiting for its result")
             self._elsewhere.add(job)
 
 
@@ -147,7 +148,7 @@ def _title(job: Job) -> str:
 
 
 def _job_before(job: Job, jobs: Iterable[Job]) -> Job | None:
-    """One of `jobs` that must end first: the weights', or the first seed's search."""
+    """The one of `jobs` that must end first: its weights, or the search of seed 1."""
     cell, seed = job
     needed = [(cell.weights, seed)]
     if seed > 1 and cell.learning_rates:
@@ -156,7 +157,7 @@ def _job_before(job: Job, jobs: Iterable[Job]) -> Job | None:
 
 
 def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
-    """Without a whole result, or with one but without the weights that a cell to be run needs."""
+    """Whether its result is incomplete, or another cell needs weights that were not kept."""
     cell, seed = job
     if not is_complete(cell, seed, folders):
         return True
@@ -165,7 +166,7 @@ def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
 
 
 def _is_used(job: Job, folders: Folders, jobs: list[Job]) -> bool:
-    """Whether a cell that is still to be run starts from the weights of this one."""
+    """Whether an incomplete cell starts from the weights of this one."""
     users = [j for j in jobs if j[0].weights == job[0] and j[1] == job[1]]
     return any(not is_complete(*user, folders) for user in users)
 
@@ -178,7 +179,7 @@ def _summary(result: dict) -> str:
 
 
 def time_left(jobs: Iterable[Job], folders: Folders) -> str:
-    """ "resnet50/depth110 seed 2 at 0.1: 01:28 left; ..."; of a job that tells nothing its name."""
+    """ "resnet50/depth110 seed 2 at 0.1: 01:28 left; ..."; the name alone if no time is known."""
     return "; ".join(_state(cell, seed, folders) for cell, seed in jobs)
 
 
@@ -189,7 +190,7 @@ def _state(cell: Cell, seed: int, folders: Folders) -> str:
     try:
         path = max(filter(Path.is_file, files), key=os.path.getmtime, default=None)
         seconds = _seconds_left(path) if path else None
-    except FileNotFoundError:  # a training that is made anew removes its folder
+    except FileNotFoundError:  # a training that starts anew removes its folder
         return name
     if path is None or seconds is None:
         return name
@@ -198,7 +199,7 @@ def _state(cell: Cell, seed: int, folders: Folders) -> str:
 
 
 def _seconds_left(metrics: Path) -> float | None:
-    """`eta_seconds` in the last line; None at the start, in an evaluation and behind the end."""
+    """`eta_seconds` in the last line; None at the start, during an evaluation and at the end."""
     with open(metrics, "rb") as file:
         file.seek(max(0, os.path.getsize(metrics) - _TAIL))
         lines = file.read().splitlines()
@@ -209,10 +210,10 @@ def _seconds_left(metrics: Path) -> float | None:
 
 
 def run_with_parent(function: Callable, *arguments: Any) -> Any:
-    """function(*arguments), in a worker that was spawned or comes from a fork server.
+    """Call function(*arguments) in a worker that was spawned or comes from a fork server.
 
-    Should its parent end meanwhile, killed or not, SIGTERM tells the training, which saves itself
-    between two steps; then this process ends.
+    If its parent ends first, killed or not, this process gets SIGTERM: the training saves itself
+    between two steps, and the process ends.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
@@ -220,7 +221,7 @@ def run_with_parent(function: Callable, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     finally:
-        if not parent.is_alive():  # nobody is there to take the result, or to send the next
+        if not parent.is_alive():  # nobody takes the result or sends the next job
             os._exit(1)
 
 

@@ -12,7 +12,7 @@ from .training_run import REPOSITORY
 # The papers' depths and the ones that stand for them (6n + 2).
 DEPTHS = dict(zip(PAPER_DEPTHS, (20, 56, 110, 218), strict=True))
 
-# Fashion-MNIST at half its size: what a depth of 110 needs on one CPU core is minutes.
+# Fashion-MNIST at half its size: depth 110 takes minutes on one CPU core.
 _FASHION_MNIST = (
     "MODEL.ISONET.SMALL_IMAGES=True",
     "MODEL.RESNETS.STEM_OUT_CHANNELS=16",
@@ -34,9 +34,9 @@ _FASHION_MNIST = (
     "SOLVER.WARMUP_ITERS=60",
     "SOLVER.CHECKPOINT_PERIOD=100000",
 )
-# Minutes have no time for scales that start at 0 and learn at a tenth; Fixup's start at 1.
+# A run of minutes is too short for scales that start at 0 and learn at a tenth; Fixup's start at 1.
 _FAST_SCALES = ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
-# The paper's protocol for what has no recipe: "the largest learning rate that makes them
+# The paper's protocol for networks without a recipe: "the largest learning rate that makes them
 # converge". The first is ResNet's and R-ISONet's.
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
 # CNN-9 trains with Adam; its recipe's is 1e-3.
@@ -44,7 +44,7 @@ _ADAM_RATES = (1e-2, 3e-3, 1e-3, 2e-4)
 # The slides' ResNet-18 trains with SGD; its recipe's is 0.1 for 40 images, 0.16 for 64.
 _SGD_RATES = (0.2, 0.05, 0.01, 0.002)
 
-# The quick start's pretraining, for networks whose leaf brings its own recipe.
+# The quick start's pretraining, for networks whose yaml has its own recipe.
 _CUTOUTS = (
     "INPUT.CLASSIFICATION.CROP_SIZE=64",
     "INPUT.CLASSIFICATION.RESIZE=72",
@@ -58,7 +58,7 @@ _CUTOUTS = (
 )
 _CUTOUTS_PRETRAINING = "configs/quickstart/small_risonet18.yaml"
 _CUTOUTS_DETECTION = "configs/quickstart/small_risonet18_dc5.yaml"
-# Two images a batch; as many images in all as 1,200 iterations make.
+# Two images a batch, 1,200 iterations.
 _TWO_IMAGES = (
     "SOLVER.IMS_PER_BATCH=2",
     "SOLVER.BASE_LR=0.005",
@@ -160,7 +160,7 @@ _PREPARE = {
 
 
 def prepare(name: str, folder: Path) -> None:
-    """Make the data unless it is there; ends the program with the tool's message on failure.
+    """Make the data unless it is there; a failure ends the program with the tool's message.
 
     "cutouts/classification" and "cutouts/detection" are parts of the data "cutouts".
     """

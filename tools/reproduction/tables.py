@@ -28,7 +28,7 @@ def imagenet(network: str) -> Cell:
 
 
 def classifier(scale: str, network: str, depth: int) -> Cell:
-    """A network on ImageNet, or small on Fashion-MNIST at the depth that stands for it."""
+    """A network on ImageNet or, at small scale, on Fashion-MNIST at the corresponding depth."""
     if scale == "small":
         return small.fashion_mnist(network, small.DEPTHS[depth])
     return imagenet(network)
@@ -94,8 +94,9 @@ def coco(leaf: str, opts: tuple[str, ...] = ()) -> Cell:
 
 
 def _at_other_rates() -> dict[str, Cell]:
-    """The rows at twice the quick start's learning rate, and on as long as that is better; where
-    it is not, and for the two that are compared first, at half.
+    """The rows at twice the quick start's learning rate, and at further doublings while that helps.
+
+    The rows that it does not help, and the two that are compared first, at half the rate too.
     """
     rates = {
         "R-ISONet": ("0.0025", "0.01"),
@@ -145,7 +146,7 @@ def _network(network: str, label: str, without: str = "") -> str:
 
 
 def _cnn9(scale: str, label: str, angle: str, without: str, data: str = CIFAR100) -> Cell:
-    """CNN-9 on CIFAR or, small, on Fashion-MNIST."""
+    """CNN-9 on CIFAR or, at small scale, on Fashion-MNIST."""
     name = _network("cnn9", label, without)
     config, opts = cnn9(name)
     if "baseline" not in name:
@@ -162,7 +163,7 @@ def _accuracies(errors: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _table(name: str, title: str, columns: dict, figures: dict, scale: str) -> Table:
-    """columns: title -> (angle, what CNN-9 is without)."""
+    """columns: title -> (angle, the part left out of CNN-9: "bn", "relu" or "")."""
     rows = []
     for label, errors in figures.items():
         cells = [
@@ -195,7 +196,7 @@ def _imagenet(scale: str) -> Table:
         "modified, no BN": ("modified18", "bn"),
     }
     make = small.cutouts_network if scale == "small" else imagenet
-    # Seven classes have no top-5 error; the slides' figure then stands there under its name.
+    # Seven classes have no top-5 error: the slides' figure is printed with its name.
     measure, unit = ("top-1", " top-5 error") if scale == "small" else ("top-5 error", "")
     rows = [
         Row(
@@ -221,14 +222,14 @@ def _robustness(scale: str) -> Table:
             name = f"{trained.name}-adversarial"
             trained = replace(trained, name=name, opts=(*adversarial, *trained.opts))
         rows.append(Row(label, (_attacked(trained),), (*figures, "")))
-    # The effort is a picture on the slides. The network, eps and steps are ours: they name none.
+    # The slides show the effort as a picture and name no network, eps or steps: those are ours.
     columns = ("none", "FGSM", "BIM", "L2 effort")
     title = f"{SLIDES}: accuracy of CNN-9, cosine, under white-box attacks of 8 of 255"
     return Table("decoupled_robustness", title, columns, columns, tuple(rows))
 
 
 def _attacked(trained: Cell) -> Cell:
-    """White-box attacks on what `trained` has left behind."""
+    """White-box attacks on the network that `trained` has trained."""
     return Cell(
         f"robustness/{trained.name}",
         ROBUSTNESS,

@@ -1,4 +1,4 @@
-"""Running the training scripts as a user would, with progress taken from their metrics.json."""
+"""Runs the training scripts as a user does, and shows the progress in their metrics.json."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def _update(bar: tqdm, output_dir: Path) -> None:
 
 
 def _max_iter(output_dir: Path) -> int:
-    """SOLVER.MAX_ITER of the config that the run has written; 0 before it has."""
+    """SOLVER.MAX_ITER of the config that the run has written; 0 before that."""
     path = output_dir / "config.yaml"
     lines = path.read_text().splitlines() if path.is_file() else []
     values = [line.split(":")[1] for line in lines if line.strip().startswith("MAX_ITER:")]
@@ -87,6 +87,6 @@ def _max_iter(output_dir: Path) -> int:
 
 
 def _environment() -> dict:
-    """The scripts find d2_isonet also where it is not installed."""
+    """The environment in which scripts find d2_isonet even if it is not installed."""
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

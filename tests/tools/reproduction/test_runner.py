@@ -105,7 +105,7 @@ def test_later_seeds_wait_while_another_run_is_at_the_first(new_cell, folders, m
     assert [rates(cell, seed, folders) for seed in (1, 2, 3)] == [[0.1, 0.03, 0.01], [0.03], [0.03]]
     assert len(runs(cell, 1, folders)) == 3
     said = capsys.readouterr().out
-    assert said.count("a seed 1: another process is at it; waiting") == 1
+    assert said.count("a seed 1: another process is running it; waiting") == 1
     assert "a seed 1: has its result" in said
 
 
