@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The main job on real photographs: pretrain, transfer to Mask R-CNN, evaluate, compare.
+"""Pretrains on real photographs, transfers the weights to Mask R-CNN, evaluates and compares.
 
 python tools/quickstart.py [--scale small|full] [--seeds 1] [--output output/quickstart]
 """
@@ -11,15 +11,23 @@ import sys
 import time
 from pathlib import Path
 
-from quickstart_report import draw_predictions
+import cv2
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.utils.visualizer import Visualizer
+from pycocotools.coco import COCO
+from reproduction.training_run import REPOSITORY, run_tool, run_training
 from tabulate import tabulate
-from training_run import run_tool, run_training
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = REPOSITORY / "configs" / "quickstart"
 DETECTORS = {"pretrained": "R-ISONet pretrained", "random": "random initialization"}
 MEASURES = {"box AP": "bbox/AP", "box AP50": "bbox/AP50", "mask AP": "segm/AP",
             "mask AP50": "segm/AP50"}  # fmt: skip
+SCORE_THRESHOLD = 0.5
+COLORS = [
+    (0.90, 0.25, 0.20), (0.20, 0.60, 0.90), (0.95, 0.75, 0.10), (0.30, 0.75, 0.35),
+    (0.65, 0.35, 0.85), (0.95, 0.50, 0.15), (0.20, 0.75, 0.75), (0.85, 0.40, 0.65),
+]  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace, data: Path) -> int:
-    """Make the pictures (again only if they are not there yet); returns the number of classes."""
+    """Make the pictures unless they are there; returns the number of classes."""
     options = ["--output", data, "--scale", args.scale, "--source", args.source]
     run_tool(REPOSITORY / "tools" / "prepare_cutouts.py", *options)
     return sum(1 for p in (data / "classification" / "train").iterdir() if p.is_dir())
@@ -70,7 +78,7 @@ def run_seed(args: argparse.Namespace, data: Path, seed: int) -> dict:
 
 
 def measure(metrics: dict, key: str) -> float:
-    """A metric in percent; 0 where nothing was found, which COCO's evaluation leaves undefined."""
+    """A metric in percent; 0 if nothing was detected, for which COCO's evaluation gives nan."""
     value = metrics.get(key, 0.0)
     return value if value == value else 0.0
 
@@ -81,7 +89,7 @@ def mean_and_spread(values: list[float]) -> str:
 
 
 def tables(results: dict[int, dict], num_classes: int) -> str:
-    """What a person wants to know, as text: accuracy against chance, and AP of both detectors."""
+    """The results as text: accuracy against chance, and the AP of both detectors."""
     top1 = [r["pretraining"]["classification/top1"] for r in results.values()]
     rows = [
         [title, *(mean_and_spread([measure(r[name], key) for r in results.values()])
@@ -93,6 +101,67 @@ def tables(results: dict[int, dict], num_classes: int) -> str:
         f"{mean_and_spread(top1)} % (chance {100 / num_classes:.1f} %)\n\n"
         + tabulate(rows, headers=["Mask R-CNN, backbone from", *MEASURES])
     )
+
+
+def draw_predictions(
+    json_file: Path, image_root: Path, runs: dict[str, Path], picture: Path, num_images: int = 6
+) -> Path:
+    """Write a picture with a row for each image: the truth, then the predictions of each run.
+
+    Args:
+        json_file, image_root: the validation set, COCO format.
+        runs: title -> OUTPUT_DIR of a training, whose inference/ holds the predictions.
+        picture: the file to write.
+    """
+    truth = COCO(str(json_file))
+    predictions = {title: _load(run) for title, run in runs.items()}
+    rows = [_titles(["truth", *runs])]
+    for image in truth.loadImgs(
+        sorted(truth.getImgIds())[:: max(1, len(truth.imgs) // num_images)]
+    ):
+        pixels = cv2.imread(str(image_root / image["file_name"]))[:, :, ::-1]
+        shown = [truth.loadAnns(truth.getAnnIds(image["id"]))]
+        shown += [
+            [p for p in found if p["image_id"] == image["id"]] for found in predictions.values()
+        ]
+        rows.append(np.hstack([_draw(pixels, objects, truth) for objects in shown]))
+    width = rows[-1].shape[1]
+    rows[0] = cv2.resize(rows[0], (width, 40))
+    cv2.imwrite(str(picture), np.vstack(rows[: num_images + 1])[:, :, ::-1])
+    return picture
+
+
+def _load(run: Path) -> list[dict]:
+    file = run / "inference" / "coco_instances_results.json"
+    found = json.loads(file.read_text()) if file.is_file() else []
+    return [p for p in found if p["score"] >= SCORE_THRESHOLD]
+
+
+def _titles(titles: list[str]) -> np.ndarray:
+    cell = 400
+    row = np.full((40, cell * len(titles), 3), 255, np.uint8)
+    for i, title in enumerate(titles):
+        cv2.putText(row, title, (cell * i + 8, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1,
+                    cv2.LINE_AA)  # fmt: skip
+    return row
+
+
+def _draw(pixels: np.ndarray, objects: list[dict], truth: COCO) -> np.ndarray:
+    scale = 400 / pixels.shape[1]
+    visualizer = Visualizer(pixels, MetadataCatalog.get("quickstart"), scale=scale)
+    categories = sorted(truth.cats)
+    labels = [
+        truth.cats[o["category_id"]]["name"] + (f" {o['score']:.0%}" if "score" in o else "")
+        for o in objects
+    ]
+    boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return visualizer.overlay_instances(
+        boxes=boxes,
+        labels=labels,
+        masks=[o["segmentation"] for o in objects] or None,
+        assigned_colors=[COLORS[categories.index(o["category_id"]) % 8] for o in objects],
+    ).get_image()
 
 
 def main() -> None:

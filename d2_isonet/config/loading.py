@@ -3,7 +3,6 @@
 import contextlib
 import math
 import re
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -14,8 +13,6 @@ from d2_isonet.utils.messages import nearest
 from .defaults import add_isonet_config
 from .yaml_files import check_yaml_files
 
-# fvcore's, whenever it is imported: nothing that who types a command could change
-warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
 _NEVER_NULL = (bool, int, float, list, tuple)
 # A number, or none at all: no scale; as SOLVER.WEIGHT_DECAY and BASE_LR.
 _MAY_BE_NULL = {

@@ -4,11 +4,15 @@ import contextlib
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 from detectron2.utils import comm
 
 from .files import SaveError
+
+# fvcore's, whenever it is imported: nothing that who types a command could change
+warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:

@@ -72,9 +72,9 @@ def classifier_config(name: str, *opts: str):
     return cfg
 
 
-def write_classifier(path, name: str, record=describe):
+def write_classifier(path, name: str, record=describe, opts=()):
     """backbone.pth of a network without training, with that record; its tensors."""
-    cfg = classifier_config(name)
+    cfg = classifier_config(name, *opts)
     tensors = build_model(cfg).backbone.state_dict()
     save_backbone(path, tensors, record(cfg))
     return tensors
@@ -82,22 +82,25 @@ def write_classifier(path, name: str, record=describe):
 
 def test_an_old_file_of_an_ordinary_network_is_no_decoupled_one(tmp_path):
     write_classifier(tmp_path / "backbone.pth", "imagenet/decoupled18_baseline", old_record)
-    cfg = classifier_config("imagenet/decoupled18_sphere")
+    cfg = classifier_config("imagenet/decoupled18_tanh", "MODEL.DECOUPLED.MAGNITUDE", "Sphere")
     with pytest.raises(WeightsError, match="conv: 'Conv2d' in the file, .*\n.*FROM_CONV2D True"):
         build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"), [])
 
 
 @pytest.mark.parametrize(
-    ("file", "asked", "message"),
+    ("file", "asked", "opts", "message"),
     [
-        ("cifar/cnn9_baseline", "cifar/resnet20", "backbone: 'cnn9' in the file, 'resnet'"),
-        ("cifar/resnet20", "cifar/cnn9_baseline", "backbone: 'resnet' in the file, 'cnn9'"),
-        ("cifar/cnn9_tanh", "cifar/cnn9_ball", "magnitude: 'Tanh' in the file, 'Ball'"),
+        ("cifar/cnn9_baseline", "cifar/resnet20", (), "backbone: 'cnn9' in the file, 'resnet'"),
+        ("cifar/resnet20", "cifar/cnn9_baseline", (), "backbone: 'resnet' in the file, 'cnn9'"),
+        (
+            *("cifar/cnn9_tanh", "cifar/cnn9_tanh", ("MODEL.DECOUPLED.MAGNITUDE", "Ball")),
+            "magnitude: 'Tanh' in the file, 'Ball'",
+        ),
     ],
 )
-def test_a_cnn9_and_a_resnet_are_told_apart_by_their_records(file, asked, message, tmp_path):
+def test_a_cnn9_and_a_resnet_are_told_apart_by_their_records(file, asked, opts, message, tmp_path):
     write_classifier(tmp_path / "backbone.pth", file)
-    cfg = classifier_config(asked)
+    cfg = classifier_config(asked, *opts)
     with pytest.raises(WeightsError, match=message):
         build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"), [])
 
@@ -124,10 +127,11 @@ def test_a_decoupled_network_starts_from_an_ordinary_one_where_it_is_asked(recor
 
 def test_the_biases_of_an_ordinary_network_without_norm_are_left_out_and_named(tmp_path, caplog):
     path = tmp_path / "backbone.pth"
-    ordinary = write_classifier(path, "imagenet/decoupled18_baseline_no_bn")
+    no_bn = ("MODEL.RESNETS.NORM", "")
+    ordinary = write_classifier(path, "imagenet/decoupled18_baseline", opts=no_bn)
     cfg = classifier_config("imagenet/decoupled18_tanh_no_bn", *FROM_CONV2D[:2])
     model = build_model(cfg)
-    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint.checkpointer"):
+    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint.checkpointer.checkpointer"):
         build_checkpointer(cfg, model).load(str(path), [])
     arrived = model.backbone.state_dict()
     biases = {name for name in ordinary if name not in arrived}

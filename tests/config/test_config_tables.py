@@ -1,10 +1,11 @@
-"""Every yaml carries the numbers of the row it stands for, and every row has its yaml."""
+"""Every network has the numbers of the row it stands for, and every row has its network."""
 
 from config_files import (
     CIFAR,
     DECOUPLED_RECIPE,
     DEPTHS,
     ISONET_RECIPE,
+    OPERATORS,
     config,
     name_and_depth,
     named,
@@ -136,7 +137,6 @@ def test_every_network_for_small_images_is_there():
 
 # ----------------------------------------------------------- the tables of Decoupled Networks
 
-OPERATORS = ("baseline", "sphere", "ball", "tanh", "linear", "seg", "log", "mix")
 DECOUPLED = [*DECOUPLED_RECIPE, *(p for p in CIFAR if p not in CIFAR_RESNETS)]
 
 

@@ -358,10 +358,10 @@ def test_arguments_that_cannot_be_meant_are_told(message, capsys):
 
 
 def test_without_flask_the_extra_is_named(weights, monkeypatch, capsys):
-    import demonstration
+    import d2_isonet.demo as package
 
-    monkeypatch.delattr(demonstration, "server", raising=False)
-    monkeypatch.delitem(sys.modules, "demonstration.server", raising=False)
+    monkeypatch.delattr(package, "server", raising=False)
+    monkeypatch.delitem(sys.modules, "d2_isonet.demo.server", raising=False)
     monkeypatch.setitem(sys.modules, "waitress", None)
     with pytest.raises(SystemExit):
         main(weights, "--serve")

@@ -44,7 +44,11 @@ ELSEWHERE = (
     Elsewhere(r"python my_train.py", ("slow/test_newcomer.py",), "the reader's own script"),
     Elsewhere(r".*panoptic_risonet50_fpn", ("test_architectures.py",), "needs panopticapi"),
     Elsewhere(r".* WANDB.ENABLED True", ("test_wandb_writer.py",), "needs an account"),
-    Elsewhere(r"python tools/model_zoo.py", ("test_model_zoo.py",), "writes the page itself"),
+    Elsewhere(
+        r"python tools/model_zoo.py",
+        ("tools/reproduction/test_documents.py",),
+        "writes the page itself",
+    ),
     Elsewhere(
         r"python tools/reproduce.py (\w+|table5 --scale full)$", ("results/small",), "hours or GPUs"
     ),

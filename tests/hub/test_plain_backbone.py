@@ -240,7 +240,7 @@ def test_weights_of_another_network_are_refused(trained):
     with pytest.raises(WeightsError, match="stem_out_channels: 16 in the file, 64 in the config"):
         d2_isonet.backbone("risonet18", pretrained=path)
     with pytest.raises(WeightsError, match="activation: 'SReLU' in the file, 'ReLU' in the config"):
-        d2_isonet.backbone("r_vanilla18", pretrained=path)
+        d2_isonet.backbone("fixup18", pretrained=path)
     with pytest.raises(WeightsError, match="depth: 18 in the file, 34 in the config"):
         d2_isonet.backbone("risonet34", pretrained=path, features_only=True)
 

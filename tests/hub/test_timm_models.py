@@ -125,7 +125,7 @@ def test_output_stride_dropout_and_checkpointing_are_passed_on():
 def test_the_networks_are_listed_and_timms_own_stay():
     names = timm.list_models("risonet*")
     assert {f"risonet{depth}" for depth in (18, 34, 50, 101)} <= set(names)
-    assert timm.list_models(module="timm_models") and timm.is_model("isonet34_penalty_1e-5")
+    assert timm.list_models(module="timm_models") and timm.is_model("modified18_tanh_no_bn")
     assert "resnet50" not in timm_models.timm_names()
     assert type(timm.create_model("resnet18")).__module__.startswith("timm.")
     importlib.reload(timm_models)

@@ -1,1 +1,1 @@
-"""The tables of the papers as cells (one network, one seed) that are run once and kept."""
+"""The tables of the papers as cells (one network, one seed), each run once and stored."""

@@ -1,15 +1,18 @@
-"""A cell: one training with one seed, its command, and the json that keeps its result."""
+"""A cell: one training with one seed, its command, and the line that keeps its result."""
 
 import functools
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+from .result_file import append, results_in
+from .training_run import REPOSITORY
+
 CLASSIFICATION, DETECTION, ROBUSTNESS = (
     "tools/pretrain_imagenet.py",
     "train_net.py",
@@ -19,19 +22,20 @@ CLASSIFICATION, DETECTION, ROBUSTNESS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """What is run for one place of a table.
+    """The training behind one place of a table.
 
     Args:
-        name: where its results lie below the results folder.
+        name: data set, network and, at small scale, depth; its training's folder has this name.
         script: path of the script in the repository.
         config: yaml file in the repository.
-        data: name of the data, see `data.py`; "" for what DETECTRON2_DATASETS holds.
+        data: name of the data, see `small.py`; "" for the sets in DETECTRON2_DATASETS.
         opts: KEY=VALUE pairs.
-        learning_rates: SOLVER.BASE_LR, descending: seed 1 tries them until accuracy falls, the
-            others take its best, or the next smaller one that converges; () takes the config's.
-        converges_at: least top-1 in percent; below it a training counts as not converging.
+        learning_rates: SOLVER.BASE_LR, descending. Seed 1 tries them until accuracy falls; the
+            other seeds take its best, or the next smaller one that converges. () takes the
+            config's.
+        converges_at: lowest top-1 in percent; a training below it has not converged.
         weights: the cell whose backbone.pth (ROBUSTNESS: whose model_final.pth) it starts from.
-        processes: --num-gpus; 0 does not name it.
+        processes: the value of --num-gpus; 0 leaves the flag out.
     """
 
     name: str
@@ -47,14 +51,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where results (small, kept), trainings and data (large, not kept) lie."""
+    """The folders of results (small, in the repository), trainings and data (large, not in it)."""
 
     results: Path
     output: Path
     data: Path
 
-    def result(self, cell: Cell, seed: int) -> Path:
-        return self.results / cell.name / f"seed{seed}.json"
+    def result(self, cell: Cell) -> Path:
+        """The file of a data set and a kind of network, as fashion_mnist/isonet.jsonl."""
+        *data, network = re.sub(r"/depth\d+$", "", cell.name).split("/")
+        kind = re.match(r"\D+|.+", network)[0].rstrip("_-")
+        return self.results.joinpath(*data, f"{kind}.jsonl")
 
     def training(self, cell: Cell, seed: int, rate: float | None = None) -> Path:
         folder = self.output / cell.name / f"seed{seed}"
@@ -66,13 +73,14 @@ class Folders:
         return self.training(cell, seed, result.get("learning_rate"))
 
     def lock(self, cell: Cell, seed: int) -> Path:
-        return self.result(cell, seed).with_suffix(".lock")
+        """The file that a process locks while it runs this cell."""
+        return self.results / f"{cell.name}/seed{seed}.lock".replace("/", "-")
 
 
 def settings(cell: Cell) -> dict:
-    """What decides a training's result, the content of its yaml included, as json gives it back.
+    """What determines a training's result, with the content of its yaml, as JSON returns it.
 
-    Not its learning rates: each attempt has its own, and those of a longer list are tried besides.
+    The learning rates are not in it: each attempt has its own, and a longer list adds attempts.
     """
     keys = ("script", "config", "data", "converges_at", "processes")
     return {key: getattr(cell, key) for key in keys} | {
@@ -84,58 +92,29 @@ def settings(cell: Cell) -> dict:
 
 @functools.cache
 def _fingerprint(config: str) -> str:
-    """Of a yaml and its bases; a comment does not change it."""
+    """A hash of a yaml and its bases, without their comments."""
     content = CfgNode.load_yaml_with_base(str(REPOSITORY / config))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_result(folders: Folders, cell: Cell, seed: int) -> dict | None:
-    """The stored result, or None where this cell was not run, or with other settings or weights.
+    """The latest stored result of this cell with its present settings and weights, or None.
 
     Raises:
-        ValueError: the file is no result, with its path.
+        ValueError: the file has a line that is no result.
     """
-    path = folders.result(cell, seed)
-    if not path.is_file():
+    stored = results_in(folders.result(cell)).get((cell.name, seed))
+    if not stored:
         return None
-    result = _parsed(path)
     now = made_with(folders, cell, seed)
-    return result if all(result[key] == value for key, value in now.items()) else None
+    latest_first = reversed(stored)
+    return next((r for r in latest_first if all(r[k] == now[k] for k in now)), None)
 
 
 def weights_rate(folders: Folders, cell: Cell, seed: int) -> float | None:
     """The learning rate of the training that a cell starts from; None without one."""
     before = read_result(folders, cell.weights, seed) if cell.weights else None
     return before["learning_rate"] if before else None
-
-
-_NEEDED = {
-    *("measures", "attempts", "learning_rate", "seconds", "commit", "machine", "torch"),
-    *("settings", "weights_learning_rate"),
-}
-
-
-def _parsed(path: Path) -> dict:
-    """What `write_result` wrote; a merge conflict, half a file or a nan is none."""
-    try:
-        result = json.loads(path.read_text(), parse_constant=_refuse)
-        missing = _NEEDED - set(result if isinstance(result, dict) else ())
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        if not _are_measures(result["measures"]):
-            raise ValueError(f"its measures are {result['measures']!r}")
-    except ValueError as error:
-        raise ValueError(f"{path} is no result ({error}); restore it, or remove it") from error
-    return result
-
-
-def _are_measures(measures: object) -> bool:
-    numbers = (int, float, type(None))
-    return isinstance(measures, dict) and all(isinstance(v, numbers) for v in measures.values())
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it has a {constant}")
 
 
 def made_with(folders: Folders, cell: Cell, seed: int) -> dict:
@@ -145,24 +124,16 @@ def made_with(folders: Folders, cell: Cell, seed: int) -> dict:
 
 
 def write_result(folders: Folders, cell: Cell, seed: int, result: dict) -> None:
-    """Keep `result` and what it was made with, that of now unless it says so; the file appears
-    complete.
-    """
-    path = folders.result(cell, seed)
-    result = {**made_with(folders, cell, seed), **result}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, result)
-
-
-def write_whole(path: Path, content: dict) -> None:
-    """A json file that appears complete or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    """Append `result` and what it was made with: the present settings unless it names others."""
+    own = {"cell": cell.name, "seed": seed}
+    line = own | result | own
+    for key, value in made_with(folders, cell, seed).items():
+        line.setdefault(key, value)
+    append(folders.result(cell), line)
 
 
 def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: float | None) -> list:
-    """The command line behind the script's name."""
+    """The arguments of the cell's script."""
     output = folders.training(cell, seed, rate)
     weights = folders.weights(cell.weights, seed) if cell.weights else None
     words = ["--config-file", cell.config, *data]
@@ -178,5 +149,5 @@ def arguments(cell: Cell, seed: int, folders: Folders, data: list[str], rate: fl
 
 
 def command(cell: Cell, words: list[str]) -> str:
-    """What a person types to run the same."""
+    """The command line that runs the same training."""
     return shlex.join(["python", cell.script, *words])

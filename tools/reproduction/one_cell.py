@@ -1,4 +1,4 @@
-"""One cell: train until a learning rate converges, in this process, and store the result."""
+"""Runs one cell in this process: trains until a learning rate converges, stores the result."""
 
 import contextlib
 import fcntl
@@ -16,20 +16,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from .cells import (
-    REPOSITORY,
-    Cell,
-    Folders,
-    arguments,
-    command,
-    made_with,
-    read_result,
-    write_result,
-    write_whole,
+from .cells import Cell, Folders, arguments, command, made_with, read_result, write_result
+from .search import (
+    best,
+    has_converged,
+    is_complete,
+    lacks_weights,
+    left_to_try,
+    measures,
+    rates_of,
+    shifts,
+    tried,
 )
-from .data import data_arguments
-from .measures import has_converged, measures, shifts
-from .search import best, is_complete, lacks_weights, left_to_try, rates_of, tried
+from .small import data_arguments
+from .training_run import REPOSITORY
 
 
 def run_cell(
@@ -40,13 +40,13 @@ def run_cell(
     threads: int = 0,
     again: bool = False,
 ) -> dict | None:
-    """Train with the learning rates that are to be tried, store the best and return it.
+    """Train with the learning rates left to try; store the best result and return it.
 
-    A result is stored also where none converges: that is one of the answers. What another process
-    has stored meanwhile is returned as it is; None where one is at this cell.
+    If none converges, that is a result too. If another process has stored a complete result in the
+    meantime, this returns it; if another process is running the cell, None.
 
     Args:
-        again: make the weights of a whole result anew where they were not kept.
+        again: train once more if the result is complete but its weights were not kept.
     """
     with _alone(folders.lock(cell, seed)) as alone:
         if not alone:
@@ -56,7 +56,7 @@ def run_cell(
         if whole and not (again and stored["measures"] and not has_weights(cell, seed, folders)):
             return stored
         start = time.time()
-        made = made_with(folders, cell, seed)  # another run may change the weights meanwhile
+        made = made_with(folders, cell, seed)  # before another run changes the weights
         attempts = _attempts(cell, seed, folders, commit, threads)
         counting = best(tried(attempts, rates_of(cell, seed, folders), seed))
         result = {
@@ -75,12 +75,12 @@ def run_cell(
 
 
 def has_weights(cell: Cell, seed: int, folders: Folders) -> bool:
-    """Whether the training of just this cell, not of one with other settings, lies there, whole."""
+    """Whether the finished training of this cell, with its present settings, is in its folder."""
     folder = folders.weights(cell, seed)
     return _is_of(folder, made_with(folders, cell, seed)) and (folder / _FINISHED).is_file()
 
 
-# In a training's folder: what it was made with, and, once it is finished, its attempt.
+# In a training's folder: its settings, and its attempt once it is finished.
 _MADE_WITH, _FINISHED = "cell.json", "attempt.json"
 
 
@@ -95,7 +95,7 @@ _SIGNS_OF_DIVERGENCE = ("FloatingPointError", "weights have diverged", "raining 
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[bool]:
-    """Whether no other process holds `lock`; a killed one holds nothing."""
+    """Yields whether this process holds `lock`; the lock of a killed process is free."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as file:
         if not _is_taken(file, lock):
@@ -108,7 +108,7 @@ def _alone(lock: Path) -> Iterator[bool]:
 
 
 def _is_taken(file: TextIO, lock: Path) -> bool:
-    """Whether this process has got the lock, and not one that another has removed since."""
+    """Whether this process locked `file`, and `file` is still the one at this path."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
@@ -117,7 +117,7 @@ def _is_taken(file: TextIO, lock: Path) -> bool:
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether another process is at the cell of `lock`."""
+    """Whether another process is running the cell of `lock`."""
     try:
         with open(lock) as file:
             return not _is_taken(file, lock)
@@ -126,15 +126,13 @@ def is_locked(lock: Path) -> bool:
 
 
 def _attempts(cell: Cell, seed: int, folders: Folders, commit: str, threads: int) -> list[dict]:
-    """Those stored, and one for each learning rate that is to be tried; none without weights to
-    start from.
-    """
+    """The stored attempts and one for each learning rate left; [] if its weights have failed."""
     if lacks_weights(cell, seed, folders):
         return []
     rates = rates_of(cell, seed, folders)
     stored = read_result(folders, cell, seed) or {"attempts": []}
     attempts = {a["learning_rate"]: {"commit": stored["commit"], **a} for a in stored["attempts"]}
-    if is_complete(cell, seed, folders):  # its weights are needed, and were not kept
+    if is_complete(cell, seed, folders):  # its weights are needed but were not kept
         rate = stored["learning_rate"]
         attempts[rate] = _attempt(cell, seed, folders, rate, commit, threads)
     while left := left_to_try([*attempts.values()], rates, seed):
@@ -145,7 +143,7 @@ def _attempts(cell: Cell, seed: int, folders: Folders, commit: str, threads: int
 def _attempt(
     cell: Cell, seed: int, folders: Folders, rate: float | None, commit: str, threads: int
 ) -> dict:
-    """Train with `rate`, or take what an earlier run that was killed has finished of it."""
+    """Train with `rate`, or take the attempt that an earlier, killed run has finished."""
     folder, made = folders.training(cell, seed, rate), made_with(folders, cell, seed)
     if _is_of(folder, made) and (folder / _FINISHED).is_file():
         return json.loads((folder / _FINISHED).read_text())
@@ -167,31 +165,36 @@ def _attempt(
         "shifts": shifts(folder),
         "commit": commit,
     }
-    write_whole(folder / _FINISHED, attempt)
+    _write_whole(folder / _FINISHED, attempt)
     return attempt
 
 
 def _resume(cell: Cell, folder: Path, made: dict) -> list[str]:
-    """["--resume"] where the same training was broken off behind a checkpoint; else its folder is
-    new.
-    """
+    """["--resume"] if the same training has left a checkpoint; else [], with an empty folder."""
     diverged = any(folder.glob("non_finite_*.json"))
     if (folder / "last_checkpoint").is_file() and _is_of(folder, made) and not diverged:
         return ["--resume"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_whole(folder / _MADE_WITH, made)
+    _write_whole(folder / _MADE_WITH, made)
     return []
 
 
+def _write_whole(path: Path, content: dict) -> None:
+    """Write a json file that appears complete or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
 def _has_diverged(folder: Path, log: str) -> bool:
-    """Whether what failed had met a loss, a gradient or a result that is not finite."""
+    """Whether a failed training met a loss, gradient or result that is not finite."""
     stopped = any(folder.glob("non_finite_*.json"))
     return stopped or any(sign in log for sign in _SIGNS_OF_DIVERGENCE)
 
 
 def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
-    """The script's exit code; everything it prints goes to `log`."""
+    """Run the script, write its output to `log`, return its exit code."""
     import torch
 
     if threads:
@@ -207,7 +210,7 @@ def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
             traceback.print_exc()  # to the log
             return 1
         finally:
-            for name in _LOGGERS:  # the next attempt would write through this one's handlers too
+            for name in _LOGGERS:  # else the next attempt writes to this log too
                 logging.getLogger(name).handlers.clear()
     return 0
 
@@ -232,7 +235,7 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def current_commit() -> str:
-    """Of the code that is run; "+changes" where files differ from it."""
+    """The commit of the code that runs; with "+changes" if files differ from it."""
     git = ["git", "-C", str(REPOSITORY)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run(

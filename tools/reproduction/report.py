@@ -1,32 +1,38 @@
-"""A table of ours beside the paper's: as text, as json and as a picture."""
+"""A table beside the paper's as text, json and picture, and figure 3 of the ISONet paper."""
 
 import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tabulate import tabulate
 
+from d2_isonet.reporting.isometry.pictures import shift_figure
+
+from . import small
 from .cells import Cell, Folders, read_result
 from .table import Row, Table
+from .tables import classifier
 
 _NO_PERCENTAGE = "L2 effort"  # a column that is not drawn
 
 
 @dataclass(frozen=True)
 class Place:
-    """One place of a table: what the seeds gave.
+    """One place of a table: the results of its seeds.
 
     Args:
-        values: one per seed that converged.
-        done: seeds that were run.
-        paper: what the paper prints.
-        asked: seeds that were to be run; 0 where the table has no such place.
-        undefined: seeds that have no such value although they converged.
-        smaller: seeds that diverged at the best learning rate and converged at a smaller one.
+        values: one for each seed that converged.
+        done: number of seeds that were run.
+        paper: the paper's figure.
+        asked: number of seeds to run; 0 if the table has no such place.
+        undefined: number of seeds that converged but have no such value.
+        smaller: number of seeds that diverged at the best learning rate and converged at a
+            smaller one.
     """
 
     values: tuple[float, ...]
@@ -69,7 +75,7 @@ def _seeds(count: int) -> str:
 
 
 def places(table: Table, row: Row, folders: Folders, seeds: int) -> list[Place]:
-    """The places of a row: a cell a column, or one cell whose measures are the columns."""
+    """The places of a row: one cell a column, or one cell whose measures are the columns."""
     if len(table.measures) > 1:
         wanted = [(row.cells[0], measure) for measure in table.measures]
     else:
@@ -94,7 +100,7 @@ def _place(cell: Cell | None, measure: str, figure: str, folders: Folders, seeds
 
 
 def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") -> str:
-    """Ours, and the paper's in brackets where it has a figure."""
+    """Our results, each with the paper's figure in brackets if it has one."""
     lines = []
     for row in table.rows:
         shown = places(table, row, folders, seeds)
@@ -104,7 +110,7 @@ def as_text(table: Table, folders: Folders, seeds: int, form: str = "simple") ->
 
 
 def write_report(table: Table, folders: Folders, seeds: int, output: Path) -> None:
-    """Print the table; write it as {table}.json and, with any result, {table}.png."""
+    """Print the table; write {table}.json and, if there is any result, {table}.png."""
     print(f"\n{table.title}\n{', '.join(table.measures)}: ours [the paper's]\n")
     print(as_text(table, folders, seeds))
     output.mkdir(parents=True, exist_ok=True)
@@ -152,3 +158,61 @@ def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
         names = [table.columns[j] for j in drawn]
         axes.legend(handles, names, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.savefig(picture, dpi=120, bbox_inches="tight")
+
+
+# Figure 3: where the learned shifts of SReLU end, by stage.
+_LEAVES = {"ISONet": "isonet34_no_dropout", "R-ISONet": "risonet34_no_dropout"}
+
+
+def figure3_cells(scale: str) -> dict[str, Cell]:
+    """The networks whose shifts are shown, by their titles."""
+    depth = small.DEPTHS[34] if scale == "small" else 34
+    return {f"{name}, depth {depth}": classifier(scale, leaf, 34) for name, leaf in _LEAVES.items()}
+
+
+def _by_stage(cell: Cell, folders: Folders, seeds: int) -> dict[str, list[dict]]:
+    """The distributions of all seeds, by stage."""
+    stages: dict[str, list[dict]] = {}
+    for seed in range(1, seeds + 1):
+        result = read_result(folders, cell, seed) or {"attempts": []}
+        for attempt in result["attempts"]:
+            if attempt["learning_rate"] == result["learning_rate"]:
+                for stage, distribution in attempt["shifts"].items():
+                    stages.setdefault(stage, []).append(distribution)
+    return stages
+
+
+def figure3_as_markdown(scale: str, folders: Folders, seeds: int) -> str:
+    """Mean and deviation of the shifts by network and stage."""
+    rows = [
+        (
+            network,
+            stage,
+            f"{np.mean([d['mean'] for d in found]):.3f}",
+            f"{np.mean([d['deviation'] for d in found]):.3f}",
+        )
+        for network, cell in figure3_cells(scale).items()
+        for stage, found in _by_stage(cell, folders, seeds).items()
+    ]
+    if not rows:
+        return "not run\n"
+    headers = ["network", "stage", "mean of b", "deviation of b"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True) + "\n"
+
+
+def draw_figure3(scale: str, folders: Folders, seeds: int, picture: Path) -> Path | None:
+    """A histogram for each stage and network; None if no such cell was run."""
+    found = {
+        n: s for n, cell in figure3_cells(scale).items() if (s := _by_stage(cell, folders, seeds))
+    }
+    if not found:
+        return None
+    networks = {
+        network: {
+            stage: np.sum([d["counts"] for d in distributions], axis=0)
+            for stage, distributions in stages.items()
+        }
+        for network, stages in found.items()
+    }
+    shift_figure(networks).savefig(picture, dpi=120, bbox_inches="tight")
+    return picture

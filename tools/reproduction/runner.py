@@ -1,36 +1,44 @@
-"""Run cells: each in a process of its own, forked from one that has torch imported already."""
+"""Runs cells, each in its own process, forked from one that has already imported torch."""
 
+import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from .cells import REPOSITORY, Cell, Folders, read_result
+from .cells import Cell, Folders, read_result
 from .one_cell import current_commit, has_weights, is_locked, run_cell
-from .progress import time_left
 from .search import is_complete
-from .with_parent import run_with_parent
+from .training_run import REPOSITORY
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.engine.pretraining"]
-SECONDS = 5.0  # from one look at what other runs have done to the next
+PATIENCE = 120.0  # seconds for a training to save itself
+_TAIL = 16384  # bytes read from the end of a metrics.json: its last few lines
+SECONDS = 5.0  # between two looks at the results of other runs
 
 
 def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) -> list[str]:
-    """Run what has no result yet; a cell waits for the one whose weights it starts from.
+    """Run the cells without a result; a cell waits for the one whose weights it starts from.
 
-    What another run is at is waited for. A cell that fails is told at once, and the others go on.
-    Returns the messages of those that failed or could not be started for it.
+    A cell that another run has locked is waited for. If a cell fails, its message is printed at
+    once and the others continue. Returns the messages of the cells that failed, and of those that
+    could not start because of them.
     """
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
     )
     waiting: list[Job] = []
-    for job in jobs:  # a complete one may be so no longer once those before it have run
+    for job in jobs:  # the jobs before it may change what is complete
         if _is_to_be_run(job, folders, jobs) or _job_before(job, waiting):
             waiting.append(job)
     with tqdm(total=len(waiting), unit="cell", smoothing=0.1, dynamic_ncols=True) as bar:
@@ -40,7 +48,7 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
                 run.start_what_can_be_started()
                 run.take_what_is_done()
                 bar.set_postfix_str(time_left(run.running.values(), folders))
-        except BaseException:  # Ctrl-C: no training goes on unseen
+        except BaseException:  # Ctrl-C: no training may continue unseen
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
@@ -48,7 +56,7 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
 
 
 class _Run:
-    """The jobs that wait, run and have failed."""
+    """The jobs that are waiting, running and failed."""
 
     def __init__(
         self,
@@ -85,7 +93,7 @@ class _Run:
         elif not _is_to_be_run(job, self.folders, self.jobs):
             self._end(job, "has its result")
         else:
-            # a pool of its own: one that is killed takes no other with it
+            # one pool a job: a killed worker breaks its own pool only
             pool = ProcessPoolExecutor(1, self.context)
             again = _is_used(job, self.folders, self.jobs)
             cell = (run_cell, *job, self.folders, self.commit, self.threads, again)
@@ -101,14 +109,14 @@ class _Run:
             job, error = self.running.pop(done), done.exception()
             if error:
                 self._end(job, _reason(error), has_failed=True)
-            elif done.result() is None:  # another process was faster by a moment
+            elif done.result() is None:  # another process took the lock first
                 self.waiting.append(job)
             else:
                 self._end(job, _summary(done.result()))
                 self._repeat(job)
 
     def _repeat(self, job: Job) -> None:
-        """Train once more where the best rate is an earlier run's, whose weights are gone."""
+        """Train once more if the best rate is an earlier run's and its weights are gone."""
         if job not in self._repeated and _is_to_be_run(job, self.folders, self.jobs):
             self._repeated.add(job)
             self.waiting.append(job)
@@ -125,7 +133,7 @@ class _Run:
 
     def _tell_elsewhere(self, job: Job) -> None:
         if job not in self._elsewhere:
-            self.bar.write(f"{_title(job)}: another process is at it; waiting for its result")
+            self.bar.write(f"{_title(job)}: another process is running it; waiting for its result")
             self._elsewhere.add(job)
 
 
@@ -140,7 +148,7 @@ def _title(job: Job) -> str:
 
 
 def _job_before(job: Job, jobs: Iterable[Job]) -> Job | None:
-    """One of `jobs` that must end first: the weights', or the first seed's search."""
+    """The one of `jobs` that must end first: its weights, or the search of seed 1."""
     cell, seed = job
     needed = [(cell.weights, seed)]
     if seed > 1 and cell.learning_rates:
@@ -149,7 +157,7 @@ def _job_before(job: Job, jobs: Iterable[Job]) -> Job | None:
 
 
 def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
-    """Without a whole result, or with one but without the weights that a cell to be run needs."""
+    """Whether its result is incomplete, or another cell needs weights that were not kept."""
     cell, seed = job
     if not is_complete(cell, seed, folders):
         return True
@@ -158,7 +166,7 @@ def _is_to_be_run(job: Job, folders: Folders, jobs: list[Job]) -> bool:
 
 
 def _is_used(job: Job, folders: Folders, jobs: list[Job]) -> bool:
-    """Whether a cell that is still to be run starts from the weights of this one."""
+    """Whether an incomplete cell starts from the weights of this one."""
     users = [j for j in jobs if j[0].weights == job[0] and j[1] == job[1]]
     return any(not is_complete(*user, folders) for user in users)
 
@@ -168,3 +176,57 @@ def _summary(result: dict) -> str:
     values = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
     tried = f", learning rate {result['learning_rate']}" if len(result["attempts"]) > 1 else ""
     return f"{values or 'does not converge'} ({result['seconds']:.0f} s{tried})"
+
+
+def time_left(jobs: Iterable[Job], folders: Folders) -> str:
+    """ "resnet50/depth110 seed 2 at 0.1: 01:28 left; ..."; the name alone if no time is known."""
+    return "; ".join(_state(cell, seed, folders) for cell, seed in jobs)
+
+
+def _state(cell: Cell, seed: int, folders: Folders) -> str:
+    name = f"{cell.name.partition('/')[2] or cell.name} seed {seed}"
+    rates = cell.learning_rates or (None,)
+    files = {folders.training(cell, seed, rate) / "metrics.json": rate for rate in rates}
+    try:
+        path = max(filter(Path.is_file, files), key=os.path.getmtime, default=None)
+        seconds = _seconds_left(path) if path else None
+    except FileNotFoundError:  # a training that starts anew removes its folder
+        return name
+    if path is None or seconds is None:
+        return name
+    at = "" if files[path] is None else f" at {files[path]:g}"
+    return f"{name}{at}: {tqdm.format_interval(seconds)} left"
+
+
+def _seconds_left(metrics: Path) -> float | None:
+    """`eta_seconds` in the last line; None at the start, during an evaluation and at the end."""
+    with open(metrics, "rb") as file:
+        file.seek(max(0, os.path.getsize(metrics) - _TAIL))
+        lines = file.read().splitlines()
+    try:
+        return json.loads(lines[-1]).get("eta_seconds")
+    except (IndexError, ValueError):  # nothing yet, or half a line
+        return None
+
+
+def run_with_parent(function: Callable, *arguments: Any) -> Any:
+    """Call function(*arguments) in a worker that was spawned or comes from a fork server.
+
+    If its parent ends first, killed or not, this process gets SIGTERM: the training saves itself
+    between two steps, and the process ends.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        return function(*arguments)
+    finally:
+        if not parent.is_alive():  # nobody takes the result or sends the next job
+            os._exit(1)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os._exit(1)

@@ -1,17 +1,21 @@
-"""The search for a learning rate: which ones a seed tries, which counts, when all is tried."""
+"""What a training has measured, and the search for the best learning rate."""
 
 import itertools
+import json
+import math
+from pathlib import Path
 
-from .cells import Cell, Folders, read_result
+from .cells import CLASSIFICATION, DETECTION, ROBUSTNESS, Cell, Folders, read_result
+from .training_run import read_metrics
 
 Rate = float | None  # None: the config's own
 
 
 def rates_of(cell: Cell, seed: int, folders: Folders) -> tuple[Rate, ...]:
-    """What may be tried, descending: all for seed 1 (and where it was not run).
+    """The rates that a seed may try, descending: all for seed 1, or if seed 1 was not run.
 
-    For other seeds seed 1's best and, should they diverge, the smaller ones; the smallest alone
-    where seed 1 found none.
+    Other seeds: seed 1's best, then the smaller ones if they diverge; only the smallest if seed 1
+    found none.
     """
     rates: tuple[Rate, ...] = cell.learning_rates or (None,)
     first = read_result(folders, cell, 1) if seed > 1 else None
@@ -22,8 +26,9 @@ def rates_of(cell: Cell, seed: int, folders: Folders) -> tuple[Rate, ...]:
 
 
 def tried(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> list[dict]:
-    """The attempts with the first, second, ... of `rates`, up to one that was not tried or to the
-    end of the search: what an earlier, other search has tried beyond does not count.
+    """The attempts with the first, second, ... of `rates`, up to the first gap or the search's end.
+
+    Attempts beyond it, made by an earlier search with other rules, do not count.
     """
     by_rate = {attempt["learning_rate"]: attempt for attempt in attempts}
     done: list[dict] = []
@@ -35,9 +40,7 @@ def tried(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> list[dict
 
 
 def is_over(tried_ones: list[dict], seed: int) -> bool:
-    """Seed 1 searches until a learning rate gives less than a larger one, others until one
-    converges.
-    """
+    """Seed 1 searches until a rate gives less than a larger one; others until one converges."""
     found = [accuracy(attempt) for attempt in tried_ones if attempt["converged"]]
     if seed > 1:
         return bool(found)
@@ -45,13 +48,13 @@ def is_over(tried_ones: list[dict], seed: int) -> bool:
 
 
 def left_to_try(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[Rate, ...]:
-    """The rates that follow, the next first; none where the search has ended."""
+    """The rates left, the next first; () if the search has ended."""
     done = tried(attempts, rates, seed)
     return () if is_over(done, seed) else rates[len(done) :]
 
 
 def best(tried_ones: list[dict]) -> dict:
-    """The attempt that counts; {} where none converged."""
+    """The attempt that counts; {} if none converged."""
     converged = (attempt for attempt in tried_ones if attempt["converged"])
     return max(converged, key=accuracy, default={})
 
@@ -61,13 +64,13 @@ def accuracy(attempt: dict) -> float:
 
 
 def lacks_weights(cell: Cell, seed: int, folders: Folders) -> bool:
-    """Whether the training that it would start from has failed: there is nothing to try."""
+    """Whether the training it starts from has failed: there is nothing to try."""
     before = read_result(folders, cell.weights, seed) if cell.weights else None
     return before is not None and not before["measures"]
 
 
 def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
-    """Whether the stored result has nothing left to try, and is that of the attempt that counts."""
+    """Whether the stored result has no rate left to try and is that of the attempt that counts."""
     result = read_result(folders, cell, seed)
     if result is None:
         return False
@@ -76,3 +79,59 @@ def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
     rates = rates_of(cell, seed, folders)
     counting = best(tried(result["attempts"], rates, seed)).get("learning_rate")
     return result["learning_rate"] == counting and not left_to_try(result["attempts"], rates, seed)
+
+
+_METRICS = {
+    CLASSIFICATION: {"top-1": "classification/top1", "top-5": "classification/top5"},
+    DETECTION: {
+        "box AP": "bbox/AP",
+        "mask AP": "segm/AP",
+        "box AP50": "bbox/AP50",
+        "mask AP50": "segm/AP50",
+    },
+}
+
+
+def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
+    """Percentages by name of the training in `folder`; an undefined AP (no detection) is 0.
+
+    "L2 effort" is in pixel values, and None if most images could not be fooled.
+
+    Raises:
+        ValueError: the training has ended without an evaluation.
+    """
+    if cell.script == ROBUSTNESS:
+        return _robustness(json.loads((folder / "robustness.json").read_text()))
+    last = read_metrics(folder / "metrics.json")
+    needed = next(iter(_METRICS[cell.script].values()))
+    if needed not in last:
+        raise ValueError(f"{folder}/metrics.json has no {needed}: nothing was evaluated")
+    found = {name: float(last.get(key, math.nan)) for name, key in _METRICS[cell.script].items()}
+    if cell.script == DETECTION:
+        return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
+    if not math.isnan(found.get("top-5", math.nan)):
+        found["top-5 error"] = 100 - found["top-5"]
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _robustness(found: dict) -> dict[str, float | None]:
+    """Accuracy without attack and under each requested attack, and the median L2 effort."""
+    asked = [row for row in found["rows"] if row["eps"] in found["eps"]]
+    accuracies = {row["attack"].upper(): row["accuracy"] for row in asked}
+    return {"none": found["clean"], **accuracies, "L2 effort": found["l2_effort"]["median"]}
+
+
+def has_converged(cell: Cell, found: dict[str, float | None]) -> bool:
+    """Whether a training that has not diverged counts: a classifier needs a lowest accuracy."""
+    return found.get("top-1", math.inf) >= cell.converges_at
+
+
+def shifts(folder: Path) -> dict[str, dict]:
+    """Where the learned SReLU shifts of a training ended, by stage (the paper's figure 3)."""
+    import torch
+
+    from d2_isonet.isometry.measures import distribution, shifts_by_stage
+
+    path = folder / "backbone.pth"
+    state = torch.load(path, weights_only=True)["model"] if path.is_file() else {}
+    return {stage: distribution(values) for stage, values in shifts_by_stage(state).items()}

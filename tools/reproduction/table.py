@@ -1,4 +1,4 @@
-"""A table: its rows, what the paper prints there, and the cells that repeat them."""
+"""A table: its rows, the figures that the paper prints, and the cells that reproduce them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ from .cells import Cell
 
 @dataclass(frozen=True)
 class Row:
-    """One row: cells by column, None where the table has no figure there.
+    """One row: cells by column, None if the table has no figure there.
 
     Args:
-        paper: what the paper prints, by column; "" where it prints nothing.
+        paper: the paper's figures by column, "" if it prints none.
     """
 
     label: str
@@ -24,7 +24,7 @@ class Table:
     """A table at one scale.
 
     Args:
-        measures: one, that each cell of a row gives, or one a column, of the row's only cell.
+        measures: one, which every cell has, or one a column, all of the row's only cell.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Table:
 
 
 def select(table: Table, rows: list[str] | None, columns: list[str] | None) -> Table:
-    """The table with those rows and columns only whose names hold one of the texts.
+    """The table with only those rows and columns whose names contain one of the texts.
 
-    A text that is a whole name stands for that one alone. The table's name tells that it is a
-    part: what is written of it does not replace the whole's.
+    A text that is a whole name selects this one alone. The name of the result ends in "-part", so
+    that its files do not replace those of the whole table.
     """
     if not rows and not columns:
         return table
@@ -75,7 +75,7 @@ def _some(values: tuple, chosen: list[int]) -> tuple:
 
 
 def with_processes(table: Table, count: int) -> Table:
-    """The table with `count` GPUs for each run on several (the configs rescale by themselves)."""
+    """The table with `count` GPUs for every multi-GPU run (the configs rescale themselves)."""
 
     def changed(cell: Cell | None) -> Cell | None:
         if cell is None:
@@ -88,9 +88,9 @@ def with_processes(table: Table, count: int) -> Table:
 
 
 def jobs_of(tables: list[Table], seeds: int) -> list[tuple[Cell, int]]:
-    """(cell, seed) of all tables, each once, first what others need the weights of.
+    """Each (cell, seed) of the tables once, the cells whose weights others need first.
 
-    First seeds first, so that a table fills evenly.
+    Seed 1 of all comes before seed 2, so that a table fills evenly.
     """
     shown = [cell for table in tables for row in table.rows for cell in row.cells if cell]
     cells = dict.fromkeys([*(cell.weights for cell in shown if cell.weights), *shown])
