@@ -18,7 +18,7 @@ _LEFT_ALONE = {
     "git": "needs the network",
     "rsync": "needs another machine",
     "docker": "needs a Docker engine",
-    "pre-commit": "tests/test_project_files.py checks its hooks",
+    "pre-commit": "tests/project/test_project_files.py checks its hooks",
 }
 
 
