@@ -93,7 +93,7 @@ def test_a_lazy_config_is_loaded_with_its_pairs(found):
 def test_a_wrong_argument_is_found_under_torchrun_and_sbatch(found):
     script = "train_net.py --no-such-thing"
     torchrun = f"`torchrun --standalone --nproc-per-node 2 {script}`"
-    problems = found(f"{torchrun} and `sbatch tools/slurm/train.sbatch {script}`")
+    problems = found(f"{torchrun} and `sbatch docs/train.sbatch {script}`")
     assert sum("unrecognized arguments: --no-such-thing" in problem for problem in problems) == 2
 
 
