@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Launcher of datasets/cutouts/command.py."""
+"""Launcher of prepare_cutouts in datasets/command.py."""
 
 import sys
 
 if __name__ == "__main__":
     try:
-        from datasets.cutouts.command import main
+        from datasets.command import prepare_cutouts
 
-        sys.exit(main())
+        sys.exit(prepare_cutouts())
     except KeyboardInterrupt:
         print(
             "prepare_cutouts: interrupted; the same command starts again from the beginning",

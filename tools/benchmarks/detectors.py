@@ -35,7 +35,8 @@ def compare_inference(options: argparse.Namespace) -> Iterator[Comparison]:
         where = f"{head}, 1 image of {size[0]} x {size[1]}"
         detect = _without_gradients(peer, image)
         for name, model, limit in ((where, ours, 0.97), (f"{where}, fused", fused, 0.90)):
-            yield compare_seconds(name, _without_gradients(model, image), detect, options, limit)
+            run = _without_gradients(model, image)
+            yield compare_seconds(name, run, detect, options, limit=limit)
         x = ours.preprocess_image(image).tensor
         extract = _without_gradients(peer.backbone, x)
         for name, model in ((f"{head}, backbone", ours), (f"{head}, backbone, fused", fused)):

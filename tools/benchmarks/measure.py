@@ -6,8 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+
+Function = Callable[[], object]
 
 
 @dataclass
@@ -50,49 +53,31 @@ class Comparison:
 
 
 def compare_seconds(
-    name: str,
-    ours: Callable[[], object],
-    peer: Callable[[], object],
-    options: argparse.Namespace,
-    limit: float | None = None,
-    note: str = "",
+    name: str, ours: Function, peer: Function, options: argparse.Namespace, **row: Any
 ) -> Comparison:
-    """A row with the seconds of both, on the device of the options."""
+    """The seconds of both, on the device of the options; `row` has further fields of the row."""
     seconds = seconds_in_turn(ours, peer, options.repetitions, options.device)
-    return Comparison(name, *seconds, limit=limit, note=note)
+    return Comparison(name, *seconds, **row)
 
 
 def compare_memory(
-    name: str,
-    ours: Callable[[], object],
-    peer: Callable[[], object],
-    options: argparse.Namespace,
-    limit: float | None = None,
-    note: str = "",
+    name: str, ours: Function, peer: Function, options: argparse.Namespace, **row: Any
 ) -> Comparison:
-    """A row with the peak megabytes of both, measured once."""
+    """The peak megabytes of both, measured once; `row` has further fields of the row."""
     memory = [[peak_megabytes(function, options.device)] for function in (ours, peer)]
-    return Comparison(name, *memory, unit="MB", limit=limit, note=note)
+    return Comparison(name, *memory, unit="MB", **row)
 
 
 def compare_speeds(
-    name: str,
-    images: int,
-    seconds: tuple[list[float], list[float]],
-    limit: float | None = None,
-    note: str = "",
+    name: str, images: int, seconds: tuple[list[float], list[float]], **row: Any
 ) -> Comparison:
-    """A row with the images per second of both, from the seconds that they took."""
+    """The images per second of both, which took `seconds`; `row` has further fields of the row."""
     speeds = [[images / taken for taken in side] for side in seconds]
-    return Comparison(name, *speeds, unit="images/s", limit=limit, more_is_better=True, note=note)
+    return Comparison(name, *speeds, unit="images/s", more_is_better=True, **row)
 
 
 def seconds_in_turn(
-    ours: Callable[[], object],
-    peer: Callable[[], object],
-    repetitions: int,
-    device: str = "cpu",
-    warm_up: int = 1,
+    ours: Function, peer: Function, repetitions: int, device: str = "cpu", warm_up: int = 1
 ) -> tuple[list[float], list[float]]:
     """Wall-clock seconds of `ours` and `peer`, run A B A B ..., so that load affects both alike."""
     for _ in range(warm_up):
@@ -105,7 +90,7 @@ def seconds_in_turn(
     return times
 
 
-def seconds_of(function: Callable[[], object], device: str = "cpu") -> float:
+def seconds_of(function: Function, device: str = "cpu") -> float:
     """Wall-clock seconds of one call, including the work of the device."""
     _wait_for(device)
     start = time.perf_counter()
@@ -114,7 +99,7 @@ def seconds_of(function: Callable[[], object], device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
-def peak_megabytes(function: Callable[[], object], device: str = "cpu") -> float:
+def peak_megabytes(function: Function, device: str = "cpu") -> float:
     """The peak memory of PyTorch's allocator during one call, less the memory before it, in MB.
 
     On a CPU the profiler records every allocation; on a GPU the allocator reports its peak.

@@ -1,8 +1,6 @@
-"""Write Fashion-MNIST (70,000 product photographs, 28x28, 10 classes, MIT) as an image folder."""
+"""Fashion-MNIST from a Debian package as an image folder."""
 
-import argparse
 import gzip
-import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .packages import PackagesUnavailable, fetch_packages, unpack_package
+from .packages import fetch_packages, unpack_package
 
 PACKAGE = "dataset-fashion-mnist"
 FOLDER = "usr/share/datasets/fashion-mnist"
@@ -22,25 +20,11 @@ CLASSES = (
 FINISHED = "README.txt"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Prepare the data set and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="FOLDER", help="folder of the data set")
-    options = parser.parse_args(arguments)
-    try:
-        prepare(options.output)
-    except (PackagesUnavailable, ValueError, OSError) as error:
-        print(f"prepare_fashion_mnist: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.output}: 60,000 training and 10,000 validation images of 10 classes")
-    return 0
-
-
-def prepare(output: Path) -> None:
-    """Fetch the Debian package (without root) and write both splits, unless they are complete."""
+def prepare(output: Path) -> str:
+    """Fetch the package and write both splits, unless they are complete; return their contents."""
+    contents = f"{output}: 60,000 training and 10,000 validation images of 10 classes"
     if (output / FINISHED).is_file():
-        return
+        return contents
     archive = fetch_packages([PACKAGE], output / "cache")[0]
     with tempfile.TemporaryDirectory(dir=output) as folder:
         unpack_package(archive, Path(folder), (".gz", "/copyright"))
@@ -49,6 +33,7 @@ def prepare(output: Path) -> None:
     (output / FINISHED).write_text(
         f"Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) from {archive.name}\n"
     )
+    return contents
 
 
 def write_split(source: Path, name: str, count: int, target: Path) -> None:

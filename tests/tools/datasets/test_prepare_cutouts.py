@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets.command import prepare_cutouts
 from datasets.cutouts import dataset, library, scales
-from datasets.cutouts.command import main
 from datasets.cutouts.dataset import prepare
 from datasets.cutouts.debian import (
     CREDITS,
@@ -135,7 +135,7 @@ def test_without_debian_shapes_are_generated_and_the_reason_is_one_line(no_apt, 
 
 
 def test_source_debian_does_not_fall_back(no_apt, tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "--source", "debian"]) == 1
+    assert prepare_cutouts(["--output", str(tmp_path), "--source", "debian"]) == 1
     assert "not Debian" in capsys.readouterr().err
 
 
@@ -281,7 +281,7 @@ def test_a_folder_of_someone_else_is_refused(tmp_path):
 
 
 def test_a_negative_seed_is_refused(tmp_path, capsys):
-    assert main(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 1
+    assert prepare_cutouts(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 1
     assert "seed -1 is negative" in capsys.readouterr().err
 
 
@@ -289,7 +289,7 @@ def test_the_command_prints_the_table_and_the_licences(tmp_path, monkeypatch, ca
     monkeypatch.setattr(dataset, "debian_material", lambda *arguments: 1 / 0)
     monkeypatch.setitem(SCALES, "small", TINY)
     command = ["--output", str(tmp_path), "--source", "shapes", "--workers", "1"]
-    assert main(command) == 0
+    assert prepare_cutouts(command) == 0
     printed = capsys.readouterr().out
     assert "train: 3 scenes" in printed and "Sources and licences" in printed
     assert json.loads((tmp_path / "cutouts.json").read_text())["complete"] is True
