@@ -18,7 +18,7 @@ def failing_snippets(page: Page) -> Iterator[Problem]:
     if not blocks:
         return
     names: dict[str, Any] = {"__name__": page.path.stem}
-    with mock.patch.dict("d2_isonet.layers.ACTIVATIONS"):  # a page may register activations
+    with mock.patch.dict("d2_isonet.layers.ACTIVATIONS"):  # a page may add some
         for block in blocks:
             try:
                 EXECUTED[block.language](block, names)
