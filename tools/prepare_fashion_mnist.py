@@ -1,78 +1,16 @@
 #!/usr/bin/env python
-"""Fashion-MNIST (70,000 real product photographs, 28x28, 10 classes, MIT) as an image folder.
+"""Launcher of prepare_fashion_mnist in datasets/command.py."""
 
-python tools/prepare_fashion_mnist.py --output data/fashion_mnist
-"""
-
-import argparse
-import gzip
 import sys
-import tempfile
-from pathlib import Path
-
-import numpy as np
-from cutouts.packages import PackagesUnavailable, fetch_packages, unpack_package
-from PIL import Image
-from tqdm import tqdm
-
-PACKAGE = "dataset-fashion-mnist"
-FOLDER = "usr/share/datasets/fashion-mnist"
-SPLITS = {"train": ("train", 60000), "val": ("t10k", 10000)}
-CLASSES = (
-    "0_t_shirt", "1_trouser", "2_pullover", "3_dress", "4_coat",
-    "5_sandal", "6_shirt", "7_sneaker", "8_bag", "9_ankle_boot",
-)  # fmt: skip
-FINISHED = "README.txt"
-
-
-def read_idx(path: Path, header: int) -> np.ndarray:
-    """The bytes of a gzipped IDX file behind its header (16 bytes of images, 8 of labels)."""
-    with gzip.open(path) as file:
-        return np.frombuffer(file.read()[header:], np.uint8)
-
-
-def write_split(source: Path, name: str, count: int, target: Path) -> None:
-    """Write target/<class>/<number>.png for the images of one split.
-
-    Raises ValueError where the files do not hold `count` images.
-    """
-    images = read_idx(source / f"{name}-images-idx3-ubyte.gz", 16)
-    labels = read_idx(source / f"{name}-labels-idx1-ubyte.gz", 8)
-    if images.size != count * 28 * 28 or labels.size != count:
-        raise ValueError(f"{source}: {labels.size} labels where {count} images are expected")
-    for class_name in CLASSES:
-        (target / class_name).mkdir(parents=True, exist_ok=True)
-    pairs = zip(images.reshape(-1, 28, 28), labels, strict=True)
-    for i, (image, label) in enumerate(tqdm(pairs, desc=target.name, total=count, unit="image")):
-        Image.fromarray(image).save(target / CLASSES[label] / f"{i:05d}.png")
-
-
-def prepare(output: Path) -> None:
-    """Fetch the Debian package (without root) and write both splits; nothing if they are there."""
-    if (output / FINISHED).is_file():
-        return
-    archive = fetch_packages([PACKAGE], output / "cache")[0]
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        unpack_package(archive, Path(folder), (".gz", "/copyright"))
-        for split, (name, count) in SPLITS.items():
-            write_split(Path(folder) / FOLDER, name, count, output / split)
-    (output / FINISHED).write_text(
-        f"Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) from {archive.name}\n"
-    )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder of the data set")
-    options = parser.parse_args()
-    try:
-        prepare(options.output)
-    except (PackagesUnavailable, ValueError, OSError) as error:
-        print(f"prepare_fashion_mnist: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.output}: 60,000 training and 10,000 validation images of 10 classes")
-    return 0
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from datasets.command import prepare_fashion_mnist
+
+        sys.exit(prepare_fashion_mnist())
+    except KeyboardInterrupt:
+        print(
+            "prepare_fashion_mnist: interrupted; the same command starts again from the beginning",
+            file=sys.stderr,
+        )
+        sys.exit(130)

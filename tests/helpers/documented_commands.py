@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from documents.commands import Command, commands_of
 from documents.markdown import Page
-from documents.repository import documents
+from documents.names import documents
 
 
 class Elsewhere(NamedTuple):

@@ -1,1 +1,1 @@
-"""Side-by-side measurements of d2_isonet and what users would pick instead."""
+"""Measurements of d2_isonet side by side with the usual alternatives."""

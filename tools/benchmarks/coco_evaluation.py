@@ -1,9 +1,4 @@
-"""COCO evaluation of random detections: FastCOCOEvaluator against detectron2's with pycocotools.
-
-Timed is evaluator.evaluate(): loading the detections, the measures and, unless the row says
-otherwise, writing detectron2's two files, which is the same work on both sides. All 12 numbers of
-COCO, the precisions and the recalls of the two must be identical to the last bit.
-"""
+"""COCO evaluation of random detections: FastCOCOEvaluator against detectron2's with pycocotools."""
 
 import argparse
 import contextlib
@@ -27,11 +22,16 @@ from .measure import Comparison, seconds_of
 _LIMIT = 1 / 7
 _HEIGHT, _WIDTH = 480, 640
 _BOXES, _MASKS = ("bbox",), ("bbox", "segm")  # of Faster and of Mask R-CNN
-_PER_IMAGE = 100  # detections, as many as Mask R-CNN keeps
+_PER_IMAGE = 100  # detections; Mask R-CNN keeps as many
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
-    """Boxes of 1,000 and 5,000 images, boxes and masks of 300; 100 detections an image.
+    """COCO evaluation of random detections: FastCOCOEvaluator against detectron2's evaluator.
+
+    Boxes of 1,000 and 5,000 images, boxes and masks of 300, with 100 detections per image. The time
+    is that of evaluator.evaluate(): load the detections, compute the measures and, unless the row
+    says otherwise, write detectron2's two files, which is the same work on both sides. All 12
+    numbers of COCO, the precisions and the recalls must be identical to the last bit.
 
     Raises:
         RuntimeError: hotcoco is missing, or a number differs from pycocotools'.
@@ -77,7 +77,7 @@ def _compare(
 
 
 class _Recording:
-    """Keeps, task by task, what the results are derived from."""
+    """Keeps the measures of each task."""
 
     def __init__(self, name: str, tasks: tuple[str, ...], output_dir: str | None):
         super().__init__(name, tasks, output_dir=output_dir, use_fast_impl=False)
@@ -116,10 +116,10 @@ def _register(truth: dict, folder: Path) -> str:
 def random_truth(
     images: int, categories, seed: int = 0, size: tuple[int, int] = (_HEIGHT, _WIDTH)
 ) -> dict:
-    """A data set in COCO's format: some 7 objects an image, none in each fifth; a tenth are crowds.
+    """A data set in COCO's format: about 7 objects per image, none in every fifth; 10 % are crowds.
 
-    Objects are polygons, crowds RLEs; areas reach from 1 pixel to more than 96^2. The last category
-    has no object, and ids of images have gaps and no order.
+    Objects are polygons and crowds RLEs, with areas from 1 pixel to more than 96^2. The last
+    category has no object, and the ids of images have gaps and no order.
     """
     generator = np.random.RandomState(seed)
     height, width = size
@@ -148,7 +148,7 @@ def random_truth(
 
 
 def random_detections(truth: dict, per_image: int, masks: bool, seed: int = 1) -> list[dict]:
-    """Predictions as detectron2 gathers them, 70 % of them near an object; many scores tie."""
+    """Predictions in detectron2's format, 70 % of them near an object, with many equal scores."""
     generator = np.random.RandomState(seed)
     objects = {image["id"]: [] for image in truth["images"]}
     for annotation in truth["annotations"]:
@@ -177,14 +177,14 @@ def random_detections(truth: dict, per_image: int, masks: bool, seed: int = 1) -
 
 
 def _random_boxes(generator, number: int, size: tuple[int, int]) -> list[list[float]]:
-    """(x, y, width, height); they may reach out of the image."""
+    """Boxes (x, y, width, height), some of them partly outside the image."""
     corners = generator.uniform(-0.05, 0.9, (number, 2)) * size[::-1]
     sizes = np.exp(generator.uniform(0, np.log(0.7 * min(size)), (number, 2)))
     return np.round(np.hstack([corners, sizes]), 2).tolist()
 
 
 def _polygon(box: list[float], seed: int) -> list[list[float]]:
-    """Corners on the ellipse in the box; the same seed gives the same shape."""
+    """Corners on the ellipse inside the box; the same seed gives the same shape."""
     x, y, width, height = box
     generator = np.random.RandomState(seed)
     angles = np.sort(generator.uniform(0, 2 * np.pi, generator.randint(4, 12)))

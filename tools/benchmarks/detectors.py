@@ -1,6 +1,8 @@
-"""Mask R-CNN on R-ISONet-50 and on detectron2's own ResNet-50, alike but for the backbone."""
+"""Mask R-CNN on R-ISONet-50 and on detectron2's ResNet-50, identical except for the backbone."""
 
 import argparse
+import copy
+from collections.abc import Callable, Iterator
 
 import torch
 from detectron2.config import CfgNode
@@ -9,6 +11,9 @@ from detectron2.structures import Boxes, Instances, PolygonMasks
 from torch import nn
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.modeling.fusion import fuse_for_inference
+
+from .measure import Comparison, compare_seconds
 
 _DETECTRON2 = {
     "dc5": ("build_resnet_backbone", "StandardROIHeads"),
@@ -17,8 +22,37 @@ _DETECTRON2 = {
 }
 
 
+def compare_inference(options: argparse.Namespace) -> Iterator[Comparison]:
+    """Inference of Mask R-CNN on R-ISONet-50, one image, against detectron2's R50 with FrozenBN.
+
+    Rows of the whole detector and of the backbone alone, by head.
+    """
+    size = [96, 128] if options.quick else options.image_size
+    image = training_batch(size, num_images=1)
+    for head in options.head[:1] if options.quick else options.head:
+        ours, peer = (model.eval() for model in build_pair(head, options))
+        fused = fuse_for_inference(copy.deepcopy(ours))
+        where = f"{head}, 1 image of {size[0]} x {size[1]}"
+        detect = _without_gradients(peer, image)
+        for name, model, limit in ((where, ours, 0.97), (f"{where}, fused", fused, 0.90)):
+            run = _without_gradients(model, image)
+            yield compare_seconds(name, run, detect, options, limit=limit)
+        x = ours.preprocess_image(image).tensor
+        extract = _without_gradients(peer.backbone, x)
+        for name, model in ((f"{head}, backbone", ours), (f"{head}, backbone, fused", fused)):
+            yield compare_seconds(name, _without_gradients(model.backbone, x), extract, options)
+
+
+def _without_gradients(model: nn.Module, inputs: list[dict] | torch.Tensor) -> Callable[[], None]:
+    @torch.no_grad()
+    def run() -> None:
+        model(inputs)
+
+    return run
+
+
 def build_pair(head: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
-    """(ours, detectron2's with FrozenBN), randomly initialized, in training mode."""
+    """Ours and detectron2's with FrozenBN, randomly initialized, in training mode."""
     config = _config(f"resnet50_{head}", options)
     config.MODEL.BACKBONE.NAME, config.MODEL.ROI_HEADS.NAME = _DETECTRON2[head]
     peer = _build(config)
@@ -42,7 +76,7 @@ def _build(config: CfgNode) -> nn.Module:
 
 
 def _keep_finite(resnet: nn.Module) -> None:
-    """Frozen norms without their statistics double the signal in each block: quench branches."""
+    """Scale down the residual branches: without statistics each block doubles the signal."""
     for name, module in resnet.named_modules():
         if name.endswith("conv3.norm"):
             nn.init.constant_(module.weight, 0.1)

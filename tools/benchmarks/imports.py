@@ -1,9 +1,4 @@
-"""Starting d2_isonet and its scripts against importing detectron2 alone, whole processes.
-
-Each is a new Python process with everything in the page cache, in seconds on the clock and in
-seconds of CPU (user and system). The last row is what a program pays that goes on to build a model:
-there the registering modules are imported too.
-"""
+"""The start of d2_isonet and its scripts against an import of detectron2, in new processes."""
 
 import argparse
 import os
@@ -28,7 +23,11 @@ _NAMES = "from detectron2.modeling import build_model"
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
-    """Time and CPU time of each start; with quick, of the first only, once.
+    """The start of d2_isonet and its scripts against an import of detectron2 alone.
+
+    Each is a new Python process with everything in the page cache, measured in seconds on the
+    clock and in seconds of CPU (user and system). The last row is for a program that then builds a
+    model: it also imports the modules that register our networks. With quick, the first row, once.
 
     Raises:
         RuntimeError: a process failed.
@@ -55,7 +54,7 @@ def _rows(
 
 
 def _seconds_of_process(arguments: list[str]) -> tuple[float, float]:
-    """What one Python process takes on the clock and of the CPU, in the repository's root."""
+    """Seconds on the clock and of CPU of one Python process in the repository's root."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     before = _cpu_of_processes()
     start = time.perf_counter()
@@ -73,6 +72,6 @@ def _seconds_of_process(arguments: list[str]) -> tuple[float, float]:
 
 
 def _cpu_of_processes() -> float:
-    """User and system seconds of all processes that this one started and that have ended."""
+    """User and system seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -1,16 +1,9 @@
-"""Training images from full-size JPEGs on one core: our loader against torchvision's usual one.
-
-The peer is ImageFolder with RandomResizedCrop(224), RandomHorizontalFlip, ToTensor and Normalize
-in a DataLoader without workers, ours build_image_train_loader with ImageNetMapper, without
-workers too: files to batches of 48. Real ImageNet is $DETECTRON2_DATASETS/imagenet where that is
-there; the other photographs are made up: noise with the spectrum of photographs, in ImageNet's
-usual sizes, chroma formats and bytes a pixel. A last row has the same images in tar shards (ours)
-against their folder (the peer there), both through our loader.
-"""
+"""Training images from full-size JPEGs on one core: our loader against torchvision's usual one."""
 
 import argparse
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,22 +23,30 @@ from d2_isonet.data.shards.index import Shard, ShardedImages
 from d2_isonet.data.shards.plan import PlannedShard, described
 from d2_isonet.data.shards.writing import write_shard
 
-from .measure import Comparison, seconds_in_turn
+from .measure import Comparison, compare_speeds, seconds_in_turn
 
 _LIMIT = 1.7
 _BATCH = 48
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# width, height and how many of 24, as in 240 images of ImageNet (mean 194,000 pixels).
+# (width, height) -> number in 24, as in 240 images of ImageNet (mean 194,000 pixels)
 _SIZES = {(500, 375): 9, (500, 333): 4, (375, 500): 3, (333, 500): 2, (400, 300): 3,
           (500, 500): 1, (600, 450): 1, (800, 600): 1}  # fmt: skip
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
-    """Images per second, also with torchvision's pixels to the last bit.
+    """Training images from full-size JPEGs on one core: our loader against torchvision's usual one.
+
+    The peer is ImageFolder with RandomResizedCrop(224), RandomHorizontalFlip, ToTensor and
+    Normalize in a DataLoader; ours is build_image_train_loader with ImageNetMapper. Both read files
+    into batches of 48 without workers. Rows for fast crops, for torchvision's pixels to the last
+    bit, and for the same images in tar shards (ours) against their folder (peer), both through our
+    loader. Images are from $DETECTRON2_DATASETS/imagenet, if it exists, and made up: noise with the
+    spectrum of photographs, in ImageNet's usual sizes, chroma formats and bytes per pixel.
 
     Raises:
         RuntimeError: the two do not load the same crops.
     """
+    logging.getLogger("detectron2.data.build").setLevel(logging.WARNING)
     real = Path(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
     repetitions = 1 if options.quick else options.repetitions
     with TemporaryDirectory() as folder:
@@ -58,7 +59,7 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
 
 
 def _compare(name: str, root: str, repetitions: int) -> Iterator[Comparison]:
-    """Rows of one folder tree; at most 240 images, evenly spread, in whole batches."""
+    """Rows for one folder tree: at most 240 images, evenly spread, in whole batches."""
     dicts = load_image_folder(root, "train")[0]
     chosen = range(0, len(dicts), max(len(dicts) // 240, 1))[:240]
     batch = min(_BATCH, len(chosen))
@@ -70,37 +71,29 @@ def _compare(name: str, root: str, repetitions: int) -> Iterator[Comparison]:
     for exact in (False, True):
         mapper = ImageNetMapper(True, exact_crops=exact)
         difference = mean_difference(dicts[:16], mapper, peer)
-        seconds = seconds_in_turn(
-            _ours(dicts, mapper, batch), _peer(peer, batch), max(repetitions, 1)
-        )
-        yield Comparison(
+        seconds = seconds_in_turn(_ours(dicts, mapper, batch), _peer(peer, batch), repetitions)
+        yield compare_speeds(
             f"{name}, {len(dicts)} files" + (", exact pixels" if exact else ""),
-            *([len(dicts) / s for s in side] for side in seconds),
-            unit="images/s",
+            len(dicts),
+            seconds,
             limit=None if exact else _LIMIT,
-            more_is_better=True,
             note=f"{size / 1e3:.0f} kB a file, {decoder}; pixels differ by {difference:.3f} of 255",
         )
-    yield _compare_shards(name, dicts, batch, max(repetitions, 1))
+    yield _compare_shards(name, dicts, batch, repetitions)
 
 
 def _compare_shards(name: str, dicts: list[dict], batch: int, repetitions: int) -> Comparison:
-    """Images per second of the shards against their folder, which the file cache holds both."""
+    """Images per second of the shards against their folder, both in the file cache."""
     mapper = ImageNetMapper(True)
     with TemporaryDirectory() as output:
         sides = [_ours(x, mapper, batch) for x in (shards_of(dicts, Path(output)), dicts)]
         seconds = seconds_in_turn(*sides, repetitions)
-    return Comparison(
-        f"{name}, {len(dicts)} files, in shards",
-        *([len(dicts) / s for s in side] for side in seconds),
-        unit="images/s",
-        more_is_better=True,
-        note="against our loader of the folder; sha256 of every shard included",
-    )
+    note = "against our loader of the folder; sha256 of every shard included"
+    return compare_speeds(f"{name}, {len(dicts)} files, in shards", len(dicts), seconds, note=note)
 
 
 def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
-    """The images in shards of at most 100 (11 MB), written into `output`."""
+    """Write the images into shards of at most 100 images (11 MB) in `output`."""
     images = [described(d, os.path.dirname(d["file_name"])) for d in dicts]
     shards = [
         write_shard(output, PlannedShard(f"train-{i:05d}.tar", "train", 0, images[i : i + 100]))
@@ -113,29 +106,18 @@ def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
 
 def _ours(
     dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, batch: int
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     batches = iter(build_image_train_loader(dicts, mapper, batch, seed=0))
-    count = len(dicts) // batch
-
-    def load() -> None:
-        for _ in islice(batches, count):
-            pass
-
-    return load
+    return lambda: deque(islice(batches, len(dicts) // batch), maxlen=0)
 
 
-def _peer(dataset: Subset, batch: int) -> Callable[[], None]:
+def _peer(dataset: Subset, batch: int) -> Callable[[], object]:
     loader = DataLoader(dataset, batch, shuffle=True)
-
-    def load() -> None:
-        for _ in loader:
-            pass
-
-    return load
+    return lambda: deque(loader, maxlen=0)
 
 
 def peer_transform() -> transforms.Compose:
-    """What torchvision's references and the authors' code do: float32 (3, 224, 224), normalized."""
+    """The transform of torchvision's references and of the authors: float32 (3, 224, 224)."""
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(224),
@@ -147,10 +129,10 @@ def peer_transform() -> transforms.Compose:
 
 
 def mean_difference(dicts: list[dict], mapper: ImageNetMapper, peer: Subset) -> float:
-    """Mean absolute difference of the pixels of both with the same seeds, of 255.
+    """Mean absolute difference of the pixels of both for the same seeds, on the scale of 255.
 
     Raises:
-        RuntimeError: an image differs by more than 5: those are not the same crops.
+        RuntimeError: an image differs by more than 5, so the crops are not the same.
     """
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (_MEAN, _STD))
     differences = []
@@ -166,7 +148,7 @@ def mean_difference(dicts: list[dict], mapper: ImageNetMapper, peer: Subset) -> 
 
 
 def write_photographs(root: Path, count: int) -> None:
-    """`count` JPEGs of about 110 kB in ROOT/train/photograph, three of four without subsampling."""
+    """Write `count` JPEGs of about 110 kB to ROOT/train/photograph, 1 of 4 with subsampling."""
     folder = root / "train" / "photograph"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -179,13 +161,10 @@ def write_photographs(root: Path, count: int) -> None:
 
 
 def _photograph(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Noise whose amplitude falls as 1 / frequency, as in photographs; YCbCr uint8 (H, W, 3)."""
+    """Noise with an amplitude of 1 / frequency, as in photographs: YCbCr uint8 (H, W, 3)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(random.standard_normal((3, height, width))) / frequency
     noise = np.fft.irfft2(spectrum, s=(height, width))
     noise *= np.array([40, 6, 6])[:, None, None] / noise.std(axis=(1, 2), keepdims=True)
     return np.clip(noise + 128, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-
-
-logging.getLogger("detectron2.data.build").setLevel(logging.WARNING)

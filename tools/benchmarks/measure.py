@@ -1,25 +1,30 @@
-"""Two ways to do one thing, timed in turn in one process; their memory."""
+"""Times two ways to do the same thing in turn, in one process, and measures their memory."""
 
+import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+
+Function = Callable[[], object]
 
 
 @dataclass
 class Comparison:
-    """One row of a benchmark: what ours and the peer took, repetition by repetition.
+    """One row of a benchmark: the cost of ours and of the peer, repetition by repetition.
 
     Args:
-        name: what was done, e.g. "R50, value and gradient".
-        ours, peer: of each repetition, in `unit`; ours[i] and peer[i] ran next to each other.
+        name: of the work, e.g. "R50, value and gradient".
+        ours, peer: one value per repetition, in `unit`; ours[i] and peer[i] ran in succession.
         unit: "s", "MB", "images/s", ...
-        limit: what the ratio ours / peer must not exceed (or fall below, with more_is_better);
-            None where nothing is promised.
+        limit: the largest allowed ratio ours / peer (the smallest, with more_is_better); None if
+            nothing is promised.
         more_is_better: the unit is a speed.
-        note: what a reader must know beside the numbers; operations counted, sizes.
+        note: what a reader must know in addition: counted operations, sizes.
     """
 
     name: str
@@ -41,20 +46,40 @@ class Comparison:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the ratio is within the limit; None without one."""
+        """Whether the ratio is within the limit; None without a limit."""
         if self.limit is None:
             return None
         return self.ratio >= self.limit if self.more_is_better else self.ratio <= self.limit
 
 
+def compare_seconds(
+    name: str, ours: Function, peer: Function, options: argparse.Namespace, **row: Any
+) -> Comparison:
+    """The seconds of both, on the device of the options; `row` has further fields of the row."""
+    seconds = seconds_in_turn(ours, peer, options.repetitions, options.device)
+    return Comparison(name, *seconds, **row)
+
+
+def compare_memory(
+    name: str, ours: Function, peer: Function, options: argparse.Namespace, **row: Any
+) -> Comparison:
+    """The peak megabytes of both, measured once; `row` has further fields of the row."""
+    memory = [[peak_megabytes(function, options.device)] for function in (ours, peer)]
+    return Comparison(name, *memory, unit="MB", **row)
+
+
+def compare_speeds(
+    name: str, images: int, seconds: tuple[list[float], list[float]], **row: Any
+) -> Comparison:
+    """The images per second of both, which took `seconds`; `row` has further fields of the row."""
+    speeds = [[images / taken for taken in side] for side in seconds]
+    return Comparison(name, *speeds, unit="images/s", more_is_better=True, **row)
+
+
 def seconds_in_turn(
-    ours: Callable[[], object],
-    peer: Callable[[], object],
-    repetitions: int,
-    device: str = "cpu",
-    warm_up: int = 1,
+    ours: Function, peer: Function, repetitions: int, device: str = "cpu", warm_up: int = 1
 ) -> tuple[list[float], list[float]]:
-    """Wall-clock seconds of `ours` and `peer`, A B A B ...: what slows the machine slows both."""
+    """Wall-clock seconds of `ours` and `peer`, run A B A B ..., so that load affects both alike."""
     for _ in range(warm_up):
         ours()
         peer()
@@ -65,8 +90,8 @@ def seconds_in_turn(
     return times
 
 
-def seconds_of(function: Callable[[], object], device: str = "cpu") -> float:
-    """Wall-clock seconds of one call, the device's work included."""
+def seconds_of(function: Function, device: str = "cpu") -> float:
+    """Wall-clock seconds of one call, including the work of the device."""
     _wait_for(device)
     start = time.perf_counter()
     function()
@@ -74,10 +99,10 @@ def seconds_of(function: Callable[[], object], device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
-def peak_megabytes(function: Callable[[], object], device: str = "cpu") -> float:
-    """The most that PyTorch's allocator held during one call beyond what it held before, MB (1e6).
+def peak_megabytes(function: Function, device: str = "cpu") -> float:
+    """The peak memory of PyTorch's allocator during one call, less the memory before it, in MB.
 
-    On a CPU from the profiler's record of every allocation, on a GPU from the allocator itself.
+    On a CPU the profiler records every allocation; on a GPU the allocator reports its peak.
     """
     if device != "cpu":
         _wait_for(device)
@@ -91,11 +116,7 @@ def peak_megabytes(function: Callable[[], object], device: str = "cpu") -> float
         function()
     events = profile.profiler.kineto_results.events()
     steps = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    held = peak = 0
-    for _, step in steps:
-        held += step
-        peak = max(peak, held)
-    return peak / 1e6
+    return max(itertools.accumulate((step for _, step in steps), initial=0)) / 1e6
 
 
 def _wait_for(device: str) -> None:

@@ -1,6 +1,4 @@
-"""Where the time of a training step goes, beside the floor: operations over peak, or bytes over
-bandwidth, both measured on this machine just before.
-"""
+"""The time of a training step by kind of operator, beside the least time that it could take."""
 
 import argparse
 import math
@@ -15,12 +13,12 @@ from d2_isonet.isometry.regularizer import PROFILER_LABEL
 
 from .detectors import build_detector, training_batch
 from .measure import Comparison, seconds_of
-from .regularizer import multiplications_by_operator
+from .operators import multiplications_by_operator
 from .training import classifier_task, step
 
 _FORWARD, _BACKWARD = "convolutions, forward", "convolutions, backward"
 _PRODUCTS, _PENALTY, _OTHER = "matrix products", "penalty", "other"
-# A part of an operator's name -> its kind; the first that fits counts.
+# A part of an operator's name -> its kind; the first match counts.
 _KINDS = {
     "convolution_backward": _BACKWARD,
     "convolution": _FORWARD,
@@ -49,31 +47,30 @@ _BYTES = 4  # of a float32
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
-    """Mask R-CNN DC5 and the classifier, R-ISONet-50, penalty on."""
+    """The time of a training step by kind of operator, beside the least time that it could take.
+
+    That floor is operations over peak, or bytes over bandwidth, both measured on this machine just
+    before. Mask R-CNN DC5 and the classifier, R-ISONet-50, penalty on.
+    """
     size = [64, 96] if options.quick else options.image_size
     peak, bandwidth = _peak(options), _bandwidth(options)
-    tasks = {
-        f"dc5, 2 images of {size[0]} x {size[1]}": (
-            build_detector("dc5", options),
-            training_batch(size),
-        ),
-        **classifier_task(options),
-    }
-    for name, (model, batch) in tasks.items():
+    name = f"dc5, 2 images of {size[0]} x {size[1]}"
+    detection = (name, build_detector("dc5", options), training_batch(size))
+    for name, model, batch in (detection, classifier_task(options)):
         yield from _rows(name, model, batch, peak, bandwidth, options)
 
 
 def _rows(
     name: str, model: nn.Module, batch: list, peak: float, bandwidth: float, options
 ) -> Iterator[Comparison]:
-    """One row a kind of a percent or more, then the whole step; the peer is the floor."""
+    """A row for each kind of 1 % or more, then one for the whole step; the peer is the floor."""
     run = step(model, batch, penalty=True)
     run()
     whole = min(seconds_of(run, options.device) for _ in range(options.repetitions))
     seconds, moved = _seconds_and_bytes(run, options.device)
     flops = _flops(run, step(model, batch, penalty=False))
     floors = {kind: max(flops[kind] / peak, moved[kind] / bandwidth) for kind in seconds}
-    slowed = sum(seconds.values()) / whole  # by being watched
+    slowed = sum(seconds.values()) / whole  # by the profiler
     for kind in sorted(seconds, key=seconds.get, reverse=True):
         taken = seconds[kind] / slowed
         note = f"{taken / whole:.0%} of the step; {_amounts(flops[kind], moved[kind])}"
@@ -88,7 +85,7 @@ def _amounts(flops: float, moved: float) -> str:
 
 
 def _seconds_and_bytes(run: Callable[[], None], device: str) -> tuple[dict, dict]:
-    """By kind of the outermost operators, with all that they call."""
+    """Seconds and bytes by kind of the outermost operators, including all that they call."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device != "cpu":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -112,16 +109,16 @@ def _is_operator(event: FunctionEvent) -> bool:
 
 
 def _numbers(event: FunctionEvent) -> int:
-    """Of its inputs, read, and of one output as large as the largest of them, written.
+    """Numbers that an operator reads from its inputs and writes to one output of the largest size.
 
-    None for what has no kind: most of it are views, which move nothing.
+    Zero for operators without a kind: most of them are views, which move nothing.
     """
     sizes = list(_sizes(event.input_shapes)) if _kind(event) != _OTHER else []
     return sum(sizes) + max(sizes, default=0)
 
 
 def _sizes(shapes: list) -> Iterator[int]:
-    """Of tensors and of those in lists; the shape of a number is empty."""
+    """The sizes of tensors, and of tensors in lists; the shape of a number is empty."""
     for shape in filter(None, shapes):
         if isinstance(shape[0], int):
             yield math.prod(shape)
@@ -143,7 +140,7 @@ def _kind_of(operator: str) -> str:
 
 
 def _flops(run: Callable[[], None], without_penalty: Callable[[], None]) -> dict[str, float]:
-    """Floating-point operations by kind; a multiplication and its addition are two."""
+    """Floating-point operations by kind; a multiply-add counts as two."""
     flops: dict[str, float] = defaultdict(float)
     for operator, number in multiplications_by_operator(without_penalty).items():
         flops[_kind_of(operator)] += 2 * number
@@ -153,14 +150,14 @@ def _flops(run: Callable[[], None], without_penalty: Callable[[], None]) -> dict
 
 
 def _peak(options: argparse.Namespace) -> float:
-    """Floating-point operations a second of a product of large float32 matrices."""
+    """Floating-point operations per second in a product of large float32 matrices."""
     size = 256 if options.quick else 2048 if options.device == "cpu" else 8192
     a = torch.randn(size, size, device=options.device)
     return 2 * size**3 / _least_seconds(lambda: a @ a, options)
 
 
 def _bandwidth(options: argparse.Namespace) -> float:
-    """Bytes a second of y = x + 1, read and written, far larger than any cache."""
+    """Bytes per second that y = x + 1 reads and writes, on tensors far larger than any cache."""
     a = torch.zeros(1 << (20 if options.quick else 28), device=options.device)
     out = torch.zeros_like(a)
     return 2 * _BYTES * a.numel() / _least_seconds(lambda: torch.add(a, 1, out=out), options)

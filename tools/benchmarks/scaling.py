@@ -1,4 +1,4 @@
-"""Training on N gloo processes, so many images each, against N times the speed of one alone."""
+"""Training on N gloo processes against N times the speed of one process."""
 
 import argparse
 import tempfile
@@ -7,50 +7,39 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 
-from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
 from d2_isonet.utils.compat import create_ddp_model
 
-from .measure import Comparison
+from .measure import Comparison, compare_speeds
 from .pretraining import plain_step
+from .training import build_classifier, labelled_images
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
-    """The ratio is the efficiency: 1 where a process loses nothing to the others.
+    """Training on N gloo processes, the same images each, against N times the speed of one alone.
 
-    Every process has one thread; more processes than cores share them, which alone makes the
-    ratio cores / processes.
+    The ratio is the efficiency: 1 if a process loses nothing to the others. Every process has one
+    thread. More processes than cores share them, which alone makes the ratio cores / processes.
     """
     images, side = (2, 32) if options.quick else (8, 112)
     for processes in (1, 2) if options.quick else (1, 2, 4):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "seconds.pth"
-            arguments = (images, side, options.repetitions, path)
-            launch(_measure, processes, args=arguments)
-            together, alone = torch.load(path)
-        amount = processes * images
-        yield Comparison(
-            f"R-ISONet-18, {processes} x {images} images of {side} x {side}",
-            [amount / seconds for seconds in together],
-            [amount / seconds for seconds in alone],
-            unit="images/s",
-            more_is_better=True,
-            note=f"{processes} processes",
-        )
+            launch(_measure, processes, args=(images, side, options.repetitions, path))
+            seconds = torch.load(path)
+        name = f"R-ISONet-18, {processes} x {images} images of {side} x {side}"
+        yield compare_speeds(name, processes * images, seconds, note=f"{processes} processes")
 
 
 def _measure(images: int, side: int, repetitions: int, path: Path) -> None:
-    """Write seconds of a step of all together, and of the first alone while the others wait."""
+    """Write the seconds of a step of all processes together, and of the first while others wait."""
     torch.set_num_threads(1)
+    model = build_classifier(18, "cpu")
     torch.manual_seed(comm.get_rank())
-    opts = ["MODEL.DEVICE", "cpu", "MODEL.CLASSIFIER.NUM_CLASSES", "1000"]
-    model = build_model(load_config("configs/imagenet/risonet18.yaml", opts)).train()
-    pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
-    batch = [{"image": image, "label": i} for i, image in enumerate(pixels)]
-    # a trainer's step would wait for the other processes
+    batch = labelled_images(images, side)
+    # not a trainer's step, which would wait for the other processes
     alone = plain_step(model, batch, "float32")
     together = plain_step(create_ddp_model(model), batch, "float32")
     is_first = comm.is_main_process()
@@ -66,7 +55,7 @@ def _measure(images: int, side: int, repetitions: int, path: Path) -> None:
 
 
 def _seconds(function: Callable[[], None], steps: int = 5) -> float:
-    """Of one of a few steps in a row."""
+    """The mean time of a step."""
     start = time.perf_counter()
     for _ in range(steps):
         function()

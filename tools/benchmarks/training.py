@@ -1,4 +1,4 @@
-"""A training step of Mask R-CNN on R-ISONet-50, penalty on, against detectron2's R50, FrozenBN."""
+"""Training steps on R-ISONet-50: against detectron2, and with keys for speed or memory."""
 
 import argparse
 import itertools
@@ -13,62 +13,109 @@ from d2_isonet.config.loading import load_config
 from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 
-from .detectors import build_pair, training_batch
-from .measure import Comparison, peak_megabytes, seconds_in_turn
+from .detectors import build_detector, build_pair, training_batch
+from .measure import Comparison, compare_memory, compare_seconds
+
+# Name of a row -> (precision, opts)
+_CHANNELS_LAST = ("MODEL.BACKBONE.CHANNELS_LAST", "True")
+_KEYS = {
+    "bfloat16": ("bfloat16", ()),
+    "channels_last": ("float32", _CHANNELS_LAST),
+    "bfloat16, channels_last": ("bfloat16", _CHANNELS_LAST),
+    "checkpointing": ("float32", ("MODEL.BACKBONE.CHECKPOINTING", "True")),
+    "compiled": ("float32", ("MODEL.BACKBONE.COMPILE", "True")),
+}
 
 
-def compare(options: argparse.Namespace) -> Iterator[Comparison]:
-    """Time and memory by head; then what the penalty adds to a step, detection and pretraining."""
+def compare_steps(options: argparse.Namespace) -> Iterator[Comparison]:
+    """A training step of Mask R-CNN on R-ISONet-50, penalty on, against detectron2's R50, FrozenBN.
+
+    Rows of time and memory by head, then of the penalty's share of a step, detection and
+    pretraining.
+    """
     size = [96, 128] if options.quick else options.image_size
     batch = training_batch(size)
     where = f"2 images of {size[0]} x {size[1]}"
     for head in options.head[:1] if options.quick else options.head:
         ours, peer = build_pair(head, options)
         steps = (step(ours, batch, penalty=True), step(peer, batch, penalty=False))
-        yield from _rows(f"{head}, {where}", steps, options)
+        yield compare_seconds(f"{head}, {where}, time", *steps, options, limit=1.0)
+        yield compare_memory(f"{head}, {where}, peak memory", *steps, options, limit=1.0)
         if head == "dc5":
-            yield _penalty(f"penalty in a step, dc5, {where}", ours, batch, 1.01, options)
-    for name, (model, batch) in classifier_task(options).items():
-        yield _penalty(f"penalty in a step, {name}", model, batch, 1.02, options)
+            yield _compare_penalty(f"dc5, {where}", ours, batch, 1.01, options)
+    name, model, batch = classifier_task(options)
+    yield _compare_penalty(name, model, batch, 1.02, options)
 
 
-def _rows(name: str, steps: tuple, options: argparse.Namespace) -> Iterator[Comparison]:
-    seconds = seconds_in_turn(*steps, options.repetitions, options.device)
-    yield Comparison(f"{name}, time", *seconds, limit=1.0)
-    memory = [[peak_megabytes(function, options.device)] for function in steps]
-    yield Comparison(f"{name}, peak memory", *memory, unit="MB", limit=1.0)
-
-
-def _penalty(name: str, model: nn.Module, batch: list, limit: float, options) -> Comparison:
+def _compare_penalty(
+    name: str, model: nn.Module, batch: list, limit: float, options: argparse.Namespace
+) -> Comparison:
     steps = (step(model, batch, penalty=True), step(model, batch, penalty=False))
-    seconds = seconds_in_turn(*steps, options.repetitions, options.device)
-    on_gpu = options.device != "cpu"
-    return Comparison(name, *seconds, limit=limit if on_gpu else None, note="promised on a GPU")
+    gpu_limit = limit if options.device != "cpu" else None
+    name = f"penalty in a step, {name}"
+    return compare_seconds(name, *steps, options, limit=gpu_limit, note="promised on a GPU")
 
 
-def classifier_task(
-    options: argparse.Namespace, *opts: str
-) -> dict[str, tuple[nn.Module, list[dict]]]:
-    """What it is -> R-ISONet-50 as a classifier and a batch for it."""
-    num_images, side = (2, 64) if options.quick else (32, 224)
-    opts = ("MODEL.DEVICE", options.device, "MODEL.CLASSIFIER.NUM_CLASSES", "1000", *opts)
+def compare_keys(options: argparse.Namespace) -> Iterator[Comparison]:
+    """Training steps with half precision, channels_last, recomputation or compilation, and without.
+
+    Rows of time and peak memory, Mask R-CNN DC5 and the classifier, R-ISONet-50, penalty on.
+    """
+    for make_step in (_detector_step, _classifier_step):
+        name, plain = make_step(options, "float32", ())
+        for key, (precision, opts) in _KEYS.items():
+            _, ours = make_step(options, precision, opts)
+            losses = []
+            for run in (ours, plain):
+                torch.manual_seed(0)
+                losses.append(run())
+            note = "loss {:.4f} against {:.4f}".format(*losses)
+            yield compare_seconds(f"{name}, {key}, time", ours, plain, options, note=note)
+            yield compare_memory(f"{name}, {key}, peak memory", ours, plain, options)
+
+
+def _detector_step(options, precision: str, opts: tuple[str, ...]) -> tuple[str, Callable]:
+    size = [64, 96] if options.quick else options.image_size
+    model = build_detector("dc5", options, *opts)
+    run = step(model, training_batch(size), penalty=True, precision=precision)
+    return f"dc5, 2 images of {size[0]} x {size[1]}", run
+
+
+def _classifier_step(options, precision: str, opts: tuple[str, ...]) -> tuple[str, Callable]:
+    name, model, batch = classifier_task(options, *opts)
+    return name, step(model, batch, penalty=True, precision=precision)
+
+
+def classifier_task(options: argparse.Namespace, *opts: str) -> tuple[str, nn.Module, list[dict]]:
+    """A description, R-ISONet-50 as a classifier and a batch for it."""
+    count, side = (2, 64) if options.quick else (32, 224)
+    model = build_classifier(50, options.device, *opts)
+    name = f"classifier R50, {count} images of {side} x {side}"
+    return name, model, labelled_images(count, side)
+
+
+def build_classifier(depth: int, device: str, *opts: str) -> nn.Module:
+    """R-ISONet as a classifier of 1,000 classes, randomly initialized, in training mode."""
     torch.manual_seed(0)
-    model = build_model(load_config("configs/imagenet/risonet50.yaml", list(opts))).train()
-    images = torch.randint(0, 256, (num_images, 3, side, side), dtype=torch.uint8)
-    batch = [{"image": image, "label": i} for i, image in enumerate(images)]
-    return {f"classifier R50, {num_images} images of {side} x {side}": (model, batch)}
+    opts = ("MODEL.DEVICE", device, "MODEL.CLASSIFIER.NUM_CLASSES", "1000", *opts)
+    return build_model(load_config(f"configs/imagenet/risonet{depth}.yaml", list(opts))).train()
+
+
+def labelled_images(count: int, side: int, device: str = "cpu") -> list[dict]:
+    """A batch of random images for a classifier, already on the device."""
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+    return [{"image": image.to(device), "label": i} for i, image in enumerate(images)]
 
 
 def step(
     model: nn.Module, batch: list[dict], penalty: bool, precision: str = "float32"
 ) -> Callable[[], float]:
-    """The Trainer's own step with its checks, with the hook or without; lr 0, so always the same.
+    """The Trainer's step with its checks; with learning rate 0, so that every step is the same.
 
-    It returns the loss. Half precision is bfloat16, without loss scaling.
+    The function returns the loss. Half precision is bfloat16, without loss scaling.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # in one kernel, as the Trainer has it
-    optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, fused=True)
+    optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, fused=True)  # as in the Trainer
     trainer = _trainer(model, itertools.repeat(batch), optimizer, precision)
     trainer.register_hooks([OrthogonalRegularizer(1e-4)] if penalty else [])
     trainer.iter = 0

@@ -1,1 +1,1 @@
-"""What tools/check_documents.py checks in the markdown files, one kind of promise a module."""
+"""Checks of the markdown files: links, names, commands and code, one kind a module."""

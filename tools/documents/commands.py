@@ -1,4 +1,4 @@
-"""The commands of a document: which lines they are, and the words of each."""
+"""The commands of a page: which lines they are, and the words of each."""
 
 import itertools
 import re
@@ -14,12 +14,12 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 class Command(NamedTuple):
-    """One command as a user would type it.
+    """A command as a user would type it.
 
     Args:
         words: the program and its arguments.
-        line: of the document.
-        not_run: the reason that the document gives; "" where the command is checked.
+        line: its line in the page.
+        not_run: the reason that the page gives for skipping it; "" if it is checked.
     """
 
     words: tuple[str, ...]
@@ -31,23 +31,23 @@ class Command(NamedTuple):
 
 
 def commands_of(page: Page) -> Iterator[Command]:
-    """Those of the blocks, and those between backticks that begin with a known program.
+    """The commands of the blocks, and of code between backticks that begins with a known program.
 
-    A block is one of commands where it says so (bash, sh, shell, console), or has no language and
-    begins with `$ ` or a known program. With `$ ` only the lines that have it are commands.
+    A block holds commands if its language is a shell's, or if it has no language and begins with
+    `$ ` or a known program. If a line begins with `$ `, only such lines are commands.
     """
     for block in page.blocks:
         if _is_shell(block):
             yield from _in_block(block)
     for span in page.spans:
-        if " " in span.text and _program(span.text) in PROGRAMS:
+        if " " in span.text and _is_known(span.text):
             yield from _variants(span.text, span.line, "")
 
 
 def _is_shell(block: Block) -> bool:
     lines = (line for line in block.text.splitlines() if line.strip() and line[0] != "#")
     first = next(lines, "").rstrip("\\")
-    known = first.startswith("$ ") or _program(first) in PROGRAMS
+    known = first.startswith("$ ") or _is_known(first)
     return block.language in _SHELL or (not block.language and known)
 
 
@@ -66,22 +66,23 @@ def _in_block(block: Block) -> Iterator[Command]:
 
 
 def _variants(text: str, line: int, not_run: str) -> Iterator[Command]:
-    """`a|b` is either; what stands in [ ] is given; `A=b command` is the command."""
-    words = shlex.split(text, comments=True)
-    words = list(itertools.dropwhile(_ASSIGNMENT.match, words))
-    choices = [word.strip("[]").split("|") if _has_choices(word) else [word] for word in words]
+    """All commands that a line stands for: `a|b` is either word, words in [ ] are included."""
+    choices = [
+        word.strip("[]").split("|") if re.fullmatch(r"\[?[\w.-]+(\|[\w.-]+)*\]?", word) else [word]
+        for word in _words(text)
+    ]
     for chosen in itertools.product(*choices):
         yield Command(chosen, line, not_run)
 
 
-def _has_choices(word: str) -> bool:
-    return bool(re.fullmatch(r"\[?[\w.-]+(?:\|[\w.-]+)*\]?", word))
-
-
-def _program(text: str) -> str:
+def _is_known(text: str) -> bool:
     try:
-        words = shlex.split(text, comments=True)
-    except ValueError:  # a lone quote: prose
-        return ""
-    words = list(itertools.dropwhile(_ASSIGNMENT.match, words))
-    return words[0] if words else ""
+        words = _words(text)
+    except ValueError:  # a single quote: prose
+        return False
+    return bool(words) and words[0] in PROGRAMS
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command without its comment and without leading `NAME=value`."""
+    return list(itertools.dropwhile(_ASSIGNMENT.match, shlex.split(text, comments=True)))

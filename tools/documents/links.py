@@ -1,14 +1,14 @@
-"""Links between the documents, and from them to files of the repository."""
+"""Checks the links from a page to other pages and to files of the repository."""
 
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from .markdown import Page, Problem
-from .repository import ROOT
+from .names import ROOT
 
 
 def broken_links(page: Page) -> Iterator[Problem]:
-    """Relative links to files or headings that are not there. Addresses of others are not asked."""
+    """The relative links whose file or heading does not exist; web addresses are not checked."""
     for link in page.links:
         parts = urlsplit(link.text)
         if parts.scheme or parts.netloc:

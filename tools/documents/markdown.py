@@ -1,4 +1,4 @@
-"""A markdown file as the checks see it: links, anchors, code spans and code blocks, with lines."""
+"""Parses a markdown file: links, anchors, code spans and code blocks, with their lines."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _MARK = re.compile(r"<!--\s*not run:\s*(.+?)\s*-->", re.DOTALL)
 
 
 class Problem(NamedTuple):
-    """A promise of a document that does not hold, and the line it stands in."""
+    """A false statement of a page, and its line."""
 
     path: Path
     line: int
@@ -37,8 +37,8 @@ class Block(NamedTuple):
 
     Args:
         language: the first word after the fence; "" for none.
-        line: of its first line of code.
-        not_run: the reason that <!-- not run: REASON --> right above it gives; "" without one.
+        line: of the first line of code.
+        not_run: REASON of a comment <!-- not run: REASON --> directly above; "" without one.
     """
 
     language: str
@@ -71,7 +71,7 @@ class Page:
 
     @cached_property
     def anchors(self) -> set[str]:
-        """The names that GitHub gives to the headings."""
+        """The anchors that GitHub creates for the headings."""
         seen: Counter[str] = Counter()
         anchors = set()
         for opening, content in zip(self._tokens, self._tokens[1:], strict=False):

@@ -1,13 +1,20 @@
-"""Files, tests, config keys, flags and Python names that a document mentions."""
+"""Checks that the files, tests, config keys, flags and Python names of a page exist."""
 
+import fnmatch
 import functools
 import importlib
+import itertools
 import re
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from .markdown import Page, Problem, Span
-from .repository import ROOT, SUFFIXES, files, has
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+# A name such as `names.py`, without a folder, may be any file of the repository.
+SUFFIXES = (".py", ".yaml", ".yml", ".md", ".sbatch", ".toml")
 _KEY = re.compile(r"(?<![\w.])[A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]*)+")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 _PYTHON = re.compile(r"(?<![\w./])d2_isonet(?:\.[A-Za-z_]\w*)+")
@@ -16,13 +23,13 @@ _PATH = re.compile(r"[\w./{},*<>-]+$")
 _PLACEHOLDER = re.compile(r"(?:^|/)[A-Z_]+(?:/|$)")  # FILE, OUTPUT_DIR/...
 _FOLDERS = ("configs/", "d2_isonet/", "docs/", "results/", "tests/", "third_party/", "tools/")
 _WRITTEN_BY_RUNS = {"config.yaml"}
-# Misspelt on purpose, where a page shows what is said of it.
+# Misspelt on purpose: the page shows the error message.
 _WRONG_KEYS = {"SOLVER.BASE_LRR"}
 _FLAGS_OF_OTHERS = {"--nodes"}  # sbatch's
 
 
 def unknown_names(page: Page) -> Iterator[Problem]:
-    """Everything the page names that is not there."""
+    """The names on the page that do not exist."""
     lines = [Span(text, i) for i, text in enumerate(page.path.read_text("utf-8").split("\n"), 1)]
     words = [span for span in page.spans if not re.search(r"\s", span.text)]
     checks: list[tuple[list[Span], Callable[[str], Iterator[str]]]] = [
@@ -39,12 +46,13 @@ def unknown_names(page: Page) -> Iterator[Problem]:
 
 def _unknown_keys(text: str) -> Iterator[str]:
     for key in set(_KEY.findall(text)) - _WRONG_KEYS:
-        if key.split(".")[0] in _config() and not _has_key(key):
+        if key.split(".")[0] in default_config() and not _reaches(default_config(), key.split(".")):
             yield f"{key} is no key of the config"
 
 
 @functools.cache
-def _config():
+def default_config():
+    """A config with all keys of detectron2 and of this package."""
     from detectron2.config import get_cfg
 
     from d2_isonet import add_isonet_config
@@ -52,15 +60,6 @@ def _config():
     cfg = get_cfg()
     add_isonet_config(cfg)
     return cfg
-
-
-def _has_key(key: str) -> bool:
-    node = _config()
-    for part in key.split("."):
-        if part not in node:
-            return False
-        node = node[part]
-    return True
 
 
 def _unknown_flags(text: str) -> Iterator[str]:
@@ -84,18 +83,15 @@ def _own_flags() -> set[str]:
 
 def _unknown_python(text: str) -> Iterator[str]:
     for name in set(_PYTHON.findall(text)):
-        if not _is_python(name):
+        package, *attributes = name.split(".")
+        is_file = attributes[-1] in ("py", "git")
+        if not is_file and not _reaches(importlib.import_module(package), attributes):
             yield f"{name} is no name of the package"
 
 
-def _is_python(name: str) -> bool:
-    parts = name.split(".")
-    if parts[-1] in ("py", "git"):  # a file
-        return True
-    value = importlib.import_module(parts[0])
+def _reaches(value: Any, attributes: list[str]) -> bool:
     try:
-        for part in parts[1:]:
-            value = getattr(value, part)
+        functools.reduce(getattr, attributes, value)
     except AttributeError:
         return False
     return True
@@ -117,3 +113,46 @@ def _missing_tests(text: str) -> Iterator[str]:
             return
     if match and has(match[1]):
         yield f"{match[1]} has no {match[2]}"
+
+
+def documents() -> list[Path]:
+    """All markdown files of the repository, third_party included."""
+    return [ROOT / name for name in files() if name.endswith(".md")]
+
+
+@functools.cache
+def files() -> list[str]:
+    """The paths of all files that git tracks or would add."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        names = listed.stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):  # an unpacked archive
+        names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
+    return sorted(name for name in names if (ROOT / name).is_file() and ".venv" not in name)
+
+
+def has(pattern: str) -> bool:
+    """Whether each alternative of a path, such as `a/{b,c}*.yaml`, matches a file or a folder.
+
+    A path is relative to the root, configs/, tests/ or any folder.
+    """
+    return all(map(_has_one, alternatives(pattern)))
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Expand `a{b,c}d` to `abd` and `acd`, and `<...>` to `*`."""
+    parts = re.split(r"\{([^{}]*)\}", re.sub(r"<[^<>]*>", "*", pattern))
+    choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+    return ["".join(words) for words in itertools.product(*choices)]
+
+
+def _has_one(pattern: str) -> bool:
+    pattern = pattern.rstrip("/")
+    places = [pattern, f"configs/{pattern}", f"tests/{pattern}", f"*/{pattern}"]
+    return any(fnmatch.filter(files() + _folders(), place) for place in places)
+
+
+@functools.cache
+def _folders() -> list[str]:
+    return sorted({str(parent) for name in files() for parent in Path(name).parents})

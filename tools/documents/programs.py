@@ -1,20 +1,27 @@
-"""What is done with a command, by its program, to see that it would still run."""
+"""Checks that a command would run: its program parses the arguments, its config is loaded."""
 
+import argparse
+import contextlib
 import functools
 import importlib.util
+import io
 import re
+import runpy
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
-from .parsing import parse
-from .repository import ROOT, has
+from .names import ROOT, has
 
-# Programs whose commands are not looked into, and why.
+_PACKAGE = "d2_isonet"  # `d2-isonet COMMAND` and `python -m d2_isonet COMMAND` run it
+# Words that a reader replaces, with a value that parsers and configs accept.
+_FILLED_IN = {"N": "2", "k": "2", "FILE": "configs/risonet18_fpn.yaml", "RANK": "1"}
+# Programs whose commands are not checked, and why.
 _LEFT_ALONE = {
-    ".": "the shell's",
-    "cd": "the shell's",
-    "export": "the shell's",
-    "source": "the shell's",
+    **dict.fromkeys((".", "cd", "export", "source"), "the shell's"),
     "git": "needs the network",
     "rsync": "needs another machine",
     "docker": "needs a Docker engine",
@@ -22,11 +29,30 @@ _LEFT_ALONE = {
 }
 
 
-def _checked_script(script: str, arguments: list[str]) -> None:
-    """A script of ours parses the arguments; its config files, and pairs for them, are loaded."""
-    if not (ROOT / script).is_file():
-        raise ValueError(f"there is no {script}")
-    parsed = parse(ROOT / script, arguments)
+@functools.cache
+def problem_of(words: tuple[str, ...]) -> str:
+    """Why the command would fail; "" if it would run."""
+    check = PROGRAMS.get(words[0])
+    if check is None:
+        return (
+            f"{words[0]} is no program that tools/documents/programs.py knows: add it there, or "
+            "put <!-- not run: REASON --> above the block"
+        )
+    try:
+        check(list(words[1:]))
+    except (Exception, SystemExit) as error:  # a program may refuse its arguments in any way
+        return str(error) or "it cannot be parsed"
+    return ""
+
+
+def why_left_alone(words: tuple[str, ...]) -> str:
+    """Why only the program's name is checked; "" if the arguments are checked too."""
+    return _LEFT_ALONE.get(Path(words[0]).name, "")
+
+
+def _check_own(program: str, arguments: list[str]) -> None:
+    """Let a program of this repository parse the arguments; load the config that they name."""
+    parsed = parse(program, arguments)
     config = getattr(parsed, "config_file", "") or ""
     if (ROOT / config).is_file():
         _load(ROOT / config, list(getattr(parsed, "opts", None) or []))
@@ -45,26 +71,94 @@ def _load(config: Path, pairs: list[str]) -> None:
         load_config(str(config), pairs)
 
 
-def _python(words: list[str]) -> None:
-    if words[:2] == ["-m", "pip"]:
-        return _pip(words[2:])
-    if words[:2] == ["-m", "pytest"]:
-        return _pytest(words[2:])
-    if words[0] == "-m":
-        return _module(words[1])
-    if words[0] == "-c":
-        compile(words[1], "-c", "exec")
-        return None
-    return _checked_script(words[0], words[1:])
+def entry_point(program: str) -> Callable[[], object]:
+    """The function that runs a program of this repository with the arguments in sys.argv."""
+    if program == _PACKAGE:
+        return functools.partial(runpy.run_module, _PACKAGE, run_name="__main__")
+    if not (ROOT / program).is_file():
+        raise ValueError(f"there is no {program}")
+    return functools.partial(_run_script, ROOT / program)
 
 
-def _module(name: str) -> None:
-    if importlib.util.find_spec(name) is None:
-        raise ValueError(f"there is no module {name}")
+def parse(program: str, arguments: list[str]) -> argparse.Namespace:
+    """Run a program until its parser has read the arguments; return what it has read.
+
+    Raises:
+        ValueError: the program refuses the arguments; the message is the program's own.
+    """
+    run = entry_point(program)
+    words = [_FILLED_IN.get(word, word) for word in arguments]
+    errors = io.StringIO()
+    try:
+        with (
+            mock.patch.object(argparse.ArgumentParser, "parse_known_args", _parse_and_stop),
+            mock.patch.object(sys, "argv", [program, *words]),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(errors),
+        ):
+            run()
+    except _Parsed as parsed:
+        return parsed.namespace
+    except SystemExit as end:
+        if not end.code:  # after --help or --version
+            return argparse.Namespace()
+        raise ValueError((errors.getvalue().strip().splitlines() or [str(end)])[-1]) from end
+    raise ValueError(f"{program} reads no arguments")
 
 
-def _pytest(words: list[str]) -> None:
-    """Files and tests are there; a test as `file.py::name`."""
+class _Parsed(BaseException):  # not an Exception: programs catch those
+    def __init__(self, namespace: argparse.Namespace):
+        self.namespace = namespace
+
+
+_parse_known_args = argparse.ArgumentParser.parse_known_args
+
+
+def _parse_and_stop(parser: argparse.ArgumentParser, args=None, namespace=None) -> None:
+    namespace, left = _parse_known_args(parser, args, namespace)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    raise _Parsed(namespace)
+
+
+def _run_script(script: Path) -> None:
+    """Run a script that can import the modules in its folder, as `python SCRIPT` does."""
+    finder = _Folder(script.parent)
+    sys.meta_path.append(finder)
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Folder(NamedTuple):
+    """Finds the top-level modules in a folder."""
+
+    path: Path
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        return None if path else PathFinder.find_spec(name, [str(self.path)])
+
+
+def _check_python(words: list[str]) -> None:
+    match words:
+        case ["-m", "pip", *arguments]:
+            _check_pip(arguments)
+        case ["-m", "pytest", *arguments]:
+            _check_pytest(arguments)
+        case ["-m", program, *arguments] if program == _PACKAGE:
+            _check_own(program, arguments)
+        case ["-m", module, *_]:
+            if importlib.util.find_spec(module) is None:
+                raise ValueError(f"there is no module {module}")
+        case ["-c", code, *_]:
+            compile(code, "-c", "exec")
+        case [script, *arguments]:
+            _check_own(script, arguments)
+
+
+def _check_pytest(words: list[str]) -> None:
+    """The files exist, and the tests of `file.py::name`."""
     for word in words:
         file, _, name = word.partition("::")
         if file.endswith(".py") and not has(file):
@@ -73,8 +167,8 @@ def _pytest(words: list[str]) -> None:
             raise ValueError(f"{file} has no {name}")
 
 
-def _pip(words: list[str]) -> None:
-    """Folders and extras that pip is asked for are there."""
+def _check_pip(words: list[str]) -> None:
+    """The folders and extras that pip installs exist."""
     setup = (ROOT / "setup.py").read_text("utf-8")
     for word in words[1:]:
         folder = re.match(r"\.[\w./]*", word)
@@ -86,7 +180,7 @@ def _pip(words: list[str]) -> None:
                 raise ValueError(f"setup.py has no extra {extra}")
 
 
-def _make(words: list[str]) -> None:
+def _check_make(words: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for word in words:
         name, is_variable, _ = word.partition("=")
@@ -95,54 +189,32 @@ def _make(words: list[str]) -> None:
             raise ValueError(f"the Makefile has no {name}")
 
 
-def _torchrun(words: list[str]) -> None:
+def _check_torchrun(words: list[str]) -> None:
     from torch.distributed.run import get_args_parser
 
     parsed = get_args_parser().parse_args(words)
-    _checked_script(parsed.training_script, parsed.training_script_args)
+    _check_own(parsed.training_script, parsed.training_script_args)
 
 
-def _sbatch(words: list[str]) -> None:
+def _check_sbatch(words: list[str]) -> None:
+    """The sbatch file exists; it hands the words after it to torchrun."""
     job = next((i for i, word in enumerate(words) if word.endswith(".sbatch")), None)
     if job is None or not (ROOT / words[job]).is_file():
         raise ValueError("there is no such sbatch file")
-    _checked_script(words[job + 1], words[job + 2 :])
+    _check_torchrun(words[job + 1 :])
 
 
-def _nothing(words: list[str]) -> None:
-    """Left alone."""
+def _check_nothing(words: list[str]) -> None:
+    """The arguments are not checked."""
 
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
-    "python": _python,
-    ".venv/bin/python": _python,
-    "pytest": _pytest,
-    "pip": _pip,
-    "make": _make,
-    "torchrun": _torchrun,
-    ".venv/bin/torchrun": _torchrun,
-    "sbatch": _sbatch,
-    **dict.fromkeys(_LEFT_ALONE, _nothing),
-    ".venv/bin/pre-commit": _nothing,
+    "d2-isonet": functools.partial(_check_own, _PACKAGE),
+    "make": _check_make,
+    "pip": _check_pip,
+    "pytest": _check_pytest,
+    "sbatch": _check_sbatch,
+    **dict.fromkeys(("python", ".venv/bin/python"), _check_python),
+    **dict.fromkeys(("torchrun", ".venv/bin/torchrun"), _check_torchrun),
+    **dict.fromkeys((*_LEFT_ALONE, ".venv/bin/pre-commit"), _check_nothing),
 }
-
-
-@functools.cache
-def problem_of(words: tuple[str, ...]) -> str:
-    """Why the command would not run; "" where it would."""
-    check = PROGRAMS.get(words[0])
-    if check is None:
-        return (
-            f"{words[0]} is no program that tools/documents/programs.py knows: add it there, or "
-            "put <!-- not run: REASON --> above the block"
-        )
-    try:
-        check(list(words[1:]))
-    except (Exception, SystemExit) as error:  # whatever the owner of the words says of them
-        return str(error) or "it cannot be parsed"
-    return ""
-
-
-def why_left_alone(words: tuple[str, ...]) -> str:
-    """Why nothing but the program's name is checked; "" where more is."""
-    return _LEFT_ALONE.get(Path(words[0]).name, "")

@@ -1,4 +1,4 @@
-"""Python of the documents is executed, yaml goes into the config, json is parsed."""
+"""Executes the Python of a page, merges its yaml into the config and parses its json."""
 
 import ast
 import json
@@ -9,19 +9,20 @@ from unittest import mock
 import yaml
 
 from .markdown import Block, Page, Problem
+from .names import default_config
 
 
 def failing_snippets(page: Page) -> Iterator[Problem]:
-    """Blocks that fail. The Python of a page is one program, block after block."""
-    blocks = [b for b in page.blocks if b.language in _RUN and not b.not_run]
+    """The blocks that fail. All Python blocks of a page form one program."""
+    blocks = [b for b in page.blocks if b.language in EXECUTED and not b.not_run]
     if not blocks:
         return
     names: dict[str, Any] = {"__name__": page.path.stem}
-    with mock.patch.dict("d2_isonet.layers.activation.ACTIVATIONS"):  # a page may register its own
+    with mock.patch.dict("d2_isonet.layers.activation.ACTIVATIONS"):  # a page may add some
         for block in blocks:
             try:
-                _RUN[block.language](block, names)
-            except Exception as error:  # whatever the snippet raises is what we want to tell
+                EXECUTED[block.language](block, names)
+            except Exception as error:  # any error of the snippet is reported
                 what = f"this {block.language} fails: {type(error).__name__}: {error}"
                 yield Problem(page.path, block.line, what)
 
@@ -35,7 +36,7 @@ def _run_python(block: Block, names: dict[str, Any]) -> None:
 
 
 def _merge_yaml(block: Block, names: dict[str, Any]) -> None:
-    """Where it has sections of detectron2's config it must fit into ours."""
+    """If the yaml has sections of detectron2's config, its keys must exist there."""
     content = yaml.safe_load(block.text)
     if isinstance(content, dict) and content.keys() & {"MODEL", "SOLVER", "INPUT", "DATASETS"}:
         from detectron2.config import CfgNode
@@ -48,7 +49,7 @@ def _load_json(block: Block, names: dict[str, Any]) -> None:
     json.loads(block.text)
 
 
-_RUN: dict[str, Callable[[Block, dict[str, Any]], None]] = {
+EXECUTED: dict[str, Callable[[Block, dict[str, Any]], None]] = {
     "python": _run_python,
     "yaml": _merge_yaml,
     "json": _load_json,
@@ -56,12 +57,7 @@ _RUN: dict[str, Callable[[Block, dict[str, Any]], None]] = {
 
 
 def _cfg():
-    from detectron2.config import get_cfg
-
-    from d2_isonet import add_isonet_config
-
-    cfg = get_cfg()
-    add_isonet_config(cfg)
+    cfg = default_config().clone()
     cfg.MODEL.DEVICE = "cpu"
     return cfg
 
@@ -80,5 +76,5 @@ def _trainer():
     return SimpleTrainer(model, [], torch.optim.SGD(model.parameters(), 0.1))
 
 
-# What a snippet may take as given: the reader has it.
+# Names that a snippet may use without defining them: the reader has them.
 _GIVEN: dict[str, Callable[[], Any]] = {"cfg": _cfg, "model": _model, "trainer": _trainer}

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import prepare_fashion_mnist
+import datasets.fashion_mnist as prepare_fashion_mnist
 import pytest
 import torch
 from reproduction import documents

@@ -1,22 +1,94 @@
-"""Generated stand-ins where no photographs can be had: textured shapes on textured grounds."""
+"""Cut-outs and backgrounds: their split into train and val, and generated ones without packages."""
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from .library import Cutout, Material, Photograph
+SPLITS = ("train", "val")
+VAL_FRACTION = 0.25
+MINIMUM_CUTOUTS = 8  # a class with fewer cut-outs is too small to learn from
 
-VARIANTS = 24  # cut-outs of a class
-GROUNDS = 16
-SIDE = 160  # pixels of a shape
+
+@dataclass(frozen=True)
+class Cutout:
+    """One object on a transparent ground: rgba (H, W, 4), uint8, straight alpha."""
+
+    name: str
+    label: str
+    rgba: np.ndarray
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One background: rgb (H, W, 3), uint8."""
+
+    name: str
+    rgb: np.ndarray
+
+
+@dataclass(frozen=True)
+class Material:
+    """All cut-outs and backgrounds of a source before the split, with their origin."""
+
+    cutouts: Mapping[str, Sequence[Cutout]]
+    photographs: Sequence[Photograph]
+    credits: Sequence[str]  # a line for each source: content, authors, licence
+    licences: Mapping[str, str] = field(default_factory=dict)  # file name -> text
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Library:
+    """The material of one split; `classes` is the same in every split, index = label."""
+
+    classes: tuple[str, ...]
+    cutouts: Mapping[str, Sequence[Cutout]]
+    photographs: Sequence[Photograph]
+
+
+def split_material(material: Material, seed: int) -> dict[str, Library]:
+    """Divide the material: no cut-out and no photograph is in both splits.
+
+    Classification and detection use the same split, so a pretrained backbone has seen nothing of
+    the detector's validation pictures.
+
+    Raises:
+        ValueError: a class or the photographs are too few for two splits.
+    """
+    classes = tuple(sorted(material.cutouts))
+    generator = np.random.default_rng([seed, 0x5B117])
+    by_class = {c: _split(material.cutouts[c], f"class {c!r}", generator) for c in classes}
+    photographs = _split(material.photographs, "the photographs", generator)
+    return {
+        split: Library(classes, {c: by_class[c][split] for c in classes}, photographs[split])
+        for split in SPLITS
+    }
+
+
+def _split(items: Sequence, what: str, generator: np.random.Generator) -> dict[str, list]:
+    ordered = sorted(items, key=lambda item: item.name)
+    if len(ordered) < 2:
+        raise ValueError(f"{what}: {len(ordered)} found, two splits need at least 2.")
+    validation = max(1, round(VAL_FRACTION * len(ordered)))
+    chosen = set(generator.permutation(len(ordered))[:validation].tolist())
+    return {
+        "train": [item for i, item in enumerate(ordered) if i not in chosen],
+        "val": [item for i, item in enumerate(ordered) if i in chosen],
+    }
+
+
+VARIANTS = 24  # generated cut-outs per class
+GROUNDS = 16  # generated backgrounds
+SIDE = 160  # pixels of a generated shape
 SUPERSAMPLING = 4  # for smooth edges
 GROUND_SIZE = (800, 600)
 
 
 def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
-    """Corners of a polygon on the unit circle; inner < 1 makes a star."""
+    """The corners of a regular polygon on the unit circle; inner < 1 gives a star."""
     steps = corners * (1 if inner == 1.0 else 2)
     angles = 2 * np.pi * np.arange(steps) / steps - np.pi / 2
     radii = np.where(np.arange(steps) % 2 == 1, inner, 1.0)
@@ -66,7 +138,7 @@ SHAPES = {
 
 
 def shapes_material(seed: int) -> Material:
-    """Cut-outs of every class of SHAPES and grounds to paste them on, from the seed alone."""
+    """Textured shapes of every class of SHAPES and backgrounds; the seed alone determines them."""
     cutouts = {
         label: [_cutout(label, [seed, 1, index, i]) for i in range(VARIANTS)]
         for index, label in enumerate(sorted(SHAPES))
@@ -82,8 +154,10 @@ def _cutout(label: str, seed: list[int]) -> Cutout:
     alpha = cv2.resize(
         SHAPES[label](x, y).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
     )
-    height = max(1, round(SIDE * generator.uniform(0.7, 1.0)))  # classes are not one aspect ratio
-    # like fruit and signs, a class has a colour of its own: the outline alone is hard to learn
+    height = max(
+        1, round(SIDE * generator.uniform(0.7, 1.0))
+    )  # so that aspect ratios vary within a class
+    # each class has its own colour, as fruit and signs do: the outline alone is hard to learn
     hue = (sorted(SHAPES).index(label) / len(SHAPES) + generator.normal(0, 0.02)) % 1
     colour = 255 * np.array(colorsys.hsv_to_rgb(hue, 0.8, generator.uniform(0.6, 0.95)))
     texture = 0.4 * _texture((SIDE, SIDE), generator) + 0.6 * colour.astype(np.float32)
@@ -93,7 +167,7 @@ def _cutout(label: str, seed: list[int]) -> Cutout:
 
 
 def _texture(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """Two colours mixed by stripes, by clouds or by a slope: float32 (H, W, 3) in 0..255."""
+    """Two colours mixed by stripes, clouds or a gradient: float32 (H, W, 3) in 0..255."""
     width, height = size
     first, second = generator.uniform(20, 235, (2, 3))
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -110,7 +184,7 @@ def _texture(size: tuple[int, int], generator: np.random.Generator) -> np.ndarra
 
 
 def _clouds(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """Noise of several sizes added up, from 0 to 1: (H, W)."""
+    """A sum of noise of several sizes, scaled to 0..1: (H, W)."""
     width, height = size
     total = np.zeros((height, width), np.float32)
     for cells in (3, 6, 12, 48):

@@ -1,4 +1,4 @@
-"""The sbatch file, with stand-ins for Slurm's commands that write down how they are called."""
+"""The sbatch file, run with stand-ins for the commands of Slurm that record their calls."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 import pytest
 from repository import REPOSITORY
 
-SBATCH = REPOSITORY / "tools" / "slurm" / "train.sbatch"
+SBATCH = REPOSITORY / "docs" / "train.sbatch"
 STAND_INS = {
     "scontrol": '[ "$1" = show ] && echo node7 && exit\necho "scontrol $*" >> "$CALLS"',
     "scancel": 'echo "scancel $*" >> "$CALLS"\ntouch "$CALLS.cancelled"',
@@ -24,7 +24,7 @@ STAND_INS = {
 
 @pytest.fixture
 def job(tmp_path):
-    """Start the batch script as Slurm would; the calls it makes are lines of tmp_path/calls."""
+    """Start the batch script as Slurm does; its calls are recorded in tmp_path/calls."""
     for name, lines in STAND_INS.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
         (tmp_path / name).chmod(0o755)

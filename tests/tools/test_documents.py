@@ -1,13 +1,13 @@
 """What the documents say is so; and the checks find what is not."""
 
-import argparse
-import importlib
+import importlib.util
 
 import pytest
 from documented_commands import ELSEWHERE, documented, elsewhere
+from documents.command import check_page, main
 from documents.markdown import Page
-from documents.page_check import check_page
-from documents.repository import alternatives, documents, has
+from documents.names import alternatives, documents, has
+from documents.programs import parse
 from repository import REPOSITORY
 
 
@@ -93,8 +93,31 @@ def test_a_lazy_config_is_loaded_with_its_pairs(found):
 def test_a_wrong_argument_is_found_under_torchrun_and_sbatch(found):
     script = "train_net.py --no-such-thing"
     torchrun = f"`torchrun --standalone --nproc-per-node 2 {script}`"
-    problems = found(f"{torchrun} and `sbatch tools/slurm/train.sbatch {script}`")
+    problems = found(f"{torchrun} and `sbatch docs/train.sbatch {script}`")
     assert sum("unrecognized arguments: --no-such-thing" in problem for problem in problems) == 2
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("d2_isonet.__main__") is None, reason="no d2_isonet.__main__ yet"
+)
+@pytest.mark.parametrize("program", ["d2-isonet", "python -m d2_isonet", "torchrun -m d2_isonet"])
+def test_a_command_of_the_package_is_parsed_by_the_package(found, program):
+    command = f"{program} train --config-file configs/risonet18_c4.yaml"
+    assert found(f"`{command} --num-gpus 8 SOLVER.BASE_LR 0.1`") == []
+    assert "--no-such-thing" in found(f"`{command} --no-such-thing`")[0]
+    assert "SOLVER.STEPSIZE" in found(f"`{command} SOLVER.STEPSIZE 3`")[0]
+
+
+def test_a_script_imports_the_modules_beside_it(tmp_path):
+    lines = (
+        "import argparse",
+        "PARSER = argparse.ArgumentParser()",
+        "PARSER.add_argument('--kills')",
+    )
+    (tmp_path / "beside_the_script.py").write_text("\n".join(lines))
+    script = tmp_path / "script.py"
+    script.write_text("from beside_the_script import PARSER\nPARSER.parse_args()\n")
+    assert parse(str(script), ["--kills", "2"]).kills == "2"
 
 
 def test_every_choice_of_a_command_is_checked(found):
@@ -150,8 +173,7 @@ def test_a_path_with_alternatives_names_all_of_them():
 
 
 def test_the_script_ends_with_1_where_something_does_not_hold(found, tmp_path, capsys):
-    script = importlib.import_module("check_documents")
     for text, status in (("nothing", 0), ("[x](no_such.md)", 1)):
         found(text)
-        assert script.main(argparse.Namespace(pages=[tmp_path / "page.md"])) == status
+        assert main([str(tmp_path / "page.md")]) == status
     assert "page.md:1: link to no_such.md" in capsys.readouterr().err

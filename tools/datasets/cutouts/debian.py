@@ -1,4 +1,4 @@
-"""Real photographs: the stamps and the wallpapers of Debian packages."""
+"""Material from Debian packages: cut-outs from stamps, backgrounds from wallpapers."""
 
 import shutil
 import tempfile
@@ -9,20 +9,77 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .catalogue import CLASSES, CREDITS, PHOTOGRAPHS, STAMPS_PACKAGE
+from datasets.packages import PackagesUnavailable, fetch_packages, unpack_package
+
 from .library import MINIMUM_CUTOUTS, Cutout, Material, Photograph
-from .packages import PackagesUnavailable, fetch_packages, unpack_package
 from .scales import Scale
 
+STAMPS_PACKAGE = "tuxpaint-stamps-default"
+CREDITS = {
+    STAMPS_PACKAGE: "cut-outs; (c) Bill Kendrick and the Tux Paint stamp authors; GPL-2+",
+    "tuxpaint-data": "backgrounds; (c) Bill Kendrick and the Tux Paint authors; GPL-2+",
+    "lomiri-wallpapers-16.04": "backgrounds; authors in the file names; "
+    "CC-BY-4.0 or CC-BY-SA-4.0 per file, see the package's copyright file",
+    "mate-backgrounds": "backgrounds; authors in the package's AUTHORS file; GPL-2+",
+}
+
+# Patterns below STAMPS_FOLDER. A leading "-" excludes files: transparent objects, or objects of
+# doubtful class. Files named *_mirror are copies of another cut-out and are never used.
+CLASSES = {
+    "bird": ("animals/birds/*",),
+    "carnivore": ("animals/mammals/bears/*", "animals/mammals/cats/*", "animals/mammals/dogs/*",
+        "animals/mammals/badger.png"),
+    "flower": ("plants/flowers/*",),
+    "fruit": ("food/fruit/*",),
+    "gravestone": ("seasonal/halloween/grave-*",),
+    "hoofed_mammal": ("animals/mammals/bovines/*", "animals/mammals/camel/*",
+        "animals/mammals/deer/*", "animals/mammals/equines/*", "animals/mammals/giraffe.png",
+        "animals/mammals/hippopotamus.png", "animals/mammals/pig*",
+        "animals/mammals/rhino_black.png", "animals/mammals/wildboar.png"),
+    "household": ("household/*", "household/dishes/*", "household/dishes/utensils/*",
+        "-household/dishes/glass.png"),
+    "instrument": ("hobbies/music/*/*",),
+    "road_sign": ("town/roadsigns/*", "-town/roadsigns/stoplight*",
+        "-town/roadsigns/traffic_cone.png"),
+    "sea_animal": ("animals/fish/*", "animals/mammals/aquatic/*", "animals/shellfish/*",
+        "-animals/mammals/aquatic/otter.png"),
+    "small_mammal": ("animals/mammals/rodents/*", "animals/mammals/ferret.png",
+        "animals/mammals/rabbit_little.png"),
+    "tool": ("household/tools/*", "household/arttools/scissors*",
+        "-household/tools/cementmixer.png"),
+    "vegetable": ("food/vegetables/*", "plants/mushrooms/*"),
+    "vehicle": ("vehicles/auto/*", "vehicles/construction/*", "vehicles/cycle/*",
+        "vehicles/emergency/firetruck.png", "vehicles/flight/*", "vehicles/flight/planes/*",
+        "vehicles/garbagetruck.png", "vehicles/masstransit/*", "vehicles/race/*",
+        "vehicles/ship/*"),
+}  # fmt: skip
+
+# Only photographs that show no object of a class above: photographs with flowers, dandelions,
+# sheep, dogs, jellyfish, insects, fruit, tools or instruments are excluded.
+PHOTOGRAPHS = {
+    "lomiri-wallpapers-16.04": ("Bridge_by_Sander_Klootwijk", "aitzgorri_by_Aitzol_Berasategi",
+        "analogpattern_by_Peter_Nerlich", "life_by_Aitzol_Berasategi",
+        "picosdeeuropa_by_Aitzol_Berasategi", "sunset_by_Aitzol_Berasategi",
+        "umang_by_Abhishek_Mudgal"),
+    "mate-backgrounds": ("Aqua", "Blinds", "Dune", "GreenMeadow", "RainDrops", "Storm", "Wood"),
+    "tuxpaint-data": ("burnt_bark", "cliff", "lighthouse", "mossy_bark", "mossy_log", "mudstone",
+        "ocean_splash", "ocean_waves", "redwoods_above", "rocks", "sun_behind_clouds",
+        "sun_behind_leaves", "trees_above", "trees_at_dusk", "wool_mill_machine"),
+}  # fmt: skip
+
 STAMPS_FOLDER = "usr/share/tuxpaint/stamps"
-SMALLEST_SIDE = 32  # pixels; a smaller cut-out shows nothing when enlarged
-LEAST_OPAQUE = 0.6  # of the pixels that show at all: glass is no good mask
+SMALLEST_SIDE = 32  # pixels; a smaller cut-out has too little detail to be enlarged
+LEAST_OPAQUE = 0.6  # of the visible pixels; excludes glass, which has no clear mask
 MINIMUM_PHOTOGRAPHS = 8
 PHOTOGRAPH_MARGIN = 2.5  # photographs are kept at most this many times as large as a scene
 
 
 def debian_material(scale: Scale, cache: Path) -> Material:
-    """Fetch, unpack and read what the scale needs. Raises PackagesUnavailable."""
+    """Fetch, unpack and read the packages that the scale needs.
+
+    Raises:
+        PackagesUnavailable: they cannot be fetched, or they hold too few pictures.
+    """
     packages = (STAMPS_PACKAGE, *scale.background_packages)
     archives = fetch_packages(packages, cache)
     for stale in cache.glob("unpacked-*"):  # of a killed run
@@ -72,7 +129,7 @@ def _read_cutouts(stamps: Path, label: str, limit: int, notes: list[str]) -> Ite
 
 
 def class_files(stamps: Path, patterns: Sequence[str]) -> list[Path]:
-    """PNG files by the patterns of the catalogue, without mirrored copies, sorted."""
+    """The PNG files that match the patterns, without mirrored copies, sorted."""
     wanted: set[Path] = set()
     for pattern in patterns:
         if pattern.startswith("-"):
@@ -83,9 +140,11 @@ def class_files(stamps: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def read_cutout(path: Path, limit: int) -> np.ndarray:
-    """The part that shows, its long side at most limit: uint8 (H, W, 4).
+    """The visible part of a picture, its long side at most `limit`: uint8 (H, W, 4).
 
-    Raises ValueError where it has no usable alpha, OSError where it cannot be read.
+    Raises:
+        ValueError: the alpha channel is missing or shows no opaque object.
+        OSError: the file cannot be read.
     """
     with Image.open(path) as image:
         if "A" not in image.getbands() and "transparency" not in image.info:
@@ -122,7 +181,7 @@ def _read_photographs(root: Path, scale: Scale, notes: list[str]) -> list[Photog
 
 
 def _read_photograph(path: Path, scale: Scale) -> np.ndarray:
-    """Shrunk so that it still covers PHOTOGRAPH_MARGIN scenes: uint8 (H, W, 3)."""
+    """Read a photograph, shrunk to PHOTOGRAPH_MARGIN times the scene: uint8 (H, W, 3)."""
     target = tuple(round(PHOTOGRAPH_MARGIN * side) for side in scale.scene_size)
     with Image.open(path) as image:
         image.draft("RGB", target)

@@ -1,4 +1,4 @@
-"""Debian packages without root: fetched by apt-get, unpacked by dpkg-deb, kept in a cache."""
+"""Fetch Debian packages with apt-get into a cache and unpack them with dpkg-deb, without root."""
 
 import re
 import shutil
@@ -13,17 +13,18 @@ from tqdm import tqdm
 
 PROGRAMS = ("apt-get", "dpkg-deb")
 POLL_SECONDS = 0.2
-OUTDATED_LISTS = ("Unable to locate", "No packages found", "404")  # in what apt-get says
+OUTDATED_LISTS = ("Unable to locate", "No packages found", "404")  # in the output of apt-get
 
 
 class PackagesUnavailable(RuntimeError):
-    """The packages cannot be had on this machine; the message is one line with the reason."""
+    """The packages cannot be fetched on this machine; the message is one line with the reason."""
 
 
 def fetch_packages(names: Sequence[str], cache: Path) -> list[Path]:
-    """The .deb files of these packages, in order; those already in the cache are not fetched.
+    """Fetch the packages that are not in the cache; return the .deb files of all, in order.
 
-    Raises PackagesUnavailable.
+    Raises:
+        PackagesUnavailable: a program is missing, or apt-get fails.
     """
     missing_programs = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing_programs:
@@ -41,9 +42,10 @@ def fetch_packages(names: Sequence[str], cache: Path) -> list[Path]:
 
 
 def unpack_package(archive: Path, folder: Path, suffixes: tuple[str, ...]) -> None:
-    """Unpack the files of a .deb that end in one of suffixes below folder.
+    """Unpack those files of a .deb whose names end in one of the suffixes into the folder.
 
-    Raises PackagesUnavailable where the archive is damaged, after deleting it.
+    Raises:
+        PackagesUnavailable: the archive is damaged; it is deleted first.
     """
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
     with tempfile.TemporaryFile("w+") as complaints:
@@ -52,14 +54,14 @@ def unpack_package(archive: Path, folder: Path, suffixes: tuple[str, ...]) -> No
         if process.returncode or not whole:
             complaints.seek(0)
             reason = " ".join(complaints.read().split()[:30])
-            archive.unlink()  # or every later run would meet it again
+            archive.unlink()  # otherwise every later run would fail on it too
             raise PackagesUnavailable(
                 f"{archive} was damaged and is now deleted, run again to fetch it ({reason})"
             )
 
 
 def _extract(stream: IO[bytes], folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether the whole tar stream could be read."""
+    """Unpack the tar stream; return whether all of it was readable."""
     try:
         with tarfile.open(fileobj=stream, mode="r|") as content:
             for member in content:
@@ -68,7 +70,7 @@ def _extract(stream: IO[bytes], folder: Path, suffixes: tuple[str, ...]) -> bool
     except tarfile.TarError:
         return False
     finally:
-        while stream.read(1 << 20):  # a writer cut short would report a failure of its own
+        while stream.read(1 << 20):  # dpkg-deb would report an error if we stopped reading
             pass
     return True
 
@@ -85,7 +87,7 @@ def _download_with_fresh_lists(names: Sequence[str], cache: Path) -> None:
 
 
 def _private_lists(cache: Path) -> tuple[str, ...]:
-    """Options for package lists of our own: a fresh container has none, updating its needs root."""
+    """Fetch package lists into the cache (the system's need root) and return apt-get's options."""
     lists, archives = cache / "apt" / "lists", cache / "apt" / "archives"
     for folder in (lists, archives):
         (folder / "partial").mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,7 @@ def _private_lists(cache: Path) -> tuple[str, ...]:
 
 
 def _download(names: Sequence[str], cache: Path, options: Sequence[str]) -> None:
-    """Into a partial folder first: a name in the cache means a complete file."""
+    """Download to a partial folder first, so that every file in the cache is complete."""
     listed = _apt_get(["download", "--print-uris", *options, *names])
     if listed.returncode:
         raise PackagesUnavailable(f"apt-get does not know the packages: {_reason(listed)}")
@@ -119,7 +121,7 @@ def _download(names: Sequence[str], cache: Path, options: Sequence[str]) -> None
 
 
 def _watch_download(arguments: Sequence[str], folder: Path, total: int) -> None:
-    """Run apt-get in folder, with the bytes that have arrived as a progress bar."""
+    """Run apt-get in the folder and show the bytes received as a progress bar."""
     process = subprocess.Popen(
         _command(arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -150,7 +152,7 @@ def _apt_get(arguments: Sequence[str]) -> subprocess.CompletedProcess:
 
 
 def _reason(finished: subprocess.CompletedProcess) -> str:
-    """The first line that names an error, else the last line of what the program said."""
+    """The first line of the output that names an error, otherwise its last line."""
     lines = (finished.stdout + finished.stderr).strip().splitlines()
     errors = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))]
     return (errors or lines[-1:] or [f"exit status {finished.returncode}"])[0]

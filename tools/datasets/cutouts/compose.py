@@ -1,4 +1,4 @@
-"""Cut, paste and learn: cut-outs on a photograph, with the exact mask of what stays visible."""
+"""Paste cut-outs on a photograph and compute the exact mask of their visible pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,20 @@ import cv2
 import numpy as np
 
 from .library import Cutout, Library, Photograph
-from .patch import match_colour, transform
 
-BACKGROUND_CROP = (0.45, 1.0)  # of the largest crop with the aspect ratio of the scene
-CENTRE_MARGIN = 0.12  # of the frame: how near its centre an object may come to the border
+BACKGROUND_CROP = (0.45, 1.0)  # relative to the largest crop with the aspect ratio of the scene
+CENTRE_MARGIN = 0.12  # least distance of an object's centre from the border, relative to the frame
 ATTEMPTS = 12
+MAXIMUM_ENLARGEMENT = 2.2  # beyond it a cut-out looks blurred beside its background
+MAXIMUM_ROTATION = 20.0  # degrees
+EDGE_BLUR = (0.3, 0.7)  # standard deviation in pixels
+BRIGHTNESS = (0.85, 1.15)
+COLOUR_PULL = (0.0, 0.25)  # fraction of the way to the mean colour behind the object
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A cut-out in place: patch (h, w, 4), float32, colour premultiplied by alpha in [0, 1]."""
+    """A placed cut-out: patch (h, w, 4), float32, colour premultiplied by alpha in [0, 1]."""
 
     cutout: Cutout
     patch: np.ndarray
@@ -27,7 +31,7 @@ class Layer:
 def crop_photograph(
     photograph: Photograph, size: tuple[int, int], generator: np.random.Generator
 ) -> np.ndarray:
-    """A random crop, maybe mirrored, resized to size (width, height): (H, W, 3) float32."""
+    """A random crop, randomly mirrored, resized to size (width, height): (H, W, 3) float32."""
     width, height = size
     rows, columns = photograph.rgb.shape[:2]
     scale = min(columns / width, rows / height) * generator.uniform(*BACKGROUND_CROP)
@@ -42,7 +46,7 @@ def crop_photograph(
 
 
 def _window(layer: Layer, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
-    """Rows and columns of the frame that the layer covers, then the same of its patch."""
+    """The rows and columns that the layer covers in the frame, then the same in its patch."""
     width, height = size
     rows, columns = layer.patch.shape[:2]
     top, left = max(layer.top, 0), max(layer.left, 0)
@@ -69,7 +73,7 @@ def visible_masks(layers: Sequence[Layer], size: tuple[int, int]) -> list[np.nda
 
 
 def render(background: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
-    """Layers over the background, in order: uint8 (H, W, 3)."""
+    """The layers drawn over the background in paste order: uint8 (H, W, 3)."""
     canvas = background.copy()
     size = (canvas.shape[1], canvas.shape[0])
     for layer in layers:
@@ -86,7 +90,7 @@ def place(
     margin: float,
     generator: np.random.Generator,
 ) -> Layer:
-    """The cut-out coloured for a random place; its centre keeps margin * side from the border."""
+    """Place the cut-out at random, its centre at least margin * side from the border."""
     patch = transform(cutout, long_side, generator)
     height, width = background.shape[:2]
     left = round(generator.uniform(margin, 1 - margin) * width - patch.shape[1] / 2)
@@ -96,7 +100,7 @@ def place(
 
 
 def all_visible(layers: Sequence[Layer], size: tuple[int, int], visibility: float) -> bool:
-    """Whether every object still shows at least this fraction of its own pixels."""
+    """Whether at least this fraction of each object's pixels is visible."""
     masks = visible_masks(layers, size)
     wholes = [int((layer.patch[..., 3] > 0.5).sum()) for layer in layers]
     return all(
@@ -111,11 +115,11 @@ def arrange(
     visibility: float,
     generator: np.random.Generator,
 ) -> list[Layer]:
-    """Layers in paste order, long sides log-uniform between sides.
+    """Layers in paste order, their long sides log-uniform between `sides`.
 
-    A place that would hide an object is drawn again, each time nearer the centre; a cut-out that
-    finds none is not pasted at all, so that no unlabelled remainder stays in view. The first
-    one always gets a place.
+    A place that would hide an object is drawn again, each time nearer to the centre. A cut-out
+    without a valid place is skipped, so that no unlabelled object is visible. The first cut-out
+    always gets a place.
     """
     size = (background.shape[1], background.shape[0])
     layers: list[Layer] = []
@@ -141,3 +145,53 @@ def draw_cutouts(
 def draw_photograph(library: Library, generator: np.random.Generator) -> Photograph:
     """One random background."""
     return library.photographs[generator.integers(len(library.photographs))]
+
+
+def transform(cutout: Cutout, long_side: float, generator: np.random.Generator) -> np.ndarray:
+    """The cut-out scaled, mirrored, rotated and softened: a patch as in Layer.
+
+    Its long side before rotation is `long_side` pixels, at most MAXIMUM_ENLARGEMENT times its own.
+    """
+    patch = cutout.rgba.astype(np.float32)
+    patch[..., 3] /= 255.0
+    patch[..., :3] *= patch[..., 3:]
+    rows, columns = patch.shape[:2]
+    scale = min(long_side / max(rows, columns), MAXIMUM_ENLARGEMENT)
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    patch = cv2.resize(patch, size, interpolation=mode)
+    if generator.random() < 0.5:
+        patch = cv2.flip(patch, 1)
+    angle = generator.uniform(-MAXIMUM_ROTATION, MAXIMUM_ROTATION)
+    return _soften_edge(_rotate(patch, angle), generator.uniform(*EDGE_BLUR))
+
+
+def _rotate(patch: np.ndarray, degrees: float) -> np.ndarray:
+    rows, columns = patch.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), degrees, 1.0)
+    cosine, sine = abs(matrix[0, 0]), abs(matrix[0, 1])
+    width = int(np.ceil(columns * cosine + rows * sine)) + 4  # room for the soft edge
+    height = int(np.ceil(columns * sine + rows * cosine)) + 4
+    matrix[:, 2] += ((width - columns) / 2, (height - rows) / 2)
+    return cv2.warpAffine(patch, matrix, (width, height), flags=cv2.INTER_LINEAR)
+
+
+def _soften_edge(patch: np.ndarray, deviation: float) -> np.ndarray:
+    """Blur the edge, where alpha is not full; keep the inside sharp."""
+    blurred = cv2.GaussianBlur(patch, (5, 5), deviation, borderType=cv2.BORDER_CONSTANT)
+    inside = cv2.erode(patch[..., 3], np.ones((3, 3), np.uint8)) > 0.98
+    return np.where(inside[..., None], patch, blurred)
+
+
+def match_colour(
+    patch: np.ndarray, behind: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Change the brightness and shift the mean colour towards the background behind the object."""
+    gain, pull = generator.uniform(*BRIGHTNESS), generator.uniform(*COLOUR_PULL)
+    red, green, blue, alpha = cv2.mean(patch)
+    own = gain * np.array([red, green, blue]) / max(alpha, 1e-6)
+    shift = (pull * (np.array(cv2.mean(behind)[:3]) - own)).astype(np.float32)
+    opacity = patch[..., 3:]
+    colour = patch[..., :3] * np.float32(gain) + shift * opacity
+    bounded = np.minimum(np.maximum(colour, 0), 255 * opacity)
+    return np.concatenate([bounded, opacity], axis=2)

@@ -9,15 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cutouts import dataset, shapes, stamp
-from cutouts.catalogue import CREDITS, PHOTOGRAPHS, STAMPS_PACKAGE
-from cutouts.dataset import prepare
-from cutouts.debian import STAMPS_FOLDER, class_files, debian_material, read_cutout
-from cutouts.packages import PackagesUnavailable, fetch_packages, unpack_package
-from cutouts.pictures import Painter
-from cutouts.scales import SCALES
+from datasets.command import prepare_cutouts
+from datasets.cutouts import dataset, library, scales
+from datasets.cutouts.dataset import prepare
+from datasets.cutouts.debian import (
+    CREDITS,
+    PHOTOGRAPHS,
+    STAMPS_FOLDER,
+    STAMPS_PACKAGE,
+    class_files,
+    debian_material,
+    read_cutout,
+)
+from datasets.cutouts.pictures import Painter
+from datasets.cutouts.scales import SCALES
+from datasets.packages import PackagesUnavailable, fetch_packages, unpack_package
 from PIL import Image
-from prepare_cutouts import main
 
 TINY = replace(
     SCALES["small"],
@@ -36,7 +43,7 @@ needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="this i
 @pytest.fixture(autouse=True)
 def few_shapes(monkeypatch):
     for name, value in {"VARIANTS": 2, "GROUNDS": 2, "GROUND_SIZE": (160, 120)}.items():
-        monkeypatch.setattr(shapes, name, value)
+        monkeypatch.setattr(library, name, value)
 
 
 @pytest.fixture
@@ -128,7 +135,7 @@ def test_without_debian_shapes_are_generated_and_the_reason_is_one_line(no_apt, 
 
 
 def test_source_debian_does_not_fall_back(no_apt, tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "--source", "debian"]) == 1
+    assert prepare_cutouts(["--output", str(tmp_path), "--source", "debian"]) == 1
     assert "not Debian" in capsys.readouterr().err
 
 
@@ -260,11 +267,11 @@ def test_a_run_killed_between_two_renames_is_not_complete(tmp_path, monkeypatch)
             raise KeyboardInterrupt
         replace_path(source, target)
 
-    monkeypatch.setattr(stamp.os, "replace", killed)
+    monkeypatch.setattr(scales.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path, TINY, 0, "shapes", workers=1)
-    parameters = stamp.parameters_of(TINY, 0, "shapes")
-    assert not stamp.is_complete(tmp_path, parameters, ())
+    parameters = scales.parameters_of(TINY, 0, "shapes")
+    assert not scales.is_complete(tmp_path, parameters, ())
 
 
 def test_a_folder_of_someone_else_is_refused(tmp_path):
@@ -274,7 +281,7 @@ def test_a_folder_of_someone_else_is_refused(tmp_path):
 
 
 def test_a_negative_seed_is_refused(tmp_path, capsys):
-    assert main(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 1
+    assert prepare_cutouts(["--output", str(tmp_path / "new"), "--seed", "-1"]) == 1
     assert "seed -1 is negative" in capsys.readouterr().err
 
 
@@ -282,7 +289,7 @@ def test_the_command_prints_the_table_and_the_licences(tmp_path, monkeypatch, ca
     monkeypatch.setattr(dataset, "debian_material", lambda *arguments: 1 / 0)
     monkeypatch.setitem(SCALES, "small", TINY)
     command = ["--output", str(tmp_path), "--source", "shapes", "--workers", "1"]
-    assert main(command) == 0
+    assert prepare_cutouts(command) == 0
     printed = capsys.readouterr().out
     assert "train: 3 scenes" in printed and "Sources and licences" in printed
     assert json.loads((tmp_path / "cutouts.json").read_text())["complete"] is True

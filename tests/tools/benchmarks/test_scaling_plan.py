@@ -1,7 +1,7 @@
-"""The plan for many GPUs: its formulas against numbers worked out by hand."""
+"""The plan for many GPUs: its formulas against numbers computed by hand."""
 
 import pytest
-import scaling_plan
+from benchmarks import scaling_plan
 
 OPTIONS = scaling_plan.parse_args(["--nvlink-gb", "100", "--network-gb", "10"])
 COST = scaling_plan.Cost(per_image=1e12, per_step=0.0, gradient_bytes=100e6, checkpoint_bytes=2e8)

@@ -1,4 +1,4 @@
-"""The composed data set: exact masks, separate splits, the same bytes from the same seed."""
+"""The composed data set: exact masks, disjoint splits, the same bytes from the same seed."""
 
 import contextlib
 import csv
@@ -10,15 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cutouts import shapes
-from cutouts.coco import box_of, polygons_of
-from cutouts.compose import arrange, crop_photograph, render, visible_masks
-from cutouts.dataset import build
-from cutouts.library import SPLITS, Cutout, split_material
-from cutouts.patch import transform
-from cutouts.pictures import Job, Painter
-from cutouts.scales import SCALES
-from cutouts.shapes import SHAPES, shapes_material
+from datasets.cutouts import library
+from datasets.cutouts.compose import arrange, crop_photograph, render, transform, visible_masks
+from datasets.cutouts.dataset import build
+from datasets.cutouts.library import SHAPES, SPLITS, Cutout, shapes_material, split_material
+from datasets.cutouts.pictures import Job, Painter, box_of, polygons_of
+from datasets.cutouts.scales import SCALES
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -37,8 +34,8 @@ TINY = replace(
 @pytest.fixture(scope="module")
 def material():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "VARIANTS", 8)
-        patch.setattr(shapes, "GROUND_SIZE", (300, 240))
+        patch.setattr(library, "VARIANTS", 8)
+        patch.setattr(library, "GROUND_SIZE", (300, 240))
         yield shapes_material(seed=0)
 
 
@@ -51,11 +48,11 @@ def built(material, tmp_path_factory):
 
 def scenes(material, count=20):
     """(background, layers) of random scenes."""
-    library = split_material(material, seed=0)["train"]
-    pool = [cutout for label in library.classes for cutout in library.cutouts[label]]
+    train = split_material(material, seed=0)["train"]
+    pool = [cutout for label in train.classes for cutout in train.cutouts[label]]
     for number in range(count):
         generator = np.random.default_rng(number)
-        background = crop_photograph(library.photographs[0], TINY.scene_size, generator)
+        background = crop_photograph(train.photographs[0], TINY.scene_size, generator)
         chosen = [pool[i] for i in generator.integers(len(pool), size=4)]
         sides = TINY.object_side
         yield background, arrange(chosen, sides, background, TINY.visibility, generator)

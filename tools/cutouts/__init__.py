@@ -1,1 +1,0 @@
-"""Composed photographs with exact boxes and masks: cut-outs pasted on backgrounds."""

@@ -1,0 +1,1 @@
+"""Small data sets of real pictures that a fresh machine can make from Debian packages."""

@@ -1,0 +1,251 @@
+"""A data set in one folder: classification tree, COCO files, licences, README, contact sheet."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from tabulate import tabulate
+
+from datasets.packages import PackagesUnavailable
+
+from .debian import debian_material
+from .library import SPLITS, Library, Material, shapes_material, split_material
+from .pictures import Job, Painter, ordered_map
+from .scales import CACHE_NAME, Scale, claim, is_complete, parameters_of, publish
+
+SOURCES = ("auto", "debian", "shapes")
+ENTRIES = ("classification", "detection", "licences", "README.txt", "contact_sheet.jpg")
+COLOURS = (
+    (255, 60, 60), (60, 220, 60), (80, 120, 255), (255, 220, 0), (255, 0, 255), (0, 230, 230),
+)  # fmt: skip
+COLUMNS = ("cut-outs", "images", "instances")
+SHEET_WIDTH = 1600
+SHEET_SCENES, SHEET_IMAGES = 8, 3  # per split; per class and split
+
+TEXT = """Pictures composed from cut-outs and backgrounds, with exact boxes and masks.
+Made by tools/prepare_cutouts.py, seed {seed}. Generated on this machine; do not redistribute
+without the licences of the sources below.
+
+classification/{{train,val}}/<class>/*.jpg   {side}x{side} pixels, one object each
+classification/sources_{{train,val}}.csv     which cut-out and background are in which picture
+detection/{{train,val}}/*.jpg                {width}x{height} pixels
+detection/instances_{{train,val}}.json       COCO format, polygons
+contact_sheet.jpg                          samples, with boxes and masks drawn
+licences/                                  copyright files of the packages
+
+No cut-out and no background of train is in val, in either task.
+
+{table}
+
+Sources and licences
+{credits}
+"""
+
+
+def prepare(folder: Path, scale: Scale, seed: int, source: str, workers: int) -> str:
+    """Make the data set, or reuse a complete one; return the text of its README.
+
+    With the source "auto", if the Debian packages are unavailable, it prints the reason and
+    generates shapes.
+
+    Raises:
+        PackagesUnavailable: the source is "debian" and the packages are unavailable.
+        ValueError: the seed is negative, or the folder holds other files.
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative: use 0 or more.")
+    for candidate in ("debian", "shapes") if source == "auto" else (source,):
+        parameters = parameters_of(scale, seed, candidate)
+        if is_complete(folder, parameters, ENTRIES):
+            return f"{folder} holds this data set already.\n" + (folder / "README.txt").read_text()
+        partial = claim(folder)
+        try:
+            if candidate == "debian":
+                material = debian_material(scale, folder / CACHE_NAME)
+            else:
+                material = shapes_material(seed)
+        except PackagesUnavailable as reason:
+            if source == "debian":
+                raise
+            print(
+                f"No photographs, because {reason}. Using generated shapes instead.",
+                file=sys.stderr,
+            )
+            continue
+        for note in material.notes:
+            print(note, file=sys.stderr)
+        text = build(partial, material, scale, seed, workers)
+        publish(folder, parameters, ENTRIES)
+        return text
+    raise AssertionError("the last candidate either returns or raises")
+
+
+def build(folder: Path, material: Material, scale: Scale, seed: int, workers: int) -> str:
+    """Write all pictures and files into an empty folder; return the text of README.txt."""
+    libraries = split_material(material, seed)
+    _make_folders(folder, libraries["train"].classes)
+    records = _paint(Painter(libraries, scale, seed, folder), scale, workers)
+    counts = {}
+    for split in SPLITS:
+        images, scenes = records["classification", split], records["detection", split]
+        _write_sources(folder / "classification" / f"sources_{split}.csv", images)
+        instances = coco_dataset(scenes, libraries[split], scale)
+        path = folder / "detection" / f"instances_{split}.json"
+        path.write_text(json.dumps(instances, separators=(",", ":")))
+        counts[split] = {"images": images, "instances": instances}
+    _write_licences(folder / "licences", material)
+    text = describe(material, scale, seed, summary_table(libraries, counts))
+    (folder / "README.txt").write_text(text)
+    contact_sheet(folder).save(folder / "contact_sheet.jpg", quality=90)
+    return text
+
+
+def coco_dataset(
+    scenes: Sequence[dict[str, Any]], library: Library, scale: Scale
+) -> dict[str, Any]:
+    """The content of an instances_*.json file; ids start at 1, in the order of the scenes."""
+    width, height = scale.scene_size
+    images, annotations = [], []
+    for image_id, scene in enumerate(scenes, start=1):
+        names = {key: scene[key] for key in ("file_name", "background")}
+        images.append({"id": image_id, "width": width, "height": height, **names})
+        for instance in scene["objects"]:
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0}
+            annotations.append({**ids, **instance})
+    categories = [
+        {"id": number, "name": name} for number, name in enumerate(library.classes, start=1)
+    ]
+    info = {"description": "cut-outs composed on backgrounds; see README.txt"}
+    return {
+        "info": info,
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
+
+
+def _make_folders(folder: Path, classes: Sequence[str]) -> None:
+    for split in SPLITS:
+        (folder / "detection" / split).mkdir(parents=True)
+        for label in classes:
+            (folder / "classification" / split / label).mkdir(parents=True)
+
+
+def _paint(
+    painter: Painter, scale: Scale, workers: int
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Paint all pictures; return their records by task and split, in order."""
+    jobs = [
+        Job(task, split, index)
+        for task, counts in (("classification", scale.images), ("detection", scale.scenes))
+        for split, count in zip(SPLITS, counts, strict=True)
+        for index in range(count)
+    ]
+    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for job, record in zip(jobs, ordered_map(painter, jobs, workers, "pictures"), strict=True):
+        records.setdefault((job.task, job.split), []).append(record)
+    return records
+
+
+def _write_licences(folder: Path, material: Material) -> None:
+    folder.mkdir()
+    for name, text in material.licences.items():
+        (folder / f"{name}.txt").write_text(text)
+
+
+def _write_sources(path: Path, images: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["file_name", "cutout", "background"])
+        writer.writeheader()
+        writer.writerows(images)
+
+
+def summary_table(libraries: Mapping[str, Library], counts: Mapping[str, Any]) -> str:
+    """A row per class: cut-outs, classification pictures and instances of each split."""
+    rows = []
+    for number, label in enumerate(libraries["train"].classes, start=1):
+        row: list[Any] = [label]
+        for split in SPLITS:
+            images = [r["file_name"].split("/")[0] for r in counts[split]["images"]]
+            instances = [a["category_id"] for a in counts[split]["instances"]["annotations"]]
+            cutouts = len(libraries[split].cutouts[label])
+            row += [cutouts, images.count(label), instances.count(number)]
+        rows.append(row)
+    totals = ["all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])]
+    columns = [f"{split} {what}" for split in SPLITS for what in COLUMNS]
+    scenes = ", ".join(
+        f"{split}: {len(counts[split]['instances']['images'])} scenes, "
+        f"{len(libraries[split].photographs)} backgrounds"
+        for split in SPLITS
+    )
+    alignment = ["left", *("right" for _ in columns)]
+    table = [["class", *columns], *rows, totals]
+    return tabulate(table, tablefmt="plain", colalign=alignment) + "\n" + scenes
+
+
+def describe(material: Material, scale: Scale, seed: int, table: str) -> str:
+    """The text of README.txt."""
+    width, height = scale.scene_size
+    credits = "\n".join(f"- {line}" for line in material.credits)
+    sizes = {"side": scale.image_side, "width": width, "height": height}
+    return TEXT.format(seed=seed, table=table, credits=credits, **sizes)
+
+
+def contact_sheet(folder: Path) -> Image.Image:
+    """Scenes without and with boxes and masks side by side, then classification pictures."""
+    strips = []
+    for split in SPLITS:
+        scenes = [tile for pair in _scenes(folder, split) for tile in pair]
+        strips += _rows(scenes, per_row=8)
+        images = [
+            np.asarray(Image.open(path))
+            for label in sorted((folder / "classification" / split).iterdir())
+            for path in sorted(label.iterdir())[:SHEET_IMAGES]
+        ]
+        strips += _rows(images, per_row=14)
+    return Image.fromarray(np.concatenate(strips))
+
+
+def _scenes(folder: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    dataset = json.loads((folder / "detection" / f"instances_{split}.json").read_text())
+    pairs = []
+    for image in dataset["images"][:SHEET_SCENES]:
+        bare = np.asarray(Image.open(folder / "detection" / split / image["file_name"]))
+        drawn = np.ascontiguousarray(bare)
+        mine = [a for a in dataset["annotations"] if a["image_id"] == image["id"]]
+        for number, annotation in enumerate(mine):
+            drawn = _draw(drawn, annotation, COLOURS[number % len(COLOURS)])
+        pairs.append((bare, drawn))
+    return pairs
+
+
+def _draw(picture: np.ndarray, annotation: Mapping[str, Any], colour: tuple) -> np.ndarray:
+    polygons = [
+        np.rint(np.reshape(polygon, (-1, 2)) * 16 - 8).astype(np.int32)  # corners to pixel centres
+        for polygon in annotation["segmentation"]
+    ]
+    filled = cv2.fillPoly(picture.copy(), polygons, colour, shift=4)
+    picture = cv2.addWeighted(filled, 0.45, picture, 0.55, 0)
+    left, top, width, height = map(int, annotation["bbox"])
+    return cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), colour, 1)
+
+
+def _rows(tiles: list[np.ndarray], per_row: int) -> list[np.ndarray]:
+    """Strips of SHEET_WIDTH with `per_row` tiles each; white fills the last strip."""
+    width = SHEET_WIDTH // per_row
+    height = round(width * tiles[0].shape[0] / tiles[0].shape[1])
+    resized = [cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) for tile in tiles]
+    strips = []
+    for start in range(0, len(resized), per_row):
+        strip = np.full((height + 2, SHEET_WIDTH, 3), 255, np.uint8)
+        row = np.concatenate(resized[start : start + per_row], axis=1)
+        strip[:height, : row.shape[1]] = row
+        strips.append(strip)
+    return strips
