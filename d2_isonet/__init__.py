@@ -13,6 +13,7 @@ _MODULES = {  # where each public name is defined
     "OrthogonalRegularizer": "isometry.regularizer",
     "Predictor": "engine.predictor",
     "SReLU": "layers.activation",
+    "UserError": "utils.messages",
     "add_isonet_config": "config.defaults",
     "backbone": "hub.backbone",
     "convolution_singular_values": "isometry.singular_values",

@@ -10,7 +10,7 @@ from torch import nn
 
 from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
 from d2_isonet.modeling.stages import stage_of
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import UserError, some
 
 from .checkpointer import save_backbone, write_weights
 from .reading import WeightsError, read_state_dict, read_tensors
@@ -119,8 +119,8 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
     problems += [f"{name} is left over" for name in tensors if name not in shapes]
     if problems:
         raise WeightsError(
-            f"{path} does not make a whole network of the depth and kind its names tell; "
-            f"{len(problems)} tensors do not fit: {some(problems)}"
+            f"{path} does not make a whole network of the depth and kind its names tell",
+            f"{len(problems)} tensors do not fit: {some(problems)}",
         )
     return fitted
 
@@ -142,20 +142,23 @@ def convert(
     Raises:
         FileNotFoundError: there is no `source`.
         WeightsError: `source` cannot be read, is another network, or is not whole.
-        ValueError: `target` is `source` or a folder.
+        UserError: `target` is `source` or a folder.
     """
     if os.path.abspath(source) == os.path.abspath(target):
-        raise ValueError(f"OUT is IN ({os.path.abspath(source)}); name another file for the result")
+        raise UserError(
+            f"OUT is IN ({os.path.abspath(source)})",
+            "name another file for the result",
+        )
     if os.path.isdir(target):
-        raise ValueError(f"OUT is a folder ({os.path.abspath(target)}); name a file in it")
+        raise UserError(f"OUT is a folder ({os.path.abspath(target)})", "name a file in it")
     path = os.path.abspath(source)
     tensors, origin = rename_tensors(path, read_state_dict(source))
     architecture = infer_architecture(path, tensors)
     for asked, found in ((depth, architecture["depth"]), (kind, kind_of(architecture))):
         if asked not in (None, found):
-            raise WeightsError(f"{path} holds {found}, not {asked} as asked; give the right file")
+            raise WeightsError(f"{path} holds {found}, not {asked} as asked", "give the right file")
     if "linear.weight" not in tensors:
-        raise WeightsError(f"{path} has no classifier; give the whole network's weights")
+        raise WeightsError(f"{path} has no classifier", "give the whole network's weights")
     num_classes = tensors["linear.weight"].shape[0]
     tensors = fit_tensors(path, tensors, expected_shapes(architecture, num_classes))
     meta = {
@@ -206,14 +209,14 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: two names that tell of no format, or of one and the same.
+        UserError: two names that tell of no format, or of one and the same.
         WeightsError: `source` is no weights file.
     """
     for path in (source, target):
         if not path.endswith(_SUFFIXES):
-            raise ValueError(f"{path}: its name must end in one of {', '.join(_SUFFIXES)}")
+            raise UserError(f"{path}: its name must end in one of {', '.join(_SUFFIXES)}")
     if source.endswith(SUFFIX) == target.endswith(SUFFIX):
-        raise ValueError(f"{source} and {target} are of one format; end one of them in {SUFFIX}")
+        raise UserError(f"{source} and {target} are of one format", f"end one of them in {SUFFIX}")
     if not os.path.isfile(source):
         raise FileNotFoundError(f"there is no file {os.path.abspath(source)}; name the weights")
     content = read_tensors(source)

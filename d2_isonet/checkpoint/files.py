@@ -11,6 +11,7 @@ import torch
 from detectron2.utils import comm
 
 from d2_isonet.utils.files import as_save_error, warned, write_complete
+from d2_isonet.utils.messages import UserError
 
 from .safetensors_file import SUFFIX
 
@@ -76,7 +77,7 @@ def checkpoint_to_resume(folder: str | os.PathLike) -> str:
     """What `find_checkpoint` says on the main process, "" for None: the same on every process.
 
     Raises:
-        ValueError: there are checkpoints, and none is good.
+        UserError: there are checkpoints, and none is good.
     """
     path, problem = "", ""
     if comm.is_main_process():
@@ -86,7 +87,7 @@ def checkpoint_to_resume(folder: str | os.PathLike) -> str:
             problem = str(error)
     path, problem = comm.all_gather((path, problem))[0]
     if problem:
-        raise ValueError(problem)
+        raise UserError(problem)
     return path
 
 
@@ -96,7 +97,7 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
     None where there is no checkpoint of a training at all.
 
     Raises:
-        ValueError: there are checkpoints, and none is good.
+        UserError: there are checkpoints, and none is good.
     """
     folder = Path(folder)
     tagged, reason = _tagged(folder)
@@ -114,7 +115,7 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
         if f" names {path.name}, " not in reason:
             damaged.append(f"{path.name} {problem}")
     if damaged or " names " in reason:
-        raise ValueError(
+        raise UserError(
             f"No checkpoint in {folder.resolve()} is good: {'; '.join([reason, *damaged])}. Put a "
             "good one there, or leave out --resume to start at iteration 0"
         )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import torch
 
+from d2_isonet.utils.messages import UserError
+
 from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
 
 # The pickled number that torch before 1.6, which ISONet's authors used, begins a file with.
@@ -15,7 +17,7 @@ _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _AGAIN = "copy or download it again"
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights that cannot be read, or do not fit the model they are loaded into."""
 
 
@@ -104,13 +106,14 @@ def unreadable(path: str, error: Exception) -> WeightsError:
         name = (found[1] or found[2]).rstrip(".")
         if name.startswith("numpy."):
             return WeightsError(
-                f"{path} holds numpy values ({name}), which are not read without running code; "
-                "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)"
+                f"{path} holds numpy values ({name}), which are not read without running code",
+                "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)",
             )
         return WeightsError(
-            f"{path} holds Python objects ({name}), which would run code while they load; it "
+            f"{path} holds Python objects ({name}), which would run code while they load",
+            "it "
             "was not opened. Where you trust its source, save its tensors alone: "
-            "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)"
+            "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)",
         )
     reason = (str(error).splitlines() or [""])[0]
     if isinstance(error, pickle.UnpicklingError) or not reason:
@@ -157,8 +160,8 @@ def _unwrap(path: str, content: object) -> dict[str, torch.Tensor]:
             break
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(
-            f"{path} holds a {type(content).__name__} without tensors; give a state_dict, bare or "
-            f"under one of the keys {', '.join(_WRAPPERS)}"
+            f"{path} holds a {type(content).__name__} without tensors",
+            f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}",
         )
     others = [
         str(name)
@@ -167,8 +170,8 @@ def _unwrap(path: str, content: object) -> dict[str, torch.Tensor]:
     ]
     if others:
         raise WeightsError(
-            f"{path} has entries that are no tensors: {', '.join(others[:5])}; give a state_dict, "
-            f"bare or under one of the keys {', '.join(_WRAPPERS)}"
+            f"{path} has entries that are no tensors: {', '.join(others[:5])}",
+            f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}",
         )
     return dict(content)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from d2_isonet.utils.files import write_complete
+from d2_isonet.utils.messages import UserError
 
 SUFFIX = ".safetensors"
 _KEY = "d2_isonet"  # of the metadata; the value is json with _RECORDED
@@ -44,7 +45,7 @@ def _record_in(metadata: Mapping[str, str] | None) -> dict:
     """What `write_safetensors` has put into the metadata; {} of another program's file."""
     record = json.loads((metadata or {}).get(_KEY, "{}"))
     if not isinstance(record, dict):
-        raise ValueError(f"its metadata {_KEY} is no record")
+        raise UserError(f"its metadata {_KEY} is no record")
     return {key: record[key] for key in _RECORDED if key in record}
 
 
@@ -67,13 +68,13 @@ def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
     The file appears whole or not at all, see `write_complete`.
 
     Raises:
-        ValueError: the package safetensors is not installed.
+        UserError: the package safetensors is not installed.
         SaveError: there is no room, or the file cannot be written.
     """
     try:
         from safetensors.torch import save
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: the safetensors format needs a package: pip install 'd2_isonet[safetensors]'"
         ) from error
     record = {key: content[key] for key in _RECORDED if key in content}

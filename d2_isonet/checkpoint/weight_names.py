@@ -91,7 +91,8 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     """
     if "stem.conv1.weight" in state_dict:
         raise WeightsError(
-            f"{path} already has this project's names; give it as MODEL.WEIGHTS as it is"
+            f"{path} already has this project's names",
+            "give it as MODEL.WEIGHTS as it is",
         )
     naming = next((n for stem, n in _NAMINGS.items() if stem in state_dict), None)
     if naming is None:
@@ -105,6 +106,7 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     if unknown:
         raise WeightsError(
             f"{path} has {len(unknown)} tensors without a place in an ISONet or a plain ResNet: "
-            f"{some(unknown)}; variants with other stems, blocks or attention cannot be converted"
+            f"{some(unknown)}",
+            "variants with other stems, blocks or attention cannot be converted",
         )
     return {ours: state_dict[name] for name, ours in known.items()}, naming.source

@@ -14,6 +14,7 @@ from d2_isonet.preflight.data.coco_content import coco_entries
 from d2_isonet.preflight.data.image_scan import look_at_all
 from d2_isonet.preflight.data.sets import dataset_findings
 from d2_isonet.preflight.findings import Finding
+from d2_isonet.utils.messages import UserError
 
 
 def repair(content: dict, image_root: str) -> list[str]:
@@ -56,14 +57,14 @@ def findings_of(args: argparse.Namespace) -> list[Finding]:
     With --repair a json that lacks less is written, and what was done are the findings.
 
     Raises:
-        ValueError, FileNotFoundError: the arguments do not say which data.
+        UserError, FileNotFoundError: the arguments do not say which data.
     """
     if not (args.config_file or args.json or args.data_root):
-        raise ValueError("name the data: --config-file, --json and --images, or --data-root")
+        raise UserError("name the data: --config-file, --json and --images, or --data-root")
     if bool(args.json) != bool(args.images):
-        raise ValueError("--json and --images go together; one is missing")
+        raise UserError("--json and --images go together", "one is missing")
     if args.repair and (not args.json or os.path.exists(args.repair)):
-        raise ValueError("--repair needs --json, --images and the name of a file that is not there")
+        raise UserError("--repair needs --json, --images and the name of a file that is not there")
     cfg = load_config(args.config_file, args.opts)
     try:
         return _repaired(args) if args.repair else _findings_of(cfg, args)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 from .defaults import add_isonet_config
 from .yaml_files import check_yaml_files
@@ -32,7 +32,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a key is unknown, a value of another type, a number without a value or nan,
+        UserError: a key is unknown, a value of another type, a number without a value or nan,
             the pairs do not pair, or the yaml is broken or asks for Python objects.
     """
     cfg = get_cfg()
@@ -105,33 +105,33 @@ def _check_numbers(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
         if isinstance(value, CfgNode) and isinstance(default, CfgNode):
             _check_numbers(value, default, f"{key}.")
         elif value is None and isinstance(default, _NEVER_NULL) and key not in _MAY_BE_NULL:
-            raise ValueError(f"{key} has no value; the default is {default}")
+            raise UserError(f"{key} has no value", f"the default is {default}")
         elif isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{key} is not a number; the default is {default}")
+            raise UserError(f"{key} is not a number", f"the default is {default}")
 
 
 @contextlib.contextmanager
 def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
-    """Turn what yacs and yaml raise into one ValueError that names the source."""
+    """Turn what yacs and yaml raise into one UserError that names the source."""
     try:
         yield
     except (KeyError, AssertionError, ValueError) as error:
-        raise ValueError(f"{source}: {_explain(error, cfg)}") from error
+        raise UserError(f"{source}: {_explain(error, cfg)}") from error
     except (TypeError, AttributeError) as error:  # a key that is a number, a list for a section
-        raise ValueError(f"{source}: this is no yaml of KEY: VALUE lines ({error})") from error
+        raise UserError(f"{source}: this is no yaml of KEY: VALUE lines ({error})") from error
     except (RecursionError, MemoryError) as error:  # from literal_eval
-        raise ValueError(f"{source}: a value is nested too deeply") from error
+        raise UserError(f"{source}: a value is nested too deeply") from error
 
 
 def _split_pairs(opts: list[str]) -> list[str]:
     pairs: list[str] = []
     for word in opts or []:
         if word.startswith("--"):
-            raise ValueError(f"{word} stands after the KEY VALUE pairs; put it before them")
+            raise UserError(f"{word} stands after the KEY VALUE pairs", "put it before them")
         is_key = len(pairs) % 2 == 0
         pairs += word.split("=", 1) if is_key and "=" in word else [word]
     if len(pairs) % 2:
-        raise ValueError(f"the last of the KEY VALUE pairs, {pairs[-1]!r}, has no value")
+        raise UserError(f"the last of the KEY VALUE pairs, {pairs[-1]!r}, has no value")
     return pairs
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -39,13 +39,13 @@ def get_config_file(name: str) -> str:
     "lazy/mask_rcnn_risonet50_fpn.py", with its suffix, is that of a LazyConfig.
 
     Raises:
-        ValueError: there is no such config; the message has the nearest names.
+        UserError: there is no such config; the message has the nearest names.
     """
     stem = name.removesuffix(".yaml")
     file = config_folder() / (name if name.endswith(".py") else f"{stem}.yaml")
     if not stem or ".." in Path(stem).parts or not file.is_file():
         listed = "; config_names() of d2_isonet.config.model_zoo lists them"
-        raise ValueError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
+        raise UserError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
     return str(file)
 
 
@@ -59,7 +59,7 @@ def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":
         opts: KEY, VALUE, ... or KEY=VALUE, ..., as on the command line.
 
     Raises:
-        ValueError: there is no such config, or one of the pairs is wrong.
+        UserError: there is no such config, or one of the pairs is wrong.
     """
     from .loading import falls_back_to_cpu, load_config
 

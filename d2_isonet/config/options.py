@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from detectron2.config import CfgNode
 
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 BLOCKS = ("residual", "fixup", "modified")
 CONVS = ("Conv2d", "Decoupled")
@@ -23,7 +23,7 @@ def check_name(key: str, name: object, choices: Iterable[str]) -> None:
         return
     hint = nearest(str(name), filter(None, choices))
     none = " ('' is none)" if "" in choices else ""
-    raise ValueError(f"{key} is {name!r}; it must be one of {choices}{none}{hint}")
+    raise UserError(f"{key} is {name!r}", f"it must be one of {choices}{none}{hint}")
 
 
 def check_range(key: str, value: float, least: float = 0, below: float = math.inf) -> None:
@@ -31,7 +31,7 @@ def check_range(key: str, value: float, least: float = 0, below: float = math.in
     if not least <= value < below:
         limit = f" and below {below:g}" if below < math.inf else ""
         finite = "finite and " if math.isinf(value) else ""
-        raise ValueError(f"{key} is {value}; it must be {finite}at least {least:g}{limit}")
+        raise UserError(f"{key} is {value}", f"it must be {finite}at least {least:g}{limit}")
 
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -40,8 +40,9 @@ ACTIONS = ("stop", "skip", "rollback")
 
 def conflict(cfg: CfgNode, key: str, other: str, remedy: str) -> ValueError:
     """The error that two keys exclude each other with the values they have."""
-    return ValueError(
-        f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}; {remedy}"
+    return UserError(
+        f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}",
+        f"{remedy}",
     )
 
 

@@ -5,7 +5,7 @@ import os
 import yaml
 from fvcore.common.config import BASE_KEY
 
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 _MOST_BYTES = 1 << 20  # the longest config here has two thousand
 _MOST_NODES = 100_000  # with every alias written out
@@ -18,13 +18,13 @@ def check_yaml_files(path: str, inherited_by: tuple[str, ...] = ()) -> None:
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: a file is no mapping in yaml, asks for Python objects, stands for too many
+        UserError: a file is no mapping in yaml, asks for Python objects, stands for too many
             values, or inherits from itself.
     """
     path = os.path.abspath(path)
     if path in inherited_by:
         circle = " -> ".join([*inherited_by[inherited_by.index(path) :], path])
-        raise ValueError(f"{path}: _BASE_ goes in a circle ({circle}); take one of them out")
+        raise UserError(f"{path}: _BASE_ goes in a circle ({circle})", "take one of them out")
     if not os.path.isfile(path):
         raise FileNotFoundError(_missing(path, inherited_by))
     for base in _bases(path, _read(path)):
@@ -40,7 +40,7 @@ def _missing(path: str, inherited_by: tuple[str, ...]) -> str:
 
 def _read(path: str) -> dict:
     if os.path.getsize(path) > _MOST_BYTES:
-        raise ValueError(f"{path} has {os.path.getsize(path)} bytes; that is no config")
+        raise UserError(f"{path} has {os.path.getsize(path)} bytes", "that is no config")
     with open(path, "rb") as file:
         text = file.read()
     try:
@@ -49,20 +49,21 @@ def _read(path: str) -> dict:
         _check_number_of_nodes(path, node)
         content = loader.construct_document(node) if node else None
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply; that is no config") from error
+        raise UserError(f"{path} is nested too deeply", "that is no config") from error
     except yaml.reader.ReaderError as error:
-        raise ValueError(
-            f"{path} is no text (at position {error.position}: {error.reason}); give the yaml file"
+        raise UserError(
+            f"{path} is no text (at position {error.position}: {error.reason})",
+            "give the yaml file",
         ) from error
     except yaml.MarkedYAMLError as error:
-        raise ValueError(_marked(path, error)) from error
+        raise UserError(_marked(path, error)) from error
     # what the safe loader raises where a value is not of its tag, as in "!!int x" or 2020-99-99
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         if str(error).startswith(path):
             raise
-        raise ValueError(f"{path}: a value is not of its yaml type ({error})") from error
+        raise UserError(f"{path}: a value is not of its yaml type ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(
+        raise UserError(
             f"{path}: this is no yaml of KEY: VALUE lines, but {type(content).__name__}"
         )
     return content
@@ -89,13 +90,14 @@ def _check_number_of_nodes(path: str, root: yaml.Node | None) -> None:
             children = [x for pair in children for x in pair] if pairs else children
             sizes[id(node)] = 1 + sum(map(size, children))
         elif sizes[id(node)] == 0:
-            raise ValueError(f"{path}: an alias stands for something that holds it")
+            raise UserError(f"{path}: an alias stands for something that holds it")
         return sizes[id(node)]
 
     if root is not None and size(root) > _MOST_NODES:
-        raise ValueError(
+        raise UserError(
             f"{path} stands for {size(root):.1e} values once its aliases (*name) are written out, "
-            f"more than {_MOST_NODES}; that is no config"
+            f"more than {_MOST_NODES}",
+            "that is no config",
         )
 
 
@@ -105,7 +107,7 @@ def _bases(path: str, content: dict) -> list[str]:
     bases = bases if isinstance(bases, list) else [bases]
     for base in bases:
         if not isinstance(base, str) or not base:
-            raise ValueError(f"{path}: _BASE_ is {base!r}; it must be the name of a yaml file")
+            raise UserError(f"{path}: _BASE_ is {base!r}", "it must be the name of a yaml file")
         if "://" in base:
-            raise ValueError(f"{path}: _BASE_ is the address {base}; save that file and name it")
+            raise UserError(f"{path}: _BASE_ is the address {base}", "save that file and name it")
     return [os.path.join(os.path.dirname(path), os.path.expanduser(base)) for base in bases]

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import UserError, some
 
 
 def read_annotations(json_file: str) -> dict:
@@ -15,7 +15,7 @@ def read_annotations(json_file: str) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not json, or not of COCO's form, or has no categories with id and name.
+        UserError: it is not json, or not of COCO's form, or has no categories with id and name.
     """
     path = os.path.abspath(json_file)
     if not os.path.isfile(json_file):
@@ -24,15 +24,15 @@ def read_annotations(json_file: str) -> dict:
         with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is no COCO annotation file: it is no json ({error}); it needs images, "
-            "annotations and categories"
+        raise UserError(
+            f"{path} is no COCO annotation file: it is no json ({error})",
+            "it needs images, annotations and categories",
         ) from error
     reason = _why_not_coco(content)
     if reason:
-        raise ValueError(
-            f"{path} is no COCO annotation file: {reason}; it needs images, annotations and "
-            "categories"
+        raise UserError(
+            f"{path} is no COCO annotation file: {reason}",
+            "it needs images, annotations and categories",
         )
     return content
 

@@ -68,7 +68,7 @@ def decode_box(data: bytes, frame: Frame, box: tuple[int, int, int, int]) -> np.
         box: left, top, right, bottom in pixels.
 
     Raises:
-        OSError, SyntaxError, ValueError: what Pillow raises for a file it cannot decode.
+        OSError, SyntaxError, UserError: what Pillow raises for a file it cannot decode.
     """
     left, top, right, bottom = box
     data = _shortened(data, frame, bottom + 2)
@@ -88,7 +88,7 @@ def decode_reduced(data: bytes, frame: Frame, bottom: int, scale: int) -> Image.
         scale: 2, 4 or 8: the decoder's inverse transform gives so many fewer pixels a block.
 
     Raises:
-        OSError, SyntaxError, ValueError: what Pillow raises for a file it cannot decode.
+        OSError, SyntaxError, UserError: what Pillow raises for a file it cannot decode.
     """
     return _decode(_shortened(data, frame, bottom + 2 * scale), scale)
 

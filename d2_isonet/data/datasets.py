@@ -14,7 +14,7 @@ from d2_isonet.data.shards.index import (
     load_shard_index,
     url_of,
 )
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 from .coco_json import class_names, read_annotations
 from .image_folder import load_image_folder
@@ -27,9 +27,10 @@ def _builtin_root() -> str:
 def _require_same(name: str, kind: str, place: tuple) -> None:
     registered = MetadataCatalog.get(name).get(kind)
     if registered != place:
-        raise ValueError(
+        raise UserError(
             f"Data set {name!r} is already registered for {registered or 'other data'}, not "
-            f"for {place}; choose another name"
+            f"for {place}",
+            "choose another name",
         )
 
 
@@ -42,7 +43,7 @@ def register_image_folder(name: str, root: str | None = None, split: str = "trai
         root: None means $DETECTRON2_DATASETS/imagenet, looked up when the data set loads.
 
     Raises:
-        ValueError: `name` is registered for something else.
+        UserError: `name` is registered for something else.
     """
     place = (root and os.path.abspath(os.path.expanduser(root)), split)
     if name in DatasetCatalog.list():
@@ -65,7 +66,7 @@ def register_image_shards(name: str, root: str, split: str = "train") -> None:
     It loads as ShardedImages, not as dicts. The same registration again does nothing.
 
     Raises:
-        ValueError: `name` is registered for something else.
+        UserError: `name` is registered for something else.
     """
     if name in DatasetCatalog.list():
         _require_same(name, "image_shards", (root, split))
@@ -74,9 +75,9 @@ def register_image_shards(name: str, root: str, split: str = "train") -> None:
     def load() -> ShardedImages:
         splits = load_shard_index(root)
         if split not in splits:
-            raise ValueError(
-                f"The shards of {root} have no split {split!r}, only {', '.join(splits)}; make "
-                "them from a folder that has it (tools/make_shards.py)"
+            raise UserError(
+                f"The shards of {root} have no split {split!r}, only {', '.join(splits)}",
+                "make them from a folder that has it (tools/make_shards.py)",
             )
         vars(MetadataCatalog.get(name))["classes"] = list(splits[split].classes)
         return splits[split]
@@ -110,34 +111,35 @@ def load_registered(
     A data set in shards has no dicts: it is one ShardedImages, and is not joined.
 
     Raises:
-        ValueError: a name is not registered, holds no classified images, or the classes differ.
+        UserError: a name is not registered, holds no classified images, or the classes differ.
     """
     names = [names] if isinstance(names, str) else list(names)
     dicts: list[dict] = []
     classes: list[str] | None = None
     for name in names:
         if name not in DatasetCatalog.list():
-            raise ValueError(
+            raise UserError(
                 f"Data set {name!r} is not registered{nearest(name, DatasetCatalog.list(), '.')} "
                 "Use imagenet_train and imagenet_val, or give --data-root"
             )
         loaded = DatasetCatalog.get(name)
         own = MetadataCatalog.get(name).get("classes")
         if own is None:
-            raise ValueError(
-                f"Data set {name!r} has no metadata `classes`: it is no classification data set; "
-                "register it with register_image_folder"
+            raise UserError(
+                f"Data set {name!r} has no metadata `classes`: it is no classification data set",
+                "register it with register_image_folder",
             )
         if isinstance(loaded, ShardedImages):
             if len(names) > 1:
-                raise ValueError(f"{name} is a set of shards, of which one is used at a time")
+                raise UserError(f"{name} is a set of shards, of which one is used at a time")
             return loaded, own
         if classes is not None and own != classes:
-            raise ValueError(f"Data sets {', '.join(names)} have different classes; use one only")
+            raise UserError(f"Data sets {', '.join(names)} have different classes", "use one only")
         dicts, classes = dicts + loaded, own
     if not dicts or classes is None:
-        raise ValueError(
-            "No data set is named; use imagenet_train and imagenet_val, or --data-root"
+        raise UserError(
+            "No data set is named",
+            "use imagenet_train and imagenet_val, or --data-root",
         )
     return dicts, classes
 
@@ -153,7 +155,7 @@ def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]
     Its annotations and images are checked by `check_datasets`.
 
     Raises:
-        FileNotFoundError, ValueError: what `read_annotations` raises.
+        FileNotFoundError, UserError: what `read_annotations` raises.
     """
     classes = class_names(read_annotations(json_file))
     if name in DatasetCatalog.list():
@@ -168,7 +170,7 @@ def use_own_data(cfg: CfgNode, args) -> None:
     """Register --train-json ... --val-images and set cfg.DATASETS and the head's classes by them.
 
     Raises:
-        ValueError: a json without its image folder or the other way round, nothing to train on,
+        UserError: a json without its image folder or the other way round, nothing to train on,
             or training and validation categories that differ.
     """
     names, classes = {}, {}
@@ -176,16 +178,16 @@ def use_own_data(cfg: CfgNode, args) -> None:
         json_file = getattr(args, f"{split}_json")
         image_root = getattr(args, f"{split}_images")
         if bool(json_file) != bool(image_root):
-            raise ValueError(f"--{split}-json and --{split}-images go together; one is missing")
+            raise UserError(f"--{split}-json and --{split}-images go together", "one is missing")
         if json_file:
             names[key] = f"own_{split}"
             classes[key] = register_coco_files(names[key], json_file, image_root)
     if not names:
         return
     if "TRAIN" not in names and not args.eval_only:
-        raise ValueError("--val-json without --train-json: add it, or --eval-only")
+        raise UserError("--val-json without --train-json: add it, or --eval-only")
     if len(classes) == 2 and classes["TRAIN"] != classes["TEST"]:
-        raise ValueError(
+        raise UserError(
             f"--train-json has the categories {classes['TRAIN']}, --val-json {classes['TEST']}: "
             "they must be the same, in the same order of ids"
         )

@@ -11,6 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, detection_utils
 from PIL import Image
 
+from d2_isonet.utils.messages import UserError
+
 from .image_folder import list_images
 from .imagenet import classification_mapper
 
@@ -28,7 +30,7 @@ def find_examples(cfg: CfgNode, folder: str | None, number: int) -> Examples:
     """Up to `number` images spread over a folder, else over the test set, else made of noise.
 
     Raises:
-        ValueError: the folder has no image, or one that cannot be read.
+        UserError: the folder has no image, or one that cannot be read.
         FileNotFoundError: there is no such folder.
     """
     read = _reader(cfg)
@@ -49,14 +51,14 @@ def image_files(folder: str, number: int) -> list[str]:
     """Up to `number` image files spread over a folder.
 
     Raises:
-        ValueError: the folder has no image.
+        UserError: the folder has no image.
         FileNotFoundError: there is no such folder.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"--images: there is no folder {os.path.abspath(folder)}")
     files, others = list_images(folder)
     if not files:
-        raise ValueError(
+        raise UserError(
             f"--images: {os.path.abspath(folder)} has no image ({len(others)} other files)"
         )
     return _spread(files, number)
@@ -72,7 +74,7 @@ def _from_files(files: list[str], read: Callable, where: str) -> Examples:
         try:
             images.append(read(file))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{file} cannot be read as an image: {error}") from error
+            raise UserError(f"{file} cannot be read as an image: {error}") from error
     return Examples(images, where)
 
 

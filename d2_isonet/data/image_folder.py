@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import UserError, some
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +78,17 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
     if not folders:
         images = [name for name in os.listdir(folder) if name.lower().endswith(IMG_EXTENSIONS)]
         lying = f"; {len(images)} images lie directly in it" if images else ""
-        raise ValueError(
-            f"{folder} has no class folders{lying}; put the images of each class into a folder "
-            f"of its own, {folder}/<class>/<image>"
+        raise UserError(
+            f"{folder} has no class folders{lying}",
+            f"put the images of each class into a folder of its own, {folder}/<class>/<image>",
         )
     unknown = sorted(set(folders) - set(classes))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{folder} has {len(unknown)} class folder(s) that {root}/train has not: "
-            f"{some(unknown)}; class indices come from train/, so add or rename them there, or "
-            f"remove them from {split}/"
+            f"{some(unknown)}",
+            f"class indices come from train/, so add or rename them there, or "
+            f"remove them from {split}/",
         )
 
 
@@ -95,14 +96,15 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
     suffixes = " ".join(IMG_EXTENSIONS)
     empty = [name for name, paths in images.items() if not paths]
     if len(empty) == len(images):
-        raise ValueError(
+        raise UserError(
             f"{folder} has {len(images)} class folder(s) and no image in any of them "
-            f"({len(others)} other files); images end in {suffixes}"
+            f"({len(others)} other files)",
+            f"images end in {suffixes}",
         )
     if empty:
-        raise ValueError(
-            f"{folder} has {len(empty)} class folder(s) without an image: {some(empty)}; add "
-            f"images ({suffixes}) or remove the folder(s)"
+        raise UserError(
+            f"{folder} has {len(empty)} class folder(s) without an image: {some(empty)}",
+            f"add images ({suffixes}) or remove the folder(s)",
         )
     if others:
         logger.warning(
@@ -129,7 +131,7 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
 
     Raises:
         FileNotFoundError: `root` or `split` is missing.
-        ValueError: no class folders, empty class folders, no image, or a class train/ has not.
+        UserError: no class folders, empty class folders, no image, or a class train/ has not.
     """
     root = os.path.abspath(os.path.expanduser(root))
     _require_split(root, split)
@@ -150,7 +152,7 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     return dicts, classes
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """An image file that cannot be decoded, or whose pixels a conversion would clip."""
 
 
@@ -174,7 +176,8 @@ def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> It
         ) from error
     except errors as error:
         raise UnreadableImage(
-            f"Image {path} cannot be read ({error}); replace or remove the file"
+            f"Image {path} cannot be read ({error})",
+            "replace or remove the file",
         ) from error
 
 
@@ -185,7 +188,8 @@ def refuse_deep_pixels(path: str, mode: str) -> None:
     """
     if mode.startswith(("I", "F")):
         raise UnreadableImage(
-            f"Image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
+            f"Image {path} has more than 8 bits a channel (mode {mode})",
+            "save it with 8 bits",
         )
 
 

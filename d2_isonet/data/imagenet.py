@@ -13,6 +13,7 @@ from torchvision import transforms
 from d2_isonet.config.options import check_range
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.data.shards.loader import build_shard_test_loader, build_shard_train_loader
+from d2_isonet.utils.messages import UserError
 
 from .crops import RandomResizedCrop
 from .datasets import load_registered
@@ -45,7 +46,7 @@ class ImageNetMapper:
             same crops are made faster and differ a little, see `RandomResizedCrop`.
 
     Raises:
-        ValueError: a number out of its range, or a crop larger than what it is taken from.
+        UserError: a number out of its range, or a crop larger than what it is taken from.
     """
 
     def __init__(
@@ -60,14 +61,14 @@ class ImageNetMapper:
         exact_crops: bool = False,
     ):
         if image_format not in ("RGB", "BGR"):
-            raise ValueError(f"INPUT.FORMAT is {image_format!r}; it must be 'RGB' or 'BGR'")
+            raise UserError(f"INPUT.FORMAT is {image_format!r}", "it must be 'RGB' or 'BGR'")
         check_range("INPUT.CLASSIFICATION.CROP_SIZE", crop_size, 1)
         check_range("INPUT.CLASSIFICATION.RESIZE", resize, 1)
         check_range("INPUT.CLASSIFICATION.PADDING", padding)
         if not 0 <= scale[0] <= scale[1]:
-            raise ValueError(
-                f"INPUT.CLASSIFICATION.MIN_AREA is {scale[0]}; it must be a share from 0 to "
-                f"{scale[1]:g}"
+            raise UserError(
+                f"INPUT.CLASSIFICATION.MIN_AREA is {scale[0]}",
+                f"it must be a share from 0 to {scale[1]:g}",
             )
         self.image_format = image_format
         self.random_crop = None
@@ -99,7 +100,7 @@ class ImageNetMapper:
 def _check_crop_fits(crop_size: int, resize: int, padding: int = 0) -> None:
     if crop_size > resize + 2 * padding:
         padded = f" with {padding} pixels around it" if padding else ""
-        raise ValueError(
+        raise UserError(
             f"The crop of {crop_size} pixels does not fit into a shorter side of {resize}{padded}; "
             "INPUT.CLASSIFICATION.CROP_SIZE must not exceed INPUT.CLASSIFICATION.RESIZE"
             + (" + 2 * INPUT.CLASSIFICATION.PADDING" if padding else "")

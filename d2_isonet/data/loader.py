@@ -10,6 +10,8 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from d2_isonet.utils.messages import UserError
+
 from .sampling import BatchOrder, Draw, aspect_ratio_groups, configured_pass, seeded
 from .unreadable_images import Mapper, build_tolerant_loader
 
@@ -38,7 +40,7 @@ class SeededImages(Dataset):
                 if image is not None:
                     return image
                 index = random.randrange(len(self))
-        raise ValueError(f"The mapper skipped {_MOST_REPLACEMENTS} images in a row")
+        raise UserError(f"The mapper skipped {_MOST_REPLACEMENTS} images in a row")
 
 
 class TrainLoader(DataLoader):
@@ -75,7 +77,7 @@ class ResumableLoader(TrainLoader):
 def images_per_process(total_batch_size: int) -> int:
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
-        raise ValueError(
+        raise UserError(
             f"A batch of {total_batch_size} images cannot be shared by {world_size} processes"
         )
     return total_batch_size // world_size

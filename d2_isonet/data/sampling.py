@@ -15,6 +15,8 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Sampler, get_worker_info
 
+from d2_isonet.utils.messages import UserError
+
 
 def seed_of(*key: int | str) -> int:
     """The seed of 63 bits that belongs to `key`, e.g. (seed of the run, "image", position)."""
@@ -100,7 +102,7 @@ def configured_pass(cfg: CfgNode, dicts: list[dict]) -> Pass:
     """What cfg.DATALOADER.SAMPLER_TRAIN asks for, over detectron2's data set dicts.
 
     Raises:
-        ValueError: that is no sampler which can resume.
+        UserError: that is no sampler which can resume.
     """
     loader = cfg.DATALOADER
     if loader.SAMPLER_TRAIN == "TrainingSampler":
@@ -114,9 +116,10 @@ def configured_pass(cfg: CfgNode, dicts: list[dict]) -> Pass:
             dicts, loader.REPEAT_THRESHOLD, **options
         )
         return repeated_pass(factors)
-    raise ValueError(
-        f"DATALOADER.SAMPLER_TRAIN is {loader.SAMPLER_TRAIN!r}; it must be 'TrainingSampler', "
-        "'RepeatFactorTrainingSampler' or 'RandomSubsetTrainingSampler'"
+    raise UserError(
+        f"DATALOADER.SAMPLER_TRAIN is {loader.SAMPLER_TRAIN!r}",
+        "it must be 'TrainingSampler', "
+        "'RepeatFactorTrainingSampler' or 'RandomSubsetTrainingSampler'",
     )
 
 

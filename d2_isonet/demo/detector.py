@@ -15,6 +15,7 @@ from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.engine.predictor import Predictor
 from d2_isonet.modeling.fusion import fuse_for_inference
 from d2_isonet.preflight.training import check_device
+from d2_isonet.utils.messages import UserError
 
 _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")
 
@@ -39,9 +40,10 @@ class Detector:
             if len(images) == 1:
                 return [error]
         except torch.OutOfMemoryError as error:
-            raise ValueError(
-                f"{len(images)} images at once are too many for the memory of the GPU; give a "
-                "smaller --batch-size, INPUT.MAX_SIZE_TEST, or MODEL.DEVICE cpu (after --opts)"
+            raise UserError(
+                f"{len(images)} images at once are too many for the memory of the GPU",
+                "give a "
+                "smaller --batch-size, INPUT.MAX_SIZE_TEST, or MODEL.DEVICE cpu (after --opts)",
             ) from error
         return [self.instances([image])[0] for image in images]
 
@@ -53,11 +55,11 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
         least_score: of what is found.
 
     Raises:
-        FileNotFoundError, ValueError: a file is not there, or the config asks for no detector.
+        FileNotFoundError, UserError: a file is not there, or the config asks for no detector.
     """
     cfg = load_config(args.config_file, args.opts)
     if cfg.MODEL.META_ARCHITECTURE in _NO_DETECTORS:
-        raise ValueError(
+        raise UserError(
             f"{args.config_file} describes no detector (MODEL.META_ARCHITECTURE "
             f"{cfg.MODEL.META_ARCHITECTURE!r}), and the demo shows boxes and masks of one"
         )
@@ -74,7 +76,7 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
 def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
     """
     Raises:
-        FileNotFoundError, ValueError: the weights do not fit, the annotations are of other
+        FileNotFoundError, UserError: the weights do not fit, the annotations are of other
             classes, or --fuse is asked of a network that cannot be fused.
     """
     if args.threads:
@@ -97,16 +99,17 @@ def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
     """
     asked = categories_of_json(read_annotations(annotations), annotations)
     if len(asked.names) != len(found.names):
-        raise ValueError(
+        raise UserError(
             f"--annotations: {annotations} has {len(asked.names)} categories, the detector "
-            f"{len(found.names)} classes; give a file of the data set it was trained on"
+            f"{len(found.names)} classes",
+            "give a file of the data set it was trained on",
         )
     differing = [(a, b) for a, b in zip(found.names, asked.names, strict=True) if a != b]
     if found.source == weights and differing:
-        raise ValueError(
+        raise UserError(
             f"--annotations: {annotations} names {differing[0][1]!r} what is {differing[0][0]!r} "
-            f"by {found.source}, and {len(differing) - 1} more otherwise; give a file of the data "
-            "set that the detector was trained on"
+            f"by {found.source}, and {len(differing) - 1} more otherwise",
+            "give a file of the data set that the detector was trained on",
         )
     return asked
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from d2_isonet.utils.files import SaveError
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import UserError, some
 
 from .sources import Found, Source
 from .streams import Picture
@@ -43,19 +43,20 @@ def check_targets(found: Found, folder: Path, overwrite: bool) -> None:
     folder = Path(os.path.abspath(folder.expanduser()))
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise ValueError(f"--output: {there} is no folder; name another")
+        raise UserError(f"--output: {there} is no folder", "name another")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--output: {there} cannot be written to; name another folder")
+        raise UserError(f"--output: {there} cannot be written to", "name another folder")
     names = [IMAGES, RESULTS, *map(target_of, found.sources)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"--input: two files would both be written to {some(twice)}")
+        raise UserError(f"--input: two files would both be written to {some(twice)}")
     _check_inputs(found, folder, names)
     old = [name for name in names if os.path.lexists(folder / name)]
     if old and not overwrite:
-        raise ValueError(
+        raise UserError(
             f"--output: {folder} already has {len(old)} of the files that would be written: "
-            f"{some(old)}; name another folder, or add --overwrite"
+            f"{some(old)}",
+            "name another folder, or add --overwrite",
         )
 
 
@@ -64,16 +65,17 @@ def _check_inputs(found: Found, folder: Path, names: Sequence[str]) -> None:
     real = Path(os.path.realpath(folder))
     for given in found.folders:
         if real.is_relative_to(os.path.realpath(given)):
-            raise ValueError(
+            raise UserError(
                 f"--output: {folder} lies in the --input folder {given}, and copies would be taken "
-                "for images the next time; name a folder outside"
+                "for images the next time",
+                "name a folder outside",
             )
     inputs = {os.path.realpath(source.path) for source in found.sources}
     lost = [name for name in names if os.path.realpath(folder / name) in inputs]
     if lost:
-        raise ValueError(
-            f"--output: {folder} is where the input lies, and {some(lost)} would be overwritten; "
-            "name another folder"
+        raise UserError(
+            f"--output: {folder} is where the input lies, and {some(lost)} would be overwritten",
+            "name another folder",
         )
 
 

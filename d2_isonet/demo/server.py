@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from d2_isonet.utils.messages import UserError
+
 from .answers import answer_of, classes_of
 from .detector import Detector
 from .streams import NoPicture, decode
@@ -20,7 +22,7 @@ try:
 
     from .guard import guard, is_loopback, require_own_page
 except ImportError as error:
-    raise ValueError(
+    raise UserError(
         f"--serve needs Flask and waitress, and there is no {error.name}: pip install "
         "'.[serve]' in this repository"
     ) from error
@@ -37,15 +39,15 @@ LEAST_SCORE = 0.05  # of what the page's slider can show
 def open_socket(host: str, port: int) -> socket.socket:
     """
     Raises:
-        ValueError: the port is taken, not allowed, or there is no such address here.
+        UserError: the port is taken, not allowed, or there is no such address here.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ValueError(
-            f"--host {host} --port {port} cannot be listened at ({error.strerror or error}); give "
-            "another --port, or 0 for any that is free"
+        raise UserError(
+            f"--host {host} --port {port} cannot be listened at ({error.strerror or error})",
+            "give another --port, or 0 for any that is free",
         ) from error
 
 

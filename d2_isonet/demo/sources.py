@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from d2_isonet.data.image_folder import list_images
+from d2_isonet.utils.messages import UserError
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif",
@@ -48,11 +49,11 @@ def find_sources(words: list[str]) -> Found:
     """
     Raises:
         FileNotFoundError: there is no such file, or nothing that a pattern fits.
-        ValueError: a folder without images and videos, a webcam beside others, a device.
+        UserError: a folder without images and videos, a webcam beside others, a device.
     """
     webcams = [word for word in words if _is_webcam(word)]
     if webcams and len(words) > 1:
-        raise ValueError(f"--input: {webcams[0]} must be given alone")
+        raise UserError(f"--input: {webcams[0]} must be given alone")
     if webcams:
         number = webcams[0].removeprefix("webcam") or "0"
         return Found([Source("webcam", number, f"webcam{number}")], [], [])
@@ -78,9 +79,9 @@ def _look_at(word: str) -> tuple[str, list[str], list[str]]:
     if os.path.isdir(path):
         found, others = list_images(path, IMG_EXTENSIONS + VIDEO_SUFFIXES)
         if not found:
-            raise ValueError(
-                f"--input: {path} has no image and no video in it ({len(others)} other files); "
-                f"images end in {' '.join(IMG_EXTENSIONS)}, videos in {' '.join(VIDEO_SUFFIXES)}"
+            raise UserError(
+                f"--input: {path} has no image and no video in it ({len(others)} other files)",
+                f"images end in {' '.join(IMG_EXTENSIONS)}, videos in {' '.join(VIDEO_SUFFIXES)}",
             )
         return path, found, others
     if os.path.lexists(path):
@@ -95,7 +96,7 @@ def _require_regular(path: str) -> None:
     if not os.path.exists(path):
         raise FileNotFoundError(f"--input: {path} is a link to a file that is not there")
     if not os.path.isfile(path):
-        raise ValueError(f"--input: {path} is no file (a camera is --input webcam0, webcam1, ...)")
+        raise UserError(f"--input: {path} is no file (a camera is --input webcam0, webcam1, ...)")
 
 
 def _match(pattern: str) -> tuple[str, list[str], list[str]]:

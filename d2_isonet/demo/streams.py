@@ -12,13 +12,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from d2_isonet.utils.messages import UserError
+
 from .sources import Source
 from .videos import FrameReader, NoVideo
 
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own limit, past which it raises
 
 
-class NoPicture(ValueError):
+class NoPicture(UserError):
     """Bytes that are no image, or one that is damaged or too large; the message says which."""
 
 

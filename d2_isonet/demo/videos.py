@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from d2_isonet.utils.files import SaveError
+from d2_isonet.utils.messages import UserError
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # ffmpeg's own words are on its callers
 
@@ -16,7 +17,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _USUAL_RATE = 25.0  # frames a second, where a file or camera does not tell
 
 
-class NoVideo(ValueError):
+class NoVideo(UserError):
     """A file that is no video, or a camera that is not there; the message says which."""
 
 

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from d2_isonet.utils.compat import create_local_process_group
+from d2_isonet.utils.messages import UserError
 
 from .meeting import (
     MeetingError,
@@ -63,26 +64,26 @@ def _check(args: argparse.Namespace) -> None:
     if under_torchrun():
         started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if args.num_gpus not in (0, 1, started) or args.num_machines != 1:
-            raise ValueError(
+            raise UserError(
                 f"torchrun has started {started} processes on this machine: leave out --num-gpus "
                 "and --num-machines, or give them to torchrun (--nproc-per-node, --nnodes)"
             )
     else:
         started = args.num_gpus
     if 0 < gpus < started:
-        raise ValueError(
+        raise UserError(
             f"{started} processes are asked for (--num-gpus, or torchrun's --nproc-per-node), but "
             f"this machine has {gpus} GPUs"
         )
     if not 0 <= args.machine_rank < max(1, args.num_machines):
-        raise ValueError(
-            f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} it "
-            f"must be from 0 to {args.num_machines - 1}"
+        raise UserError(
+            f"--machine-rank is {args.machine_rank}",
+            f"with --num-machines {args.num_machines} it must be from 0 to {args.num_machines - 1}",
         )
     if args.num_machines > 1 and args.dist_url == "auto":
-        raise ValueError("--num-machines needs --dist-url tcp://HOST:PORT of the first machine")
+        raise UserError("--num-machines needs --dist-url tcp://HOST:PORT of the first machine")
     if args.dist_timeout <= 0:
-        raise ValueError(f"--dist-timeout is {args.dist_timeout:g}; it must be positive (seconds)")
+        raise UserError(f"--dist-timeout is {args.dist_timeout:g}", "it must be positive (seconds)")
 
 
 def launch(
@@ -106,7 +107,7 @@ def launch(
         timeout: of the start and of every collective operation.
 
     Raises:
-        ValueError: dist_url is of another form, or its port is taken.
+        UserError: dist_url is of another form, or its port is taken.
         MeetingError: not all processes came, or, under torchrun, they lost each other.
         ProcessFailure: a process of this machine failed; the others were ended.
     """

@@ -12,6 +12,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from d2_isonet.utils.messages import UserError
+
 _FAILURE = "d2_isonet/failure"
 _SIOCGIFADDR = 0x8915  # Linux: "give me the address of this interface"
 
@@ -41,12 +43,13 @@ class Member:
 
 
 def address_of(dist_url: str) -> tuple[str, int]:
-    """("host", 1234) of "tcp://host:1234"; raises ValueError for anything else."""
+    """("host", 1234) of "tcp://host:1234"; raises UserError for anything else."""
     found = re.fullmatch(r"tcp://(\[[0-9a-fA-F:]+\]|[^:/\s]+):(\d+)", dist_url)
     if not found or not 0 < int(found[2]) < 65536:
-        raise ValueError(
-            f"--dist-url is {dist_url!r}; it must be tcp://HOST:PORT of the first machine, with a "
-            "port from 1 to 65535 that all machines can reach"
+        raise UserError(
+            f"--dist-url is {dist_url!r}",
+            "it must be tcp://HOST:PORT of the first machine, with a "
+            "port from 1 to 65535 that all machines can reach",
         )
     return found[1].strip("[]"), int(found[2])
 
@@ -55,15 +58,15 @@ def open_store(address: tuple[str, int] | None, timeout: timedelta) -> dist.TCPS
     """Keep the store at `address`, for all interfaces; None: a free port for this machine alone.
 
     Raises:
-        ValueError: another program has the port.
+        UserError: another program has the port.
     """
     host, port = address or ("127.0.0.1", 0)
     try:
         listener = socket.create_server(("" if address else host, port))
     except OSError as error:
-        raise ValueError(
-            f"--dist-url: port {port} cannot be opened on this machine ({error.strerror}); another "
-            "training may have it: choose another port, the same for all machines"
+        raise UserError(
+            f"--dist-url: port {port} cannot be opened on this machine ({error.strerror})",
+            "another training may have it: choose another port, the same for all machines",
         ) from error
     port = listener.getsockname()[1]
     return dist.TCPStore(

@@ -17,6 +17,7 @@ from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
+from d2_isonet.utils.messages import UserError
 
 from .train_loop import AccumulatingTrainer, AMPTrainer
 from .writers import forgiving_writers
@@ -41,18 +42,18 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
     """The config of a file with KEY=VALUE pairs. It is Python, and it is run: trust its author.
 
     Raises:
-        ValueError: it is no Python file, or has not the parts of a training.
+        UserError: it is no Python file, or has not the parts of a training.
         FileNotFoundError: there is no such file.
     """
     if not file.endswith(".py"):
-        raise ValueError(f"--config-file {file!r} is no LazyConfig (.py); yaml is train_net.py's")
+        raise UserError(f"--config-file {file!r} is no LazyConfig (.py)", "yaml is train_net.py's")
     if not os.path.isfile(file):
         raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(file)}")
     cfg = LazyConfig.load(file)
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
     missing = [name for name in needed if name not in cfg]
     if missing:
-        raise ValueError(f"{file} has no {', '.join(missing)}, which a training needs")
+        raise UserError(f"{file} has no {', '.join(missing)}, which a training needs")
     return LazyConfig.apply_overrides(cfg, opts)
 
 
@@ -110,11 +111,11 @@ def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
     """The measures of train.init_checkpoint, which must be the whole model's.
 
     Raises:
-        ValueError: there is none, or it is not.
+        UserError: there is none, or it is not.
     """
     model = instantiate(cfg.model).to(cfg.train.device)
     if not cfg.train.init_checkpoint:
-        raise ValueError("--eval-only with train.init_checkpoint '' would evaluate random weights")
+        raise UserError("--eval-only with train.init_checkpoint '' would evaluate random weights")
     checkpointer = ISONetCheckpointer(model, strict=True, trust_pickle=trust_pickle)
     checkpointer.load(cfg.train.init_checkpoint, [])
     return _measure(cfg, model)

@@ -15,6 +15,7 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import falls_back_to_cpu
 from d2_isonet.data.categories import categories_of
 from d2_isonet.preflight.network import check_names
+from d2_isonet.utils.messages import UserError
 
 
 class Predictor(DefaultPredictor):
@@ -27,7 +28,7 @@ class Predictor(DefaultPredictor):
         trust_pickle: read a .pkl file, which can run any code its author put in.
 
     Raises:
-        ValueError: there are no weights, they are none, or not all of this detector's.
+        UserError: there are no weights, they are none, or not all of this detector's.
         FileNotFoundError: there is no such file.
     """
 
@@ -37,7 +38,7 @@ class Predictor(DefaultPredictor):
         falls_back_to_cpu(cfg)
         check_names(cfg)
         if not cfg.MODEL.WEIGHTS:
-            raise ValueError("MODEL.WEIGHTS is ''; a predictor needs a trained detector's file")
+            raise UserError("MODEL.WEIGHTS is ''", "a predictor needs a trained detector's file")
         self.cfg = cfg
         self.model = build_model(cfg).eval()
         checkpointer = build_checkpointer(cfg, self.model, strict=True, trust_pickle=trust_pickle)
@@ -53,7 +54,7 @@ class Predictor(DefaultPredictor):
         """The model's output for one image (H, W, 3), BGR, of range 0-255.
 
         Raises:
-            ValueError: it is no such image; the message says what it is and how to make one.
+            UserError: it is no such image; the message says what it is and how to make one.
         """
         return self.predict([original_image])[0]
 
@@ -92,14 +93,15 @@ class Predictor(DefaultPredictor):
 def check_image(image: np.ndarray) -> None:
     """Raise ValueError unless `image` is (H, W, 3), uint8 or float, of range 0-255."""
     if image is None:
-        raise ValueError(
+        raise UserError(
             "the image is None, which cv2.imread returns where it cannot read a file: check the "
             "path, or use detectron2.data.detection_utils.read_image(path, 'BGR')"
         )
     if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"the image is a {type(image).__module__}.{type(image).__name__}; give a numpy array "
-            "(H, W, 3) in BGR, e.g. np.asarray(pil_image.convert('RGB'))[:, :, ::-1]"
+        raise UserError(
+            f"the image is a {type(image).__module__}.{type(image).__name__}",
+            "give a numpy array "
+            "(H, W, 3) in BGR, e.g. np.asarray(pil_image.convert('RGB'))[:, :, ::-1]",
         )
     _check_shape(image.shape)
     _check_values(image)
@@ -119,15 +121,16 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         remedy = "the channels come first: give image.transpose(1, 2, 0)"
     elif len(shape) == 4:
         remedy = "give one image at a time, without a batch dimension"
-    raise ValueError(f"the image has the shape {shape}, not (H, W, 3); {remedy}")
+    raise UserError(f"the image has the shape {shape}, not (H, W, 3)", f"{remedy}")
 
 
 def _check_proportions(height: int, width: int, longest: int) -> None:
     """Raise ValueError for a strip of which no row would be left once it is resized."""
     if 2 * min(height, width) * longest < max(height, width):  # detectron2 rounds
-        raise ValueError(
-            f"the image is {width} x {height}; made to fit INPUT.MAX_SIZE_TEST {longest} it would "
-            "be thinner than a pixel: cut it into shorter pieces"
+        raise UserError(
+            f"the image is {width} x {height}",
+            f"made to fit INPUT.MAX_SIZE_TEST {longest} it would "
+            "be thinner than a pixel: cut it into shorter pieces",
         )
 
 
@@ -135,20 +138,20 @@ def _check_values(image: np.ndarray) -> None:
     if image.dtype == np.uint8:
         return
     if image.dtype == np.uint16:
-        raise ValueError(
-            "the image is uint16, of range 0-65535; give (image / 257).astype('uint8'), or scale "
-            "it by its own range"
+        raise UserError(
+            "the image is uint16, of range 0-65535",
+            "give (image / 257).astype('uint8'), or scale it by its own range",
         )
     if image.dtype not in (np.float32, np.float64):
-        raise ValueError(f"the image is {image.dtype}; give uint8, of range 0-255")
+        raise UserError(f"the image is {image.dtype}", "give uint8, of range 0-255")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 255):  # also NaN
-        raise ValueError(
-            f"the image has values from {low:g} to {high:g}; give pixels of range 0-255, the model "
-            "subtracts their mean itself"
+        raise UserError(
+            f"the image has values from {low:g} to {high:g}",
+            "give pixels of range 0-255, the model subtracts their mean itself",
         )
     if 0 < high <= 1:
-        raise ValueError(
-            f"the image is {image.dtype} and nowhere above {high:g}, as if of range 0-1; give "
-            "image * 255"
+        raise UserError(
+            f"the image is {image.dtype} and nowhere above {high:g}, as if of range 0-1",
+            "give image * 255",
         )

@@ -23,6 +23,7 @@ from d2_isonet.engine.hooks.averaging import averaging_of
 from d2_isonet.evaluation.classification import ImageNetEvaluator
 from d2_isonet.preflight.data.classified_images import check_classified_images
 from d2_isonet.utils.files import warned, write_when_possible
+from d2_isonet.utils.messages import UserError
 
 from .main import finish_setup
 from .trainer import Trainer
@@ -121,7 +122,7 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
     Raises:
         FileNotFoundError: the folder tree is not there.
-        ValueError: it is not of the expected shape, or its number of classes is not
+        UserError: it is not of the expected shape, or its number of classes is not
             MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0); images are unreadable, or cannot be
             cropped as INPUT.CLASSIFICATION has it.
     """
@@ -131,7 +132,7 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     dicts, classes = load_registered(names)
     asked = cfg.MODEL.CLASSIFIER.NUM_CLASSES
     if asked not in (0, len(classes)):
-        raise ValueError(
+        raise UserError(
             f"MODEL.CLASSIFIER.NUM_CLASSES is {asked}, but {names} has {len(classes)} "
             "classes: set it to 0 to take the number from the data, or give the right data"
         )
@@ -140,7 +141,7 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     if cfg.DATASETS.TEST and not args.eval_only:  # a bad one ends the run now, not in hours
         val_dicts, val_classes = load_registered(cfg.DATASETS.TEST)
         if val_classes != classes:
-            raise ValueError(
+            raise UserError(
                 f"{cfg.DATASETS.TEST} and {cfg.DATASETS.TRAIN} have different classes: their "
                 "numbers would not mean the same"
             )

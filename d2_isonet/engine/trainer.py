@@ -21,6 +21,7 @@ from d2_isonet.evaluation.build import build_evaluator
 from d2_isonet.evaluation.per_class import folder_of
 from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
+from d2_isonet.utils.messages import UserError
 
 from .resuming import catch_up, data_order, resumed_seed, settle_seed, start_data, what_is_resumed
 from .train_loop import build_step
@@ -89,7 +90,7 @@ class Trainer(DefaultTrainer):
         """Go on from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
         Raises:
-            ValueError: there are checkpoints, and none is good.
+            UserError: there are checkpoints, and none is good.
         """
         path = checkpoint_to_resume(self.checkpointer.save_dir) if resume else ""
         if path:
@@ -122,7 +123,7 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict) -> None:
         """
         Raises:
-            ValueError: the state is that of another optimizer than SOLVER.OPTIMIZER.
+            UserError: the state is that of another optimizer than SOLVER.OPTIMIZER.
         """
         if "_trainer" in state_dict:
             self._check_optimizer(state_dict["_trainer"]["optimizer"]["param_groups"])
@@ -137,7 +138,7 @@ class Trainer(DefaultTrainer):
         asked = name_of_optimizer(self._trainer.optimizer.param_groups)
         found = name_of_optimizer(saved_groups)
         if found != asked:
-            raise ValueError(
+            raise UserError(
                 f"SOLVER.OPTIMIZER is {asked!r}, but {self.checkpointer.path} is a training with "
                 f"{found!r}: set it to that, or start anew with another OUTPUT_DIR"
             )

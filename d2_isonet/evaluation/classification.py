@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from d2_isonet.utils.files import warned, write_text
+from d2_isonet.utils.messages import UserError
 
 from .per_class import current_iteration, folder_of, write_per_class
 
@@ -114,19 +115,19 @@ def read_predictions(file: Path) -> list[Prediction]:
     """The predictions that `write_predictions` has written.
 
     Raises:
-        ValueError: the file is of another form, or cut off.
+        UserError: the file is of another form, or cut off.
     """
     with open(file, newline="", encoding="utf-8") as opened:
         rows = list(csv.reader(opened))
     if not rows or tuple(rows[0]) != Prediction._fields:
-        raise ValueError(f"{file} has not the columns {', '.join(Prediction._fields)}")
+        raise UserError(f"{file} has not the columns {', '.join(Prediction._fields)}")
     kinds: tuple[Callable, ...] = (str, int, int, float, float, lambda x: bool(int(x)))
     try:
         return [
             Prediction(*(kind(x) for kind, x in zip(kinds, row, strict=True))) for row in rows[1:]
         ]
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise UserError(f"{file} is damaged: {error}") from error
 
 
 class ImageNetEvaluator(DatasetEvaluator):
@@ -162,7 +163,7 @@ class ImageNetEvaluator(DatasetEvaluator):
         """Count one batch: inputs with "label" and "file_name", outputs {"logits": (num_classes,)}.
 
         Raises:
-            ValueError: the logits' length or a label does not fit the number of classes.
+            UserError: the logits' length or a label does not fit the number of classes.
             FloatingPointError: a logit is NaN or infinite.
         """
         logits = torch.stack([x["logits"] for x in outputs])
@@ -176,14 +177,15 @@ class ImageNetEvaluator(DatasetEvaluator):
 
     def _check(self, inputs: list[dict], logits: torch.Tensor, labels: torch.Tensor) -> None:
         if logits.shape != (len(inputs), self._num_classes):
-            raise ValueError(
+            raise UserError(
                 f"{len(inputs)} images gave logits of shape {tuple(logits.shape)}, the data set "
-                f"has {self._num_classes} classes; set MODEL.CLASSIFIER.NUM_CLASSES to "
-                f"{self._num_classes} or use the data set that the weights were trained on"
+                f"has {self._num_classes} classes",
+                f"set MODEL.CLASSIFIER.NUM_CLASSES to "
+                f"{self._num_classes} or use the data set that the weights were trained on",
             )
         if int(labels.max()) >= self._num_classes:
             worst = int(labels.argmax())
-            raise ValueError(
+            raise UserError(
                 f"Label {int(labels[worst])} of {inputs[worst].get('file_name')} is not below the "
                 f"number of classes, {self._num_classes}"
             )
@@ -200,14 +202,14 @@ class ImageNetEvaluator(DatasetEvaluator):
         """{"classification": {"top1", "top5" (percent), "num_images"}} on the main process.
 
         Raises:
-            ValueError: no image was evaluated.
+            UserError: no image was evaluated.
         """
         gathered, predictions = comm.gather(self._counts), comm.gather(self._predictions)
         if not comm.is_main_process():
             return None
         right_at_1, right_at_5, images = torch.stack(gathered).sum(dim=0).tolist()
         if images == 0:
-            raise ValueError("No image was evaluated; the evaluation data set is empty")
+            raise UserError("No image was evaluated", "the evaluation data set is empty")
         if self._output_dir:
             every = [x for of_process in predictions for x in of_process]
             write_predictions(self._output_dir, self._dataset_name, every, self._class_names)

@@ -13,6 +13,7 @@ from detectron2.evaluation import COCOEvaluator
 
 from d2_isonet.checkpoint.files import write_checkpoint
 from d2_isonet.utils.files import as_save_error, warned, write_text
+from d2_isonet.utils.messages import UserError
 
 from .coco_measures import REGIONS, coco_measures, import_hotcoco, measures_of_nothing
 from .per_class import current_iteration, detection_measures, folder_of, write_per_class
@@ -60,7 +61,7 @@ class FastCOCOEvaluator(COCOEvaluator):
     NaN, annotations with the id 0 or sharing one; and everything where hotcoco is not installed.
 
     Raises (from evaluate):
-        ValueError: a detection is of a class or of an image that the data set does not have.
+        UserError: a detection is of a class or of an image that the data set does not have.
     """
 
     _output_dir: str | None
@@ -188,7 +189,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         dataset_ids = {contiguous: category for category, contiguous in contiguous_ids.items()}
         unknown = {result["category_id"] for result in results} - dataset_ids.keys()
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"the model predicts class {max(unknown)}, but {self._metadata.name} has only "
                 f"{len(dataset_ids)} classes: set the head's NUM_CLASSES to that"
             )

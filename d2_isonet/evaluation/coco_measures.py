@@ -9,6 +9,8 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import Params
 
+from d2_isonet.utils.messages import UserError
+
 logger = logging.getLogger(__name__)
 REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: what of an annotation it compares
 
@@ -31,7 +33,7 @@ def coco_measures(
         img_ids: of the images that count; None for all.
 
     Raises:
-        ValueError: a detection is of an image that `truth` does not have, or its score is NaN.
+        UserError: a detection is of an image that `truth` does not have, or its score is NaN.
     """
     params = params_of(truth, task, max_dets, img_ids)
     return summarized(evaluated(hotcoco, truth, results, task, params), truth, task, params)
@@ -68,7 +70,7 @@ def evaluated(
         params: pycocotools' Params; imgIds and catIds in order, each once.
 
     Raises:
-        ValueError: a detection is of an image that `truth` does not have, or its score is NaN.
+        UserError: a detection is of an image that `truth` does not have, or its score is NaN.
     """
     # hotcoco takes no ids but integers from 0; in sorted order, ties come out as in pycocotools
     images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
@@ -118,7 +120,7 @@ def _detections(
 ) -> list[dict]:
     unknown = {result["image_id"] for result in results} - truth.imgs.keys()
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{len(unknown)} images with detections are not in the data set, such as id "
             f"{next(iter(unknown))!r}: evaluate on the data set that was predicted"
         )

@@ -13,6 +13,7 @@ from d2_isonet.data.datasets import load_registered
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.modeling.attacks import bim, fgsm, input_gradient, l2_effort
 from d2_isonet.modeling.classifier import ImageClassifier
+from d2_isonet.utils.messages import UserError
 
 # Half the range of a pixel: every image can become grey, so that a working attack succeeds.
 UNBOUNDED_EPS = 127.5
@@ -22,13 +23,13 @@ def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassi
     """The classifier that `cfg` describes in eval mode, all its tensors from `weights`.
 
     Raises:
-        ValueError: `cfg` describes no ImageClassifier, or the file is that of another network.
+        UserError: `cfg` describes no ImageClassifier, or the file is that of another network.
         FileNotFoundError: there is no file `weights`.
     """
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; attacks need an "
-            "'ImageClassifier' (a yaml of configs/imagenet)"
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}",
+            "attacks need an 'ImageClassifier' (a yaml of configs/imagenet)",
         )
     falls_back_to_cpu(cfg)
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = num_classes
@@ -43,14 +44,15 @@ def load_source(
     """The classifier whose gradients a black-box attack takes.
 
     Raises:
-        ValueError: it sees the channels in another order than `target`, whose images it is given;
+        UserError: it sees the channels in another order than `target`, whose images it is given;
             and what `load_classifier` raises.
     """
     cfg = load_config(config_file, opts)
     if cfg.INPUT.FORMAT != target.INPUT.FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{config_file}: INPUT.FORMAT is {cfg.INPUT.FORMAT}, that of the attacked network "
-            f"{target.INPUT.FORMAT}; a black-box attack needs two networks of one channel order"
+            f"{target.INPUT.FORMAT}",
+            "a black-box attack needs two networks of one channel order",
         )
     return load_classifier(cfg, weights, num_classes)
 
@@ -59,16 +61,16 @@ def choose_images(names: Iterable[str], count: int, seed: int) -> tuple[list[dic
     """`count` dicts (or all there are) of the data sets `names`, drawn by `seed`; class names.
 
     Raises:
-        ValueError: `count` is not positive, or the images are in shards; and what
+        UserError: `count` is not positive, or the images are in shards; and what
             `load_registered` raises.
     """
     if count < 1:
-        raise ValueError(f"The number of images is {count}; it must be positive")
+        raise UserError(f"The number of images is {count}", "it must be positive")
     dicts, classes = load_registered(names)
     if isinstance(dicts, ShardedImages):
-        raise ValueError(
-            f"{dicts.name} is a set of shards, which cannot be read in any order; give --data-root "
-            "the folder of images"
+        raise UserError(
+            f"{dicts.name} is a set of shards, which cannot be read in any order",
+            "give --data-root the folder of images",
         )
     order = torch.randperm(len(dicts), generator=torch.Generator().manual_seed(seed))
     return [dicts[i] for i in order[:count].tolist()], classes
@@ -86,19 +88,19 @@ def attack_settings(
             eps (Madry et al. 2018).
 
     Raises:
-        ValueError: an unknown name, eps or step that is no distance between pixels, or a number of
+        UserError: an unknown name, eps or step that is no distance between pixels, or a number of
             iterations that is not positive.
     """
     names, eps_values = list(names), list(eps_values)
     unknown = sorted(set(names) - {"fgsm", "bim"})
     if unknown:
-        raise ValueError(f"attack {unknown[0]!r} is unknown; there are 'fgsm' and 'bim'")
+        raise UserError(f"attack {unknown[0]!r} is unknown", "there are 'fgsm' and 'bim'")
     if any(not 0 <= eps <= 255 for eps in eps_values):
-        raise ValueError(f"eps is {eps_values}; each must be in pixel values, from 0 to 255")
+        raise UserError(f"eps is {eps_values}", "each must be in pixel values, from 0 to 255")
     if iterations < 1 or (step is not None and not 0 < step <= 255):
-        raise ValueError(
-            f"step is {step} and iterations {iterations}; both must be positive, and a step in "
-            "pixel values, at most 255"
+        raise UserError(
+            f"step is {step} and iterations {iterations}",
+            "both must be positive, and a step in pixel values, at most 255",
         )
 
     def setting(name: str, eps: float) -> dict:

@@ -15,6 +15,7 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.fusion import fuse_for_inference
 from d2_isonet.preflight.network import check_names
+from d2_isonet.utils.messages import UserError
 
 from .formats import quiet
 
@@ -26,13 +27,13 @@ def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = Fal
     detector itself, as long as every tensor of it (the pyramid's too) is in the file.
 
     Raises:
-        ValueError: there are no weights, or not all of this network's.
+        UserError: there are no weights, or not all of this network's.
         FileNotFoundError: there is no such file.
     """
     if not weights:
-        raise ValueError(
-            "there are no weights to export: give --weights FILE (model_final.pth of a training; "
-            "a backbone.pth does for --target backbone)"
+        raise UserError(
+            "there are no weights to export: give --weights FILE (model_final.pth of a training",
+            "a backbone.pth does for --target backbone)",
         )
     cfg = run_plainly(cfg)
     check_names(cfg)
@@ -64,7 +65,7 @@ def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, boo
         precision: "float16" and "bfloat16" are those of the backbone; "int8" comes later.
 
     Raises:
-        ValueError: fuse "on" for a network without shifts.
+        UserError: fuse "on" for a network without shifts.
     """
     model, fused = copy.deepcopy(model), False
     if fuse != "off":
@@ -73,7 +74,7 @@ def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, boo
         except ValueError as error:
             if fuse == "on":
                 line = " ".join(str(error).split())
-                raise ValueError(f"--fuse on: {line}; --fuse auto leaves it as it is") from error
+                raise UserError(f"--fuse on: {line}", "--fuse auto leaves it as it is") from error
     if precision in ("float16", "bfloat16"):
         model.backbone = HalfBackbone(model.backbone, getattr(torch, precision))
     return model.eval(), fused

@@ -14,6 +14,7 @@ from d2_isonet import __version__
 from d2_isonet.checkpoint.checkpointer import describe
 from d2_isonet.data.coco_json import class_names, read_annotations
 from d2_isonet.utils.files import write_text
+from d2_isonet.utils.messages import UserError
 
 from .targets import detector_outputs, pixel_module
 
@@ -100,7 +101,7 @@ def find_class_names(cfg: CfgNode, target: str, file: str | None) -> tuple[list[
             the data sets of `cfg`.
 
     Raises:
-        ValueError: the file has another number of classes than the network.
+        UserError: the file has another number of classes than the network.
         FileNotFoundError: there is no such file.
     """
     if target == "backbone":
@@ -109,7 +110,7 @@ def find_class_names(cfg: CfgNode, target: str, file: str | None) -> tuple[list[
     if file:
         names = read_class_names(file)
         if len(names) != number:
-            raise ValueError(f"--class-names: {file} has {len(names)} names, the network {number}")
+            raise UserError(f"--class-names: {file} has {len(names)} names, the network {number}")
         return names, file
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         known = MetadataCatalog.get(dataset)

@@ -11,6 +11,7 @@ from torch.utils.benchmark import Timer
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.examples import Examples, find_examples
+from d2_isonet.utils.messages import UserError
 
 from . import comparison as report
 from . import formats as dynamic
@@ -33,7 +34,7 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     """Write what `args` ask for, print how it differs; returns what is wrong with it.
 
     Raises:
-        ValueError, FileNotFoundError: `args` ask for what cannot be done; one line says why.
+        UserError, FileNotFoundError: `args` ask for what cannot be done; one line says why.
     """
     cfg, folder = load_config(args.config_file, args.opts), _folder(args.output)
     target = choose_target(cfg, args.target)
@@ -61,9 +62,7 @@ def _folder(output: str) -> Path:
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"--output: {Path(output).absolute()} can be no folder: {error}"
-        ) from error
+        raise UserError(f"--output: {Path(output).absolute()} can be no folder: {error}") from error
     return Path(output)
 
 

@@ -10,6 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from d2_isonet.config.options import check_name
+from d2_isonet.utils.messages import UserError
 
 TARGETS = ("detector", "backbone", "classifier")
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
@@ -39,20 +40,20 @@ def choose_target(cfg: CfgNode, target: str | None) -> str:
     """`target`, or what the config is where none is asked for.
 
     Raises:
-        ValueError: the config is none of them, or another than asked for.
+        UserError: the config is none of them, or another than asked for.
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
     kinds = {name: kind for kind, name in _META_ARCHITECTURES.items()}
     if target is None and architecture not in kinds:
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {architecture!r}, which cannot be exported whole; only "
-            f"{' and '.join(map(repr, kinds))} can. --target backbone exports its backbone"
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is {architecture!r}, which cannot be exported whole",
+            f"only {' and '.join(map(repr, kinds))} can. --target backbone exports its backbone",
         )
     target = target or kinds[architecture]
     if target != "backbone" and kinds.get(architecture) != target:
-        raise ValueError(
-            f"--target {target} needs MODEL.META_ARCHITECTURE {_META_ARCHITECTURES[target]!r}; it "
-            f"is {architecture!r}. --target backbone takes any"
+        raise UserError(
+            f"--target {target} needs MODEL.META_ARCHITECTURE {_META_ARCHITECTURES[target]!r}",
+            f"it is {architecture!r}. --target backbone takes any",
         )
     if target == "detector":
         _check_heads(cfg)
@@ -67,8 +68,9 @@ def _check_heads(cfg: CfgNode) -> None:
     }
     for key, (value, legal) in asked.items():
         if value != legal:
-            raise ValueError(
-                f"{key} is {value!r}; --target detector takes {legal!r} only, --target backbone any"
+            raise UserError(
+                f"{key} is {value!r}",
+                f"--target detector takes {legal!r} only, --target backbone any",
             )
 
 
@@ -88,22 +90,26 @@ def check_traceable(cfg: CfgNode, target: str, file_format: str) -> None:
     """Raise ValueError for the one detector that only ONNX takes."""
     is_cascade = cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
     if is_cascade and (target, file_format) == ("detector", "torchscript"):
-        raise ValueError(
+        raise UserError(
             "MODEL.ROI_HEADS.NAME is 'CascadeROIHeads', which detectron2 writes with a function of "
-            "Python that TorchScript cannot hold; --format can be onnx"
+            "Python that TorchScript cannot hold",
+            "--format can be onnx",
         )
 
 
 def _refusal(option: str, value: str, choices: tuple[str, ...], of: str) -> ValueError:
     why = _WHY_NOT[of, value]
-    return ValueError(f"{option} {value} cannot be done ({why}); it can be {' or '.join(choices)}")
+    return UserError(
+        f"{option} {value} cannot be done ({why})",
+        f"it can be {' or '.join(choices)}",
+    )
 
 
 def require_packages() -> None:
     """Raise ValueError unless everything that ONNX needs is installed."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"--format onnx needs the packages {', '.join(missing)}: "
             "pip install 'd2_isonet[export]'"
         )

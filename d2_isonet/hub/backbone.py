@@ -13,7 +13,7 @@ from d2_isonet.checkpoint.reading import read_tensors
 from d2_isonet.config.model_zoo import config_names, get_config
 from d2_isonet.data.pixels import pixels_of, use_recorded_pixels
 from d2_isonet.modeling.stages import STAGES
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 from .networks import Classifier, FeatureMaps
 
@@ -55,7 +55,7 @@ def backbone(
         freeze_at: as detectron2's FREEZE_AT: 1 freezes the stem, 2 also res2, and so on.
 
     Raises:
-        ValueError: an unknown name, an option this network has not, or weights of another one.
+        UserError: an unknown name, an option this network has not, or weights of another one.
         FileNotFoundError: there is no file `pretrained`.
     """
     cfg = _config(name)
@@ -85,7 +85,7 @@ def _config(name: str) -> CfgNode:
     if cfg is None or cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         what = "is a detector, no network alone" if cfg else "is no network"
         listed = "; d2_isonet.hub.backbone.backbone_names() lists them"
-        raise ValueError(f"{name!r} {what}{nearest(name, backbone_names(), listed)}")
+        raise UserError(f"{name!r} {what}{nearest(name, backbone_names(), listed)}")
     return cfg
 
 
@@ -111,7 +111,7 @@ def _set_output_stride(cfg: CfgNode, name: str, output_stride: int | None) -> No
     strided = cfg.MODEL.BACKBONE.NAME == "build_isonet_backbone"
     if output_stride not in (16, 32) or not strided or cfg.MODEL.ISONET.SMALL_IMAGES:
         legal = "32 or 16" if strided and not cfg.MODEL.ISONET.SMALL_IMAGES else "left out"
-        raise ValueError(f"output_stride is {output_stride}; for {name} it must be {legal}")
+        raise UserError(f"output_stride is {output_stride}", f"for {name} it must be {legal}")
     cfg.MODEL.RESNETS.RES5_DILATION = 32 // output_stride
 
 
@@ -119,7 +119,7 @@ def _set_out_features(
     cfg: CfgNode, out_features: Sequence[str] | None, features_only: bool
 ) -> None:
     if out_features is not None and not features_only:
-        raise ValueError(f"out_features is {list(out_features)}; it needs features_only=True")
+        raise UserError(f"out_features is {list(out_features)}", "it needs features_only=True")
     if out_features is None:
         last = cfg.MODEL.RESNETS.OUT_FEATURES[-1]
         out_features = STAGES[1 : STAGES.index(last) + 1]

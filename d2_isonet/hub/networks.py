@@ -10,6 +10,7 @@ from d2_isonet.data.pixels import Pixels
 from d2_isonet.modeling.classifier import PooledClassifier
 from d2_isonet.modeling.execution import recompute_blocks
 from d2_isonet.modeling.stages import STAGES, stage_of
+from d2_isonet.utils.messages import UserError
 
 logger = logging.getLogger(__name__)
 _PREFIX = "backbone."
@@ -93,7 +94,7 @@ class Classifier(PooledClassifier):
             indices: which maps, as in timm: a list, the last so many, or None for all.
         """
         if options.get("output_fmt", "NCHW") != "NCHW":
-            raise ValueError(f"output_fmt is {options['output_fmt']!r}; the maps are 'NCHW'")
+            raise UserError(f"output_fmt is {options['output_fmt']!r}", "the maps are 'NCHW'")
         maps = self.backbone(images)
         names = [x["module"].removeprefix(_PREFIX) for x in self.feature_info]
         if isinstance(indices, int):
@@ -125,7 +126,7 @@ class Classifier(PooledClassifier):
 def check_pooling(global_pool: str | None) -> None:
     """Raise ValueError for another pooling before the linear layer than the mean."""
     if global_pool not in (None, "avg"):
-        raise ValueError(f"global_pool is {global_pool!r}; these networks have 'avg' alone")
+        raise UserError(f"global_pool is {global_pool!r}", "these networks have 'avg' alone")
 
 
 def _feature_info(backbone: Backbone) -> list[dict]:

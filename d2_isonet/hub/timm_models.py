@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from d2_isonet.modeling.stages import STAGES
+from d2_isonet.utils.messages import UserError
 
 from .backbone import backbone, backbone_names
 from .networks import Classifier, FeatureMaps, check_pooling
@@ -49,7 +50,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         **options,
     ) -> nn.Module:
         if in_chans != 3:
-            raise ValueError(f"in_chans is {in_chans}; {name} sees 3 channels")
+            raise UserError(f"in_chans is {in_chans}", f"{name} sees 3 channels")
         check_pooling(global_pool)
         if pretrained:
             options["pretrained"] = _file(name, pretrained_cfg, pretrained_cfg_overlay)
@@ -76,7 +77,7 @@ def _file(name: str, pretrained_cfg: object, overlay: Mapping | None) -> str:
     given = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else {}
     file = {**given, **(overlay or {})}.get("file")
     if not file:
-        raise ValueError(
+        raise UserError(
             f"no weights of {name} are released, pretrained=True has nothing to load: give your "
             "own by checkpoint_path=FILE, or by pretrained_cfg_overlay={'file': FILE}"
         )
@@ -91,9 +92,9 @@ def _features(out_indices: Sequence[int] | int | None) -> list[str] | None:
     try:
         return [_MAPS[i] for i in out_indices]
     except IndexError as error:
-        raise ValueError(
-            f"out_indices is {list(out_indices)}; the maps are 0 to {len(_MAPS) - 1}, "
-            f"{', '.join(_MAPS)}"
+        raise UserError(
+            f"out_indices is {list(out_indices)}",
+            f"the maps are 0 to {len(_MAPS) - 1}, {', '.join(_MAPS)}",
         ) from error
 
 
@@ -101,11 +102,11 @@ def _description(name: str, model: FeatureMaps | Classifier) -> dict:
     """What timm calls pretrained_cfg: how images reach the network, and which layers are its ends.
 
     Raises:
-        ValueError: the weights are of BGR images, which timm has not.
+        UserError: the weights are of BGR images, which timm has not.
     """
     pixels = model.pixels
     if pixels.format != "RGB":
-        raise ValueError(
+        raise UserError(
             f"the weights of {name} see {pixels.format} images, timm reads RGB ones: use "
             "d2_isonet.backbone and its pixels"
         )

@@ -7,6 +7,7 @@ from detectron2.engine import HookBase
 from torch import nn
 
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d, filter_lengths
+from d2_isonet.utils.messages import UserError
 
 from .penalty import orthogonal_penalty, orthogonal_penalty_and_gradient
 from .regularizer import Convolution, OrthogonalRegularizer, side_by_side
@@ -31,12 +32,12 @@ class WeightProjection(HookBase):
     def __init__(self, period: int = 100):
         """
         Raises:
-            ValueError: period is not a positive whole number.
+            UserError: period is not a positive whole number.
         """
         if not (isinstance(period, int) and period > 0):
-            raise ValueError(
-                f"SOLVER.WEIGHT_PROJECTION_PERIOD is {period}; a projection needs a period of 1 "
-                "iteration or more"
+            raise UserError(
+                f"SOLVER.WEIGHT_PROJECTION_PERIOD is {period}",
+                "a projection needs a period of 1 iteration or more",
             )
         self.period = period
 
@@ -72,7 +73,7 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
             coeff: 1e-5 in the code of Decoupled Networks, 2e-4 in that of SphereNet.
 
         Raises:
-            ValueError: coeff is negative or not finite.
+            UserError: coeff is negative or not finite.
         """
         super().__init__(coeff, form="flattened")
 
@@ -88,11 +89,11 @@ def decoupled_convolutions(model: nn.Module) -> dict[str, DecoupledConv2d]:
     """Every decoupled convolution of `model` by its name.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     convs = {n: m for n, m in model.named_modules() if isinstance(m, DecoupledConv2d)}
     if not convs:
-        raise ValueError(
+        raise UserError(
             "the model has no decoupled convolution: set MODEL.ISONET.CONV 'Decoupled', or both "
             "SOLVER.WEIGHT_PROJECTION_PERIOD and SOLVER.FILTER_ORTHO_COEFF to 0"
         )

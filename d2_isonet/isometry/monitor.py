@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.stages import chain_of, default_convolutions, label_of, stage_of
 from d2_isonet.utils.compat import inner_trainer
+from d2_isonet.utils.messages import UserError
 
 from .measures import possible_singular_values, residual_scales, share_near_one, shifts_by_stage
 from .signal_propagation import SignalWatch
@@ -44,12 +45,12 @@ class IsometryMonitor(HookBase):
             of 0 and pi) are some of the operator's on every image of even size.
 
     Raises:
-        ValueError: period is negative.
+        UserError: period is negative.
     """
 
     def __init__(self, period: int, frequencies: int = 2):
         if period < 0:
-            raise ValueError(f"TEST.ISOMETRY_PERIOD is {period}; it must be 0 (never) or positive")
+            raise UserError(f"TEST.ISOMETRY_PERIOD is {period}", "it must be 0 (never) or positive")
         self.period = period
         self.frequencies = frequencies
         self._watch: SignalWatch | None = None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from d2_isonet.utils.messages import UserError
+
 from .frequency_domain import (
     products_by_frequency,
     products_by_lag,
@@ -55,7 +57,7 @@ def orthogonal_penalty(
         0-dim tensor.
 
     Raises:
-        ValueError: unknown form, weight not 4-dimensional, M not a multiple of groups.
+        UserError: unknown form, weight not 4-dimensional, M not a multiple of groups.
     """
     criterion = _criterion(tuple(weight.shape), pair(stride), pair(dilation), groups, form)
     with torch.autocast(weight.device.type, enabled=False):
@@ -160,13 +162,13 @@ def _criterion(
     shape: tuple[int, ...], stride: Pair, dilation: Pair, groups: int, form: str
 ) -> _Criterion:
     if form not in FORMS:
-        raise ValueError(f"unknown form of the orthogonal penalty {form!r}; choose from {FORMS}")
+        raise UserError(f"unknown form of the orthogonal penalty {form!r}", f"choose from {FORMS}")
     if len(shape) != 4:
-        raise ValueError(f"weight must be (M, C / groups, kh, kw), 4-dimensional; got {shape}")
+        raise UserError("weight must be (M, C / groups, kh, kw), 4-dimensional", f"got {shape}")
     if groups < 1 or shape[0] % groups:
-        raise ValueError(f"{shape[0]} output channels cannot be split into {groups} groups")
+        raise UserError(f"{shape[0]} output channels cannot be split into {groups} groups")
     if min(stride + dilation) < 1:
-        raise ValueError(f"stride and dilation must be positive; got {stride} and {dilation}")
+        raise UserError("stride and dilation must be positive", f"got {stride} and {dilation}")
     rows, channels, kernel = shape[0] // groups, shape[1], (shape[2], shape[3])
     if form == "official":
         return _official_criterion(rows, channels, kernel, stride, groups)

@@ -14,6 +14,7 @@ from torch import nn
 
 from d2_isonet.modeling.stages import default_convolutions, stage_of
 from d2_isonet.utils.compat import inner_trainer
+from d2_isonet.utils.messages import UserError
 
 from .penalty import FORMS, minimum_orthogonal_penalty, orthogonal_penalty_and_gradient
 
@@ -87,13 +88,17 @@ class OrthogonalRegularizer(HookBase):
                 shared by several is taken once. Default: `default_convolutions(trainer.model)`.
 
         Raises:
-            ValueError: negative or infinite coeff, unknown form, no or unusable convolutions.
+            UserError: negative or infinite coeff, unknown form, no or unusable convolutions.
         """
         if not (math.isfinite(coeff) and coeff >= 0):
-            raise ValueError(f"the coefficient of the orthogonal penalty must be >= 0; got {coeff}")
+            raise UserError(
+                "the coefficient of the orthogonal penalty must be >= 0",
+                f"got {coeff}",
+            )
         if form not in FORMS:
-            raise ValueError(
-                f"unknown form of the orthogonal penalty {form!r}; choose from {FORMS}"
+            raise UserError(
+                f"unknown form of the orthogonal penalty {form!r}",
+                f"choose from {FORMS}",
             )
         self.coeff = coeff
         self.form = form
@@ -224,15 +229,15 @@ def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:
     chosen: dict[int, tuple[str, Convolution]] = {}
     for name, conv in convs.items() if isinstance(convs, Mapping) else convs:
         if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-            raise ValueError(f"{name} is a {type(conv).__name__}, not a 2D convolution")
+            raise UserError(f"{name} is a {type(conv).__name__}, not a 2D convolution")
         if not isinstance(conv.weight, nn.Parameter):
-            raise ValueError(
-                f"the weight of {name} is computed from other parameters (a parametrization); "
-                "the orthogonal penalty needs a weight that is itself trained"
+            raise UserError(
+                f"the weight of {name} is computed from other parameters (a parametrization)",
+                "the orthogonal penalty needs a weight that is itself trained",
             )
         chosen.setdefault(id(conv.weight), (name, conv))
     if not chosen:
-        raise ValueError(
+        raise UserError(
             "no convolution for the orthogonal penalty: pass convs={name: nn.Conv2d, ...}, or set "
             "the coefficient (SOLVER.ORTHO_COEFF) to 0"
         )

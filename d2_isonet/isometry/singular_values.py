@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from d2_isonet.utils.messages import UserError
+
 from .penalty import Pair, pair
 
 __all__ = ["convolution_singular_values"]
@@ -42,7 +44,7 @@ def convolution_singular_values(
         those that the shape forces to 0 included. NaN throughout where a weight is not finite.
 
     Raises:
-        ValueError: size is not a positive multiple of the stride, or M not one of groups.
+        UserError: size is not a positive multiple of the stride, or M not one of groups.
     """
     size, stride, dilation = pair(size), pair(stride), pair(dilation)
     _check(weight, size, stride, groups)
@@ -126,12 +128,12 @@ def _transform(
 
 def _check(weight: torch.Tensor, size: Pair, stride: Pair, groups: int) -> None:
     if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
-        raise ValueError(
-            f"the weight is {tuple(weight.shape)} with {groups} groups; it must be "
-            "(M, C / groups, kh, kw) with M a multiple of the groups"
+        raise UserError(
+            f"the weight is {tuple(weight.shape)} with {groups} groups",
+            "it must be (M, C / groups, kh, kw) with M a multiple of the groups",
         )
     if any(n < 1 or n % s for n, s in zip(size, stride, strict=True)):
-        raise ValueError(
+        raise UserError(
             f"the image is {size[0]} x {size[1]} and the stride {stride}: on a circular image each "
             "size must be a positive multiple of the stride"
         )

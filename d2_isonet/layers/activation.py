@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from d2_isonet.config.options import check_name
+from d2_isonet.utils.messages import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +133,10 @@ def register_activation(name: str, build: Callable[[int], nn.Module]) -> None:
             for each layer.
 
     Raises:
-        ValueError: there is an activation of that name.
+        UserError: there is an activation of that name.
     """
     if name in ACTIVATIONS:
-        raise ValueError(f"there is an activation {name!r} already; choose another name")
+        raise UserError(f"there is an activation {name!r} already", "choose another name")
     ACTIVATIONS[name] = build
 
 
@@ -148,7 +149,7 @@ def get_activation(activation: str | Callable[[int], nn.Module], num_channels: i
             0.25 at first and learned per channel, ELU 1. Swish is x sigmoid(x).
 
     Raises:
-        ValueError: the name is unknown.
+        UserError: the name is unknown.
     """
     if callable(activation):
         return activation(num_channels)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from d2_isonet.config.options import check_name
+from d2_isonet.utils.messages import UserError
 
 from .activation import SReLU
 
@@ -34,7 +35,7 @@ def get_conv(conv: str | Callable[..., nn.Conv2d]) -> Callable[..., nn.Conv2d]:
         conv: "Conv2d" (detectron2's), or any callable that takes the same arguments.
 
     Raises:
-        ValueError: the name is unknown.
+        UserError: the name is unknown.
     """
     if callable(conv):
         return conv
@@ -68,12 +69,13 @@ def residual_scale_parameter(
         A parameter of shape (1,) or (C,).
 
     Raises:
-        ValueError: the shape is neither.
+        UserError: the shape is neither.
     """
     sizes = {"block": 1, "channel": num_channels}
     if shape not in sizes:
-        raise ValueError(
-            f"MODEL.ISONET.RESIDUAL_SCALE_SHAPE is {shape!r}; it must be one of {sorted(sizes)}"
+        raise UserError(
+            f"MODEL.ISONET.RESIDUAL_SCALE_SHAPE is {shape!r}",
+            f"it must be one of {sorted(sizes)}",
         )
     if init is None:
         return None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from d2_isonet.config.options import check_name, check_range
+from d2_isonet.utils.messages import UserError
 
 from .convolution import convolution_dtype
 
@@ -69,7 +70,7 @@ class DecoupledConv2d(nn.Conv2d):
         sigmoid_k: k where it is fixed. A learned one starts at 0.75 for every filter, as released.
 
     Raises:
-        ValueError: an unknown name, bias=True, alpha, radius or sigmoid_k not above 0, beta below.
+        UserError: an unknown name, bias=True, alpha, radius or sigmoid_k not above 0, beta below.
     """
 
     running_norm: torch.Tensor
@@ -99,7 +100,7 @@ class DecoupledConv2d(nn.Conv2d):
         sigmoid_k_learned: bool = False,
     ):
         if bias:
-            raise ValueError("a decoupled convolution has no bias; got bias=True")
+            raise UserError("a decoupled convolution has no bias", "got bias=True")
         _check_names(magnitude, angular, radius_scale)
         _check_numbers(beta, ALPHA=alpha, RADIUS=radius, SIGMOID_K=sigmoid_k)
         super().__init__(
@@ -203,4 +204,4 @@ def _check_numbers(beta: float, **positive: float) -> None:
     check_range("MODEL.DECOUPLED.BETA", beta)
     for key, value in positive.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"MODEL.DECOUPLED.{key} is {value}; it must be finite and above 0")
+            raise UserError(f"MODEL.DECOUPLED.{key} is {value}", "it must be finite and above 0")

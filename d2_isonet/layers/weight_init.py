@@ -125,7 +125,7 @@ def get_fill(init: str | Callable[..., None]) -> Callable[..., None]:
         init: a name in FILLS, or such a callable.
 
     Raises:
-        ValueError: the name is unknown.
+        UserError: the name is unknown.
     """
     if callable(init):
         return init

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from d2_isonet.utils.messages import UserError
+
 # (N, num_classes) from images (N, C, H, W) of range 0-255; differentiable
 Logits = Callable[[torch.Tensor], torch.Tensor]
 
@@ -177,11 +179,12 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
         name: "", "FGSM" (which has neither step nor iterations) or "BIM".
 
     Raises:
-        ValueError: another name, a number that is not positive, or an eps above 255.
+        UserError: another name, a number that is not positive, or an eps above 255.
     """
     if name not in ("", "FGSM", "BIM"):
-        raise ValueError(
-            f"SOLVER.ADVERSARIAL.ATTACK is {name!r}; it must be 'FGSM', 'BIM' or '' (none)"
+        raise UserError(
+            f"SOLVER.ADVERSARIAL.ATTACK is {name!r}",
+            "it must be 'FGSM', 'BIM' or '' (none)",
         )
     if not name:
         return None
@@ -191,7 +194,7 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
         numbers |= {"step": step, "iterations": iterations}
     for key, value in numbers.items():
         if not value > 0:
-            raise ValueError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}; it must be positive")
+            raise UserError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}", "it must be positive")
     if eps > 255:
-        raise ValueError(f"SOLVER.ADVERSARIAL.EPS is {eps}; it is in pixel values, at most 255")
+        raise UserError(f"SOLVER.ADVERSARIAL.EPS is {eps}", "it is in pixel values, at most 255")
     return functools.partial(attack, **numbers)

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from d2_isonet.config.options import check_range
+from d2_isonet.utils.messages import UserError
 
 from .attacks import build_attack, evaluation_mode
 from .stages import deepest_feature
@@ -109,9 +110,10 @@ class ImageClassifier(PooledClassifier):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         if cfg.MODEL.CLASSIFIER.NUM_CLASSES < 1:
-            raise ValueError(
-                f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}; set it to "
-                "the number of classes (tools/pretrain_imagenet.py takes it from the data set)"
+            raise UserError(
+                f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}",
+                "set it to "
+                "the number of classes (tools/pretrain_imagenet.py takes it from the data set)",
             )
         classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
         mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA

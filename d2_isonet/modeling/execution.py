@@ -12,6 +12,8 @@ from detectron2.layers import CNNBlockBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from d2_isonet.utils.messages import UserError
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -33,7 +35,7 @@ def set_execution(
         compiled: by torch.compile, when it first runs, for each kind of input.
 
     Raises:
-        ValueError: compiled, on a machine that has no C++ compiler.
+        UserError: compiled, on a machine that has no C++ compiler.
     """
     if channels_last:
         module.to(memory_format=torch.channels_last)
@@ -70,7 +72,7 @@ def _recomputed(forward: Callable, x: torch.Tensor) -> torch.Tensor:
 def _require_compiler() -> None:
     compilers = [os.environ.get("CXX") or "g++", "clang++", "cl"]
     if not any(shutil.which(compiler) for compiler in compilers):
-        raise ValueError(
+        raise UserError(
             "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
             f"{compilers} is on the PATH: install one, or set it to False"
         )

@@ -19,6 +19,7 @@ from d2_isonet.modeling.backbone.residual import (
     ISONetBottleneckBlock,
 )
 from d2_isonet.modeling.backbone.resnet import ISONetStem
+from d2_isonet.utils.messages import UserError
 
 __all__ = ["FusedBackbone", "fuse_for_inference"]
 
@@ -29,7 +30,7 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     The same function but for rounding; inference only. What was not built for it is refused.
 
     Raises:
-        ValueError: the network is no bottleneck or basic-block network with SReLU and no norm.
+        UserError: the network is no bottleneck or basic-block network with SReLU and no norm.
     """
     roi_heads = getattr(model, "roi_heads", None)
     if roi_heads is not None and isinstance(getattr(roi_heads, "res5", None), nn.Sequential):
@@ -48,7 +49,7 @@ class FusedBackbone(Backbone):
     def __init__(self, backbone: ResNet):
         super().__init__()
         if not isinstance(backbone, ResNet) or type(backbone.stem) is not ISONetStem:
-            raise ValueError(f"only a ResNet with {ISONetStem.__name__} can be fused, no other")
+            raise UserError(f"only a ResNet with {ISONetStem.__name__} can be fused, no other")
         self._shapes = backbone.output_shape()
         # A padded convolution needs what is in front of it as it is.
         first_is_padded = isinstance(backbone.stages[0][0], ISONetBasicBlock)
@@ -253,8 +254,9 @@ def _fuse_block(
             return _FusedBasic(block, block.activation)
         if type(block) is ISONetBottleneckBlock:
             return _FusedBottleneck(block, block.activation, offset, emitted)
-    raise ValueError(
-        f"only blocks of ISONet and R-ISONet with SReLU and no norm can be fused; got {block}"
+    raise UserError(
+        "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused",
+        f"got {block}",
     )
 
 
@@ -272,9 +274,9 @@ def _fuse_shortcut(
 def _foldable(conv: nn.Module) -> Conv2d:
     plain = type(conv) is Conv2d and conv.norm is None and conv.bias is None
     if not plain or not isinstance(conv.activation, SReLU | None):
-        raise ValueError(
-            "only convolutions without norm and bias, before an SReLU or nothing, can be fused; "
-            f"got {conv}"
+        raise UserError(
+            "only convolutions without norm and bias, before an SReLU or nothing, can be fused",
+            f"got {conv}",
         )
     return conv
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import UserError, some
 
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
@@ -69,22 +69,22 @@ def _wrap(text: str, width: int) -> str:
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
-    """Raise one ValueError that names every error among the findings; nothing where there is none.
+    """Raise one UserError that names every error among the findings; nothing where there is none.
 
     A single error is the message; several are listed below their number, one a line.
     """
     errors = [str(finding) for finding in findings if finding.severity == "error"]
     if len(errors) == 1:
-        raise ValueError(errors[0])
+        raise UserError(errors[0])
     if errors:
-        raise ValueError("\n  ".join([f"{len(errors)} things must be put right first", *errors]))
+        raise UserError("\n  ".join([f"{len(errors)} things must be put right first", *errors]))
 
 
 def check_once(check: Callable[[], list[Finding]]) -> list[Finding]:
     """Run `check` in the main process, print its table there, and raise its errors in every one.
 
     Raises:
-        ValueError: there are errors among the findings, all in one message.
+        UserError: there are errors among the findings, all in one message.
         Exception: `check` raised it, in the main process.
     """
     findings, error = [], None
@@ -98,7 +98,7 @@ def check_once(check: Callable[[], list[Finding]]) -> list[Finding]:
     if comm.get_world_size() > 1:
         findings, failed = comm.all_gather((findings, error is not None))[0]
         if failed and error is None:
-            raise ValueError("the check of the data failed in the main process, which says why")
+            raise UserError("the check of the data failed in the main process, which says why")
     if error is not None:
         raise error
     raise_errors(findings)

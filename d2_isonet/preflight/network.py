@@ -19,7 +19,7 @@ from d2_isonet.config.defaults import add_isonet_config
 from d2_isonet.config.options import NORMS, check_name, value_of
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
 from d2_isonet.modeling.backbone.checks import check_pyramid
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 from .findings import Finding
 
@@ -85,7 +85,7 @@ def check_names(cfg: CfgNode) -> None:
         if name not in registry:
             known = [registered for registered, _ in registry]
             hint = nearest(name, known, "; import the package that defines it")
-            raise ValueError(f"{key} is {name!r}, which nobody registered{hint}")
+            raise UserError(f"{key} is {name!r}, which nobody registered{hint}")
 
 
 def check_pixels(cfg: CfgNode) -> None:
@@ -95,9 +95,9 @@ def check_pixels(cfg: CfgNode) -> None:
     are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
     fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
     if not fit or not are_numbers or min(std) <= 0:
-        raise ValueError(
-            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}; "
-            f"each must have {channels} numbers, the deviations above 0"
+        raise UserError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}",
+            f"each must have {channels} numbers, the deviations above 0",
         )
 
 
@@ -111,9 +111,9 @@ def check_detector(cfg: CfgNode) -> None:
     }
     for key, (value, none) in asked.items():
         if value != none:
-            raise ValueError(
-                f"{key} is {value!r} with MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r}; "
-                f"only ImageClassifier has it (tools/pretrain_imagenet.py): set it to {none!r}"
+            raise UserError(
+                f"{key} is {value!r} with MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r}",
+                f"only ImageClassifier has it (tools/pretrain_imagenet.py): set it to {none!r}",
             )
 
 
@@ -121,7 +121,7 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     """The model on the meta device, without values; None where its builder needs some.
 
     Raises:
-        ValueError: the network cannot be built.
+        UserError: the network cannot be built.
     """
     check_pyramid(cfg)
     cfg = cfg.clone()
@@ -133,11 +133,11 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     except RuntimeError:  # a model of others computes with values; its own build will tell
         return None
     except KeyError as error:
-        raise ValueError(_unknown_name(cfg, str(error.args[0]))) from error
+        raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
     except AssertionError as error:
-        raise ValueError(
-            f"detectron2 refuses the network: {error or 'an assertion without a text'}; the "
-            "traceback is shown with D2_ISONET_TRACEBACK=1"
+        raise UserError(
+            f"detectron2 refuses the network: {error or 'an assertion without a text'}",
+            "the traceback is shown with D2_ISONET_TRACEBACK=1",
         ) from error
 
 

@@ -30,7 +30,7 @@ def check_run(
     Data sets are checked before, by their own modules.
 
     Raises:
-        ValueError: something would end the run or make it worthless; all errors in one message.
+        UserError: something would end the run or make it worthless; all errors in one message.
     """
     findings = run_findings(cfg, args, num_training_images)
     if comm.is_main_process():

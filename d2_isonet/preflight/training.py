@@ -10,13 +10,15 @@ from torch import nn
 from d2_isonet.config.options import ACTIONS, PRECISIONS, check_name, check_range, value_of
 from d2_isonet.isometry.penalty import FORMS
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.utils.messages import UserError
 
 
 def check_precision(precision: str) -> None:
     """Raise ValueError unless `precision` is a key of PRECISIONS."""
     if precision not in PRECISIONS:
-        raise ValueError(
-            f"SOLVER.AMP.PRECISION is {precision!r}; it must be one of {sorted(PRECISIONS)}"
+        raise UserError(
+            f"SOLVER.AMP.PRECISION is {precision!r}",
+            f"it must be one of {sorted(PRECISIONS)}",
         )
 
 
@@ -26,7 +28,7 @@ def check_wandb(cfg: CfgNode) -> None:
         return
     spec = importlib.util.find_spec("wandb")
     if spec is None or spec.origin is None:  # a folder of runs is called wandb too
-        raise ValueError(
+        raise UserError(
             "WANDB.ENABLED is True, but the package wandb is not installed: "
             "pip install 'd2_isonet[wandb]', or set it to False"
         )
@@ -77,34 +79,36 @@ def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
         return
     for key in ("SOLVER.WEIGHT_PROJECTION_PERIOD", "SOLVER.FILTER_ORTHO_COEFF"):
         if value_of(cfg, key):
-            raise ValueError(
-                f"{key} is {value_of(cfg, key)} with MODEL.ISONET.CONV {cfg.MODEL.ISONET.CONV!r}; "
-                "the model has no decoupled filters: set it to 0, or CONV to 'Decoupled'"
+            raise UserError(
+                f"{key} is {value_of(cfg, key)} with MODEL.ISONET.CONV {cfg.MODEL.ISONET.CONV!r}",
+                "the model has no decoupled filters: set it to 0, or CONV to 'Decoupled'",
             )
 
 
 def _check_milestones(key: str, steps: Sequence[int]) -> None:
     are_numbers = all(isinstance(step, int | float) for step in steps)
     if not are_numbers or list(steps) != sorted(steps) or min(steps, default=0) < 0:
-        raise ValueError(
-            f"{key} is {steps}; they must be numbers from 0, each at least the one before"
+        raise UserError(
+            f"{key} is {steps}",
+            "they must be numbers from 0, each at least the one before",
         )
 
 
 def _check_best_metric(cfg: CfgNode) -> None:
     test = cfg.TEST
     if test.EARLY_STOPPING_PATIENCE and not test.BEST_METRIC:
-        raise ValueError(
+        raise UserError(
             f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but TEST.BEST_METRIC "
             "'' names nothing to wait for: set it, e.g. bbox/AP or classification/top1"
         )
     if test.BEST_METRIC and not cfg.DATASETS.TEST:
-        raise ValueError(
+        raise UserError(
             f"TEST.BEST_METRIC is {test.BEST_METRIC!r}, but DATASETS.TEST is empty: nothing is "
-            "evaluated; name a data set, or set it to ''"
+            "evaluated",
+            "name a data set, or set it to ''",
         )
     if test.EARLY_STOPPING_PATIENCE and test.EVAL_PERIOD < 1 and cfg.SOLVER.MAX_EPOCHS < 1:
-        raise ValueError(
+        raise UserError(
             f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but "
             f"TEST.EVAL_PERIOD is {test.EVAL_PERIOD}: give the iterations between evaluations"
         )
@@ -116,9 +120,10 @@ def check_device(cfg: CfgNode) -> None:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(
-            f"MODEL.DEVICE is {name!r}; it must be 'cpu', 'cuda' or 'cuda:N'"
+        raise UserError(
+            f"MODEL.DEVICE is {name!r}",
+            "it must be 'cpu', 'cuda' or 'cuda:N'",
         ) from error
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ValueError(f"MODEL.DEVICE is {name!r}; this machine has {gpus} GPUs, from 0")
+        raise UserError(f"MODEL.DEVICE is {name!r}", f"this machine has {gpus} GPUs, from 0")

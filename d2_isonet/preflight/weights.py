@@ -11,6 +11,7 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
 from d2_isonet.checkpoint.reading import is_pickle_name, read_tensors, what_is_wrong
+from d2_isonet.utils.messages import UserError
 
 from .findings import Finding
 from .output_folder import checkpoints_in
@@ -18,7 +19,7 @@ from .output_folder import checkpoints_in
 
 def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
     """The error that --eval-only has no weights."""
-    return ValueError(
+    return UserError(
         "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
         f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
     )
@@ -51,7 +52,7 @@ def weights_findings(
             alone is checked.
 
     Raises:
-        FileNotFoundError, ValueError: there is nothing to evaluate, no such file, or weights that
+        FileNotFoundError, UserError: there is nothing to evaluate, no such file, or weights that
             are none or do not fit.
     """
     path = cfg.MODEL.WEIGHTS
@@ -73,7 +74,7 @@ def weights_findings(
     require_file(path)
     problem = what_is_wrong(path, args.trust_pickle)
     if problem:
-        raise ValueError(f"{os.path.abspath(path)} {problem}")
+        raise UserError(f"{os.path.abspath(path)} {problem}")
     if model is None or is_pickle_name(path) or path.endswith(".pyth"):  # pycls's, detectron2 reads
         return [Finding("fact", _WHERE, f"whether {path} fits is checked when it is read")]
     with _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint"):
@@ -86,9 +87,9 @@ def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
     if args.eval_only:
         raise nothing_to_evaluate(cfg)
     if cfg.MODEL.DECOUPLED.FROM_CONV2D:
-        raise ValueError(
-            "MODEL.DECOUPLED.FROM_CONV2D is True, but MODEL.WEIGHTS is ''; name the weights of the "
-            "same network with ordinary convolutions, or set it to False"
+        raise UserError(
+            "MODEL.DECOUPLED.FROM_CONV2D is True, but MODEL.WEIGHTS is ''",
+            "name the weights of the same network with ordinary convolutions, or set it to False",
         )
     return Finding("fact", _WHERE, "MODEL.WEIGHTS is '': all start from initialization")
 

@@ -21,6 +21,7 @@ from d2_isonet.data.datasets import load_registered
 from d2_isonet.engine.pretraining import ClassificationTrainer
 from d2_isonet.engine.trainer import Trainer
 from d2_isonet.reporting.page.page import Page, Picture
+from d2_isonet.utils.messages import UserError
 
 from .figures import COLOURS, draw
 
@@ -120,7 +121,7 @@ def _in_coco_form(annotation: dict) -> dict:
 def _classified(cfg: CfgNode, number: int) -> Iterator[Sample]:
     dicts, classes = load_registered(cfg.DATASETS.TRAIN)
     if not isinstance(dicts, list):
-        raise ValueError("images in shards have no files to show: leave out --source annotation")
+        raise UserError("images in shards have no files to show: leave out --source annotation")
     for item in _spread(dicts, number):
         pixels = np.asarray(image_folder.read_image(item["file_name"]))
         yield Sample(pixels, item["file_name"], [classes[item["label"]]])

@@ -23,7 +23,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     SOLVER.BACKBONE_LR_FACTOR multiplies the rates of what came pretrained.
 
     Raises:
-        ValueError: SOLVER.OPTIMIZER is neither "SGD" nor "Adam".
+        UserError: SOLVER.OPTIMIZER is neither "SGD" nor "Adam".
     """
     solver = cfg.SOLVER
     check_name("SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)

@@ -5,6 +5,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 
 from d2_isonet.config.options import check_range
+from d2_isonet.utils.messages import UserError
 
 
 def scale_to_processes(cfg: CfgNode) -> CfgNode:
@@ -13,12 +14,12 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
     They are given for SOLVER.REFERENCE_WORLD_SIZE processes (0: for any number, as they stand).
 
     Raises:
-        ValueError: the batch cannot be shared by those, or by these.
+        UserError: the batch cannot be shared by those, or by these.
     """
     world_size, reference = comm.get_world_size(), cfg.SOLVER.REFERENCE_WORLD_SIZE
     images = cfg.SOLVER.IMS_PER_BATCH
     if reference and images % reference:
-        raise ValueError(
+        raise UserError(
             f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
             f"processes: give a multiple of {reference}, which is rescaled to the {world_size} at "
             "hand, or SOLVER.REFERENCE_WORLD_SIZE 0 to have all numbers taken as they stand"
@@ -29,9 +30,9 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
     check_range("SOLVER.ACCUMULATE_STEPS", steps, 1)
     if images < 1 or images % (world_size * steps):
         parts = f" x {steps} (SOLVER.ACCUMULATE_STEPS)" if steps > 1 else ""
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {images}; it must be a positive multiple of the "
-            f"{world_size} processes{parts}"
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {images}",
+            f"it must be a positive multiple of the {world_size} processes{parts}",
         )
     return scaled
 
@@ -77,14 +78,14 @@ def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:
         num_images: size of the training set.
 
     Raises:
-        ValueError: there is such a schedule and num_images is 0, its size unknown.
+        UserError: there is such a schedule and num_images is 0, its size unknown.
     """
     if cfg.SOLVER.MAX_EPOCHS <= 0:
         return cfg
     if num_images < 1:
-        raise ValueError(
-            f"SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}, but epochs are for pretraining; give "
-            "a detector SOLVER.MAX_ITER and set MAX_EPOCHS 0"
+        raise UserError(
+            f"SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}, but epochs are for pretraining",
+            "give a detector SOLVER.MAX_ITER and set MAX_EPOCHS 0",
         )
     cfg = cfg.clone()
     cfg.defrost()

@@ -14,6 +14,8 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .messages import UserError
+
 if TYPE_CHECKING:
     from detectron2.engine import TrainerBase
 
@@ -58,12 +60,12 @@ def tracing_adapter(model: nn.Module, example: torch.Tensor, function: Callable)
     """detectron2's TracingAdapter: `function(model, example)`, which returns tensors, to trace.
 
     Raises:
-        ValueError: this detectron2 has none (an official v0.6 without Caffe2).
+        UserError: this detectron2 has none (an official v0.6 without Caffe2).
     """
     try:
         from detectron2.export import TracingAdapter
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"detectron2.export cannot be imported ({error}), which v0.6 as released needs Caffe2 "
             "for: install ./third_party/detectron2 of this project, or a newer detectron2"
         ) from error

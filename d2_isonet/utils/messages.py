@@ -7,12 +7,25 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-from detectron2.utils import comm
-
-from .files import SaveError
-
 # fvcore's, whenever it is imported: nothing that who types a command could change
 warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: its message is all that the user needs to mend it.
+
+    Every script prints it in one line and ends with exit code 2. Any other exception keeps its
+    traceback.
+
+    Args:
+        what: what is wrong, with the value and the file or key that holds it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, what: str, remedy: str = ""):
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
@@ -44,6 +57,10 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
         of_this_process: the error may be this process's alone (its share of the images); False
             where all processes of a machine meet the same one and one message is enough.
     """
+    from detectron2.utils import comm
+
+    from .files import SaveError
+
     try:
         yield
     except (

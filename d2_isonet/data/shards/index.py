@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from d2_isonet.utils.messages import UserError
+
 from .source import read_all
 
 INDEX_NAME = "index.json"
@@ -76,7 +78,7 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
 
     Raises:
         FileNotFoundError: the index or a shard in a folder is missing, or the URL cannot be read.
-        ValueError: the index is damaged or of another version; a shard in a folder is not as large
+        UserError: the index is damaged or of another version; a shard in a folder is not as large
             as the index says (truncated).
     """
     root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
@@ -85,7 +87,7 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
     try:
         index = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{url} is no json ({str(error).splitlines()[0]}); {_REMEDY}") from error
+        raise UserError(f"{url} is no json ({str(error).splitlines()[0]})", f"{_REMEDY}") from error
     splits = _Checker(url).splits(root, index)
     if not is_url(root):
         _check_files([shard for images in splits.values() for shard in images.shards])
@@ -102,9 +104,9 @@ def _check_files(shards: list[Shard]) -> None:
     for shard in shards:
         size = os.path.getsize(shard.url)
         if size != shard.bytes:
-            raise ValueError(
-                f"Shard {shard.url} has {size} bytes and not {shard.bytes} as the index says; "
-                "copy it again"
+            raise UserError(
+                f"Shard {shard.url} has {size} bytes and not {shard.bytes} as the index says",
+                "copy it again",
             )
 
 
@@ -116,11 +118,11 @@ class _Checker:
 
     def splits(self, root: str, index: Any) -> dict[str, ShardedImages]:
         if not isinstance(index, dict) or index.get("format") != FORMAT:
-            raise ValueError(f"{self.url} is no index of image shards (no format {FORMAT!r})")
+            raise UserError(f"{self.url} is no index of image shards (no format {FORMAT!r})")
         if index.get("version") != VERSION:
-            raise ValueError(
-                f"{self.url} has version {index.get('version')!r}, this d2_isonet reads {VERSION}; "
-                "install the d2_isonet that wrote it, or make the shards anew"
+            raise UserError(
+                f"{self.url} has version {index.get('version')!r}, this d2_isonet reads {VERSION}",
+                "install the d2_isonet that wrote it, or make the shards anew",
             )
         classes = self._list(index, "classes", "")
         self._need(all(isinstance(name, str) for name in classes), "classes", classes)
@@ -170,4 +172,4 @@ class _Checker:
     def _need(self, is_right: bool, where: str, value: Any) -> None:
         if not is_right:
             shown = str(value)[:60]
-            raise ValueError(f"{self.url} is damaged at {where}: {shown}; {_REMEDY}")
+            raise UserError(f"{self.url} is damaged at {where}: {shown}", f"{_REMEDY}")

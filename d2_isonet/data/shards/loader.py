@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from d2_isonet.data.loader import TrainLoader, images_per_process
 from d2_isonet.data.sampling import seed_of, seeded
+from d2_isonet.utils.messages import UserError
 
 from .index import ShardedImages
 from .order import ShardOrder
@@ -111,7 +112,7 @@ def map_sample(mapper: Mapper, sample: dict) -> dict:
     try:
         return mapper(sample)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{error} in the folder that the shards were made of, and make them anew with "
             "tools/make_shards.py"
         ) from error
@@ -154,11 +155,11 @@ def build_shard_train_loader(
         streams: parts of a batch that come from different shards; 0 for one a rank.
 
     Raises:
-        ValueError: the processes cannot share a batch, or `streams` is negative.
+        UserError: the processes cannot share a batch, or `streams` is negative.
     """
     images_per_process(total_batch_size)  # refuses what cannot be shared
     if streams < 0:
-        raise ValueError(f"DATALOADER.SHARD_STREAMS is {streams}; it must not be negative")
+        raise UserError(f"DATALOADER.SHARD_STREAMS is {streams}", "it must not be negative")
     order = ShardOrder(
         [shard.samples for shard in images.shards],
         int(comm.shared_random_seed()) if seed is None else seed,

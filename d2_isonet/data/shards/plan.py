@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from d2_isonet.data.image_folder import load_image_folder
+from d2_isonet.utils.messages import UserError
 
 SPLITS = ("train", "val")
 _BLOCK, _RECORD = 512, 10240  # bytes; a tar file is made of these
@@ -41,7 +42,7 @@ def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) ->
         samples: images of a shard, instead of `megabytes`.
 
     Raises:
-        FileNotFoundError, ValueError: what load_image_folder raises; an empty file.
+        FileNotFoundError, UserError: what load_image_folder raises; an empty file.
     """
     shards = []
     for split in SPLITS:
@@ -61,7 +62,7 @@ def described(image: dict, folder: str) -> dict:
     path = image["file_name"]
     size = os.path.getsize(path)
     if size == 0:
-        raise ValueError(f"Image {path} is empty; replace or remove the file")
+        raise UserError(f"Image {path} is empty", "replace or remove the file")
     return {**image, "file": os.path.relpath(path, folder), "size": size}
 
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from d2_isonet.utils.messages import UserError
+
 from .index import Shard, is_url
 from .source import ShardUnavailable, Source, open_source
 
@@ -26,7 +28,7 @@ def read_shard(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, differs from the index, or is no shard of this project.
+        UserError: it cannot be read, differs from the index, or is no shard of this project.
     """
     for wait in _WAITS if is_url(shard.url) else ():
         try:
@@ -52,11 +54,14 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
             pass
     _compare(source, shard)
     if error is not None:
-        raise ValueError(f"Shard {shard.url} cannot be used: {error.args[0]}; {_REMEDY}") from error
+        raise UserError(
+            f"Shard {shard.url} cannot be used: {error.args[0]}",
+            f"{_REMEDY}",
+        ) from error
     if count != shard.samples:
-        raise ValueError(
-            f"Shard {shard.url} has {count} images and not {shard.samples} as the index says; "
-            "make the shards anew with tools/make_shards.py"
+        raise UserError(
+            f"Shard {shard.url} has {count} images and not {shard.samples} as the index says",
+            "make the shards anew with tools/make_shards.py",
         )
     return samples
 
@@ -64,13 +69,13 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
 def _compare(source: Source, shard: Shard) -> None:
     if source.count != shard.bytes:
         raise ShardUnavailable(
-            f"Shard {shard.url} has {source.count} bytes and not {shard.bytes} as the index says; "
-            f"{_REMEDY}"
+            f"Shard {shard.url} has {source.count} bytes and not {shard.bytes} as the index says",
+            f"{_REMEDY}",
         )
     if source.sha256.hexdigest() != shard.sha256:
         raise ShardUnavailable(
-            f"Shard {shard.url} has not the sha256 that the index gives: its content has changed; "
-            f"{_REMEDY}"
+            f"Shard {shard.url} has not the sha256 that the index gives: its content has changed",
+            f"{_REMEDY}",
         )
 
 
@@ -89,7 +94,7 @@ def _members(archive: tarfile.TarFile, shard: Shard) -> Iterator[dict[str, Any]]
     for member in archive:
         is_plain = member.isreg() and not member.issparse() and member.size <= shard.bytes
         if not is_plain or base_plus_ext(member.name)[0] is None:  # which WebDataset skips
-            raise ValueError(f"its member {member.name!r} is no plain file of a sample")
+            raise UserError(f"its member {member.name!r} is no plain file of a sample")
         content = archive.extractfile(member)
         assert content is not None, "a regular file has content"
         archive.members = []  # type: ignore[attr-defined]  # which would keep every header
@@ -101,15 +106,15 @@ def _checked(sample: dict[str, Any], shard: Shard, num_classes: int) -> dict:
     key = sample["__key__"]
     images = [name for name in sample if name != "json" and not name.startswith("__")]
     if len(images) != 1 or "json" not in sample:
-        raise ValueError(f"sample {key!r} is not an image and its json")
+        raise UserError(f"sample {key!r} is not an image and its json")
     record = None
     with contextlib.suppress(ValueError, RecursionError):  # the next line says what is wrong
         record = json.loads(sample["json"])
     kinds = {"file": str, "image_id": int, "label": int}
     if not isinstance(record, dict) or {k: type(v) for k, v in record.items()} != kinds:
-        raise ValueError(f"{key}.json does not give file, image_id and label")
+        raise UserError(f"{key}.json does not give file, image_id and label")
     if not 0 <= record["label"] < num_classes:
-        raise ValueError(f"{key}.json has label {record['label']} of {num_classes} classes")
+        raise UserError(f"{key}.json has label {record['label']} of {num_classes} classes")
     return {
         "file_name": f"{shard.url}/{record['file']}",
         "image_id": record["image_id"],

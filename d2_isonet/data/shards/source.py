@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from d2_isonet.utils.messages import UserError
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 _SILENCE = 60.0  # seconds without a byte after which a URL counts as dead
@@ -16,7 +18,7 @@ _BLOCK = 1 << 20
 _INDEX_LIMIT = 1 << 28  # bytes; the index of a million shards has 160 MB
 
 
-class ShardUnavailable(ValueError):
+class ShardUnavailable(UserError):
     """A shard or index that could not be read to its end; another try may succeed."""
 
 
@@ -69,7 +71,7 @@ def open_source(url: str) -> Iterator[Source]:
     Raises:
         FileNotFoundError: there is no such file.
         ShardUnavailable: the command is missing, fails, or is silent for a minute.
-        ValueError: WebDataset is not installed or does not know the scheme.
+        UserError: WebDataset is not installed or does not know the scheme.
     """
     stream = _open(url)
     source = Source(stream)
@@ -84,22 +86,24 @@ def _open(url: str) -> io.BufferedIOBase:
     try:
         from webdataset.gopen import gopen, gopen_schemes
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{url}: image shards need the package webdataset: pip install 'd2_isonet[shards]'"
         ) from error
     scheme = url.partition(":")[0] if ":" in url and not url.startswith("/") else ""
     if scheme not in ("", "file", *gopen_schemes):
         known = ", ".join(sorted(set(gopen_schemes) - {"__default__"}))
-        raise ValueError(
-            f"{url}: WebDataset reads no {scheme}: URLs; it reads {known}. A command does the "
-            "rest, as in --data-root 'pipe:aws s3 cp s3://BUCKET/FOLDER/{} -'"
+        raise UserError(
+            f"{url}: WebDataset reads no {scheme}: URLs",
+            f"it reads {known}. A command does the "
+            "rest, as in --data-root 'pipe:aws s3 cp s3://BUCKET/FOLDER/{} -'",
         )
     try:
         return gopen(url, "rb")
     except FileNotFoundError as error:
         if error.filename != url and scheme not in ("", "file"):
             raise ShardUnavailable(
-                f"{url} cannot be read: there is no program {error.filename!r}; install it"
+                f"{url} cannot be read: there is no program {error.filename!r}",
+                "install it",
             ) from error
         raise FileNotFoundError(f"There is no file {url}") from error
     except OSError as error:
@@ -110,10 +114,10 @@ def read_all(url: str) -> bytes:
     """The content of an index.
 
     Raises:
-        ValueError: it has more than 256 MB; and what `open_source` raises.
+        UserError: it has more than 256 MB; and what `open_source` raises.
     """
     with open_source(url) as source:
         content = io.BufferedReader(source, _BLOCK).read(_INDEX_LIMIT + 1)
     if len(content) > _INDEX_LIMIT:
-        raise ValueError(f"{url} has more than {_INDEX_LIMIT >> 20} MB: it is no index of shards")
+        raise UserError(f"{url} has more than {_INDEX_LIMIT >> 20} MB: it is no index of shards")
     return content

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from webdataset import TarWriter
 
+from d2_isonet.utils.messages import UserError
+
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
 from .plan import Plan, PlannedShard, record_of
 
@@ -25,18 +27,19 @@ def is_finished(output: Path, plan: Plan) -> bool:
     """Whether `output` holds the index of this plan's shards.
 
     Raises:
-        ValueError: it holds that of others, or tar files of unknown origin.
+        UserError: it holds that of others, or tar files of unknown origin.
     """
     index = output / INDEX_NAME
     if index.is_file():
         if _parsed(index, index.read_text()).get("plan") != plan.sha256:
-            raise ValueError(f"{output} holds the finished shards of other images; {_ANOTHER}")
+            raise UserError(f"{output} holds the finished shards of other images", f"{_ANOTHER}")
         return True
     strangers = [] if (output / JOURNAL_NAME).is_file() else sorted(output.glob("*.tar"))
     if strangers:
-        raise ValueError(
+        raise UserError(
             f"{output} holds {strangers[0].name} and {len(strangers) - 1} more tar files that are "
-            "not known here; give an empty --output"
+            "not known here",
+            "give an empty --output",
         )
     return False
 
@@ -60,7 +63,7 @@ class Journal:
         """Take over what an earlier run with this plan has finished and is still there.
 
         Raises:
-            ValueError: that run had another plan.
+            UserError: that run had another plan.
         """
         self._file.seek(0)
         text = self._file.read()
@@ -71,7 +74,7 @@ class Journal:
             self._write({"plan": plan.sha256})
             return
         if lines[0].get("plan") != plan.sha256:
-            raise ValueError(f"{self.output} holds unfinished shards of other images; {_ANOTHER}")
+            raise UserError(f"{self.output} holds unfinished shards of other images", f"{_ANOTHER}")
         for entry in lines[1:]:
             path = self.output / entry["file"]
             if path.is_file() and path.stat().st_size == entry["bytes"]:
@@ -98,14 +101,14 @@ class Journal:
 def _parsed(path: Path, text: str) -> dict:
     """
     Raises:
-        ValueError: `text`, of the file `path`, is not the json of an object.
+        UserError: `text`, of the file `path`, is not the json of an object.
     """
     try:
         parsed = json.loads(text)
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):
-        raise ValueError(f"{path} is damaged; give another --output, or remove its folder")
+        raise UserError(f"{path} is damaged", "give another --output, or remove its folder")
     return parsed
 
 
@@ -114,14 +117,14 @@ def open_journal(output: Path) -> Iterator[Journal]:
     """The journal of `output`, which is made, for this process alone.
 
     Raises:
-        ValueError: another process has it open.
+        UserError: another process has it open.
     """
     output.mkdir(parents=True, exist_ok=True)
     with open(output / JOURNAL_NAME, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"Another make_shards.py is writing to {output}") from error
+            raise UserError(f"Another make_shards.py is writing to {output}") from error
         yield Journal(output, file, {})
 
 
@@ -131,7 +134,7 @@ def write_shards(
     """Write the shards that the journal has not, several at a time; `done` is told their bytes.
 
     Raises:
-        FileNotFoundError, ValueError: an image cannot be read, or has changed since it was listed.
+        FileNotFoundError, UserError: an image cannot be read, or has changed since it was listed.
     """
     missing = [shard for shard in plan.shards if shard.file not in journal.entries]
     with ThreadPoolExecutor(workers) as pool:
@@ -148,14 +151,14 @@ def write_shards(
 def require_space(output: Path, plan: Plan, journal: Journal) -> None:
     """
     Raises:
-        ValueError: the file system of `output` has not the room for the shards yet to be written.
+        UserError: the file system of `output` has not the room for the shards yet to be written.
     """
     needed = sum(shard.bytes for shard in plan.shards if shard.file not in journal.entries)
     free = shutil.disk_usage(output).free
     if needed > free:
-        raise ValueError(
-            f"The shards take {needed / 1e9:.2f} GB and {output} has {free / 1e9:.2f} GB free; "
-            "make room or give another --output"
+        raise UserError(
+            f"The shards take {needed / 1e9:.2f} GB and {output} has {free / 1e9:.2f} GB free",
+            "make room or give another --output",
         )
 
 
@@ -189,11 +192,12 @@ def _sample(image: dict) -> dict:
             "with another --output"
         ) from error
     except OSError as error:
-        raise ValueError(f"Image {path} cannot be read ({error}); replace the file") from error
+        raise UserError(f"Image {path} cannot be read ({error})", "replace the file") from error
     if len(data) != image["size"]:
-        raise ValueError(
+        raise UserError(
             f"Image {path} has {len(data)} bytes, {image['size']} when it was listed: something "
-            "is writing to the folder; run the command again when it has ended"
+            "is writing to the folder",
+            "run the command again when it has ended",
         )
     suffix = path.suffix[1:].lower()
     return {"__key__": f"{image['image_id']:09d}", suffix: data, "json": record_of(image)}

@@ -130,7 +130,7 @@ class BestCheckpoint(HookBase):
         """Of the last evaluation, which the main process alone has; NaN where a full disk lost it.
 
         Raises:
-            ValueError: on all processes, where there is no such metric.
+            UserError: on all processes, where there is no such metric.
         """
         results = flatten_results_dict(getattr(self.trainer, "_last_eval_results", None) or {})
         value, names = comm.all_gather((results.get(self.metric), list(results)))[0]

@@ -13,6 +13,7 @@ from d2_isonet.checkpoint.files import set_aside_earlier_run
 from d2_isonet.distributed.preemption import PREEMPTED, StopRequest
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError
+from d2_isonet.utils.messages import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +31,17 @@ class CheckpointHook(PeriodicCheckpointer):
         max_failures: so many failed saves in a row end the training.
 
     Raises:
-        ValueError: no period, or a negative number to keep.
+        UserError: no period, or a negative number to keep.
     """
 
     def __init__(
         self, checkpointer, period: int, max_to_keep: int | None = 0, max_failures: int = 20
     ):
         if period < 1 or (max_to_keep or 0) < 0:
-            raise ValueError(
+            raise UserError(
                 f"SOLVER.CHECKPOINT_PERIOD is {period} and SOLVER.CHECKPOINT_MAX_TO_KEEP "
-                f"{max_to_keep}; a checkpoint is due every 1 or more iterations, 0 keeps all"
+                f"{max_to_keep}",
+                "a checkpoint is due every 1 or more iterations, 0 keeps all",
             )
         super().__init__(checkpointer, period)
         self.max_to_keep = max_to_keep

@@ -61,7 +61,7 @@ def build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
     """The stem of the network that cfg asks for.
 
     Raises:
-        ValueError: cfg asks for the impossible.
+        UserError: cfg asks for the impossible.
     """
     check_architecture(cfg)
     isonet, out_channels = cfg.MODEL.ISONET, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
@@ -80,7 +80,7 @@ def build_stage(cfg: CfgNode, stage: int, dilation: int = 1) -> list[CNNBlockBas
     """The blocks of res{stage} of the network that cfg asks for.
 
     Raises:
-        ValueError: cfg asks for the impossible.
+        UserError: cfg asks for the impossible.
     """
     check_architecture(cfg)
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
@@ -122,7 +122,7 @@ def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     MODEL.RESNETS.RES5_DILATION 2 gives DC5 at every depth; MODEL.BACKBONE.FREEZE_AT is honoured.
 
     Raises:
-        ValueError: cfg asks for the impossible.
+        UserError: cfg asks for the impossible.
     """
     stem = build_stem(cfg, input_shape.channels)
     dilations = {5: cfg.MODEL.RESNETS.RES5_DILATION}

@@ -19,6 +19,7 @@ from d2_isonet.layers.activation import ACTIVATIONS
 from d2_isonet.layers.decoupled_conv import ANGULARS, MAGNITUDES, RADIUS_SCALES, WITH_RADIUS
 from d2_isonet.layers.weight_init import FILLS
 from d2_isonet.modeling.stages import STAGES
+from d2_isonet.utils.messages import UserError
 
 from .conflicts import check_conflicts
 from .resnet import NUM_BLOCKS
@@ -61,7 +62,7 @@ def check_pyramid(cfg: CfgNode) -> None:
     if "resnet_fpn" not in name and "isonet_fpn" not in name:
         return
     if dilation != 1:
-        raise ValueError(
+        raise UserError(
             f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN, whose levels must halve in "
             "size: set it to 1, or use a *_dc5.yaml without FPN"
         )
@@ -71,18 +72,19 @@ def _check_residual_scale(scale: Any) -> None:
     """yacs lets any type follow on null."""
     is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
     if scale is not None and not (is_number and math.isfinite(scale)):
-        raise ValueError(
-            f"MODEL.ISONET.RESIDUAL_SCALE is {scale!r}; it must be a number, the scale's first "
-            "value, or null for no scale"
+        raise UserError(
+            f"MODEL.ISONET.RESIDUAL_SCALE is {scale!r}",
+            "it must be a number, the scale's first value, or null for no scale",
         )
 
 
 def _check_depth(cfg: CfgNode) -> None:
     depth, small = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.ISONET.SMALL_IMAGES
     if not small and depth not in NUM_BLOCKS:
-        raise ValueError(
-            f"MODEL.RESNETS.DEPTH is {depth}; it must be one of {sorted(NUM_BLOCKS)}, or 6n + 2 "
-            "with MODEL.ISONET.SMALL_IMAGES True"
+        raise UserError(
+            f"MODEL.RESNETS.DEPTH is {depth}",
+            f"it must be one of {sorted(NUM_BLOCKS)}, or 6n + 2 "
+            "with MODEL.ISONET.SMALL_IMAGES True",
         )
     if small and (depth < 8 or depth % 6 != 2):
         below = 6 * ((depth - 2) // 6) + 2
@@ -91,37 +93,38 @@ def _check_depth(cfg: CfgNode) -> None:
         raise conflict(cfg, _SMALL, "MODEL.RESNETS.DEPTH", remedy)
     groups = cfg.MODEL.RESNETS.NUM_GROUPS
     if depth < 50 and groups != 1:
-        raise ValueError(
-            f"{_GROUPS} is {groups} at depth {depth}; basic blocks have one group, use 1 or a "
-            "depth of 50 and more"
+        raise UserError(
+            f"{_GROUPS} is {groups} at depth {depth}",
+            "basic blocks have one group, use 1 or a depth of 50 and more",
         )
 
 
 def _check_stages(cfg: CfgNode) -> None:
     resnets, small = cfg.MODEL.RESNETS, cfg.MODEL.ISONET.SMALL_IMAGES
     if resnets.RES5_DILATION not in (1, 2):
-        raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}; use 1 or 2")
+        raise UserError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}", "use 1 or 2")
     if any(resnets.DEFORM_ON_PER_STAGE):
-        raise ValueError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE is set; isometric blocks have no deformable form, "
-            "leave it all False"
+        raise UserError(
+            "MODEL.RESNETS.DEFORM_ON_PER_STAGE is set",
+            "isometric blocks have no deformable form, leave it all False",
         )
     if _is_cnn9(cfg):
         return  # whose own constructor knows its stages
     legal = list(STAGES[:-1] if small else STAGES)
     if not resnets.OUT_FEATURES or not set(resnets.OUT_FEATURES) <= set(legal):
-        raise ValueError(
-            f"MODEL.RESNETS.OUT_FEATURES is {resnets.OUT_FEATURES}; with {_SMALL} {small} it must "
-            f"be some of {legal}"
+        raise UserError(
+            f"MODEL.RESNETS.OUT_FEATURES is {resnets.OUT_FEATURES}",
+            f"with {_SMALL} {small} it must be some of {legal}",
         )
 
 
 def _check_freezing(cfg: CfgNode) -> None:
     freeze_at, all_stages = cfg.MODEL.BACKBONE.FREEZE_AT, 4 if cfg.MODEL.ISONET.SMALL_IMAGES else 5
     if not 0 <= freeze_at <= all_stages:
-        raise ValueError(
-            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; it must be from 0 (nothing is frozen; 1 the "
-            f"stem, 2 also res2) to {all_stages} (everything)"
+        raise UserError(
+            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}",
+            f"it must be from 0 (nothing is frozen; 1 the "
+            f"stem, 2 also res2) to {all_stages} (everything)",
         )
 
 

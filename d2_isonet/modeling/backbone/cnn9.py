@@ -12,6 +12,7 @@ from torch import nn
 from d2_isonet.layers.activation import get_activation
 from d2_isonet.layers.convolution import get_conv
 from d2_isonet.layers.weight_init import get_fill
+from d2_isonet.utils.messages import UserError
 
 from .build import activation_option, as_asked, conv_option, norm_option
 from .checks import check_architecture
@@ -71,7 +72,7 @@ class CNN9(Backbone):
             convolution has a bias, as in the authors' code.
 
     Raises:
-        ValueError: an out_feature that is no stage, or none at all.
+        UserError: an out_feature that is no stage, or none at all.
     """
 
     def __init__(
@@ -85,8 +86,9 @@ class CNN9(Backbone):
     ):
         super().__init__()
         if not out_features or not set(out_features) <= set(STAGES):
-            raise ValueError(
-                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}; a CNN-9 has {list(STAGES)}"
+            raise UserError(
+                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}",
+                f"a CNN-9 has {list(STAGES)}",
             )
         self._out_features = list(out_features)
         self._stages = STAGES[: 1 + max(STAGES.index(name) for name in out_features)]
@@ -113,7 +115,7 @@ def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
     CONV, ACTIVATION and INIT.
 
     Raises:
-        ValueError: cfg asks for the impossible, or for what a ResNet has and a CNN-9 has not.
+        UserError: cfg asks for the impossible, or for what a ResNet has and a CNN-9 has not.
     """
     check_architecture(cfg)
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET

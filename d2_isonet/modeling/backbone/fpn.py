@@ -8,6 +8,7 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from d2_isonet.config.options import conflict
+from d2_isonet.utils.messages import UserError
 
 from .build import build_isonet_backbone
 from .checks import check_pyramid
@@ -19,7 +20,7 @@ def build_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     Cascade R-CNN and Panoptic FPN.
 
     Raises:
-        ValueError: cfg asks for the impossible, for a dilated res5 or for small images.
+        UserError: cfg asks for the impossible, for a dilated res5 or for small images.
     """
     return _pyramid(cfg, _bottom_up(cfg, input_shape), LastLevelMaxPool())
 
@@ -29,13 +30,14 @@ def build_retinanet_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
     """As detectron2's build_retinanet_resnet_fpn_backbone: p3 to p7, for RetinaNet and FCOS.
 
     Raises:
-        ValueError: as `build_isonet_fpn_backbone`, or MODEL.RESNETS.OUT_FEATURES lacks res5.
+        UserError: as `build_isonet_fpn_backbone`, or MODEL.RESNETS.OUT_FEATURES lacks res5.
     """
     bottom_up = _bottom_up(cfg, input_shape)
     shapes = bottom_up.output_shape()
     if "res5" not in shapes:
-        raise ValueError(
-            f"MODEL.RESNETS.OUT_FEATURES is {list(shapes)}; it must have res5, p6 is made of it"
+        raise UserError(
+            f"MODEL.RESNETS.OUT_FEATURES is {list(shapes)}",
+            "it must have res5, p6 is made of it",
         )
     top_block = LastLevelP6P7(shapes["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
     return _pyramid(cfg, bottom_up, top_block)

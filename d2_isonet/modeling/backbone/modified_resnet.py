@@ -13,6 +13,7 @@ from torch import nn
 
 from d2_isonet.layers.activation import get_activation
 from d2_isonet.layers.convolution import get_conv
+from d2_isonet.utils.messages import UserError
 
 __all__ = ["NUM_UNITS", "ModifiedStageConv", "ModifiedStem", "ModifiedUnit", "make_modified_stage"]
 NUM_UNITS = (1, 2, 3, 1)  # in res2..res5 (wy1iu/DCNets, dcnet_imagenet)
@@ -97,10 +98,10 @@ def make_modified_stage(
         options: conv, norm and activation of `ModifiedStem`.
 
     Raises:
-        ValueError: there is no such stage.
+        UserError: there is no such stage.
     """
     if stage not in (2, 3, 4, 5):
-        raise ValueError(f"a modified ResNet-18 has the stages res2 to res5; got {stage}")
+        raise UserError("a modified ResNet-18 has the stages res2 to res5", f"got {stage}")
     channels = stem_out_channels * 2 ** (stage - 2)
     options["dilation"] = dilation
     blocks: list[CNNBlockBase] = []

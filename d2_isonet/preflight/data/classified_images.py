@@ -38,7 +38,7 @@ def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
     """Print what is found in the images that a run with `cfg` reads.
 
     Raises:
-        ValueError: more than DATALOADER.MAX_UNREADABLE of those for training cannot be read, or
+        UserError: more than DATALOADER.MAX_UNREADABLE of those for training cannot be read, or
             any for evaluation.
     """
     number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE

@@ -225,7 +225,7 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
     The main process looks for all. Args: see `dataset_findings`.
 
     Raises:
-        ValueError: a set is unknown, not there, not for the head, or cannot be trained on or
+        UserError: a set is unknown, not there, not for the head, or cannot be trained on or
             evaluated; all errors of all sets in one message.
     """
     findings = check_once(lambda: dataset_findings(cfg, eval_only))

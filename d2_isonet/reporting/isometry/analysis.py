@@ -18,6 +18,7 @@ from d2_isonet.isometry.measures import (
 )
 from d2_isonet.isometry.signal_propagation import Signal, deviations, measure_signals
 from d2_isonet.modeling.stages import label_of
+from d2_isonet.utils.messages import UserError
 
 from .networks import Network
 
@@ -56,10 +57,10 @@ def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Anal
     """Measure `network`; one line of progress a convolution and an image.
 
     Raises:
-        ValueError: it has no convolution.
+        UserError: it has no convolution.
     """
     if not network.convolutions:
-        raise ValueError(f"{network.title} has no convolution to look at")
+        raise UserError(f"{network.title} has no convolution to look at")
     convolutions = [
         measure_convolution(label_of(name), conv, frequencies)
         for name, conv in tqdm(

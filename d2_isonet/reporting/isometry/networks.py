@@ -24,7 +24,7 @@ from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.stages import blocks_of, chain_of, deepest_feature, trunk_of
 from d2_isonet.preflight.network import check_names, outline
-from d2_isonet.utils.messages import nearest
+from d2_isonet.utils.messages import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def detectron2_network(args: argparse.Namespace) -> Network:
     """The network of --config-file (or of the config.yaml beside --weights).
 
     Raises:
-        ValueError, FileNotFoundError: no such file, no network, weights of another one, no image.
+        UserError, FileNotFoundError: no such file, no network, weights of another one, no image.
     """
     file = config_file(args.config_file, args.weights)
     cfg = run_plainly(load_config(file, args.opts))
@@ -109,19 +109,19 @@ def config_file(given: str | None, weights: str | None) -> str:
     """A yaml by its path or its name in detectron2's model zoo, or the one beside the weights.
 
     Raises:
-        ValueError: neither is given, or there is none beside the weights.
+        UserError: neither is given, or there is none beside the weights.
     """
     if given:
         in_zoo = MODEL_ZOO / given
         return str(in_zoo) if in_zoo.is_file() and not Path(given).exists() else given
     if not weights:
-        raise ValueError(
+        raise UserError(
             "there is no network to look at: give --config-file FILE, --weights FILE with the "
             "config.yaml of its training beside it, or --timm NAME"
         )
     beside = Path(weights).resolve().parent / "config.yaml"
     if Path(weights).exists() and not beside.is_file():
-        raise ValueError(
+        raise UserError(
             f"{weights} does not tell strides and dilations, and there is no {beside}: give "
             "--config-file FILE"
         )
@@ -134,7 +134,7 @@ def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
     torch.manual_seed(args.seed)
     model = build_model(cfg).eval()
     if not hasattr(model, "backbone"):
-        raise ValueError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone to look at")
+        raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone to look at")
     if args.weights:
         build_checkpointer(cfg, model, trust_pickle=args.trust_pickle).load(args.weights, [])
     return model.eval()
@@ -175,7 +175,7 @@ def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor],
         cfg.DATASETS.TEST, folder, what = ("analyzed",), None, f" ({args.images})"
     examples = find_examples(cfg, folder, args.num_images)
     if what and "NOISE" in examples.source:
-        raise ValueError(f"--images {args.images}: none of its images is in --image-root {root}")
+        raise UserError(f"--images {args.images}: none of its images is in --image-root {root}")
     normalize = pixels_of(cfg).normalize
     return [normalize(image)[None] for image in examples.images], examples.source + what
 
@@ -184,7 +184,7 @@ def timm_network(args: argparse.Namespace) -> Network:
     """The network of --timm.
 
     Raises:
-        ValueError: timm is not installed, has no such network; weights of another one; no image.
+        UserError: timm is not installed, has no such network; weights of another one; no image.
         FileNotFoundError: no such weights or folder.
     """
     try:
@@ -192,10 +192,10 @@ def timm_network(args: argparse.Namespace) -> Network:
 
         import d2_isonet.hub.timm_models  # noqa: F401 (our names, too)
     except ImportError as error:
-        raise ValueError("--timm needs timm: pip install 'd2_isonet[timm]'") from error
+        raise UserError("--timm needs timm: pip install 'd2_isonet[timm]'") from error
     if not timm.is_model(args.timm):
         hint = nearest(args.timm, timm.list_models())
-        raise ValueError(f"--timm: timm {timm.__version__} has no network {args.timm!r}{hint}")
+        raise UserError(f"--timm: timm {timm.__version__} has no network {args.timm!r}{hint}")
     torch.manual_seed(args.seed)
     model = timm.create_model(args.timm, pretrained=False).eval()
     if args.weights:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from d2_isonet.utils.files import as_save_error
+from d2_isonet.utils.messages import UserError
 
 from .tables import shown, table_of
 
@@ -34,10 +35,10 @@ def figure_uri(figure: Figure, form: str = "svg", dpi: int = 110) -> str:
         dpi: dots per inch of a png.
 
     Raises:
-        ValueError: another form.
+        UserError: another form.
     """
     if form not in ("svg", "png"):
-        raise ValueError(f"a figure's form is 'svg' or 'png', not {form!r}")
+        raise UserError(f"a figure's form is 'svg' or 'png', not {form!r}")
     file = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else None  # else it tells when it was drawn
     # a layout of its own is drawn once, not measured first
@@ -56,7 +57,7 @@ def image_uri(image: np.ndarray | Image.Image | Path, max_side: int, quality: in
         quality: of the JPEG, 1 to 95.
 
     Raises:
-        ValueError: an array of another shape or type.
+        UserError: an array of another shape or type.
         OSError: the file cannot be read as an image.
     """
     reduced = _as_pillow(image).convert("RGB")
@@ -71,7 +72,7 @@ def _as_pillow(image: np.ndarray | Image.Image | Path) -> Image.Image:
         return image.copy()  # thumbnail works in place
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise ValueError(
+            raise UserError(
                 f"an image is (H, W, 3) or (H, W) of uint8, not {image.shape} of {image.dtype}"
             )
         return Image.fromarray(np.ascontiguousarray(image))

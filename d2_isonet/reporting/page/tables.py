@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from d2_isonet.utils.messages import UserError
+
 MISSING = "–"
 DEFAULT_FORMAT = ".4g"  # of floats
 FILTER_FROM = 13  # rows: longer tables get a field that filters them
@@ -35,7 +37,7 @@ def table_of(
     """What the template needs of a table: see `Page.table`.
 
     Raises:
-        ValueError: rows are sequences without names of columns, or of another length.
+        UserError: rows are sequences without names of columns, or of another length.
     """
     rows = list(rows)
     names = columns_of(rows, columns)
@@ -53,12 +55,12 @@ def columns_of(rows: Sequence[Mapping | Sequence], columns: Iterable[str] | None
     """The columns asked for, or every key of the rows in the order of appearance.
 
     Raises:
-        ValueError: rows are sequences and nobody says what the columns are called.
+        UserError: rows are sequences and nobody says what the columns are called.
     """
     if columns is not None:
         return list(columns)
     if not all(isinstance(row, Mapping) for row in rows):
-        raise ValueError("rows that are no mappings need columns=[names]")
+        raise UserError("rows that are no mappings need columns=[names]")
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -68,7 +70,7 @@ def cells_of(
     """For each row and column a dict of text, sort (number, text or None), kind, hint.
 
     Raises:
-        ValueError: a row that is a sequence has more or fewer values than there are columns.
+        UserError: a row that is a sequence has more or fewer values than there are columns.
     """
     formats = formats or {}
     return [
@@ -84,7 +86,7 @@ def _values(row: Mapping | Sequence, columns: list[str]) -> list:
     if isinstance(row, Mapping):
         return [row.get(column) for column in columns]
     if len(row) != len(columns):
-        raise ValueError(f"a row of {len(row)} values for {len(columns)} columns: {row!r}")
+        raise UserError(f"a row of {len(row)} values for {len(columns)} columns: {row!r}")
     return list(row)
 
 

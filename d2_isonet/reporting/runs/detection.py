@@ -15,6 +15,7 @@ from pycocotools.cocoeval import Params
 from d2_isonet.data.coco_json import fill_in, read_annotations
 from d2_isonet.evaluation.coco_measures import evaluated, params_of, summarized
 from d2_isonet.evaluation.per_class import detection_measures
+from d2_isonet.utils.messages import UserError
 
 from .matches import IOU, Matches, matches_of
 
@@ -49,7 +50,7 @@ def read_truth(json_file: Path) -> COCO:
     """The annotations as the evaluation takes them.
 
     Raises:
-        FileNotFoundError, ValueError: what `read_annotations` raises.
+        FileNotFoundError, UserError: what `read_annotations` raises.
     """
     truth = COCO()
     truth.dataset = read_annotations(str(json_file))
@@ -64,16 +65,16 @@ def read_detections(file: Path) -> list[dict]:
     """Detections in COCO's form.
 
     Raises:
-        ValueError: the file is damaged (an evaluation may be writing it), or of another form.
+        UserError: the file is damaged (an evaluation may be writing it), or of another form.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{file} is damaged ({error}): it is being written, or its run was killed"
         ) from error
     if not isinstance(content, list) or not all(map(_is_detection, content)):
-        raise ValueError(
+        raise UserError(
             f"{file} is no list of detections, each with image_id, category_id, score and bbox"
         )
     return content
@@ -107,7 +108,7 @@ def analyse(
         max_dets: the most detections an image and class.
 
     Raises:
-        ValueError: a detection is of an image that the truth does not have, or its score is NaN.
+        UserError: a detection is of an image that the truth does not have, or its score is NaN.
     """
     known = [d for d in detections if d["category_id"] in truth.cats]
     params = params_of(truth, task, [1, 10, max_dets])

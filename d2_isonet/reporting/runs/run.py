@@ -12,6 +12,7 @@ import yaml
 
 from d2_isonet.engine.run_record import NAME as RECORDS
 from d2_isonet.engine.run_record import read_run_records
+from d2_isonet.utils.messages import UserError
 
 from . import metrics
 from .evaluations import Evaluation, read_evaluations
@@ -66,7 +67,7 @@ def read_run(folder: Path, name: str) -> Run:
     """Read an output folder.
 
     Raises:
-        ValueError: it is not there, is no folder, is empty, or no run of this project's.
+        UserError: it is not there, is no folder, is empty, or no run of this project's.
     """
     _check_folder(folder)
     config, notes = _read_config(folder / CONFIG)
@@ -92,16 +93,16 @@ def read_run(folder: Path, name: str) -> Run:
 
 def _check_folder(folder: Path) -> None:
     if not folder.exists():
-        raise ValueError(f"{folder}: there is no such folder")
+        raise UserError(f"{folder}: there is no such folder")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give the OUTPUT_DIR of a run")
+        raise UserError(f"{folder} is a file: give the OUTPUT_DIR of a run")
     if not any(folder.iterdir()):
-        raise ValueError(f"{folder} is empty: no run has written anything into it yet")
+        raise UserError(f"{folder} is empty: no run has written anything into it yet")
     if is_run(folder):
         return
     inside = sorted(str(path) for path in folder.glob("*") if path.is_dir() and is_run(path))
     hint = f"; there are runs in it: {' '.join(inside[:8])}" if inside else ""
-    raise ValueError(
+    raise UserError(
         f"{folder} is no run of train_net.py or tools/pretrain_imagenet.py: it has neither "
         f"{metrics.NAME} nor {CONFIG} nor inference/{hint}"
     )
