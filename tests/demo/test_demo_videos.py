@@ -178,7 +178,7 @@ class Camera:
 def test_a_cameras_copy_lasts_as_long_as_was_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(videos.cv2, "VideoCapture", Camera)
     clock = iter([100.0, 100.0, 100.42, 100.5])  # the start, then after each frame
-    monkeypatch.setattr("demonstration.sink.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("d2_isonet.demo.outputs.time.monotonic", lambda: next(clock))
     camera = Source("webcam", "0", "webcam0")
     sink = Sink(tmp_path)
     for picture in read_pictures(camera, Report(), None):

@@ -33,28 +33,28 @@ print("equal")
 """
 TRIED_FIRST = """
 import torch
-from d2_isonet import layers, srelu_kernel
+from d2_isonet.layers import activation, srelu_triton
 
-assert layers._working_kernel(torch.device("cpu")) is srelu_kernel.srelu_backward
+assert activation._working_kernel(torch.device("cpu")) is srelu_triton.srelu_backward
 wrong = lambda grad, y, shift: (grad, grad.sum((0, 2, 3)))
 for broken in (wrong, None):
-    layers._working_kernel.cache_clear()
-    srelu_kernel.srelu_backward = broken
-    assert layers._working_kernel(torch.device("cpu")) is None
+    activation._working_kernel.cache_clear()
+    srelu_triton.srelu_backward = broken
+    assert activation._working_kernel(torch.device("cpu")) is None
 print("tried")
 """
 COMPILES = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from d2_isonet import srelu_kernel
+from d2_isonet.layers import srelu_triton
 
 sizes = {
     "_backward": {"ROWS": 2, "BLOCK": 1024},
     "_backward_channels_last": {"ROWS": 32, "WIDTH": 64},
 }
 for name, constants in sizes.items():
-    kernel = getattr(srelu_kernel, name)
+    kernel = getattr(srelu_triton, name)
     for dtype in ("*fp32", "*fp16", "*bf16"):
         def kind(argument):
             if argument == "partial_pointer":

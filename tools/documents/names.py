@@ -2,7 +2,7 @@
 
 import fnmatch
 import functools
-import importlib
+import pkgutil
 import itertools
 import re
 import subprocess
@@ -83,10 +83,17 @@ def _own_flags() -> set[str]:
 
 def _unknown_python(text: str) -> Iterator[str]:
     for name in set(_PYTHON.findall(text)):
-        package, *attributes = name.split(".")
-        is_file = attributes[-1] in ("py", "git")
-        if not is_file and not _reaches(importlib.import_module(package), attributes):
+        is_file = name.endswith((".py", ".git"))
+        if not is_file and not _is_importable(name):
             yield f"{name} is no name of the package"
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)  # imports the modules on the way
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def _reaches(value: Any, attributes: list[str]) -> bool:
