@@ -5,9 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from repository import REPOSITORY
+
+# The networks of the tests are too small for threads; torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
 
 # detectron2's log handlers outlive the stdout that pytest gave to the test that opened them
 logging.raiseExceptions = False
