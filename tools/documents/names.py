@@ -2,8 +2,8 @@
 
 import fnmatch
 import functools
-import pkgutil
 import itertools
+import pkgutil
 import re
 import subprocess
 from collections.abc import Callable, Iterator
