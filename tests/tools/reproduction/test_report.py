@@ -1,11 +1,8 @@
 """How the tables of the papers are shown, and the images they are repeated on."""
 
-import gzip
 import json
 from dataclasses import replace
-from pathlib import Path
 
-import datasets.fashion_mnist as prepare_fashion_mnist
 import pytest
 import torch
 from reproduction import documents
@@ -165,18 +162,3 @@ def test_shifts_are_counted_by_stage(tmp_path, folders):
     write_result(folders, cell, 1, result)
     assert "-1.100" in figure3_as_markdown("small", folders, 1)
     assert draw_figure3("small", folders, 1, tmp_path / "shifts.png").stat().st_size > 1000
-
-
-def _idx(path: Path, header: int, content: bytes) -> None:
-    with gzip.open(path, "wb") as file:
-        file.write(bytes(header) + content)
-
-
-def test_fashion_mnist_becomes_an_image_folder(tmp_path):
-    _idx(tmp_path / "t-images-idx3-ubyte.gz", 16, bytes(range(196)) * 8)
-    _idx(tmp_path / "t-labels-idx1-ubyte.gz", 8, bytes([9, 0]))
-    prepare_fashion_mnist.write_split(tmp_path, "t", 2, tmp_path / "val")
-    files = sorted(str(p.relative_to(tmp_path / "val")) for p in tmp_path.glob("val/*/*.png"))
-    assert files == ["0_t_shirt/00001.png", "9_ankle_boot/00000.png"]
-    with pytest.raises(ValueError, match="2 labels where 3 images"):
-        prepare_fashion_mnist.write_split(tmp_path, "t", 3, tmp_path / "val")
