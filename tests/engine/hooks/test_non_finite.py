@@ -116,7 +116,7 @@ def test_a_skipped_step_is_as_if_it_were_not(spoil, norm, tmp_path, caplog):
 def test_more_failures_after_a_checkpoint_than_the_limit_stop(tmp_path):
     opts = (*SKIP, "SOLVER.NON_FINITE.LIMIT", "1", "SOLVER.CHECKPOINT_PERIOD", "4")
     spoilt = {(1, 0): black, (2, 0): black}
-    with pytest.raises(NonFiniteError, match=r"1 were gone past \(SOLVER.NON_FINITE.LIMIT\)"):
+    with pytest.raises(NonFiniteError, match=r"1 were tolerated \(SOLVER.NON_FINITE.LIMIT\)"):
         run(small_config(tmp_path, *opts), trainer_class(spoilt=spoilt))
 
 
