@@ -41,7 +41,7 @@ def test_a_checkpoint_without_optimizer_resumes_and_says_so(tmp_path, caplog):
 @pytest.mark.parametrize(("before", "after"), [("SGD", "Adam"), ("Adam", "SGD")])
 def test_a_run_is_not_resumed_with_another_optimizer(before, after, tmp_path):
     train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2", "SOLVER.OPTIMIZER", before))
-    message = f"OPTIMIZER is '{after}', but .*model_final.pth is a training with '{before}'"
+    message = f"OPTIMIZER is '{after}', but .*model_final.pth was trained with '{before}'"
     trainer = OwnShareTrainer(toy_config(tmp_path, "SOLVER.OPTIMIZER", after))
     with pytest.raises(ValueError, match=message):
         trainer.resume_or_load(resume=True)

@@ -55,7 +55,7 @@ def test_training_goes_on_while_the_disk_is_full_and_is_saved_when_it_is_not(
     assert saved(tmp_path) == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
     assert "model_0000001.pth was not written: it needs 1 MB, its disk has 0 MB" in caplog.text
     assert "1 failed in a row, 20 end the training" in caplog.text
-    assert "The newest checkpoint: none. Training goes on" in caplog.text
+    assert "The newest checkpoint: none. Training continues" in caplog.text
 
 
 def test_a_training_whose_saves_fail_too_often_ends(disk, tmp_path):
