@@ -27,7 +27,7 @@ class NonFiniteError(FloatingPointError):
 
     Args:
         what: "loss", "gradient" or "weights".
-        reason: the message of the model, if it noticed the problem itself.
+        reason: the model's message, if it noticed the problem itself.
         losses: the losses of this process's batch, by name.
     """
 
@@ -35,7 +35,6 @@ class NonFiniteError(FloatingPointError):
         verb = "are" if what == "weights" else "is"
         super().__init__(f"the {what} {verb} not finite" + (f" ({reason})" if reason else ""))
         self.what = what
-        self.reason = reason
         self.losses = dict(losses or {})
 
 
@@ -125,10 +124,6 @@ class AccumulatingTrainer(SimpleTrainer):
         return loss
 
     def _optimizer_step(self) -> None:
-        """
-        Raises:
-            NonFiniteError: a gradient is not finite. The weights are unchanged.
-        """
         check_gradients(self.optimizer)
         self.optimizer.step()
 

@@ -97,8 +97,7 @@ class NonFiniteRecovery(HookBase):
     def _last_checkpoint(self) -> str:
         """The file from which the main process would resume; "" without one."""
         checkpointer = getattr(self.trainer, "checkpointer", None)
-        has_one = checkpointer is not None and checkpointer.has_checkpoint()
-        return comm.all_gather(checkpointer.get_checkpoint_file() if has_one else "")[0]
+        return comm.all_gather(checkpointer.get_checkpoint_file() if checkpointer else "")[0]
 
     def _possible_action(self, checkpoint: str, what: str) -> tuple[str, str]:
         """One of ACTIONS, and the reason if it is not self.action."""
