@@ -57,9 +57,7 @@ def environment() -> dict[str, str]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "d2_isonet": __version__,
-        "detectron2": detectron2.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        **{x.__name__: x.__version__ for x in (detectron2, torch, torchvision)},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads a process",

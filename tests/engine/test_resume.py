@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the uninterrupted one, to the last bit: both tasks."""
+"""A killed and resumed run equals an uninterrupted one to the last bit, in both tasks."""
 
 import logging
 import random
@@ -17,11 +17,11 @@ from d2_isonet.engine.resuming import resume_message, settle_seed
 
 
 class Killed(BaseException):
-    """Not an Exception: nothing may clean up after it."""
+    """Not an Exception, so that no handler cleans up after it."""
 
 
 class Observer(HookBase):
-    """Notes the loss of every step, and kills the training before step `end`."""
+    """Records the loss of every step, and kills the training before step `end`."""
 
     def __init__(self, end: int | None):
         self.losses, self.end = {}, end
@@ -42,8 +42,8 @@ def data(tmp_path_factory):
 
 
 def run(trainer_class, cfg, resume: bool = False, end: int | None = None):
-    """The losses by iteration, and the trainer; killed before step `end`."""
-    torch.manual_seed(0 if not resume else 99)  # what a new process has drawn must not matter
+    """Run until step `end`; returns the losses by iteration, and the trainer."""
+    torch.manual_seed(0 if not resume else 99)  # earlier draws must not matter
     trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=resume)
     observer = Observer(end)
@@ -71,7 +71,7 @@ def test_a_killed_and_resumed_run_is_the_uninterrupted_one_to_the_bit(
     name, workers, data, whole, tmp_path
 ):
     before, after = workers
-    first, _ = run(*task(name, data, tmp_path, before), end=5)  # step 4 is done, and not saved
+    first, _ = run(*task(name, data, tmp_path, before), end=5)  # step 4 is done but not saved
     second, trainer = run(*task(name, data, tmp_path, after), resume=True)
     losses, state = whole[name]
     assert sorted(first) == [0, 1, 2, 3, 4] and sorted(second) == [4, 5]
