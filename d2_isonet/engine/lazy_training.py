@@ -1,4 +1,4 @@
-"""detectron2's training from a LazyConfig, with this project's penalty and checkpoints."""
+"""detectron2's training from a LazyConfig, with the orthogonal penalty and safe checkpoints."""
 
 import argparse
 import logging
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_lazy_config(args: argparse.Namespace) -> Any:
-    """What `read_lazy_config` reads of args.config_file and its pairs; then the logs are open."""
+    """Read args.config_file with its pairs, choose the device, and set up the logs."""
     flush_denormals()
     cfg = read_lazy_config(args.config_file, args.opts)
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
@@ -39,10 +39,10 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
 
 
 def read_lazy_config(file: str, opts: list[str]) -> Any:
-    """The config of a file with KEY=VALUE pairs. It is Python, and it is run: trust its author.
+    """The config of a file with KEY=VALUE pairs. The file is Python and is executed.
 
     Raises:
-        UserError: it is no Python file, or has not the parts of a training.
+        UserError: it is not a Python file, or lacks a part of a training.
         FileNotFoundError: there is no such file.
     """
     if not file.endswith(".py"):
@@ -53,17 +53,17 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
     missing = [name for name in needed if name not in cfg]
     if missing:
-        raise UserError(f"{file} has no {', '.join(missing)}, which a training needs")
+        raise UserError(f"{file} has no {', '.join(missing)}", "a training needs them")
     return LazyConfig.apply_overrides(cfg, opts)
 
 
 def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
-    """Train as detectron2's tools/lazyconfig_train_net.py does; returns the last evaluation.
+    """Train like detectron2's tools/lazyconfig_train_net.py and return the last evaluation.
 
-    `regularizer`, where the config has one, is instantiated as a hook.
+    `regularizer`, if the config has one, is instantiated as a hook.
 
     Raises:
-        WeightsError: train.init_checkpoint is no checkpoint, or that of another network.
+        WeightsError: train.init_checkpoint is no checkpoint, or belongs to another network.
     """
     model = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
@@ -87,7 +87,7 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
 def _hooks(
     cfg: Any, model: nn.Module, checkpointer: ISONetCheckpointer, results: dict
 ) -> list[HookBase]:
-    """The penalty first; then detectron2's, in its order; `results` is filled by the evaluation."""
+    """The penalty, then detectron2's hooks in its order. The evaluation updates `results`."""
 
     def evaluation() -> dict:
         results.update(_measure(cfg, model))
@@ -108,14 +108,17 @@ def _hooks(
 
 
 def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
-    """The measures of train.init_checkpoint, which must be the whole model's.
+    """Evaluate train.init_checkpoint, which must fill the whole model.
 
     Raises:
-        UserError: there is none, or it is not.
+        UserError: there is no checkpoint, or it does not fill the model.
     """
     model = instantiate(cfg.model).to(cfg.train.device)
     if not cfg.train.init_checkpoint:
-        raise UserError("--eval-only with train.init_checkpoint '' would evaluate random weights")
+        raise UserError(
+            "--eval-only with train.init_checkpoint '' would evaluate random weights",
+            "set train.init_checkpoint to the file of a trained model",
+        )
     checkpointer = ISONetCheckpointer(model, strict=True, trust_pickle=trust_pickle)
     checkpointer.load(cfg.train.init_checkpoint, [])
     return _measure(cfg, model)

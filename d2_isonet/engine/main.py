@@ -1,4 +1,4 @@
-"""From a config to one that this machine can run: checked, scaled, frozen, with logs open."""
+"""The set-up and main part of every training script: validate, scale, log; evaluate or train."""
 
 import argparse
 import logging
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0) -> CfgNode:
-    """Scale to the processes at hand, check, freeze, open the logs and seed.
+    """Validate the config, scale it to the number of processes, freeze it, open the logs and seed.
 
     Args:
-        num_training_images: needed where the schedule is in epochs (SOLVER.MAX_EPOCHS).
+        num_training_images: needed if the schedule is in epochs (SOLVER.MAX_EPOCHS).
     """
     flush_denormals()
     restarted = resume_if_restarted(args, cfg.OUTPUT_DIR)
@@ -44,7 +44,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     _set_up(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
     forgive_log_files(cfg.OUTPUT_DIR)
-    for finding in findings:  # once more, for the log of the run
+    for finding in findings:  # again, for the log of the run
         if finding.severity == "warning":
             logger.warning(str(finding))
     for line in filter(None, (restarted, scaling)):
@@ -67,7 +67,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
-    """What follows the set-up in every script; returns the results of the evaluation."""
+    """Evaluate or train after the set-up, and return the results of the evaluation."""
     if args.eval_only:
         with readable_errors():
             model = _load_for_evaluation(cfg, args, trainer_class)

@@ -1,4 +1,4 @@
-"""detectron2's DefaultPredictor, on weights that must fit and images that must be images."""
+"""detectron2's DefaultPredictor with validated weights and images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,16 +19,17 @@ from d2_isonet.utils.messages import UserError
 
 
 class Predictor(DefaultPredictor):
-    """Detections in one image, predictor(image)["instances"], or in several, `predict`.
+    """Detects objects in one image, predictor(image)["instances"], or in several, `predict`.
 
-    `categories` says what classes the detector tells apart.
+    `categories` names the classes of the detector.
 
     Args:
-        cfg: of a trained detector; MODEL.WEIGHTS is its checkpoint. Without a GPU the CPU is used.
-        trust_pickle: read a .pkl file, which can run any code its author put in.
+        cfg: config of a trained detector; MODEL.WEIGHTS is its checkpoint. Without a GPU, the
+            detector runs on the CPU.
+        trust_pickle: read a .pkl file, which can run any code that its author put in.
 
     Raises:
-        UserError: there are no weights, they are none, or not all of this detector's.
+        UserError: MODEL.WEIGHTS is '', no file of weights, or does not fill this detector.
         FileNotFoundError: there is no such file.
     """
 
@@ -38,7 +39,7 @@ class Predictor(DefaultPredictor):
         falls_back_to_cpu(cfg)
         check_names(cfg)
         if not cfg.MODEL.WEIGHTS:
-            raise UserError("MODEL.WEIGHTS is ''", "a predictor needs a trained detector's file")
+            raise UserError("MODEL.WEIGHTS is ''", "set it to the checkpoint of a trained detector")
         self.cfg = cfg
         self.model = build_model(cfg).eval()
         checkpointer = build_checkpointer(cfg, self.model, strict=True, trust_pickle=trust_pickle)
@@ -54,15 +55,15 @@ class Predictor(DefaultPredictor):
         """The model's output for one image (H, W, 3), BGR, of range 0-255.
 
         Raises:
-            UserError: it is no such image; the message says what it is and how to make one.
+            UserError: the image has another form. The message says which, and how to convert it.
         """
         return self.predict([original_image])[0]
 
     def predict(self, images: Sequence[np.ndarray]) -> list[dict]:
-        """The model's outputs for several images; each as if it came alone.
+        """The model's outputs for several images; each is the same as for the image alone.
 
-        Those of one size, once resized for the model, go through it together. Others do not: they
-        would be padded to the largest, and a network sees padding.
+        Images that have one size after resizing form a batch. Images of different sizes do not: a
+        batch would pad them to the largest, and padding changes the output.
 
         Args, Raises: see `__call__`.
         """
@@ -79,10 +80,10 @@ class Predictor(DefaultPredictor):
         return outputs
 
     def _sample(self, image: np.ndarray) -> dict:
-        """What the model takes for an image: resized, its channels in the model's order."""
+        """The model's input for an image: resized, channels in the model's order."""
         check_image(image)
         height, width = image.shape[:2]
-        if self.cfg.INPUT.MIN_SIZE_TEST:  # otherwise images are not resized
+        if self.cfg.INPUT.MIN_SIZE_TEST:  # 0: images are not resized
             _check_proportions(height, width, self.cfg.INPUT.MAX_SIZE_TEST)
         pixels = image[:, :, ::-1] if self.input_format == "RGB" else image
         pixels = self.aug.get_transform(pixels).apply_image(pixels)
@@ -91,46 +92,45 @@ class Predictor(DefaultPredictor):
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raise ValueError unless `image` is (H, W, 3), uint8 or float, of range 0-255."""
+    """Raise UserError unless `image` is (H, W, 3), uint8 or float, of range 0-255."""
     if image is None:
         raise UserError(
-            "the image is None, which cv2.imread returns where it cannot read a file: check the "
-            "path, or use detectron2.data.detection_utils.read_image(path, 'BGR')"
+            "the image is None, which cv2.imread returns if it cannot read a file",
+            "check the path, or use detectron2.data.detection_utils.read_image(path, 'BGR')",
         )
     if not isinstance(image, np.ndarray):
         raise UserError(
             f"the image is a {type(image).__module__}.{type(image).__name__}",
-            "give a numpy array "
-            "(H, W, 3) in BGR, e.g. np.asarray(pil_image.convert('RGB'))[:, :, ::-1]",
+            "give a numpy array (H, W, 3) in BGR, "
+            "e.g. np.asarray(pil_image.convert('RGB'))[:, :, ::-1]",
         )
-    _check_shape(image.shape)
+    if image.shape[2:] != (3,) or not image.size:
+        what = f"the image has the shape {image.shape}, not (H, W, 3)"
+        raise UserError(what, _shape_remedy(image.shape))
     _check_values(image)
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
-    remedy = "give (H, W, 3), BGR"
+def _shape_remedy(shape: tuple[int, ...]) -> str:
     if 0 in shape:
-        remedy = "there are no pixels: check how it was read or cropped"
-    elif len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
-        remedy = "that is grayscale: give np.dstack([image] * 3)"
-    elif len(shape) == 3 and shape[2] == 3:
-        return
-    elif len(shape) == 3 and shape[2] == 4:
-        remedy = "the fourth channel is no colour: give image[:, :, :3]"
-    elif len(shape) == 3 and shape[0] in (1, 3):
-        remedy = "the channels come first: give image.transpose(1, 2, 0)"
-    elif len(shape) == 4:
-        remedy = "give one image at a time, without a batch dimension"
-    raise UserError(f"the image has the shape {shape}, not (H, W, 3)", f"{remedy}")
+        return "there are no pixels: check how it was read or cropped"
+    if len(shape) == 2 or shape[2:] == (1,):
+        return "that is grayscale: give np.dstack([image] * 3)"
+    if shape[2:] == (4,):
+        return "the fourth channel is no colour: give image[:, :, :3]"
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return "the channels come first: give image.transpose(1, 2, 0)"
+    if len(shape) == 4:
+        return "give one image at a time, without a batch dimension"
+    return "give (H, W, 3), BGR"
 
 
 def _check_proportions(height: int, width: int, longest: int) -> None:
-    """Raise ValueError for a strip of which no row would be left once it is resized."""
+    """Raise UserError for a strip of which no row would remain after resizing."""
     if 2 * min(height, width) * longest < max(height, width):  # detectron2 rounds
         raise UserError(
             f"the image is {width} x {height}",
-            f"made to fit INPUT.MAX_SIZE_TEST {longest} it would "
-            "be thinner than a pixel: cut it into shorter pieces",
+            f"made to fit INPUT.MAX_SIZE_TEST {longest}, it would be thinner than a pixel: "
+            "cut it into shorter pieces",
         )
 
 
@@ -148,7 +148,7 @@ def _check_values(image: np.ndarray) -> None:
     if not (low >= 0 and high <= 255):  # also NaN
         raise UserError(
             f"the image has values from {low:g} to {high:g}",
-            "give pixels of range 0-255, the model subtracts their mean itself",
+            "give pixels of range 0-255; the model itself subtracts their mean",
         )
     if 0 < high <= 1:
         raise UserError(

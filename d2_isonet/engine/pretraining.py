@@ -1,4 +1,4 @@
-"""Pretraining: the Trainer on images with one label, and the backbone it hands over."""
+"""Pretraining on classified images, and the backbone file that it writes for detectors."""
 
 import argparse
 import functools
@@ -28,11 +28,11 @@ from d2_isonet.utils.messages import UserError
 from .main import finish_setup
 from .trainer import Trainer
 
-logger = logging.getLogger("d2_isonet.pretraining")
+logger = logging.getLogger(__name__)
 
 
 class ClassificationTrainer(Trainer):
-    """Trainer whose data are classified images; it writes backbone.pth beside its checkpoints."""
+    """Trainer on classified images that writes backbone.pth beside its checkpoints."""
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -71,9 +71,9 @@ class ClassificationTrainer(Trainer):
 
 
 class BackboneWriter(HookBase):
-    """Write OUTPUT_DIR/backbone.pth every `period` iterations and at the end of the training.
+    """Writes OUTPUT_DIR/backbone.pth every `period` iterations and at the end of the training.
 
-    Where weights are averaged, backbone_ema.pth has the average, and its accuracy.
+    If the weights are averaged, backbone_ema.pth has the average and its accuracy.
     """
 
     def __init__(self, cfg: CfgNode, period: int):
@@ -90,20 +90,19 @@ class BackboneWriter(HookBase):
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
             write = functools.partial(self._write, self.trainer.max_iter)
             paths = write_when_possible(write, self.cfg.SOLVER.CHECKPOINT_MAX_FAILURES)
-            logger.info(f"Pretrained backbone written to {paths}: give it as MODEL.WEIGHTS")
+            logger.info(f"Pretrained backbone written to {paths}: use it as MODEL.WEIGHTS")
 
     def _write(self, iteration: int) -> str:
+        """Write the files and return their paths."""
         results = getattr(self.trainer, "_last_eval_results", None) or {}
         accuracy = {k: float(v) for k, v in results.get("classification", {}).items()}
-        model = self.trainer.checkpointer.model  # without DistributedDataParallel around it
+        model = self.trainer.checkpointer.model  # without DistributedDataParallel
         averaging = averaging_of(self.trainer)
         if averaging is None:
             return self._write_one("backbone.pth", model, iteration, accuracy)
-        files = [
-            self._write_one("backbone.pth", model, iteration, {}),
-            self._write_one("backbone_ema.pth", averaging.model, iteration, accuracy),
-        ]
-        return " and ".join(files)
+        own = self._write_one("backbone.pth", model, iteration, {})
+        average = self._write_one("backbone_ema.pth", averaging.model, iteration, accuracy)
+        return f"{own} and {average}"
 
     def _write_one(self, name: str, model: nn.Module, iteration: int, accuracy: dict) -> str:
         path = os.path.join(self.cfg.OUTPUT_DIR, name)
@@ -118,13 +117,12 @@ class BackboneWriter(HookBase):
 
 
 def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Find the images, size the head and the schedule by them, then `finish_setup`.
+    """Find the images, set the number of classes and the schedule from them, then `finish_setup`.
 
     Raises:
-        FileNotFoundError: the folder tree is not there.
-        UserError: it is not of the expected shape, or its number of classes is not
-            MODEL.CLASSIFIER.NUM_CLASSES (where that is not 0); images are unreadable, or cannot be
-            cropped as INPUT.CLASSIFICATION has it.
+        FileNotFoundError: the folder tree is missing.
+        UserError: its shape is wrong; the number of classes is not MODEL.CLASSIFIER.NUM_CLASSES
+            (unless that is 0); images are unreadable, or INPUT.CLASSIFICATION cannot crop them.
     """
     if args.data_root:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
@@ -133,21 +131,14 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     asked = cfg.MODEL.CLASSIFIER.NUM_CLASSES
     if asked not in (0, len(classes)):
         raise UserError(
-            f"MODEL.CLASSIFIER.NUM_CLASSES is {asked}, but {names} has {len(classes)} "
-            "classes: set it to 0 to take the number from the data, or give the right data"
+            f"MODEL.CLASSIFIER.NUM_CLASSES is {asked}, but {names} has {len(classes)} classes",
+            "set it to 0 to take the number from the data, or choose the right data",
         )
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = len(classes)
-    val_dicts: list[dict] | ShardedImages = []
-    if cfg.DATASETS.TEST and not args.eval_only:  # a bad one ends the run now, not in hours
-        val_dicts, val_classes = load_registered(cfg.DATASETS.TEST)
-        if val_classes != classes:
-            raise UserError(
-                f"{cfg.DATASETS.TEST} and {cfg.DATASETS.TRAIN} have different classes: their "
-                "numbers would not mean the same"
-            )
-    train, test = ([], dicts) if args.eval_only else (dicts, val_dicts)
-    check_classified_images(cfg, train, test)
-    for is_train in (True, False):  # a crop that does not fit ends the run now, not in hours
+    # mistakes in the validation set or the crops end the run now, not in hours
+    test = dicts if args.eval_only else _validation_dicts(cfg, classes)
+    check_classified_images(cfg, [] if args.eval_only else dicts, test)
+    for is_train in (True, False):
         classification_mapper(cfg, is_train)
     cfg = finish_setup(cfg, args, num_training_images=len(dicts))
     images = cfg.SOLVER.IMS_PER_BATCH
@@ -157,3 +148,15 @@ def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
             f"each about {images / len(dicts):.3g} times, and one iteration counts as an epoch"
         )
     return cfg
+
+
+def _validation_dicts(cfg: CfgNode, classes: list[str]) -> list[dict] | ShardedImages:
+    if not cfg.DATASETS.TEST:
+        return []
+    dicts, validation_classes = load_registered(cfg.DATASETS.TEST)
+    if validation_classes != classes:
+        raise UserError(
+            f"{cfg.DATASETS.TEST} and {cfg.DATASETS.TRAIN} have different classes, so the numbers "
+            "of their labels mean different things"
+        )
+    return dicts

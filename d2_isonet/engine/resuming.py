@@ -1,4 +1,4 @@
-"""What makes a resumed training the one that was interrupted: its seed, its data, its hooks."""
+"""Lets a resumed training continue as the interrupted one would: seed, data, hooks."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from d2_isonet.engine.hooks.best_checkpoint import BestCheckpoint
 logger = logging.getLogger(__name__)
 
 
-def what_is_resumed(path: str, start_iter: int, max_iter: int) -> str:
+def resume_message(path: str, start_iter: int, max_iter: int) -> str:
     """One line for the log. `path`: the checkpoint, "" for none."""
     if not path:
         return "--resume: there is no checkpoint in OUTPUT_DIR; starting at iteration 0"
@@ -20,13 +20,13 @@ def what_is_resumed(path: str, start_iter: int, max_iter: int) -> str:
     if start_iter >= max_iter:
         return (
             f"--resume: {name} has finished its {start_iter} iterations (SOLVER.MAX_ITER "
-            f"{max_iter}): nothing is left to train; raise SOLVER.MAX_ITER to go on"
+            f"{max_iter}): nothing is left to train; raise SOLVER.MAX_ITER to continue"
         )
-    return f"--resume: going on from {name} at iteration {start_iter} of {max_iter}"
+    return f"--resume: continuing from {name} at iteration {start_iter} of {max_iter}"
 
 
 def data_order(trainer) -> dict:
-    """On what the order of the training images depends, beside the iteration."""
+    """The values that determine the order of the training images, besides the iteration."""
     return {
         "seed": trainer.seed,
         "processes": comm.get_world_size(),
@@ -36,48 +36,47 @@ def data_order(trainer) -> dict:
 
 
 def resumed_seed(trainer, saved: dict | None) -> int:
-    """The seed to go on with; warns where the training cannot go on exactly.
+    """The seed to continue with; warns if the training cannot continue exactly.
 
     Args:
-        saved: what `data_order` gave when the checkpoint was written; None in those of plain
-            detectron2.
+        saved: `data_order` of the checkpoint; None if plain detectron2 wrote it.
     """
     if saved is None:
         logger.warning(
-            "The checkpoint does not say in what order its training saw the images; from here on "
-            f"the order is that of SEED {trainer.seed}"
+            "The checkpoint does not say in what order its training saw the images; from now on "
+            f"SEED {trainer.seed} determines the order"
         )
         return trainer.seed
     now = {**data_order(trainer), "seed": saved["seed"]}
     differences = [f"{k} {saved.get(k)} -> {now[k]}" for k in now if saved.get(k) != now[k]]
     if differences:
         logger.warning(
-            f"The training was saved with other numbers ({', '.join(differences)}): it goes on, "
-            "but not as an uninterrupted one would"
+            f"Resuming with a different setup ({', '.join(differences)}): training continues, but "
+            "results will differ from an uninterrupted run"
         )
     if trainer.seed != saved["seed"]:
-        logger.info(f"Going on with the checkpoint's seed {saved['seed']}, not {trainer.seed}")
+        logger.info(f"Using the checkpoint's seed {saved['seed']}, not {trainer.seed}")
     return saved["seed"]
 
 
 def start_data(trainer) -> None:
-    """Let the loader begin with the batch of trainer.start_iter; warns where it cannot."""
+    """Start the loader at the batch of trainer.start_iter; warns if it cannot."""
     loader = trainer._trainer.data_loader
     if hasattr(loader, "start_at"):
         loader.start_at(trainer.start_iter, trainer.seed)
     elif trainer.start_iter > 0:
         logger.warning(
             f"build_train_loader made a {type(loader).__name__}, which has no start_at: the "
-            "resumed training does not see the images that an uninterrupted one would"
+            "resumed training sees other images than an uninterrupted one"
         )
 
 
 def catch_up(trainer) -> None:
-    """Let evaluation, and the hooks with a state after the checkpoint's, see the last saved step.
+    """Let the evaluation, and stateful hooks after the checkpoint's, see the last saved step.
 
-    They had not when it was written: an evaluation due after that step, and what depends on it
-    (best result, early stopping), would be missing from the resumed training. Where the best
-    checkpoint's own record has it, it was made before the training was interrupted.
+    They had not run when the checkpoint was written. Without this, the resumed training would miss
+    an evaluation due after that step, and its effects (best result, early stopping). If the record
+    of the best checkpoint has that evaluation, it ran before the interruption.
     """
     hooks, start = trainer._hooks, trainer.iter
     saver = next((i for i, x in enumerate(hooks) if isinstance(x, PeriodicCheckpointer)), None)
@@ -92,7 +91,7 @@ def catch_up(trainer) -> None:
 
 
 def settle_seed(cfg: CfgNode) -> CfgNode:
-    """`cfg`, or a copy with a seed drawn for all processes where SEED is negative."""
+    """`cfg`; if SEED is negative, a copy with a seed drawn for all processes."""
     if cfg.SEED >= 0:
         return cfg
     frozen, cfg = cfg.is_frozen(), cfg.clone()

@@ -1,4 +1,4 @@
-"""What a run was: its command, code, machine and processes, kept in OUTPUT_DIR/runs.json."""
+"""Records command, code, machine and processes of every run in OUTPUT_DIR/runs.json."""
 
 import argparse
 import json
@@ -19,14 +19,14 @@ from d2_isonet.utils.files import warned, write_text
 
 logger = logging.getLogger(__name__)
 NAME = "runs.json"
-_SECONDS = 10  # that git may take
+_SECONDS = 10  # time limit for git
 
 
 def add_run_record(output_dir: str, args: argparse.Namespace) -> None:
-    """Add this run to the list in OUTPUT_DIR/runs.json; the main process's to do.
+    """Add this run to the list in OUTPUT_DIR/runs.json; only the main process writes.
 
-    A resumed training and an evaluation are entries of their own. What cannot be written or read
-    is a warning: no training ends for that.
+    Every start is an entry: training, resumed training, evaluation. A failed read or write only
+    logs a warning.
     """
     if not output_dir or not comm.is_main_process():
         return
@@ -36,7 +36,7 @@ def add_run_record(output_dir: str, args: argparse.Namespace) -> None:
 
 
 def run_record(args: argparse.Namespace) -> dict:
-    """Plain types only: when, how and with what this process was started."""
+    """Start time, command, code and environment of this process, as plain types."""
     kind = "evaluation" if args.eval_only else "resumed training" if args.resume else "training"
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -50,16 +50,14 @@ def run_record(args: argparse.Namespace) -> dict:
 
 
 def environment() -> dict[str, str]:
-    """Versions of what the numbers depend on, and the machine."""
+    """The machine, and the versions on which the numbers depend."""
     import detectron2
     import torchvision
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "d2_isonet": __version__,
-        "detectron2": detectron2.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        **{x.__name__: x.__version__ for x in (detectron2, torch, torchvision)},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads a process",
@@ -68,9 +66,9 @@ def environment() -> dict[str, str]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """git's commit of a folder, "... with changes" where files differ from it; None without git."""
+    """The git commit of a folder, plus " with changes" if files differ; None without git."""
     commit = _git(folder, "rev-parse", "HEAD")
-    # an installed package may lie in somebody else's repository
+    # an installed package may lie inside an unrelated repository
     if not commit or _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -78,7 +76,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails or is not there."""
+    """The output of git; None if it fails or is not installed."""
     try:
         process = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -90,12 +88,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def read_run_records(file: Path) -> list[dict]:
-    """The runs in a runs.json, oldest first; none, and a warning, where it is damaged."""
+    """The runs in a runs.json, oldest first. A damaged file gives none and a warning."""
     if not file.is_file():
         return []
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        logger.warning(f"{file} is damaged ({error}): what it says of earlier runs is lost")
+        logger.warning(f"{file} is damaged ({error}): its records of earlier runs are lost")
         return []
     return [x for x in records if isinstance(x, dict)] if isinstance(records, list) else []

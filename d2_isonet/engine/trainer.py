@@ -1,4 +1,4 @@
-"""The Trainer that both tasks share; as it is it trains detectors."""
+"""The Trainer for detection, and the base of the one for classification."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import UserError
 
-from .resuming import catch_up, data_order, resumed_seed, settle_seed, start_data, what_is_resumed
+from .resuming import catch_up, data_order, resume_message, resumed_seed, settle_seed, start_data
 from .train_loop import build_step
 from .wandb_writer import WandbWriter
 from .writers import forgiving_writers
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """DefaultTrainer with the orthogonal regularizer, checked weights and a resumable optimizer.
+    """DefaultTrainer with the orthogonal regularizer, validated weights and exact resume.
 
-    It trains every detectron2 model; detection is evaluated by COCO's measures.
+    It trains every detectron2 model and evaluates detection with COCO's measures.
     """
 
     def __init__(self, cfg: CfgNode, trust_pickle: bool = False):
-        TrainerBase.__init__(self)  # DefaultTrainer's own cannot run on several CPUs
+        TrainerBase.__init__(self)  # DefaultTrainer's cannot run several processes on CPUs
         cfg = settle_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
         self.seed = cfg.SEED
         model = self.build_model(cfg)
@@ -59,7 +59,7 @@ class Trainer(DefaultTrainer):
         return ordered_hooks(self, super().build_hooks(), self.hooks_after_evaluation())
 
     def hooks_after_evaluation(self) -> list[HookBase]:
-        """What a subclass adds on this process, to act on the evaluated and saved weights."""
+        """Hooks of a subclass that use the evaluated and saved weights, for this process."""
         return []
 
     @classmethod
@@ -78,7 +78,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:  # the predictions of one would replace another's
+        if len(cfg.DATASETS.TEST) > 1:  # their predictions have the same file name
             folder = str(folder_of(folder, dataset_name))
         return build_evaluator(dataset_name, folder)
 
@@ -87,10 +87,10 @@ class Trainer(DefaultTrainer):
         return [*writers, WandbWriter(self)] if self.cfg.WANDB.ENABLED else writers
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
+        """Resume from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
         Raises:
-            UserError: there are checkpoints, and none is good.
+            UserError: there are checkpoints, but none is good.
         """
         path = checkpoint_to_resume(self.checkpointer.save_dir) if resume else ""
         if path:
@@ -99,13 +99,13 @@ class Trainer(DefaultTrainer):
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, [])
         if resume:
-            logger.info(what_is_resumed(path, self.start_iter, self.max_iter))
+            logger.info(resume_message(path, self.start_iter, self.max_iter))
 
     def train(self):
         start_data(self)
         try:
             return super().train()
-        except TrainingEnded:  # early, and well: checkpoint and evaluation are done
+        except TrainingEnded:  # early stopping: checkpoint and evaluation are done
             return getattr(self, "_last_eval_results", None)
 
     def before_train(self) -> None:
@@ -114,16 +114,16 @@ class Trainer(DefaultTrainer):
             catch_up(self)
 
     def state_dict(self) -> dict:
-        # v0.6 leaves the optimizer out: its momentum would be lost
+        # v0.6 does not save the optimizer, which would lose its momentum
         state = {**super().state_dict(), "_trainer": self._trainer.state_dict()}
-        # after the last iteration detectron2 counts one further
+        # detectron2 increments it once more after the last iteration
         state["iteration"] = min(self.iter, self.max_iter - 1)
         return {**state, "data_order": data_order(self)}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """
         Raises:
-            UserError: the state is that of another optimizer than SOLVER.OPTIMIZER.
+            UserError: the state belongs to another optimizer than SOLVER.OPTIMIZER.
         """
         if "_trainer" in state_dict:
             self._check_optimizer(state_dict["_trainer"]["optimizer"]["param_groups"])
@@ -139,6 +139,7 @@ class Trainer(DefaultTrainer):
         found = name_of_optimizer(saved_groups)
         if found != asked:
             raise UserError(
-                f"SOLVER.OPTIMIZER is {asked!r}, but {self.checkpointer.path} is a training with "
-                f"{found!r}: set it to that, or start anew with another OUTPUT_DIR"
+                f"SOLVER.OPTIMIZER is {asked!r}, but {self.checkpointer.path} was trained with "
+                f"{found!r}",
+                f"set it to {found!r}, or start a new training in another OUTPUT_DIR",
             )

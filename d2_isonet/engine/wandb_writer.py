@@ -1,4 +1,4 @@
-"""A training logged on Weights & Biases, where it is asked for; its failures end no training."""
+"""Logs a training on Weights & Biases. Failures of the service do not end the training."""
 
 import logging
 import os
@@ -14,18 +14,18 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 _RUN_ID_FILE = "wandb_run_id"  # in OUTPUT_DIR
-_WINDOW = 20  # iterations, over which losses are smoothed: as in the log and in TensorBoard
+_WINDOW = 20  # iterations over which losses are smoothed, as in the log and in TensorBoard
 
 
 class WandbWriter(EventWriter):
-    """Every scalar of the event storage to one run of Weights & Biases, over its iteration.
+    """Sends every scalar of the event storage to one run of Weights & Biases, by iteration.
 
-    The run begins with the first line of the log; a resumed training goes on with the same run,
-    whose id is kept in OUTPUT_DIR. WANDB_MODE and the other variables of wandb hold. Whatever
-    fails there is told once, and the training goes on without.
+    The run starts with the first line of the log. OUTPUT_DIR keeps its id, with which a resumed
+    training continues the run. wandb's environment variables, such as WANDB_MODE, apply. After a
+    failure, one warning is logged and training continues without it.
 
     Args:
-        trainer: whose cfg has WANDB.*, OUTPUT_DIR and what is recorded as the run's config.
+        trainer: its cfg has WANDB.* and OUTPUT_DIR, and is recorded as the run's config.
     """
 
     def __init__(self, trainer: DefaultTrainer):
@@ -53,10 +53,10 @@ class WandbWriter(EventWriter):
             return
         try:
             action(*arguments)
-        except Exception as error:  # of a service: whatever it is, the training is worth more
+        except Exception as error:  # no failure of a service may end a training
             self._failed = True
             logger.warning(
-                f"Weights & Biases failed ({type(error).__name__}: {error}): the training goes on "
+                f"Weights & Biases failed ({type(error).__name__}: {error}): training continues "
                 "without it. WANDB_MODE=offline writes to a folder, for `wandb sync` later"
             )
 
@@ -75,22 +75,18 @@ class WandbWriter(EventWriter):
             name=cfg.WANDB.NAME or os.path.normpath(cfg.OUTPUT_DIR),
             config=yaml.safe_load(cfg.dump()),
             dir=cfg.OUTPUT_DIR,
-            id=run_id(cfg.OUTPUT_DIR, goes_on=self._trainer.start_iter > 0),
+            id=run_id(cfg.OUTPUT_DIR, resumes=self._trainer.start_iter > 0),
             resume="allow",
         )
-        # not wandb's own step, which may only rise: a rollback goes back
+        # wandb's own step can only rise, but a resumed run may repeat iterations
         run.define_metric("*", step_metric="iteration")
         return run
 
 
-def run_id(output_dir: str, goes_on: bool) -> str:
-    """The id of the run whose training is in `output_dir`: the one kept there, or a new one.
-
-    Args:
-        goes_on: whether the training does, or starts anew.
-    """
+def run_id(output_dir: str, resumes: bool) -> str:
+    """The run's id: a resumed training reads it in `output_dir`, a new one draws and writes it."""
     file = Path(output_dir, _RUN_ID_FILE)
-    if goes_on and file.is_file():
+    if resumes and file.is_file():
         return file.read_text(encoding="utf-8").strip()
     new = uuid.uuid4().hex[:8]
     file.write_text(f"{new}\n", encoding="utf-8")

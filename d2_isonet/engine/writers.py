@@ -62,9 +62,9 @@ class ForgivingWriter(EventWriter):
 
 
 class TensorboardWriter(TensorboardXWriter):
-    """TensorboardXWriter that opens its file when it first writes, and a new one after a failure.
+    """TensorboardXWriter that opens its file at the first write, and a new one after a failure.
 
-    The thread that writes for it ends at the first error, and v0.6 writes when it is made.
+    The thread behind a SummaryWriter ends at its first error, and v0.6 writes a file at once.
     """
 
     def __init__(self, log_dir: str, window_size: int = 20):

@@ -1,4 +1,4 @@
-"""A batch taken in parts against the whole batch: classifier, detector, processes, clipping."""
+"""A batch in parts equals the whole batch: classifier, detector, processes, clipping."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_parts_are_the_batch_in_order(images, number, sizes):
 
 
 def classifier_losses(name: str, accumulate_steps: int, dtype: torch.dtype) -> torch.Tensor:
-    """Those of eight steps of 8 images, with momentum, penalty and clipping."""
+    """The losses of eight steps on 8 images, with momentum, penalty and clipping."""
     torch.manual_seed(0)
     opts = ["MODEL.CLASSIFIER.NUM_CLASSES", "5", "MODEL.CLASSIFIER.DROPOUT", "0.0",
             "SOLVER.BASE_LR", "0.05", "SOLVER.CLIP_GRADIENTS.ENABLED", "True"]  # fmt: skip
@@ -50,7 +50,7 @@ def classifier_losses(name: str, accumulate_steps: int, dtype: torch.dtype) -> t
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_a_norm_free_classifier_trains_as_with_the_whole_batch(dtype, tolerance):
     whole, parts = (classifier_losses("risonet18", n, dtype) for n in (1, 4))
-    assert whole[0] - whole[-1] > 0.1  # it does learn
+    assert whole[0] - whole[-1] > 0.1  # it learns
     torch.testing.assert_close(parts, whole, rtol=0, atol=tolerance)
 
 
@@ -67,7 +67,7 @@ def proposal_losses(batch: list, accumulate_steps: int) -> dict:
     trainer = AccumulatingTrainer(
         model, [batch], torch.optim.SGD(model.parameters(), 0.1), accumulate_steps=accumulate_steps
     )
-    torch.manual_seed(1)  # of the anchors that are sampled
+    torch.manual_seed(1)  # for the sampled anchors
     with EventStorage():
         return trainer._forward_and_backward(batch)
 
@@ -115,7 +115,7 @@ def test_half_precision_takes_parts_too(precision):
 
 
 def reduce_and_save(output_dir, path: str) -> None:
-    """Train in two parts a step; count how often gradients were exchanged."""
+    """Train with two parts a step and count the gradient exchanges."""
     exchanged = 0
 
     class Counting(SmallTrainer):

@@ -1,4 +1,4 @@
-"""Half precision on a CPU, where its rules are the same."""
+"""Half precision on a CPU, which follows the same rules as a GPU."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_a_step_whose_gradient_overflows_is_skipped():
     model = Model()
     before = [p.detach().clone() for p in model.parameters()]
     trainer = trainer_of(model, precision="float16")
-    model.factor = 1e36  # times the loss scale this exceeds float32
+    model.factor = 1e36  # overflows float32 after loss scaling
     scale = trainer.grad_scaler.get_scale()
     for a, b in zip(step(trainer), before, strict=True):
         assert torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""The Trainer: one step, resuming, several processes, evaluation, and both scripts end to end."""
+"""The Trainer: one step, resume, several processes, evaluation, and both scripts end to end."""
 
 import importlib
 import json
@@ -41,7 +41,7 @@ def test_a_checkpoint_without_optimizer_resumes_and_says_so(tmp_path, caplog):
 @pytest.mark.parametrize(("before", "after"), [("SGD", "Adam"), ("Adam", "SGD")])
 def test_a_run_is_not_resumed_with_another_optimizer(before, after, tmp_path):
     train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2", "SOLVER.OPTIMIZER", before))
-    message = f"OPTIMIZER is '{after}', but .*model_final.pth is a training with '{before}'"
+    message = f"OPTIMIZER is '{after}', but .*model_final.pth was trained with '{before}'"
     trainer = OwnShareTrainer(toy_config(tmp_path, "SOLVER.OPTIMIZER", after))
     with pytest.raises(ValueError, match=message):
         trainer.resume_or_load(resume=True)
@@ -88,7 +88,7 @@ def test_a_two_process_run_equals_a_one_process_run(tmp_path):
 
 @pytest.fixture
 def image_tree(tmp_path) -> Path:
-    """Two classes, red and blue, four images of training and two of validation each."""
+    """Two classes, red and blue, with four training and two validation images each."""
     root = tmp_path / "classified"
     for split, count in (("train", 4), ("val", 2)):
         for channel, name in ((0, "red"), (2, "blue")):
@@ -139,7 +139,7 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
         assert {"AP", "AP50", "AP75", "AP-cat", "AP-tree", "AP-ship"} <= set(results[task])
 
 
-@pytest.mark.parametrize("checked", ["0", "500"])  # met in training; found before it
+@pytest.mark.parametrize("checked", ["0", "500"])  # found in training; found before it
 @pytest.mark.parametrize("script", ["train_net", "pretrain_imagenet"])
 def test_an_image_that_breaks_off_is_named(
     script, checked, image_tree, coco_files, tmp_path, capsys, monkeypatch

@@ -1,4 +1,4 @@
-"""LazyConfig: the models of the yaml files, and a training with the penalty and checked weights."""
+"""LazyConfig: the models of the yaml files, and training with penalty and validated weights."""
 
 import json
 from argparse import Namespace
@@ -25,7 +25,7 @@ def by_name(paths):
 
 
 def small(path: Path, output, json_file, images):
-    """The config on four small images, for two iterations."""
+    """The config with four small images and two iterations."""
     register_coco_files("lazy_set", str(json_file), str(images))
     cfg = LazyConfig.load(str(path))
     cfg.train.update(

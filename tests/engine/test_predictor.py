@@ -1,4 +1,4 @@
-"""The predictor: what is no image, and no detector, is refused with a remedy."""
+"""The predictor: its detections, and its errors for bad images and bad weights."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_an_image_is_not_refused(dtype):
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """The config of a small detector whose random weights are in a file."""
+    """The config of a small detector with a file of random weights."""
     folder = str(tmp_path_factory.mktemp("detector"))
     opts = ["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
     cfg = load_config("configs/quickstart/small_risonet18_dc5.yaml", [*opts, "OUTPUT_DIR", folder])

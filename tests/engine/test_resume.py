@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the uninterrupted one, to the last bit: both tasks."""
+"""A killed and resumed run equals an uninterrupted one to the last bit, in both tasks."""
 
 import logging
 import random
@@ -13,15 +13,15 @@ from resumed_runs import STEPS, task, write_data
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.sampling import seed_of, seeded
 from d2_isonet.engine.pretraining import ClassificationTrainer
-from d2_isonet.engine.resuming import settle_seed, what_is_resumed
+from d2_isonet.engine.resuming import resume_message, settle_seed
 
 
 class Killed(BaseException):
-    """Not an Exception: nothing may clean up after it."""
+    """Not an Exception, so that no handler cleans up after it."""
 
 
 class Observer(HookBase):
-    """Notes the loss of every step, and kills the training before step `end`."""
+    """Records the loss of every step, and kills the training before step `end`."""
 
     def __init__(self, end: int | None):
         self.losses, self.end = {}, end
@@ -42,8 +42,8 @@ def data(tmp_path_factory):
 
 
 def run(trainer_class, cfg, resume: bool = False, end: int | None = None):
-    """The losses by iteration, and the trainer; killed before step `end`."""
-    torch.manual_seed(0 if not resume else 99)  # what a new process has drawn must not matter
+    """Run until step `end`; returns the losses by iteration, and the trainer."""
+    torch.manual_seed(0 if not resume else 99)  # earlier draws must not matter
     trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=resume)
     observer = Observer(end)
@@ -71,7 +71,7 @@ def test_a_killed_and_resumed_run_is_the_uninterrupted_one_to_the_bit(
     name, workers, data, whole, tmp_path
 ):
     before, after = workers
-    first, _ = run(*task(name, data, tmp_path, before), end=5)  # step 4 is done, and not saved
+    first, _ = run(*task(name, data, tmp_path, before), end=5)  # step 4 is done but not saved
     second, trainer = run(*task(name, data, tmp_path, after), resume=True)
     losses, state = whole[name]
     assert sorted(first) == [0, 1, 2, 3, 4] and sorted(second) == [4, 5]
@@ -93,13 +93,13 @@ def test_a_seed_that_was_drawn_is_taken_up_again(data, tmp_path, caplog):
         _, second = run(trainer_class, cfg, resume=True)
     assert first.seed == second.seed != second.cfg.SEED
     assert f"SEED is -1: drew {first.seed} for this run" in caplog.text
-    assert f"Going on with the checkpoint's seed {first.seed}" in caplog.text
+    assert f"Using the checkpoint's seed {first.seed}" in caplog.text
 
 
 def test_a_batch_of_another_size_goes_on_and_is_told(data, tmp_path, caplog):
     run(*task("classification", data, tmp_path), end=3)
     run(*task("classification", data, tmp_path, 0, "SOLVER.IMS_PER_BATCH", "4"), resume=True)
-    assert "saved with other numbers (images_per_batch 2 -> 4): it goes on, but not" in caplog.text
+    assert "a different setup (images_per_batch 2 -> 4): training continues, but" in caplog.text
 
 
 def test_a_checkpoint_without_data_order_resumes_with_a_warning(data, tmp_path, caplog):
@@ -139,12 +139,12 @@ def test_a_finished_run_says_so_and_trains_nothing(data, tmp_path, caplog):
     ("path", "start", "text"),
     [
         ("", 0, "there is no checkpoint in OUTPUT_DIR; starting at iteration 0"),
-        ("out/model_0000001.pth", 2, "going on from model_0000001.pth at iteration 2 of 6"),
+        ("out/model_0000001.pth", 2, "continuing from model_0000001.pth at iteration 2 of 6"),
         ("out/model_final.pth", 9, "has finished its 9 iterations (SOLVER.MAX_ITER 6)"),
     ],
 )
-def test_what_is_resumed_is_told(path, start, text):
-    assert text in what_is_resumed(path, start, 6)
+def test_the_log_says_what_is_resumed(path, start, text):
+    assert text in resume_message(path, start, 6)
 
 
 def test_a_used_folder_without_resume_begins_anew_and_keeps_the_old_run(data, tmp_path, caplog):

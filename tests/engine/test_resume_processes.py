@@ -1,7 +1,7 @@
-"""Two processes, one killed and both started again, are the uninterrupted ones to the bit.
+"""Two processes, one killed and both restarted, equal uninterrupted ones to the last bit.
 
-Every process notes what it alone has: the losses of its images, the numbers that its generators
-would draw next.
+Every process records what only it has: the losses of its images, and the next numbers of its
+random generators.
 """
 
 import os
@@ -28,7 +28,7 @@ class Recorder(HookBase):
     """Appends "iteration losses numbers" of this process to a file after every step.
 
     Args:
-        end: the step before which the last process kills itself, -1 for none.
+        end: the last process kills itself before this step; -1 for never.
     """
 
     def __init__(self, folder: Path, end: int):
@@ -56,7 +56,7 @@ def steps_of(folder: Path, rank: int) -> Path:
 
 
 def recorded(folder: Path, rank: int) -> dict[int, list[str]]:
-    """What a process noted of each iteration, as often as it did it."""
+    """The records of a process by iteration, one for each time it did the iteration."""
     steps = defaultdict(list)
     for line in steps_of(folder, rank).read_text().splitlines():
         iteration, _, values = line.partition(" ")
@@ -66,7 +66,7 @@ def recorded(folder: Path, rank: int) -> dict[int, list[str]]:
 
 def train(name: str, data: Path, folder: Path, workers: int, resume: bool, end: int) -> None:
     torch.set_num_threads(1)
-    # every process builds the same network; what a new one has drawn besides must not matter
+    # every process builds the same network; other earlier draws must not matter
     torch.manual_seed(99 + comm.get_rank() if resume else 0)
     trainer_class, cfg = task(name, data, folder, workers, *BATCH)
     trainer = trainer_class(cfg)
@@ -101,7 +101,7 @@ def test_processes_killed_and_started_again_are_the_uninterrupted_ones(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(name, data, whole)
     with pytest.raises(ProcessFailure, match=r"^process 1 of 2 .* was ended by SIGKILL"):
-        run(name, data, parts, workers[0], end=5)  # step 4 is done, and not saved
+        run(name, data, parts, workers[0], end=5)  # step 4 is done but not saved
     run(name, data, parts, workers[1], resume=True)
     for rank in (0, 1):
         expected, found = recorded(whole, rank), recorded(parts, rank)

@@ -1,4 +1,4 @@
-"""What a run leaves of itself: its command, code and machine; what a classifier said."""
+"""What a run records: its command, code and machine, and a classifier's predictions."""
 
 import json
 import subprocess
@@ -56,14 +56,14 @@ def test_the_commit_is_told_with_its_changes(tmp_path, monkeypatch):
     assert commit_of(tmp_path) is None
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "x")
-    assert commit_of(tmp_path) is None  # a file of ours in a repository that has not got it
+    assert commit_of(tmp_path) is None  # the file is not part of the repository
     git("add", ".")
     git("commit", "-q", "-m", "y")
     assert commit_of(tmp_path) == git("rev-parse", "HEAD")
     file.write_text("2")
     assert commit_of(tmp_path) == git("rev-parse", "HEAD") + " with changes"
     monkeypatch.setenv("PATH", "")
-    assert commit_of(tmp_path) is None  # there is no git
+    assert commit_of(tmp_path) is None  # git is not installed
 
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [9.0, 0.0, 1.0]])

@@ -1,4 +1,4 @@
-"""What is checked and scaled before a model is built."""
+"""Validation and scaling of a config before a model is built."""
 
 import pytest
 from detectron2.utils import comm

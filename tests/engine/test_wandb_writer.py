@@ -1,4 +1,4 @@
-"""Weights & Biases: what is logged, one run over a resume, and no failure of it ends a training."""
+"""Weights & Biases: logged values, one run across a resume, and failures that end no training."""
 
 import importlib.machinery
 import importlib.util
@@ -17,7 +17,7 @@ ENABLED = ["WANDB.ENABLED", "True", "WANDB.PROJECT", "toys", "TEST.EVAL_PERIOD",
 
 
 class FakeRun:
-    """What a run of wandb does, noted; `broken` raises at every log."""
+    """Records the calls of a wandb run; `broken` raises at every log."""
 
     def __init__(self, broken: bool = False):
         self.logged, self.finished, self.broken = [], 0, broken
@@ -36,7 +36,7 @@ class FakeRun:
 
 @pytest.fixture
 def service(monkeypatch):
-    """A wandb that notes what it is asked; `init` may be replaced."""
+    """A fake wandb that records its calls; `init` may be replaced."""
     fake = SimpleNamespace(runs=[], options=[])
 
     def init(**options) -> FakeRun:
@@ -102,7 +102,7 @@ def test_a_failure_is_told_once_and_the_training_goes_on(failure, service, tmp_p
     assert trainer.iter == 6
     told = [r.message for r in caplog.records if "Weights & Biases failed" in r.message]
     assert len(told) == 1
-    assert "(ConnectionError: no route): the training goes on without it" in told[0]
+    assert "(ConnectionError: no route): training continues without it" in told[0]
 
 
 @pytest.mark.parametrize("there", [None, importlib.machinery.ModuleSpec("wandb", None)])
@@ -129,7 +129,7 @@ def test_the_real_package_writes_a_run_offline_and_goes_on_with_it(tmp_path, mon
     assert len(folders) == 2
     for folder in folders:
         (record,) = folder.glob("*.wandb")
-        end = time.monotonic() + 20  # its own process writes it
+        end = time.monotonic() + 20  # a process of wandb writes it
         while b"loss_ortho" not in record.read_bytes() and time.monotonic() < end:
             time.sleep(0.1)
         assert b"loss_ortho" in record.read_bytes()

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: kept, evaluated, saved."""
+"""The exponential moving average of the weights."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,17 @@ from d2_isonet.utils.files import write_when_possible
 
 
 class WeightAveraging(HookBase):
-    """average <- decay * average + (1 - decay) * weights after every step, from the first step on.
+    """average <- decay * average + (1 - decay) * weights, after every step from the first one on.
 
-    Buffers (the statistics of a BN) are those of the model, not averaged. The average is part of
-    the trainer's checkpoint; at the end it is written as weights that load like any others.
+    Buffers (BN statistics) are copied from the model, not averaged. The average is part of the
+    trainer's checkpoint. The end of the training also writes it as a file of weights.
 
     Args:
-        model: with or without DistributedDataParallel around it; all processes hold an average.
+        model: with or without DistributedDataParallel; all processes keep an average.
         decay: in [0, 1); 0.9998 averages over about the last 5000 steps.
         make_checkpointer: model -> the checkpointer that writes the average.
-        name: of the file of weights written at the end, without its suffix.
-        attempts: to write that on a full disk, a minute between them.
+        name: name of the final file of weights, without its suffix.
+        attempts: how often to try writing that file if the disk is full, a minute apart.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class WeightAveraging(HookBase):
     ):
         if isinstance(model, DistributedDataParallel):
             model = model.module
-        # torch's: a foreach lerp, that copies the weights at the first step and the buffers at all
+        # copies the weights at the first step, the buffers at every step
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._averaged.requires_grad_(False)
         self._model = model
@@ -56,7 +56,7 @@ class WeightAveraging(HookBase):
             write_when_possible(lambda: self.save(self.name), self.attempts)
 
     def save(self, name: str) -> None:
-        """Write the average to OUTPUT_DIR/<name>.pth, weights alone."""
+        """Write the average to OUTPUT_DIR/<name>.pth, without optimizer state."""
         self._checkpointer.save(name, tag=False)
 
     def state_dict(self) -> dict:
@@ -66,7 +66,7 @@ class WeightAveraging(HookBase):
         self._averaged.load_state_dict(state_dict)
 
     def go_back(self, state_dict: dict | None) -> None:
-        """To the average of a checkpoint; one that has none starts it anew from its weights."""
+        """Restore the average of a checkpoint; None restarts it from the current weights."""
         if state_dict is None:
             self._averaged.n_averaged.zero_()
         else:
@@ -74,5 +74,5 @@ class WeightAveraging(HookBase):
 
 
 def averaging_of(trainer: TrainerBase) -> WeightAveraging | None:
-    """The average that `trainer` keeps, if it does."""
+    """The WeightAveraging hook of `trainer`, if it has one."""
     return next((hook for hook in trainer._hooks if isinstance(hook, WeightAveraging)), None)

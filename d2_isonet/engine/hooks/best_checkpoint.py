@@ -1,7 +1,7 @@
-"""The best checkpoint by one metric of the evaluation, and the end of a training that stands still.
+"""The best checkpoint by one metric of the evaluation, and early stopping.
 
-detectron2's BestCheckpointer forgets the best when a run is resumed, moves last_checkpoint, and
-takes an unknown metric for none.
+detectron2's BestCheckpointer forgets the best value when a run resumes, moves last_checkpoint, and
+treats an unknown metric as a missing one.
 """
 
 import json
@@ -22,24 +22,25 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingEnded(BaseException):
-    """Ends detectron2's loop before its last iteration; that loop logs Exceptions as failures."""
+    """Ends detectron2's loop early. It is no Exception: the loop logs those as failures."""
 
 
 class BestCheckpoint(HookBase):
     """Writes model_best.pth at every evaluation that is better than all before it.
 
-    With an average of the weights, which is what is evaluated, model_best_ema.pth too. The file
-    last_checkpoint stays as it is. NaN and infinite values are never better, nor are equal ones.
+    If the weights are averaged, the average is evaluated and also written, as model_best_ema.pth.
+    last_checkpoint does not change. Equal, NaN and infinite values are not better.
 
-    All evaluations are kept in the trainer's state and in model_best.json: a checkpoint is written
-    before the evaluation of its iteration, whose result a resumed run takes from there.
+    The trainer's state and model_best.json keep all evaluations. A resumed run needs the file,
+    because a checkpoint is written before the evaluation of its iteration.
 
     Args:
-        metric: as the log and metrics.json call it, "bbox/AP" or "classification/top1".
-        mode: "max" where more is better, "min" where less is.
-        patience: this many evaluations in a row without a better one end the training; 0 never.
-        period: iterations between evaluations, EvalHook's; the hook stands after that one.
-        attempts: to write model_final.pth on a full disk, a minute between them.
+        metric: its name in the log and in metrics.json, "bbox/AP" or "classification/top1".
+        mode: "max" if higher values are better, "min" if lower ones are.
+        patience: number of evaluations in a row without a better one that ends the training; 0
+            never ends it.
+        period: EvalHook's iterations between evaluations. Register this hook after EvalHook.
+        attempts: how often to try writing model_final.pth if the disk is full, a minute apart.
     """
 
     def __init__(
@@ -59,15 +60,15 @@ class BestCheckpoint(HookBase):
         self.patience = patience
         self.period = period
         self.attempts = attempts
-        self.history: list[tuple[int, float]] = []  # last iteration trained on, value
+        self.history: list[tuple[int, float]] = []  # (last trained iteration, value)
 
     def best(self) -> tuple[int, float] | None:
-        """(iteration, value) of the first of the best evaluations; None before a finite one."""
+        """(iteration, value) of the first of the best evaluations; None if no value is finite."""
         finite = [pair for pair in self.history if math.isfinite(pair[1])]
         return max(finite, key=lambda pair: self.sign * pair[1], default=None)
 
     def has_seen(self, iteration: int) -> bool:
-        """Whether the evaluation after `iteration` is in the history."""
+        """True if the evaluation after `iteration` is in the history."""
         return bool(self.history) and self.history[-1][0] >= iteration
 
     def evaluations_since_best(self) -> int:
@@ -78,7 +79,7 @@ class BestCheckpoint(HookBase):
         if self.trainer.start_iter == 0:
             return
         self._add_recorded()
-        if self._is_standing_still():  # it was stopped, or may wait less from now on
+        if self._is_standing_still():  # it had stopped, or the patience is shorter now
             self.trainer.iter = self.trainer.start_iter - 1
             self._end_training()
 
@@ -101,7 +102,7 @@ class BestCheckpoint(HookBase):
         trainer = self.trainer
         logger.info(
             f"Stopped early after iteration {trainer.iter}: none of {self.patience} evaluations "
-            f"(TEST.EARLY_STOPPING_PATIENCE) was better than {_in_words(self.metric, self.best())}"
+            f"(TEST.EARLY_STOPPING_PATIENCE) was better than {self._describe(self.best())}"
         )
         if comm.is_main_process():
             write_when_possible(
@@ -112,25 +113,28 @@ class BestCheckpoint(HookBase):
         raise TrainingEnded
 
     def _judge(self, iteration: int) -> None:
-        """Take in the evaluation after `iteration`, once."""
+        """Add the evaluation after `iteration` to the history, once, and save the best."""
         if self.has_seen(iteration):
             return
         before = self.best()
         self.history.append((iteration, self._value()))
         if self.best() != before:
             logger.info(
-                f"Best so far: {_in_words(self.metric, self.best())}; "
-                f"before: {_in_words(self.metric, before)}"
+                f"Best so far: {self._describe(self.best())}; before: {self._describe(before)}"
             )
-            self._save(iteration)
+            if comm.is_main_process():
+                self._save(iteration)
         if comm.is_main_process():
-            self._record()
+            with warned("A run resumed from before this evaluation repeats it"):
+                write_text(self.path, json.dumps(self.state_dict()))
 
     def _value(self) -> float:
-        """Of the last evaluation, which the main process alone has; NaN where a full disk lost it.
+        """The metric's value in the last evaluation; NaN if a full disk lost the results.
+
+        Only the main process has the results.
 
         Raises:
-            UserError: on all processes, where there is no such metric.
+            UserError: there is no such metric. All processes raise it.
         """
         results = flatten_results_dict(getattr(self.trainer, "_last_eval_results", None) or {})
         value, names = comm.all_gather((results.get(self.metric), list(results)))[0]
@@ -141,20 +145,14 @@ class BestCheckpoint(HookBase):
         return float(value)
 
     def _save(self, iteration: int) -> None:
-        if not comm.is_main_process():
-            return
         averaging = averaging_of(self.trainer)
         with warned("The best checkpoint stays as it was"):
             self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
             if averaging is not None:
                 averaging.save("model_best_ema")
 
-    def _record(self) -> None:
-        with warned("A run resumed from before this evaluation repeats it"):
-            write_text(self.path, json.dumps({"metric": self.metric, "history": self.history}))
-
     def _add_recorded(self) -> None:
-        """What was evaluated between the checkpoint's writing and its training's end."""
+        """Add the evaluations that model_best.json has from after the checkpoint was written."""
         recorded = comm.all_gather(_read(self.path) if comm.is_main_process() else {})[0]
         if recorded.get("metric") == self.metric:
             last = self.history[-1][0] if self.history else -1
@@ -164,6 +162,9 @@ class BestCheckpoint(HookBase):
                 if last < iteration < self.trainer.start_iter
             ]
 
+    def _describe(self, best: tuple[int, float] | None) -> str:
+        return "none" if best is None else f"{self.metric} {best[1]:g} after iteration {best[0]}"
+
     def state_dict(self) -> dict:
         return {"metric": self.metric, "history": list(self.history)}
 
@@ -171,14 +172,10 @@ class BestCheckpoint(HookBase):
         if state_dict["metric"] != self.metric:
             logger.warning(
                 f"TEST.BEST_METRIC was {state_dict['metric']!r} and is {self.metric!r} now: the "
-                "best starts anew"
+                "search for the best checkpoint restarts"
             )
             return
         self.history = [tuple(pair) for pair in state_dict["history"]]
-
-
-def _in_words(metric: str, best: tuple[int, float] | None) -> str:
-    return "none" if best is None else f"{metric} {best[1]:g} after iteration {best[0]}"
 
 
 def _read(path: Path) -> dict:
@@ -187,5 +184,5 @@ def _read(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        logger.warning(f"{path} is damaged ({error}): what it says of evaluations is not used")
+        logger.warning(f"{path} is damaged ({error}): its evaluations are ignored")
         return {}

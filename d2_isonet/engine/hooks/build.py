@@ -1,9 +1,10 @@
-"""All hooks of a training, detectron2's own among them, in the order in which they act."""
+"""All hooks of a training, including detectron2's, in the order in which they run."""
 
+import functools
 import logging
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,38 +28,17 @@ logger = logging.getLogger(__name__)
 
 
 class StepSeed(HookBase):
-    """Every step's random numbers (dropout, sampled proposals, mixup, ...) from its own seed.
+    """Seeds the random numbers of every step (dropout, sampled proposals, mixup, ...).
 
-    So no generator's state needs to be saved, on any process or GPU, and what an evaluation or
-    a hook draws between two steps changes neither the steps after it nor a resumed run.
+    No generator's state needs to be saved, on any process or GPU. Numbers that an evaluation or a
+    hook draws between two steps change neither later steps nor a resumed run.
     """
 
     def before_step(self) -> None:
         seed = seed_of(self.trainer.seed, "step", self.trainer.iter, comm.get_rank())
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)  # of the GPUs too
-
-
-class Evaluation:
-    """Evaluates a trainer's weights, or their average, once after each iteration it is asked at.
-
-    A training that ends early is asked twice: by its last step, and at its end.
-    """
-
-    def __init__(self, trainer: DefaultTrainer):
-        self._trainer: DefaultTrainer = weakref.proxy(trainer)
-        self._iterations_done = 0
-
-    def __call__(self) -> dict:
-        trainer = self._trainer
-        done = min(trainer.iter + 1, trainer.max_iter)
-        if self._iterations_done != done:
-            averaging = averaging_of(trainer)
-            model = trainer.model if averaging is None else averaging.model
-            trainer._last_eval_results = trainer.test(trainer.cfg, model)
-            self._iterations_done = done
-        return trainer._last_eval_results
+        torch.manual_seed(seed)  # also seeds the GPUs
 
 
 def ordered_hooks(
@@ -66,41 +46,39 @@ def ordered_hooks(
     of_detectron2: Sequence[HookBase | None],
     after_evaluation: Sequence[HookBase] = (),
 ) -> list[HookBase]:
-    """The hooks of `trainer`: a step, then its weights looked at, averaged, saved and evaluated.
+    """The hooks of `trainer`: change the weights, then check, average, save and evaluate them.
 
     Args:
-        of_detectron2: DefaultTrainer's. Its checkpoints and evaluation give way to ours; those
-            that time a step, set its learning rate and mend statistics of a BN stay, and so do
-            those that write, which on all but the main process are none.
-        after_evaluation: those that want its result.
+        of_detectron2: DefaultTrainer's hooks. Those for checkpoints and evaluation are replaced.
+            Those that time steps, set the learning rate and recompute BN statistics stay, and so
+            do the writers, which only the main process has.
+        after_evaluation: hooks that use the results of the evaluation.
     """
     cfg = trainer.cfg
-    ours = PeriodicCheckpointer | EvalHook
-    theirs = [hook for hook in of_detectron2 if hook is not None and not isinstance(hook, ours)]
+    replaced = PeriodicCheckpointer | EvalHook
+    theirs = [hook for hook in of_detectron2 if hook is not None and not isinstance(hook, replaced)]
     return [
-        _non_finite_recovery(cfg),
+        NonFiniteRecovery(
+            cfg.OUTPUT_DIR,
+            cfg.SOLVER.NON_FINITE.ACTION,
+            cfg.SOLVER.NON_FINITE.LIMIT,
+            period=cfg.SOLVER.CHECKPOINT_PERIOD,
+        ),
         StepSeed(),
         *_penalties(cfg),
         *(hook for hook in theirs if not isinstance(hook, PeriodicWriter)),
-        *_isometry_monitor(cfg),
-        *_weight_averaging(trainer),  # the weights do not change any more in this step
-        _saving(trainer),  # if an evaluation fails, nothing is lost
-        EvalHook(cfg.TEST.EVAL_PERIOD, Evaluation(trainer)),
+        *([IsometryMonitor(cfg.TEST.ISOMETRY_PERIOD)] if cfg.TEST.ISOMETRY_PERIOD else []),
+        *_weight_averaging(trainer),  # no later hook changes the weights of this step
+        _saving(trainer),  # before the evaluation, which may fail
+        EvalHook(cfg.TEST.EVAL_PERIOD, _evaluation(trainer)),
         *_best_checkpoint(cfg),
         *after_evaluation,
-        *(hook for hook in theirs if isinstance(hook, PeriodicWriter)),  # of all metrics
+        *(hook for hook in theirs if isinstance(hook, PeriodicWriter)),  # writes all metrics
     ]
 
 
-def _non_finite_recovery(cfg: CfgNode) -> NonFiniteRecovery:
-    options = cfg.SOLVER.NON_FINITE
-    return NonFiniteRecovery(
-        cfg.OUTPUT_DIR, options.ACTION, options.LIMIT, period=cfg.SOLVER.CHECKPOINT_PERIOD
-    )
-
-
 def _penalties(cfg: CfgNode) -> list[HookBase]:
-    """What SOLVER asks of the weights; a negative coefficient is refused by name."""
+    """The penalties and projections of SOLVER. Each validates its own coefficient."""
     solver = cfg.SOLVER
     hooks: list[HookBase] = []
     if solver.FILTER_ORTHO_COEFF != 0:
@@ -111,16 +89,10 @@ def _penalties(cfg: CfgNode) -> list[HookBase]:
         hooks.append(OrthogonalRegularizer(solver.ORTHO_COEFF, solver.ORTHO_FORM))
     if solver.ORTHO_COEFF > 0 and cfg.MODEL.ISONET.CONV == "Decoupled":
         logger.warning(
-            f"SOLVER.ORTHO_COEFF is {solver.ORTHO_COEFF} with MODEL.ISONET.CONV 'Decoupled': that "
-            "penalty acts on filters whose length does not count; SOLVER.FILTER_ORTHO_COEFF is "
-            "theirs"
+            f"SOLVER.ORTHO_COEFF is {solver.ORTHO_COEFF} with MODEL.ISONET.CONV 'Decoupled': this "
+            "penalty acts on filters whose length has no effect; use SOLVER.FILTER_ORTHO_COEFF"
         )
     return hooks
-
-
-def _isometry_monitor(cfg: CfgNode) -> list[HookBase]:
-    period = cfg.TEST.ISOMETRY_PERIOD
-    return [IsometryMonitor(period)] if period else []
 
 
 def _weight_averaging(trainer: DefaultTrainer) -> list[HookBase]:
@@ -145,6 +117,24 @@ def _saving(trainer: DefaultTrainer) -> CheckpointHook:
         max_to_keep=solver.CHECKPOINT_MAX_TO_KEEP,
         max_failures=solver.CHECKPOINT_MAX_FAILURES,
     )
+
+
+def _evaluation(trainer: DefaultTrainer) -> Callable[[], dict]:
+    """A function that evaluates the weights of `trainer`, or their average if it keeps one.
+
+    It evaluates once per iteration: a training that ends early calls it in its last step and again
+    at its end.
+    """
+    trainer = weakref.proxy(trainer)
+
+    @functools.lru_cache(maxsize=1)
+    def evaluate_after(iterations: int) -> dict:
+        averaging = averaging_of(trainer)
+        model = trainer.model if averaging is None else averaging.model
+        trainer._last_eval_results = trainer.test(trainer.cfg, model)
+        return trainer._last_eval_results
+
+    return lambda: evaluate_after(min(trainer.iter + 1, trainer.max_iter))
 
 
 def _best_checkpoint(cfg: CfgNode) -> list[HookBase]:

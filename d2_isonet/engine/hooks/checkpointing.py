@@ -1,4 +1,4 @@
-"""When a training is saved: periodically, at its end, and when a scheduler ends it."""
+"""Saves a training periodically, at its end, and when a scheduler stops it."""
 
 import logging
 import re
@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointHook(PeriodicCheckpointer):
-    """detectron2's PeriodicCheckpointer that outlives a full disk and stops when asked to.
+    """detectron2's PeriodicCheckpointer that survives a full disk and obeys a stop signal.
 
-    It belongs on every process, before the hooks that evaluate. A save that fails is told and
-    tried again every tenth of a period; the last one, model_final, every `wait` seconds.
+    Register it on every process, before the hooks that evaluate. A failed save is logged and
+    repeated after a tenth of the period; the final one, model_final, after `wait` seconds.
 
     Args:
-        period: iterations.
-        max_to_keep: so many of the newest periodic checkpoints stay, also those written before a
-            resume; 0 or None for all.
-        max_failures: so many failed saves in a row end the training.
+        period: iterations between checkpoints.
+        max_to_keep: number of newest periodic checkpoints to keep, including those from before a
+            resume; 0 or None keeps all.
+        max_failures: number of failed saves in a row that ends the training.
 
     Raises:
-        UserError: no period, or a negative number to keep.
+        UserError: `period` is below 1, or `max_to_keep` is negative.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class CheckpointHook(PeriodicCheckpointer):
 
     def before_train(self) -> None:
         super().before_train()
-        comm.synchronize()  # all processes have read what they start from
+        comm.synchronize()  # all processes have loaded their weights
         if comm.is_main_process() and self.checkpointer.save_dir:
             folder = Path(self.checkpointer.save_dir)
-            for remainder in folder.glob("*.partial"):  # of a run that was killed in a save
+            for remainder in folder.glob("*.partial"):  # a run was killed while it saved
                 remainder.unlink()
             if self.trainer.start_iter == 0:
                 set_aside_earlier_run(folder)
@@ -63,7 +63,7 @@ class CheckpointHook(PeriodicCheckpointer):
         final = Path(self.checkpointer.save_dir, "model_final.pth")
         if self.trainer.start_iter == self.max_iter and not final.exists():
             self.trainer.iter = self.max_iter - 1
-            self._save_final()  # killed between its last periodic checkpoint and this one
+            self._save_final()  # the run was killed just before this save
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -88,7 +88,7 @@ class CheckpointHook(PeriodicCheckpointer):
         return done % self.period == 0 or (self.failures > 0 and done % again == 0)
 
     def _save(self, name: str) -> bool:
-        """Whether it is saved; warns where the disk is at fault."""
+        """Save a checkpoint; if the disk fails, warn and return False."""
         try:
             self.checkpointer.save(name, iteration=self.trainer.iter)
         except SaveError as error:
@@ -100,7 +100,7 @@ class CheckpointHook(PeriodicCheckpointer):
             )
             if self.failures >= self.max_failures:
                 raise SaveError(text) from error
-            logger.warning(f"{text}. Training goes on; free some space")
+            logger.warning(f"{text}. Training continues; free some space")
             return False
         self.failures = 0
         self._remove_old()
@@ -119,10 +119,10 @@ class CheckpointHook(PeriodicCheckpointer):
 
     def _leave(self, saved: bool) -> None:
         if not saved:
-            logger.error(f"Stopped by {self.stop}; the last step could not be saved")
+            logger.error(f"Stopped by {self.stop}, but the last step could not be saved")
             sys.exit(1)
         logger.warning(
             f"Stopped by {self.stop} after iteration {self.trainer.iter}, which is saved: "
-            f"--resume goes on from there. Exit code {PREEMPTED}"
+            f"--resume continues from there. Exit code {PREEMPTED}"
         )
         sys.exit(PREEMPTED)

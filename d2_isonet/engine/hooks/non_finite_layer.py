@@ -1,4 +1,4 @@
-"""Finds the layer in which a batch's numbers, or its gradients, first cease to be finite."""
+"""Finds the first layer whose output or gradient is not finite for a batch."""
 
 import contextlib
 import functools
@@ -13,22 +13,22 @@ from d2_isonet.engine.train_loop import AccumulatingTrainer, parts_of, total
 
 
 class _FirstFinding(Exception):
-    """Ends the pass that is being watched."""
+    """Ends the watched pass."""
 
 
 def find_non_finite_layer(step: AccumulatingTrainer, batch: list) -> dict:
-    """Where the forward and backward of `batch`, run again under watch, first go wrong.
+    """Repeat forward and backward of `batch` and return where they first go wrong.
 
-    Weights, statistics and random numbers stay as they are. Dropout, mixup and the sampling of
-    regions draw anew: a failure that hangs on them may not come again. Not searched for where a
-    forward waits for other processes (synchronized BN): they may end at other layers.
+    Weights, statistics and random numbers stay as they are. Dropout, mixup and region sampling draw
+    new numbers, so a failure that depends on them may not occur again. There is no search if a
+    forward waits for other processes (synchronized BN), which may end at other layers.
 
     Returns:
         "layer": its name in the model, "" for the model itself (its loss); "type": its class;
-        "tensor": "output" or "gradient of the output", with its place where there are several;
-        "last_finite": the layer whose output, or its gradient, came before and was finite;
-        "images": the files of the part that it was met in. Instead of a layer, "raised": what the
-        model said; neither where all was finite.
+        "tensor": "output" or "gradient of the output", with its key if there are several;
+        "last_finite": the previous layer with a finite output or gradient;
+        "images": the files of the part with the failure. If the model raised an error, "raised" has
+        its message instead of a layer. If all is finite, there is neither.
     """
     waits = any("SyncBatchNorm" in type(module).__name__ for module in step.model.modules())
     if waits and comm.get_world_size() > 1:
@@ -45,7 +45,7 @@ def find_non_finite_layer(step: AccumulatingTrainer, batch: list) -> dict:
 
 
 def image_files(images: list) -> list[str]:
-    """The file names of a batch; "" for an image that does not tell."""
+    """The file names of a batch; "" for an image without one."""
     return [str(x.get("file_name", "")) if isinstance(x, dict) else "" for x in images]
 
 
@@ -66,14 +66,14 @@ def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
         except _FirstFinding:
             pass
         except (FloatingPointError, AssertionError) as error:
-            # detectron2 noticed it between two layers; an assertion of another kind is told, too
+            # detectron2 checks between layers; other assertions are reported as well
             return {"raised": str(error)}
     return found
 
 
 @contextlib.contextmanager
 def _watch(model: nn.Module, found: dict) -> Iterator[None]:
-    """Inside, the first tensor that is not finite is described in `found`, and ends the pass."""
+    """Describe the first tensor that is not finite in `found`, and end the pass there."""
     names = {module: name for name, module in model.named_modules()}
     last_finite = ""
 
@@ -88,8 +88,8 @@ def _watch(model: nn.Module, found: dict) -> Iterator[None]:
         raise _FirstFinding
 
     def after_forward(module: nn.Module, args: tuple, output) -> None:
-        # detectron2's Conv2d convolves and then calls its norm and activation: what they were
-        # given comes from the module they are part of
+        # detectron2's Conv2d convolves and then calls its norm and activation: a bad input of
+        # theirs is the output of the module that contains them
         given = all(bool(torch.isfinite(x).all()) for _, x in _tensors(args))
         source = module if given else model.get_submodule(names[module].rpartition(".")[0])
         for place, x in _tensors(output):
@@ -108,7 +108,7 @@ def _watch(model: nn.Module, found: dict) -> Iterator[None]:
 
 
 def _tensors(output, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every floating tensor in nested dicts, lists and tuples, with the keys that lead to it."""
+    """Every floating tensor in nested dicts, lists and tuples, with its dotted keys."""
     if isinstance(output, torch.Tensor):
         if output.is_floating_point():
             yield place, output
@@ -122,7 +122,7 @@ def _tensors(output, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 @contextlib.contextmanager
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """A batch norm keeps the statistics it had."""
+    """Restore all buffers, such as BN statistics, at the end."""
     kept = [buffer.clone() for buffer in model.buffers()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""The average of the weights: its value, where it is evaluated, saved and resumed."""
+"""The average of the weights: its value, evaluation, files and resume."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The best checkpoint and early stopping: what counts as better, what survives a resume."""
+"""The best checkpoint and early stopping: which value is better, and what survives a resume."""
 
 import math
 
@@ -111,7 +111,7 @@ def test_another_metric_starts_anew(tmp_path, caplog):
             return {"toy": {"other": 4.0}}
 
     cfg = small_config(tmp_path, *BEST, "TEST.BEST_METRIC", "toy/other")
-    # the last saved step is evaluated once more
+    # the resumed run evaluates the last saved step again
     assert best_of(run(cfg, Other, resume=True)).best() == (2, 4.0)
     assert "was 'toy/score' and is 'toy/other' now" in caplog.text
 
@@ -150,7 +150,7 @@ def test_a_training_that_stands_still_ends_well(tmp_path):
     cfg = small_config(tmp_path, *PATIENCE, "SOLVER.EMA_DECAY", "0.5")
     trainer = run(cfg, trainer_class(scores=[1, 3, 2, 3, 9, 9]))
     assert trainer.iter == trainer.max_iter == 4
-    assert len(trainer.evaluated) == 4  # not once more at the end
+    assert len(trainer.evaluated) == 4  # no second one at the end
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert load(tmp_path / "model_final.pth")["trainer"]["iteration"] == 3
     assert (tmp_path / "model_final_ema.pth").exists()

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: what is told, what is kept, how it goes on."""
+"""Steps with a loss or gradient that is not finite: report, kept state, and recovery."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def test_a_skipped_step_is_as_if_it_were_not(spoil, norm, tmp_path, caplog):
 def test_more_failures_after_a_checkpoint_than_the_limit_stop(tmp_path):
     opts = (*SKIP, "SOLVER.NON_FINITE.LIMIT", "1", "SOLVER.CHECKPOINT_PERIOD", "4")
     spoilt = {(1, 0): black, (2, 0): black}
-    with pytest.raises(NonFiniteError, match=r"1 were gone past \(SOLVER.NON_FINITE.LIMIT\)"):
+    with pytest.raises(NonFiniteError, match=r"1 were tolerated \(SOLVER.NON_FINITE.LIMIT\)"):
         run(small_config(tmp_path, *opts), trainer_class(spoilt=spoilt))
 
 
@@ -161,7 +161,7 @@ def test_rolling_back_takes_weights_momentum_and_average_of_the_checkpoint(tmp_p
         assert torch.equal(a, b)
     for a, name in zip(found["average"], names, strict=True):
         assert torch.equal(a, average[f"module.{name}"])
-    assert found["rate"] == pytest.approx(0.005)  # of iteration 4, not of the checkpoint
+    assert found["rate"] == pytest.approx(0.005)  # the rate of iteration 4, not of the checkpoint
     assert trainer.iter == 6
 
 
@@ -338,7 +338,7 @@ def test_a_penalty_that_overflows_is_a_failed_step_too(tmp_path):
         def run_step(self):
             if self.iter == 3 and not hasattr(self, "done"):
                 self.done = True
-                with torch.no_grad():  # finite losses, but the penalty has the fourth power
+                with torch.no_grad():  # losses stay finite, but the penalty is a fourth power
                     next(self.model.parameters()).mul_(1e90)
             super().run_step()
 

@@ -1,4 +1,4 @@
-"""Saves of a training: what fails is told and tried again, what is old goes, what is good stays."""
+"""Checkpoints of a training: failed saves are repeated, old files removed, good ones kept."""
 
 import errno
 import logging
@@ -19,7 +19,7 @@ from d2_isonet.utils.files import SaveError
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk whose free bytes are disk["free"]; a hook may change them."""
+    """A fake disk with disk["free"] bytes; a hook may change the number."""
     space = {"free": 10**12}
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=space["free"]))
@@ -55,7 +55,7 @@ def test_training_goes_on_while_the_disk_is_full_and_is_saved_when_it_is_not(
     assert saved(tmp_path) == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
     assert "model_0000001.pth was not written: it needs 1 MB, its disk has 0 MB" in caplog.text
     assert "1 failed in a row, 20 end the training" in caplog.text
-    assert "The newest checkpoint: none. Training goes on" in caplog.text
+    assert "The newest checkpoint: none. Training continues" in caplog.text
 
 
 def test_a_training_whose_saves_fail_too_often_ends(disk, tmp_path):
@@ -126,7 +126,7 @@ def test_the_checkpoint_s_hook_stands_before_the_evaluation_on_every_process(tmp
 
 
 class Counting(HookBase):
-    """Has a state that depends on the evaluations."""
+    """A hook with a state that depends on the evaluations."""
 
     def __init__(self):
         self.evaluations = 0
@@ -167,7 +167,7 @@ def test_a_resumed_run_makes_up_for_the_evaluation_after_its_last_save(tmp_path)
     (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
     CountingTrainer.evaluated.clear()
     assert run(toy_config(tmp_path / "parts", *evaluate), True) == whole
-    assert CountingTrainer.evaluated == [1, 4]  # that of iteration 1, and the one at the end
+    assert CountingTrainer.evaluated == [1, 4]  # after iteration 1, and at the end
 
 
 def test_a_load_that_failed_does_not_spoil_the_next(tmp_path):

@@ -1,4 +1,4 @@
-"""The order of the hooks, detectron2's and ours: what sees the weights when."""
+"""The order of all hooks of a training."""
 
 from detectron2.engine import HookBase
 from small_runs import SmallTrainer, small_config
@@ -11,7 +11,7 @@ EVERYTHING = [
 
 
 class Late(HookBase):
-    """What a subclass adds."""
+    """A hook that a subclass adds."""
 
 
 class LateTrainer(SmallTrainer):
