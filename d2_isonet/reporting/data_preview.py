@@ -18,12 +18,11 @@ from pycocotools import mask as coco_mask
 
 from d2_isonet.data import image_folder
 from d2_isonet.data.datasets import load_registered
+from d2_isonet.engine.drawing import class_colour, draw_objects
 from d2_isonet.engine.pretraining import ClassificationTrainer
 from d2_isonet.engine.trainer import Trainer
 from d2_isonet.reporting.page.page import Page, Picture
 from d2_isonet.utils.messages import UserError
-
-from .figures import COLOURS, draw
 
 
 @dataclass
@@ -170,8 +169,8 @@ def drawn(sample: Sample, classes: list[str]) -> np.ndarray:
     """The sample's pixels, with its objects where it has any; a colour a class."""
     if not sample.objects:
         return sample.pixels
-    colours = [COLOURS[classes.index(name) % len(COLOURS)] for name in sample.names]
-    return draw(sample.pixels, sample.objects, sample.names, colours, WIDTH)
+    colours = [class_colour(classes.index(name)) for name in sample.names]
+    return draw_objects(sample.pixels, sample.objects, sample.names, colours, WIDTH)
 
 
 def _caption(sample: Sample) -> str:

@@ -7,13 +7,13 @@ import numpy as np
 from detectron2.data.detection_utils import read_image
 
 from d2_isonet.data.image_folder import PILLOW_ERRORS
-from d2_isonet.reporting.figures import draw
+from d2_isonet.engine.drawing import draw_objects
 from d2_isonet.reporting.page.page import Page, Picture
 
 from .datasets import DatasetResults, Result
 from .matches import ImageScore, image_scores
 
-RIGHT, WRONG, MISSED = (0.10, 0.45, 0.90), (0.90, 0.20, 0.10), (0.98, 0.66, 0.05)
+RIGHT, WRONG, MISSED = (26, 115, 230), (230, 51, 26), (250, 168, 13)
 WIDTH = 480  # pixels of each panel
 _MOST_OBJECTS = 60  # drawn in one panel, those of the highest score
 
@@ -79,7 +79,7 @@ def _truth_panel(
         for a in objects
     ]
     names = [truth.cats[a["category_id"]]["name"] for a in objects]
-    return draw(pixels, objects, names, colours, WIDTH)
+    return draw_objects(pixels, objects, names, colours, WIDTH)
 
 
 def _panel(pixels, dataset: DatasetResults, result: Result, thresholds, image_id) -> np.ndarray:
@@ -92,4 +92,4 @@ def _panel(pixels, dataset: DatasetResults, result: Result, thresholds, image_id
     found = [matches.detections[place] for place in own]
     colours = [RIGHT if matches.right[place] else WRONG for place in own]
     names = [f"{dataset.truth.cats[d['category_id']]['name']} {d['score']:.0%}" for d in found]
-    return draw(pixels, found, names, colours, WIDTH)
+    return draw_objects(pixels, found, names, colours, WIDTH)
