@@ -59,7 +59,7 @@ def test_what_a_resumed_run_writes_behind_a_cut_line_is_not_lost(tmp_path):
     )
     metrics = read_metrics(file)
     assert [x["iteration"] for x in metrics.steps] == [59, 79]
-    assert metrics.notes == ["2 damaged lines of metrics.json are left out: 1, 2."]
+    assert metrics.notes == ["2 damaged lines of metrics.json are skipped: 1, 2."]
 
 
 def test_a_later_start_replaces_what_it_did_again(tmp_path):
@@ -69,7 +69,7 @@ def test_a_later_start_replaces_what_it_did_again(tmp_path):
     assert metrics.series("x") == ([39], [7.0])
     assert [x["iteration"] for x in metrics.steps] == [19, 39]
     assert metrics.series("bbox/AP") == ([40], [2.0])
-    assert "started again: from iteration 39 on" in metrics.notes[0]
+    assert "has two versions from iteration 39 on" in metrics.notes[0]
 
 
 def test_what_is_measured_now_and_then_is_no_later_start(tmp_path):
@@ -147,9 +147,9 @@ def run_report(*arguments) -> str:
     "make, message",
     [
         (lambda p: None, "there is no such folder"),
-        (lambda p: p.write_text("x"), "is a file: give the OUTPUT_DIR"),
+        (lambda p: p.write_text("x"), "is a file; give the OUTPUT_DIR"),
         (lambda p: p.mkdir(), "is empty: no run has written anything into it yet"),
-        (lambda p: (p / "x").mkdir(parents=True), "is no run of train_net.py"),
+        (lambda p: (p / "x").mkdir(parents=True), "is not the OUTPUT_DIR of train_net.py"),
         (lambda p: (p / "a" / "inference").mkdir(parents=True), "there are runs in it: .*run/a"),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_page_that_cannot_be_written_is_told(tmp_path):
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system [exit]", "a: [", "- 1"])
 def test_a_config_that_is_no_plain_yaml_is_told(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)
-    assert any("is left out" in note for note in read_run(tmp_path, "x").notes)
+    assert any("is skipped" in note for note in read_run(tmp_path, "x").notes)
 
 
 def test_an_option_that_makes_no_sense_is_refused(tmp_path):
