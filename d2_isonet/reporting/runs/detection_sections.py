@@ -81,7 +81,10 @@ KINDS = {
     "Both": ("both", "wrong class and badly placed (IoU 0.1 to 0.5 with one of another class)"),
     "Dupe": ("duplicate", "right, but the object already has a detection with a higher score"),
     "Bkg": ("background", "overlaps no object (IoU below 0.1 with all)"),
-    "Miss": ("missed", "an object without a detection, and without a Cls or Loc error of its own"),
+    "Miss": (
+        "missed",
+        "an object without a detection, and without a classification or localization error of its own",
+    ),
 }
 
 
@@ -102,7 +105,7 @@ def add_errors(page: Page, dataset: DatasetResults, names: Sequence[str]) -> Non
     page.subsection(
         "Kinds of error",
         "dAP: the AP50 gained if all errors of this kind were fixed (TIDE): the best detection of "
-        "each free object is corrected and the others are removed; missed objects do not count. "
+        "each free object is corrected and the others are removed; missed objects are not counted. "
         "All detections count, with any score. Gains do not add up.",
     )
     for task, title in TITLES.items():
