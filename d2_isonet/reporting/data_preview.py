@@ -53,13 +53,7 @@ class Sample:
 def seen_by_network(fed: torch.Tensor, cfg: CfgNode) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a normalized image (3, H, W)."""
     mean, std = (fed.new_tensor(x) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
-    pixels = (
-        (fed * std.view(-1, 1, 1) + mean.view(-1, 1, 1))
-        .round()
-        .clamp(0, 255)
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    pixels = (fed.permute(1, 2, 0) * std + mean).round().clamp(0, 255).numpy()
     return convert_image_to_rgb(pixels, cfg.INPUT.FORMAT).astype(np.uint8)
 
 

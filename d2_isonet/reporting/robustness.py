@@ -47,9 +47,7 @@ def _effort_line(effort: dict) -> str:
 def _masking_lines(results: dict) -> list[str]:
     signs = results["gradient_masking"]
     if is_guessing(results):
-        return [
-            "Without an attack it guesses already, so the attacks say nothing about robustness."
-        ]
+        return ["It guesses even without an attack, so attacks say nothing about robustness."]
     if not signs:
         return ["No tested sign of gradient masking was found."]
     return ["This looks like gradient masking, not like robustness:", *(f"- {s}" for s in signs)]

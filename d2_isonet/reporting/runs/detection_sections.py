@@ -81,10 +81,7 @@ KINDS = {
     "Both": ("both", "wrong class and badly placed (IoU 0.1 to 0.5 with one of another class)"),
     "Dupe": ("duplicate", "right, but the object already has a detection with a higher score"),
     "Bkg": ("background", "overlaps no object (IoU below 0.1 with all)"),
-    "Miss": (
-        "missed",
-        "an object without a detection, and without a classification or localization error of its own",
-    ),
+    "Miss": ("missed", "an object without a detection and without an error of the first two kinds"),
 }
 
 
