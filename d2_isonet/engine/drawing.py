@@ -66,8 +66,8 @@ def draw_objects(
     Raises:
         UserError: an RLE has another size than the image.
     """
-    height, scale = round(rgb.shape[0] * width / rgb.shape[1]), width / rgb.shape[1]
-    size = (max(1, height), width)
+    scale = width / rgb.shape[1]
+    size = (max(1, round(rgb.shape[0] * scale)), width)
     boxes = np.array([x["bbox"] for x in objects], dtype=float).reshape(-1, 4) * scale
     boxes[:, 2:] += boxes[:, :2]
     masks = [_mask(x.get("segmentation"), rgb.shape[:2], size) for x in objects]
@@ -75,8 +75,8 @@ def draw_objects(
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    shrinks = size[1] < pixels.shape[1]
-    return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else None)
+    method = cv2.INTER_AREA if size[1] < pixels.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(pixels, size[::-1], interpolation=method)
 
 
 def _mask(segmentation: Any, size: tuple[int, int], drawn: tuple[int, int]) -> np.ndarray | None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,7 +19,7 @@ def colour(number: int) -> str:
 
 def grid(
     number: int, panel: tuple[float, float] = PANEL, columns: int = 3
-) -> tuple[Figure, Sequence[Axes]]:
+) -> tuple[Figure, np.ndarray]:
     """A figure of `number` panels and its axes."""
     columns = max(1, min(columns, number))
     rows = -(-number // columns)

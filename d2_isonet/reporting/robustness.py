@@ -1,9 +1,9 @@
 """The results of a robustness evaluation as a table, a json file, and a picture."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -112,7 +112,7 @@ def _names(model: ImageClassifier, images: torch.Tensor, classes: list[str]) -> 
         return [classes[i] for i in model.pixel_logits(images).argmax(dim=1).tolist()]
 
 
-def _draw_column(axes: Sequence[Axes], images: torch.Tensor, titles: list[str], order: str) -> None:
+def _draw_column(axes: np.ndarray, images: torch.Tensor, titles: list[str], order: str) -> None:
     rgb = images.flip(1) if order == "BGR" else images
     pixels = rgb.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     for axis, image, title in zip(axes, pixels, titles, strict=True):

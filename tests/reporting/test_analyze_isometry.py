@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_are_shown_as_such(capsys):
 def test_decoupled_convolutions_are_left_out_and_told():
     found = analyzed("--config-file", "configs/decoupled18_dc5.yaml",
                      opts=[*TINY, "MODEL.WEIGHTS="])  # fmt: skip
-    assert any("decoupled convolutions are left out" in note for note in found["notes"])
+    assert any("decoupled convolutions are skipped" in note for note in found["notes"])
 
 
 def test_images_of_a_folder_and_of_a_coco_json(coco_files):
