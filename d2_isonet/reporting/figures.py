@@ -22,7 +22,7 @@ def grid(
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `number` panels and its axes."""
     columns = max(1, min(columns, number))
-    rows = -(-number // columns)
+    rows = max(1, -(-number // columns))
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:

@@ -76,7 +76,7 @@ def test_the_page_needs_nothing_else_and_its_table_sorts(risonet, chromium):  # 
 
 
 @pytest.mark.parametrize(("limit", "kind"), [("10", "info"), ("1.01", "warning")])
-def test_tables_are_printed_and_what_explodes_is_told(limit, kind, capsys):
+def test_tables_are_printed_and_what_explodes_is_reported(limit, kind, capsys):
     found = analysis(*RISONET18, "--limit", limit)
     print_analysis(found)
     printed = capsys.readouterr().out
@@ -207,7 +207,7 @@ class TestTimm:
         arguments = ["--timm", "test_resnet", "--images", str(coco_files[1])]
         assert analyzed(*arguments, opts=[])["images"] == f"1 of {coco_files[1]}"
 
-    def test_unknown_names_and_weights_of_others_are_told(self, trained, capsys):
+    def test_unknown_names_and_weights_of_others_are_reported(self, trained, capsys):
         assert "did you mean" in error(capsys, ["--timm", "resnet51"])
         weights = str(trained / "model_final.pth")
         message = error(capsys, ["--timm", "test_resnet", "--weights", weights])
@@ -245,12 +245,12 @@ def test_weights_of_another_network_are_refused(trained, capsys):
     assert "is not the network the config describes" in message
 
 
-def test_weights_without_a_config_are_told_what_is_missing(trained, tmp_path, capsys):
+def test_weights_without_a_config_are_reported_what_is_missing(trained, tmp_path, capsys):
     (tmp_path / "backbone.pth").write_bytes((trained / "backbone.pth").read_bytes())
     assert "give --config-file FILE" in error(capsys, ["--weights", str(tmp_path / "backbone.pth")])
 
 
-def test_a_json_whose_images_are_elsewhere_is_told(coco_files, tmp_path, capsys):
+def test_a_json_whose_images_are_elsewhere_is_reported(coco_files, tmp_path, capsys):
     arguments = ["--config-file", "configs/risonet18_dc5.yaml", "--images", str(coco_files[0]),
                  "--image-root", str(tmp_path / "nowhere"), *TINY]  # fmt: skip
     assert "none of its images is in --image-root" in error(capsys, arguments)

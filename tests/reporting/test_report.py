@@ -21,7 +21,7 @@ from d2_isonet.reporting.runs.provenance import changed_keys, defaults, differin
 from d2_isonet.reporting.runs.run import names_of, read_log, read_run
 
 
-def test_steps_and_evaluations_are_told_apart(tmp_path):
+def test_steps_and_evaluations_are_reported_apart(tmp_path):
     records = [
         step(19),
         step(39),
@@ -38,7 +38,7 @@ def test_not_a_number_is_left_out_of_curves(tmp_path):
     assert metrics.series("x") == ([1], [2.0]) and metrics.last("y") is None
 
 
-def test_a_line_that_a_kill_cut_off_is_told(tmp_path):
+def test_a_line_that_a_kill_cut_off_is_reported(tmp_path):
     file = write_metrics(tmp_path, [step(19)])
     file.write_text(file.read_text() + '{"iteration": 39, "total_')
     metrics = read_metrics(file)
@@ -177,7 +177,7 @@ def test_a_run_with_nothing_but_a_config_is_a_page(tmp_path):
     assert "There is no record of a training step" in html and "0.125" in html
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path):
+def test_a_page_that_cannot_be_written_is_reported(tmp_path):
     write_config(tmp_path)
     (tmp_path / "file").write_text("")
     error = run_report(tmp_path, "--output", tmp_path / "file" / "x.html")
@@ -185,7 +185,7 @@ def test_a_page_that_cannot_be_written_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system [exit]", "a: [", "- 1"])
-def test_a_config_that_is_no_plain_yaml_is_told(text, tmp_path):
+def test_a_config_that_is_no_plain_yaml_is_reported(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)
     assert any("is skipped" in note for note in read_run(tmp_path, "x").notes)
 
@@ -259,14 +259,14 @@ def test_nothing_is_said_where_nothing_is_missing(detection):
     assert notes_on(*detection[0]) == ""
 
 
-def test_truth_that_has_moved_is_told_and_can_be_named(detection, tmp_path):
+def test_truth_that_has_moved_is_reported_and_can_be_named(detection, tmp_path):
     (one, _), truth, _ = detection
     moved = truth.rename(tmp_path / "moved.json")
     assert "The truth cannot be read" in notes_on(one)
     assert notes_on(one, truth_file=moved) == ""
 
 
-def test_predictions_being_written_are_told(detection):
+def test_predictions_being_written_are_reported(detection):
     (one, other), *_ = detection
     (one / "inference" / "coco_instances_results.json").write_text('[{"image_id": 0, "cat')
     notes = notes_on(one, other)
@@ -274,7 +274,7 @@ def test_predictions_being_written_are_told(detection):
     assert "it is being written, or its run was killed" in notes and "b: " not in notes
 
 
-def test_images_that_are_not_there_are_told(detection, tmp_path):
+def test_images_that_are_not_there_are_reported(detection, tmp_path):
     options = ("--image-root", tmp_path / "elsewhere", "--output", tmp_path / "x.html")
     assert run_report(detection[0][0], *options) == ""
     assert "4 images cannot be drawn: " in (tmp_path / "x.html").read_text()
@@ -293,7 +293,7 @@ def test_files_of_any_form_end_no_report(text, detection, tmp_path):
     assert run_report(one, "--output", tmp_path / "x.html") == ""
 
 
-def test_annotations_that_changed_since_are_told(detection):
+def test_annotations_that_changed_since_are_reported(detection):
     (one, _), truth, _ = detection
     content = json.loads(truth.read_text())
     content["annotations"] = content["annotations"][:-1]
@@ -301,14 +301,14 @@ def test_annotations_that_changed_since_are_told(detection):
     assert "have changed since" in notes_on(one)
 
 
-def test_two_truths_of_the_same_name_are_told(detection, tmp_path):
+def test_two_truths_of_the_same_name_are_reported(detection, tmp_path):
     (one, other), truth, _ = detection
     file = other / "inference" / "own_val" / "per_class.json"
     file.write_text(file.read_text().replace(str(truth), str(truth) + ".other"))
     assert "evaluated on different files" in notes_on(one, other)
 
 
-def test_a_model_that_detects_nothing_is_told(detection):
+def test_a_model_that_detects_nothing_is_reported(detection):
     (one, _), *_ = detection
     (one / "inference" / "coco_instances_results.json").write_text("[]")
     assert notes_on(one) == "a: the model detects nothing."

@@ -47,7 +47,7 @@ DETECTIONS = [
 ]
 
 
-def test_one_detection_of_each_kind_is_told_as_such(tmp_path):
+def test_one_detection_of_each_kind_is_reported_as_such(tmp_path):
     analysis = analyse(truth_of(tmp_path, OBJECTS), DETECTIONS, "bbox")
     kinds = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
     assert analysis.errors["counts"] == dict.fromkeys(kinds, 1)

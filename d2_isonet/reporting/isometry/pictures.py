@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 
 from d2_isonet.isometry.measures import BINS, NEAR_ONE, distribution
 from d2_isonet.modeling.stages import stage_of
+from d2_isonet.reporting.figures import grid
 
 from .analysis import Analysis
 
@@ -83,23 +84,17 @@ def singular_value_figure(analysis: Analysis) -> Figure:
 def histogram_figure(analysis: Analysis) -> Figure:
     """The singular values of each stage."""
     stages = {s: x for s, x in analysis.stages().items() if torch.isfinite(x).all()}
-    columns = max(1, min(5, len(stages)))
-    rows = -(-max(1, len(stages)) // columns)
-    figure = Figure(figsize=(2.3 * columns, 2.1 * rows))
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure, axes = grid(len(stages), panel=(2.3, 2.1), columns=5)
     colours = _colours(analysis)
-    for axis in grid[len(stages) :]:
-        axis.set_axis_off()
-    for axis, (stage, values) in zip(grid, stages.items(), strict=False):
+    for axis, (stage, values) in zip(axes, stages.items(), strict=True):
         edges = np.linspace(0, max(1.5, values.max().item()), 61)
         counts, _ = np.histogram(values.numpy(), edges)
         axis.axvspan(*NEAR_ONE, **_NEAR)
         axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=colours[stage])
         axis.set_title(stage, fontsize=8)
-        axis.tick_params(labelsize=7)
     figure.supxlabel("singular value", fontsize=8)
     figure.supylabel("share, %", fontsize=8)
-    return _finished(figure)
+    return figure
 
 
 def signal_figure(analysis: Analysis) -> Figure:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from pycocotools.coco import COCO
 
 from d2_isonet.evaluation.coco_measures import import_hotcoco
@@ -136,17 +137,11 @@ def _measure(dataset: DatasetResults, result: Result) -> None:
 def _compare_with_record(dataset: DatasetResults, result: Result) -> None:
     """Note if the numbers are not those of the evaluation: files have changed since."""
     for task, analysis in result.analyses.items():
-        then = [row.get("AP") for row in result.evaluation.tasks.get(task, [])]
-        now = [row["AP"] for row in analysis.rows]
-        if then and not _same(then, now):
+        rows = result.evaluation.tasks.get(task, [])
+        then, now = (np.array([x.get("AP") for x in y], float) for y in (rows, analysis.rows))
+        is_same = then.shape == now.shape and np.allclose(then, now, 0, 1e-6, equal_nan=True)
+        if rows and not is_same:
             dataset.notes.append(
                 f"{result.run.name}: the {task} AP of a class is not what the evaluation "
                 "recorded: the annotations or the predictions have changed since."
             )
-
-
-def _same(then: list, now: list) -> bool:
-    if len(then) != len(now):
-        return False
-    pairs = zip(then, now, strict=True)
-    return all((a is None) == (b is None) and abs((a or 0) - (b or 0)) < 1e-6 for a, b in pairs)

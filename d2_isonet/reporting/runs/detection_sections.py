@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from pycocotools.coco import COCO
 
 from d2_isonet.reporting.figures import add_legend, bars, colour, grid, matrix
 from d2_isonet.reporting.page.page import Page, plain_text
@@ -19,7 +18,8 @@ _MOST_CLASSES = 40  # of a matrix; above it there is only the table
 _MOST_PAIRS = 200
 _MOST_CURVES = 12
 _SHARE = "% of the class"
-_SIZES = {"s": "small (below 32 x 32 pixels)", "m": "medium", "l": "large (from 96 x 96)"}
+# COCO's letter -> name, least and largest area
+_SIZES = {"s": ("small", 0, 32**2), "m": ("medium", 32**2, 96**2), "l": ("large", 96**2, 1e10)}
 TITLES = {"bbox": "Boxes", "segm": "Masks"}
 
 
@@ -240,15 +240,11 @@ def add_sizes(page: Page, dataset: DatasetResults) -> None:
     rows = []
     for task, title in TITLES.items():
         for name, analysis in dataset.analyses(task).items():
-            for letter, size in _SIZES.items():
-                stats = analysis.stats
-                row = {"run": name, "of": title.lower(), "size": Cell(size, size.split(" (")[0])}
-                row |= {"objects": _objects(analysis.truth, letter), "AP": stats[f"AP{letter}"]}
-                rows.append({**row, "AR": stats[f"AR{letter}"]})
+            objects = [a for a in analysis.truth.dataset["annotations"] if not a["iscrowd"]]
+            for letter, (size, least, largest) in _SIZES.items():
+                # a border belongs to both sizes, as in COCO
+                number = sum(least <= a["area"] <= largest for a in objects)
+                measures = {m: analysis.stats[f"{m}{letter}"] for m in ("AP", "AR")}
+                row = {"run": name, "of": title.lower(), "size": size, "objects": number}
+                rows.append(row | measures)
     page.table(rows, formats={"AP": ".1f", "AR": ".1f"})
-
-
-def _objects(truth: COCO, letter: str) -> int:
-    low, high = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}[letter]
-    areas = [a["area"] for a in truth.dataset["annotations"] if not a["iscrowd"]]
-    return sum(low <= area <= high for area in areas)  # a border belongs to both, as in COCO
