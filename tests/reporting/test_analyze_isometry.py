@@ -1,4 +1,4 @@
-"""tools/analyze_isometry.py: networks of every kind, what it writes, and what it refuses."""
+"""tools/analyze_isometry.py: networks of every kind, the files it writes, and what it refuses."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def analysis(*arguments, opts=TINY):
 
 
 def analyzed(*arguments, opts=TINY) -> dict:
-    """What isometry.json says."""
+    """The content of isometry.json."""
     return as_json(analysis(*arguments, opts=opts))
 
 
@@ -39,7 +39,7 @@ def conv_named(found: dict, name: str) -> dict:
 
 @pytest.fixture(scope="module")
 def risonet(tmp_path_factory):
-    """(what isometry.json says, its folder)."""
+    """(content of isometry.json, its folder)."""
     folder = tmp_path_factory.mktemp("risonet")
     arguments = [*RISONET18, *FEW, "--output", str(folder), *TINY]
     analyze_isometry.main(analyze_isometry.parse_args(arguments))
@@ -119,7 +119,7 @@ def test_weights_of_a_pretraining_find_the_config_beside_them(name, trained):
 @pytest.mark.parametrize(
     ("config", "last"), [("risonet18_c4", "res5.1"), ("risonet18_fpn", "res5.1")]
 )
-def test_a_detector_is_looked_at_to_its_last_stage(config, last, trained):
+def test_a_detector_is_analyzed_to_its_last_stage(config, last, trained):
     weights = ["--weights", str(trained / "backbone.pth")]
     found = analyzed("--config-file", f"configs/{config}.yaml", *weights)
     assert found["signals"][-1]["name"] == last
@@ -168,7 +168,7 @@ def test_weights_that_are_not_finite_are_shown_as_such(capsys):
     assert len(histogram_figure(found).axes) == 4  # all stages but res3
 
 
-def test_decoupled_convolutions_are_left_out_and_told():
+def test_decoupled_convolutions_are_skipped_and_reported():
     found = analyzed("--config-file", "configs/decoupled18_dc5.yaml",
                      opts=[*TINY, "MODEL.WEIGHTS="])  # fmt: skip
     assert any("decoupled convolutions are skipped" in note for note in found["notes"])
@@ -235,7 +235,7 @@ def error(capsys, arguments: list[str]) -> str:
         ([*RISONET18, "MODEL.RESNETS.DEPTHS", "18"], "DEPTHS.*did you mean MODEL.RESNETS.DEPTH"),
     ],
 )
-def test_what_cannot_be_looked_at_is_one_message(arguments, message, capsys):
+def test_an_invalid_network_or_image_is_one_message(arguments, message, capsys):
     assert re.search(message, error(capsys, arguments))
 
 

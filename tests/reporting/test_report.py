@@ -1,4 +1,4 @@
-"""tools/report.py: what it reads, what it says of what is missing, and its pages in a browser."""
+"""tools/report.py: the files it reads, its notes on missing ones, and its pages in a browser."""
 
 import contextlib
 import io
@@ -136,7 +136,7 @@ def test_names_are_as_short_as_they_can_be():
 
 
 def run_report(*arguments) -> str:
-    """What the error says; "" where there is none."""
+    """The error message; "" if there is none."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
         report.main([str(x) for x in arguments])
@@ -249,13 +249,13 @@ def _check_viewer(page) -> None:
 
 
 def notes_on(*folders: Path, **options) -> str:
-    """What the report says of the results of these runs, besides the results."""
+    """The notes in the report on the results of these runs."""
     runs = [read_run(folder, folder.name) for folder in folders]
     (dataset,) = detection_results(runs, **options)
     return "\n".join(dataset.notes)
 
 
-def test_nothing_is_said_where_nothing_is_missing(detection):
+def test_a_complete_run_has_no_notes(detection):
     assert notes_on(*detection[0]) == ""
 
 

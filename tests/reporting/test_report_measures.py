@@ -1,4 +1,4 @@
-"""What the report measures: against hand-computed cases, pycocotools and brute force."""
+"""The measures of the report against hand-computed cases, pycocotools and brute force."""
 
 import json
 
@@ -174,7 +174,7 @@ def test_errors_are_those_of_brute_force(random_case):
         assert analysis.errors["delta_ap"][kind] == pytest.approx(value, abs=1e-9), kind
 
 
-def test_masks_are_a_task_where_all_have_one():
+def test_masks_are_a_task_if_all_detections_have_one():
     assert tasks_of([{"segmentation": 1}]) == ["bbox", "segm"]
     assert tasks_of([{"segmentation": 1}, {}]) == tasks_of([]) == ["bbox"]
 

@@ -59,13 +59,13 @@ def initial_norms(model: nn.Module) -> list[str]:
 
     Without training, a ResNet with the stored statistics doubles its signal in each block.
     """
-    kinds = {type(module).__name__ for module in model.modules()}
     notes = []
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
-        for module in model.modules():
-            module.train(isinstance(module, _BatchNorm))
+    batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for batch_norm in batch_norms:
+        batch_norm.train()
+    if batch_norms:
         notes.append("Batch norms use the statistics of each image: there are none of a training.")
-    if "FrozenBatchNorm2d" in kinds:
+    if any(type(module).__name__ == "FrozenBatchNorm2d" for module in model.modules()):
         notes.append(
             "FrozenBatchNorm2d without trained statistics changes nothing: without --weights, the "
             "signals are those of a network without norms."

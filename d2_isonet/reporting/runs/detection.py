@@ -49,10 +49,15 @@ def read_truth(json_file: Path) -> COCO:
     Raises:
         FileNotFoundError, UserError: see `read_annotations`.
     """
-    truth = COCO()
-    truth.dataset = read_annotations(str(json_file))
-    for annotation in truth.dataset.setdefault("annotations", []):
+    content = read_annotations(str(json_file))
+    for annotation in content.setdefault("annotations", []):
         fill_in(annotation)
+    return _indexed(content)
+
+
+def _indexed(content: dict) -> COCO:
+    truth = COCO()
+    truth.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
@@ -135,12 +140,9 @@ def _errors(truth: COCO, matches: Matches, task: str, params: Params) -> dict:
     """
     import hotcoco
 
-    objects = COCO()
     annotations = [truth.dataset["annotations"][place] for place in matches.objects]
-    objects.dataset = {**truth.dataset, "annotations": annotations}
+    objects = _indexed({**truth.dataset, "annotations": annotations})
     counting = [matches.detections[place] for place in np.flatnonzero(matches.counts)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        objects.createIndex()
     evaluation = evaluated(hotcoco, objects, counting, task, params)
     found = evaluation.tide_errors(pos_thr=IOU, bg_thr=BACKGROUND_IOU)
     return {

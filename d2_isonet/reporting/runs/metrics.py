@@ -1,6 +1,5 @@
 """Reads metrics.json: one json object per line, maybe cut off, maybe written by several starts."""
 
-import bisect
 import json
 import math
 import re
@@ -102,37 +101,29 @@ def _add_records(records: list[dict], metrics: Metrics) -> None:
     A record may be of both. The record of an evaluation may follow that of a later step, and so
     may a measurement without a loss (isometry): detectron2 writes both as soon as they exist.
     """
+    steps: dict[int, dict] = {}
+    evaluations: dict[int, dict] = {}
+    last_step = last_evaluation = 0
     for record in records:
+        iteration = record["iteration"]
         results = {k: v for k, v in record.items() if _OF_EVALUATION.search(k)}
         step = {k: v for k, v in record.items() if k not in results and k != "iteration"}
-        for content, own in ((step, metrics.steps), (results, metrics.evaluations)):
-            if content:
-                _add({"iteration": record["iteration"], **content}, own, metrics)
-
-
-def _add(record: dict, own: list[dict], metrics: Metrics) -> None:
-    if own and record["iteration"] < own[-1]["iteration"]:
-        if own is metrics.steps and "total_loss" not in record:
-            return _put_between(record, own)
-        _replace_from(record["iteration"], metrics, also_steps=own is metrics.steps)
-    elif own and record["iteration"] == own[-1]["iteration"]:
-        record = {**own.pop(), **record}
-    own.append(record)
-
-
-def _put_between(record: dict, steps: list[dict]) -> None:
-    place = bisect.bisect_left(steps, record["iteration"], key=lambda x: x["iteration"])
-    if steps[place]["iteration"] == record["iteration"]:
-        steps[place].update(record)
-    else:
-        steps.insert(place, record)
-
-
-def _replace_from(iteration: int, metrics: Metrics, also_steps: bool) -> None:
-    metrics.evaluations[:] = [x for x in metrics.evaluations if x["iteration"] < iteration]
-    if also_steps:
-        metrics.steps[:] = [x for x in metrics.steps if x["iteration"] < iteration]
-        metrics.notes.append(
-            f"The training was started again: {NAME} has two versions from iteration {iteration} "
-            "on, and the later one is shown."
-        )
+        is_restart = "total_loss" in step and iteration < last_step
+        if is_restart:
+            steps = {i: x for i, x in steps.items() if i < iteration}
+            last_step = iteration
+            metrics.notes.append(
+                f"The training was started again: {NAME} has two versions from iteration "
+                f"{iteration} on, and the later one is shown."
+            )
+        if is_restart or (results and iteration < last_evaluation):
+            evaluations = {i: x for i, x in evaluations.items() if i < iteration}
+            last_evaluation = max(evaluations, default=0)
+        if step:
+            steps.setdefault(iteration, {"iteration": iteration}).update(step)
+            last_step = max(last_step, iteration)
+        if results:
+            evaluations.setdefault(iteration, {"iteration": iteration}).update(results)
+            last_evaluation = max(last_evaluation, iteration)
+    metrics.steps = [steps[i] for i in sorted(steps)]
+    metrics.evaluations = [evaluations[i] for i in sorted(evaluations)]
