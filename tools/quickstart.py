@@ -13,21 +13,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data import MetadataCatalog
-from detectron2.utils.visualizer import Visualizer
 from pycocotools.coco import COCO
 from reproduction.training_run import REPOSITORY, run_tool, run_training
 from tabulate import tabulate
+
+from d2_isonet.engine.drawing import class_colour, draw_objects
 
 CONFIGS = REPOSITORY / "configs" / "quickstart"
 DETECTORS = {"pretrained": "R-ISONet pretrained", "random": "random initialization"}
 MEASURES = {"box AP": "bbox/AP", "box AP50": "bbox/AP50", "mask AP": "segm/AP",
             "mask AP50": "segm/AP50"}  # fmt: skip
 SCORE_THRESHOLD = 0.5
-COLORS = [
-    (0.90, 0.25, 0.20), (0.20, 0.60, 0.90), (0.95, 0.75, 0.10), (0.30, 0.75, 0.35),
-    (0.65, 0.35, 0.85), (0.95, 0.50, 0.15), (0.20, 0.75, 0.75), (0.85, 0.40, 0.65),
-]  # fmt: skip
+WIDTH = 400  # pixels of each image in the picture
 
 
 def parse_args() -> argparse.Namespace:
@@ -114,20 +111,15 @@ def draw_predictions(
         picture: the file to write.
     """
     truth = COCO(str(json_file))
-    predictions = {title: _load(run) for title, run in runs.items()}
+    predictions = [_load(run) for run in runs.values()]
     rows = [_titles(["truth", *runs])]
-    for image in truth.loadImgs(
-        sorted(truth.getImgIds())[:: max(1, len(truth.imgs) // num_images)]
-    ):
+    step = max(1, len(truth.imgs) // num_images)
+    for image in truth.loadImgs(sorted(truth.getImgIds())[::step][:num_images]):
         pixels = cv2.imread(str(image_root / image["file_name"]))[:, :, ::-1]
-        shown = [truth.loadAnns(truth.getAnnIds(image["id"]))]
-        shown += [
-            [p for p in found if p["image_id"] == image["id"]] for found in predictions.values()
-        ]
+        shown = [truth.imgToAnns[image["id"]]]
+        shown += [[p for p in found if p["image_id"] == image["id"]] for found in predictions]
         rows.append(np.hstack([_draw(pixels, objects, truth) for objects in shown]))
-    width = rows[-1].shape[1]
-    rows[0] = cv2.resize(rows[0], (width, 40))
-    cv2.imwrite(str(picture), np.vstack(rows[: num_images + 1])[:, :, ::-1])
+    cv2.imwrite(str(picture), np.vstack(rows)[:, :, ::-1])
     return picture
 
 
@@ -138,30 +130,20 @@ def _load(run: Path) -> list[dict]:
 
 
 def _titles(titles: list[str]) -> np.ndarray:
-    cell = 400
-    row = np.full((40, cell * len(titles), 3), 255, np.uint8)
+    row = np.full((40, WIDTH * len(titles), 3), 255, np.uint8)
     for i, title in enumerate(titles):
-        cv2.putText(row, title, (cell * i + 8, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1,
+        cv2.putText(row, title, (WIDTH * i + 8, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1,
                     cv2.LINE_AA)  # fmt: skip
     return row
 
 
 def _draw(pixels: np.ndarray, objects: list[dict], truth: COCO) -> np.ndarray:
-    scale = 400 / pixels.shape[1]
-    visualizer = Visualizer(pixels, MetadataCatalog.get("quickstart"), scale=scale)
+    names = [truth.cats[o["category_id"]]["name"] for o in objects]
+    scores = [f" {o['score']:.0%}" if "score" in o else "" for o in objects]
     categories = sorted(truth.cats)
-    labels = [
-        truth.cats[o["category_id"]]["name"] + (f" {o['score']:.0%}" if "score" in o else "")
-        for o in objects
-    ]
-    boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return visualizer.overlay_instances(
-        boxes=boxes,
-        labels=labels,
-        masks=[o["segmentation"] for o in objects] or None,
-        assigned_colors=[COLORS[categories.index(o["category_id"]) % 8] for o in objects],
-    ).get_image()
+    colours = [class_colour(categories.index(o["category_id"])) for o in objects]
+    labels = [name + score for name, score in zip(names, scores, strict=True)]
+    return draw_objects(pixels, objects, labels, colours, WIDTH)
 
 
 def main() -> None:

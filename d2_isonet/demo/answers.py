@@ -7,8 +7,8 @@ import numpy as np
 from detectron2.structures import Instances
 
 from d2_isonet.data.categories import Categories
+from d2_isonet.engine.drawing import class_colour
 
-from .drawing import class_colour
 from .results import images_json, results_of
 from .streams import Pixels
 

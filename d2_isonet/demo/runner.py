@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from d2_isonet.distributed.preemption import INTERRUPTED
+from d2_isonet.engine.drawing import draw_instances
 from d2_isonet.utils.messages import some
 
 from .detector import Detector
-from .drawing import draw
 from .outputs import Sink
 from .results import CocoResults
 from .sources import Found, Source
@@ -72,7 +72,8 @@ def _look_at(
                 report.skip(picture.source, instances)
                 continue
             results.add(picture.entry, instances)
-            sink.write(picture, draw(picture.pixels, instances, detector.categories.names))
+            names = detector.categories.names
+            sink.write(picture, draw_instances(picture.pixels, instances, names))
         progress.update(len(batch))
 
 

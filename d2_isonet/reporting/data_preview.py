@@ -1,4 +1,4 @@
-"""The samples as a page and as files."""
+"""A page of training images: as the network gets them, or as they are annotated."""
 
 import itertools
 from collections import Counter
@@ -18,22 +18,29 @@ from pycocotools import mask as coco_mask
 
 from d2_isonet.data import image_folder
 from d2_isonet.data.datasets import load_registered
+from d2_isonet.data.pixels import pixels_of
+from d2_isonet.engine.drawing import class_colour, draw_objects
 from d2_isonet.engine.pretraining import ClassificationTrainer
 from d2_isonet.engine.trainer import Trainer
 from d2_isonet.reporting.page.page import Page, Picture
 from d2_isonet.utils.messages import UserError
 
-from .figures import COLOURS, draw
+WIDTH = 640  # pixels of a drawn image
+_SOURCES = {
+    "mapper": "As the network gets them in training, after augmentation; the normalization is "
+    "undone for display.",
+    "annotation": "As annotated: upright images before any augmentation.",
+}
 
 
 @dataclass
 class Sample:
-    """Attributes:
-    pixels: (H, W, 3) uint8, RGB.
-    file_name: of the image.
-    names: of the objects' classes or, without objects, of the image's.
-    objects: COCO form: bbox (x, y, width, height) in these pixels, maybe segmentation.
-    fed: (3, H, W) float, normalized, in the network's order of channels; None where raw.
+    """
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB.
+        names: the classes of the objects or, without objects, of the image.
+        objects: COCO's form: bbox (x, y, width, height) in these pixels, maybe segmentation.
+        fed: (3, H, W) float, normalized, in the network's order of channels; None if annotated.
     """
 
     pixels: np.ndarray
@@ -43,33 +50,23 @@ class Sample:
     fed: torch.Tensor | None = None
 
 
-def fed_to_network(image: torch.Tensor, cfg: CfgNode) -> torch.Tensor:
-    """(3, H, W), normalized as both meta-architectures do, before padding to the batch's size."""
-    mean, std = (
-        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-    )
-    return (image.float() - mean) / std
-
-
 def seen_by_network(fed: torch.Tensor, cfg: CfgNode) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: what was fed, the normalization undone and the channels put in order."""
-    mean, std = (
-        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-    )
-    pixels = (fed * std + mean).round().clamp(0, 255).permute(1, 2, 0).numpy()
+    """(H, W, 3) uint8 RGB of a normalized image (3, H, W)."""
+    mean, std = (fed.new_tensor(x) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    pixels = (fed.permute(1, 2, 0) * std + mean).round().clamp(0, 255).numpy()
     return convert_image_to_rgb(pixels, cfg.INPUT.FORMAT).astype(np.uint8)
 
 
 def from_mapper(cfg: CfgNode, number: int) -> Iterator[Sample]:
-    """The first samples of a training: its loader, its augmentation and, with SEED, its order."""
+    """The first samples of a training, from its loader: augmented and, with SEED, in its order."""
     is_classifier = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
     trainer = ClassificationTrainer if is_classifier else Trainer
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     classes = metadata.get("classes" if is_classifier else "thing_classes")
-    with EventStorage():  # where the loader counts images that cannot be read
+    with EventStorage():  # the loader counts unreadable images in it
         batches = trainer.build_train_loader(cfg)
         for mapped in itertools.islice(itertools.chain.from_iterable(batches), number):
-            fed = fed_to_network(mapped["image"], cfg)
+            fed = pixels_of(cfg).normalize(mapped["image"])
             pixels, file = seen_by_network(fed, cfg), mapped["file_name"]
             if is_classifier:
                 yield Sample(pixels, file, [classes[mapped["label"]]], fed=fed)
@@ -79,7 +76,7 @@ def from_mapper(cfg: CfgNode, number: int) -> Iterator[Sample]:
 
 
 def _objects_of(instances: Instances, classes: Sequence[str]) -> tuple[list[str], list[dict]]:
-    """Names and objects of what the mapper made of the annotations."""
+    """Names and objects of the mapped annotations."""
     if not len(instances):
         return [], []
     boxes = instances.gt_boxes.tensor.clone()
@@ -98,7 +95,7 @@ def _masks(masks: PolygonMasks | BitMasks) -> Iterable:
 
 
 def from_annotations(cfg: CfgNode, number: int) -> Iterator[Sample]:
-    """Images as they are stored, upright, with their annotations; evenly spread over the set."""
+    """Stored images, upright, with their annotations; evenly spread over the data set."""
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         yield from _classified(cfg, number)
         return
@@ -121,7 +118,7 @@ def _in_coco_form(annotation: dict) -> dict:
 def _classified(cfg: CfgNode, number: int) -> Iterator[Sample]:
     dicts, classes = load_registered(cfg.DATASETS.TRAIN)
     if not isinstance(dicts, list):
-        raise UserError("images in shards have no files to show: leave out --source annotation")
+        raise UserError("images in shards have no files to show", "omit --source annotation")
     for item in _spread(dicts, number):
         pixels = np.asarray(image_folder.read_image(item["file_name"]))
         yield Sample(pixels, item["file_name"], [classes[item["label"]]])
@@ -130,9 +127,6 @@ def _classified(cfg: CfgNode, number: int) -> Iterator[Sample]:
 def _spread(dicts: Sequence[dict], number: int) -> list[dict]:
     places = np.linspace(0, len(dicts) - 1, min(number, len(dicts))).round().astype(int)
     return [dicts[place] for place in places]
-
-
-WIDTH = 640  # pixels of a drawn image
 
 
 def write_preview(samples: Iterable[Sample], cfg: CfgNode, source: str, folder: Path) -> Path:
@@ -152,26 +146,17 @@ def write_preview(samples: Iterable[Sample], cfg: CfgNode, source: str, folder: 
     page = Page(f"Data of {', '.join(cfg.DATASETS.TRAIN)}", _SOURCES[source])
     _add_pixels(page, samples, cfg)
     page.section("Classes", f"In the {len(samples)} images below.")
-    page.table(
-        [{"class": name, "number": n} for name, n in numbers.most_common()], ["class", "number"]
-    )
+    page.table(numbers.most_common(), ["class", "number"])
     page.section("Images").images(pictures, max_side=WIDTH)
     return page.write(folder / "index.html")
 
 
-_SOURCES = {
-    "mapper": "As the network is fed in training: after augmentation and normalization, which is "
-    "undone for the eye.",
-    "annotation": "As annotated: images upright, before any augmentation.",
-}
-
-
 def drawn(sample: Sample, classes: list[str]) -> np.ndarray:
-    """The sample's pixels, with its objects where it has any; a colour a class."""
+    """The sample's pixels with its objects, a colour per class."""
     if not sample.objects:
         return sample.pixels
-    colours = [COLOURS[classes.index(name) % len(COLOURS)] for name in sample.names]
-    return draw(sample.pixels, sample.objects, sample.names, colours, WIDTH)
+    colours = [class_colour(classes.index(name)) for name in sample.names]
+    return draw_objects(sample.pixels, sample.objects, sample.names, colours, WIDTH)
 
 
 def _caption(sample: Sample) -> str:
@@ -181,11 +166,11 @@ def _caption(sample: Sample) -> str:
 
 
 def _add_pixels(page: Page, samples: list[Sample], cfg: CfgNode) -> None:
-    """How the pixels are fed; a wrong order of channels or mean shows in the numbers."""
+    """How the network gets the pixels; the numbers show a wrong order of channels or mean."""
     fed = [sample.fed for sample in samples if sample.fed is not None]
     if not fed:
         return
-    page.section("What the network is fed")
+    page.section("Input of the network")
     page.facts({
         "INPUT.FORMAT": cfg.INPUT.FORMAT,
         "MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN,
@@ -197,11 +182,11 @@ def _add_pixels(page: Page, samples: list[Sample], cfg: CfgNode) -> None:
         {"channel": name, "mean": float(x.mean()), "standard deviation": float(x.std())}
         for name, x in zip(cfg.INPUT.FORMAT, pixels, strict=True)
     ]
-    caption = "After normalization, over these images: about 0 and 1 where mean and std are theirs."
+    caption = "After normalization, over these images: about 0 and 1 if mean and std fit the data."
     page.table(rows, caption=caption, formats={"mean": ".3f", "standard deviation": ".3f"})
     changes = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA > 0 or bool(cfg.SOLVER.ADVERSARIAL.ATTACK)
     if changes and cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
-        page.note("Mixup and adversarial training change the images later, in the network.")
+        page.note("Mixup and adversarial training change the images later, inside the network.")
 
 
 def _sizes(samples: list[Sample]) -> str:

@@ -1,28 +1,28 @@
-"""Small figures of the same quantity for every run, in one style."""
+"""Curves, matrices and bars that compare runs, in one style."""
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 
 import numpy as np
-from detectron2.utils.visualizer import ColorMode, Visualizer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from d2_isonet.reporting.page.page import plain_text
 
 COLOURS = ("#1f5fbf", "#d95f02", "#1b9e77", "#7b3fb5", "#c2185b", "#8a6d00", "#00838f", "#5d4037")
-MOST_POINTS = 1500  # of a line: more are not seen, and make the page large
+MOST_POINTS = 1500  # of a line: more would be invisible and make the page large
 PANEL = (3.9, 2.7)  # inches
-COLUMNS = 3
 
 
 def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def grid(number: int, panel: tuple[float, float] = PANEL, columns: int = COLUMNS) -> tuple:
+def grid(
+    number: int, panel: tuple[float, float] = PANEL, columns: int = 3
+) -> tuple[Figure, np.ndarray]:
     """A figure of `number` panels and its axes."""
     columns = max(1, min(columns, number))
-    rows = -(-number // columns)
+    rows = max(1, -(-number // columns))
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
@@ -40,12 +40,12 @@ def curves(
     names: Sequence[str],
     markers: bool = False,
 ) -> Figure | None:
-    """One panel a quantity, one line a run, iterations to the right; None where there is nothing.
+    """A panel per quantity and a line per run over iterations; None if there are no values.
 
     Args:
         panels: title -> name of the run -> iterations and values.
-        names: of all runs, whose places are their colours.
-        markers: points at the values.
+        names: of all runs; the place of a name is its colour.
+        markers: draw points at the values.
     """
     panels = {t: {k: v for k, v in runs.items() if len(v[0])} for t, runs in panels.items()}
     panels = {title: runs for title, runs in panels.items() if runs}
@@ -67,11 +67,9 @@ def curves(
 
 
 def add_legend(figure: Figure, names: Sequence[str]) -> None:
-    """The runs' names above the panels, where there are several."""
+    """The names of several runs above the panels."""
     if len(names) < 2:
         return
-    from matplotlib.lines import Line2D
-
     lines = [Line2D([], [], color=colour(i), linewidth=2) for i in range(len(names))]
     figure.legend(
         lines, [plain_text(name) for name in names], loc="outside upper left", frameon=False,
@@ -79,11 +77,17 @@ def add_legend(figure: Figure, names: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], labels=None) -> Figure:
-    """Numbers of 0 to 1 as shades, with `labels` (or percent) in them where there is room.
+def matrix(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    labels: np.ndarray | None = None,
+) -> Figure:
+    """Numbers from 0 to 1 as shades; if there is room, each with its label or in percent.
 
     Args:
         values: (R, C); NaN for empty rows.
+        labels: (R, C), or None for percent.
     """
     side = min(0.52, 13 / max(values.shape))
     figure = Figure(
@@ -111,7 +115,7 @@ def _short(name: str, letters: int = 22) -> str:
 def bars(
     groups: Sequence[str], values: Mapping[str, Sequence[float]], names: Sequence[str], unit: str
 ) -> Figure:
-    """Horizontal bars, one group a name of `groups`, one bar a run."""
+    """Horizontal bars: a group per name of `groups`, a bar per run."""
     figure = Figure(
         figsize=(7.2, 0.6 + 0.32 * len(groups) * max(1, len(values) * 0.6)), layout="constrained"
     )
@@ -129,47 +133,3 @@ def bars(
     axis.set_xlabel(unit, fontsize=9)
     add_legend(figure, names)
     return figure
-
-
-_FONT = 16  # pixels, of the names on large objects
-
-
-def draw(
-    pixels: np.ndarray,
-    objects: Sequence[dict],
-    names: Sequence[str],
-    colours: Sequence[tuple],
-    width: int,
-) -> np.ndarray:
-    """(H', width, 3) uint8: the image with boxes, masks and names.
-
-    Args:
-        pixels: (H, W, 3) RGB uint8.
-        objects: COCO annotations or detections: bbox, maybe segmentation.
-    """
-    scale = width / pixels.shape[1]
-    visualizer = Visualizer(pixels, SimpleNamespace(), scale, ColorMode.IMAGE)
-    visualizer._default_font_size = _FONT / scale  # detectron2's is for larger images
-    boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    has_masks = bool(objects) and all(_is_mask(o.get("segmentation")) for o in objects)
-    drawn = visualizer.overlay_instances(
-        boxes=boxes,
-        labels=[plain_text(name) for name in names],
-        masks=[o["segmentation"] for o in objects] if has_masks else None,
-        assigned_colors=list(colours),
-    )
-    return _of_width(drawn.get_image(), width)
-
-
-def _is_mask(segmentation: object) -> bool:
-    if isinstance(segmentation, dict):
-        return "counts" in segmentation
-    is_list = isinstance(segmentation, list) and bool(segmentation)
-    return is_list and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
-
-
-def _of_width(image: np.ndarray, width: int) -> np.ndarray:
-    """matplotlib's canvas may be a pixel wider or narrower; panels stand side by side."""
-    image = image[:, :width]
-    return np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), mode="edge")

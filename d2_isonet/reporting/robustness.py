@@ -1,17 +1,18 @@
-"""What an evaluation of robustness shows: a table, a json, and a picture."""
+"""The results of a robustness evaluation as a table, a json file, and a picture."""
 
 import json
 from pathlib import Path
 
-import matplotlib
+import numpy as np
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from tabulate import tabulate
 
 from d2_isonet.evaluation.gradient_masking import is_guessing
 from d2_isonet.evaluation.robustness import run_attack
+from d2_isonet.modeling.classifier import ImageClassifier
 
-matplotlib.use("Agg")  # before pyplot: no screen is needed
 COLUMNS = ("attack", "access", "eps", "step", "iterations", "accuracy")
 
 
@@ -46,72 +47,80 @@ def _effort_line(effort: dict) -> str:
 def _masking_lines(results: dict) -> list[str]:
     signs = results["gradient_masking"]
     if is_guessing(results):
-        return ["Not attacked it guesses already: what an attack leaves of that tells nothing."]
+        return ["It guesses even without an attack, so attacks say nothing about robustness."]
     if not signs:
-        return ["No sign of gradient masking among those that are looked for."]
+        return ["No tested sign of gradient masking was found."]
     return ["This looks like gradient masking, not like robustness:", *(f"- {s}" for s in signs)]
 
 
-def write_report(results: dict, model, batch: list[dict], classes: list[str], order: str) -> None:
+def write_report(
+    results: dict, model: ImageClassifier, batch: list[dict], classes: list[str], order: str
+) -> None:
     """Write robustness.json and robustness.png into results["output"].
 
     Args:
         model: the ImageClassifier, in eval mode.
         batch: dicts with "image" and "label"; the first four are drawn.
-        order: "RGB" or "BGR", of the images' channels.
+        order: of the images' channels, "RGB" or "BGR".
     """
     folder = Path(results["output"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "robustness.json").write_text(json.dumps(results, indent=1) + "\n")
     shown = _largest_settings(results["rows"], results["eps"])
-    figure = plt.figure(figsize=(3 + 4 * len(shown), 14), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(3, 1))
-    _draw_examples(above, shown, model, batch[:4], classes, order)
-    _draw_curves(below.subplots(), results)
+    figure = Figure(figsize=(3 + 4 * len(shown), 14), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    _draw_examples(figure.add_subfigure(grid[0]), shown, model, batch[:4], classes, order)
+    _draw_curves(figure.add_subfigure(grid[1]).subplots(), results)
     figure.savefig(folder / "robustness.png", dpi=80)
-    plt.close(figure)
     print(f"Written: {folder}/robustness.json, {folder}/robustness.png")
 
 
-def _largest_settings(rows: list[dict], asked: list[float]) -> list[dict]:
-    """The white-box attacks of the largest eps asked for, one a name."""
-    return [r for r in rows if r["access"] == "white-box" and r["eps"] == max(asked)]
+def _largest_settings(rows: list[dict], requested: list[float]) -> list[dict]:
+    """The white-box attacks with the largest requested eps, one per name."""
+    return [r for r in rows if r["access"] == "white-box" and r["eps"] == max(requested)]
 
 
-def _draw_examples(figure, settings: list[dict], model, batch, classes, order: str) -> None:
-    """A row an image: itself; then, for each attack, the example and its change, amplified."""
+def _draw_examples(
+    figure: SubFigure,
+    settings: list[dict],
+    model: ImageClassifier,
+    batch: list[dict],
+    classes: list[str],
+    order: str,
+) -> None:
+    """A row per image: the image; then, for each attack, the example and its amplified change."""
     axes = figure.subplots(len(batch), 1 + 2 * len(settings), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     images = model.stack_images(batch).float()
     labels = torch.tensor([x["label"] for x in batch], device=model.device)
     truth = [f"{classes[x['label']]}, taken for" for x in batch]
-    says = [f"{x}\n{y}" for x, y in zip(truth, _names(model, images, classes), strict=True)]
-    _draw_column(axes[:, 0], images, says, order)
+    titles = [f"{x}\n{y}" for x, y in zip(truth, _names(model, images, classes), strict=True)]
+    _draw_column(axes[:, 0], images, titles, order)
     for i, setting in enumerate(settings):
         adversarial = run_attack(setting, model, images, labels)
         change = 127.5 + (adversarial - images) * 127.5 / max(setting["eps"], 1e-6)
         name = f"{setting['attack'].upper()}, eps {setting['eps']:g}"
-        says = [f"{name}\n{x}" for x in _names(model, adversarial, classes)]
-        _draw_column(axes[:, 1 + 2 * i], adversarial, says, order)
+        titles = [f"{name}\n{x}" for x in _names(model, adversarial, classes)]
+        _draw_column(axes[:, 1 + 2 * i], adversarial, titles, order)
         amplified = f"change x {127.5 / max(setting['eps'], 1e-6):.3g}"
         _draw_column(axes[:, 2 + 2 * i], change, [amplified] * len(batch), order)
 
 
-def _names(model, images: torch.Tensor, classes: list[str]) -> list[str]:
+def _names(model: ImageClassifier, images: torch.Tensor, classes: list[str]) -> list[str]:
     with torch.no_grad():
         return [classes[i] for i in model.pixel_logits(images).argmax(dim=1).tolist()]
 
 
-def _draw_column(axes, images: torch.Tensor, titles: list[str], order: str) -> None:
-    pixels = images.flip(1) if order == "BGR" else images
-    pixels = pixels.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def _draw_column(axes: np.ndarray, images: torch.Tensor, titles: list[str], order: str) -> None:
+    rgb = images.flip(1) if order == "BGR" else images
+    pixels = rgb.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     for axis, image, title in zip(axes, pixels, titles, strict=True):
         axis.imshow(image, interpolation="nearest")
         axis.set_title(title, fontsize=9)
 
 
-def _draw_curves(axis, results: dict) -> None:
+def _draw_curves(axis: Axes, results: dict) -> None:
     """Accuracy over eps, a line for each attack and access."""
     for attack, access in dict.fromkeys((r["attack"], r["access"]) for r in results["rows"]):
         rows = [r for r in results["rows"] if (r["attack"], r["access"]) == (attack, access)]

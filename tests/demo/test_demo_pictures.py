@@ -1,16 +1,13 @@
-"""Images of every kind become upright 8-bit pixels; what is found is drawn where it is."""
+"""Images of every kind become upright 8-bit pixels."""
 
 import io
 
-import cv2
-import demo_detector
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from d2_isonet.demo import streams as pictures
-from d2_isonet.demo.drawing import class_colour, draw
 from d2_isonet.demo.streams import NoPicture, decode
 
 ORIENTATION = 0x0112  # EXIF
@@ -97,63 +94,3 @@ def test_a_large_one_is_reduced_and_keeps_its_proportions(kind):
     assert bgr.shape == (30, 90, 3)
     assert note == "reduced from 900 to 90 pixels on the long side"
     assert decode(encode(large, kind), longest=900).note == ""
-
-
-# -------------------------------------------------------------------------------------- drawing
-
-
-def drawn(**rectangles) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and its annotated copy."""
-    picture = demo_detector.picture(size=(200, 300), **rectangles)
-    found = demo_detector.find_bright(picture)
-    return picture, draw(picture, found, demo_detector.CATEGORIES.names)
-
-
-def test_masks_have_their_classes_colour_and_the_rest_is_as_it_was():
-    picture, copy = drawn(red=(100, 80, 60, 60))
-    expected = 0.55 * picture[110, 130] + 0.45 * np.array(class_colour(0)[::-1])
-    assert abs(copy[110, 130] - expected).max() <= 1
-    assert (copy[160:, :] == picture[160:, :]).all() and (copy[:, 180:] == picture[:, 180:]).all()
-    assert picture[110, 130].tolist() == [30, 30, 250]  # the picture itself is not drawn on
-
-
-def test_the_box_is_drawn_on_the_edge_and_the_name_above():
-    _, copy = drawn(red=(100, 80, 60, 60))
-    colour = list(class_colour(0)[::-1])
-    assert copy[110, 100].tolist() == copy[140, 130].tolist() == colour
-    assert copy[78, 101].tolist() == colour and (copy[64:80, 100:160] == colour).all(2).sum() > 200
-
-
-@pytest.mark.parametrize("place", [(0, 0, 40, 10), (270, 0, 30, 40), (250, 180, 50, 20)])
-def test_names_stay_in_the_picture(place):
-    picture, copy = drawn(red=place)
-    assert copy.shape == picture.shape and (copy != picture).any()
-
-
-def test_nothing_found_is_nothing_drawn():
-    picture, copy = drawn(red=None)
-    np.testing.assert_array_equal(copy, picture)
-
-
-def test_boxes_without_masks_are_drawn():
-    picture = demo_detector.picture()
-    found = demo_detector.find_bright(picture)
-    found.remove("pred_masks")
-    assert (draw(picture, found, demo_detector.CATEGORIES.names) != picture).any()
-
-
-def test_classes_can_be_told_apart_by_colour():
-    colours = np.array([class_colour(index) for index in range(80)], dtype=float)
-    distances = np.linalg.norm(colours[:, None] - colours, axis=2) + 1e3 * np.eye(80)
-    assert distances.min() > 20 and distances[:12, :12].min() > 80
-
-
-def test_names_of_other_alphabets_are_drawn():
-    picture = demo_detector.picture(size=(200, 300))
-    found = demo_detector.find_bright(picture)
-    copies = [draw(picture, found, [name] * 3) for name in ("кошка", "γάτα", "chat à été")]
-    assert all((copies[0] != copy).any() for copy in copies[1:])
-
-
-def test_an_annotated_copy_can_be_encoded():
-    assert cv2.imencode(".png", drawn(red=(5, 5, 50, 50))[1])[0]

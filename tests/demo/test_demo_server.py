@@ -17,7 +17,7 @@ from PIL import Image
 
 from d2_isonet.demo import guard, server
 from d2_isonet.demo import streams as pictures
-from d2_isonet.demo.drawing import class_colour
+from d2_isonet.engine.drawing import class_colour
 
 BYTES = {"Content-Type": "application/octet-stream"}
 

@@ -243,7 +243,7 @@ def test_each_sign_is_one_sentence(numbers, sentence):
 def test_one_answer_to_every_image_is_no_masking():
     constant = {**results(clean=14.9, bim_127=14.9, zero_gradients=100.0), "gradient_masking": []}
     assert masking_signs(constant) == []
-    assert _masking_lines(constant)[0].startswith("Not attacked it guesses")
+    assert _masking_lines(constant)[0].startswith("It guesses even without an attack")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import hotcoco
 import torch
 from detectron2.config import get_cfg
 
@@ -55,7 +54,7 @@ def detection_run(folder: Path, truth: Path, images: Path, shift: float = 2.0) -
     inference = folder / "inference"
     inference.mkdir(exist_ok=True)
     (inference / "coco_instances_results.json").write_text(json.dumps(found))
-    rows = {t: analyse(hotcoco, read_truth(truth), found, t).rows for t in ("bbox", "segm")}
+    rows = {t: analyse(read_truth(truth), found, t).rows for t in ("bbox", "segm")}
     about = {"dataset": "own_val", "json_file": str(truth), "image_root": str(images)}
     write_per_class(inference / "own_val", rows, about)
     return folder

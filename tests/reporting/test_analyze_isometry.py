@@ -1,4 +1,4 @@
-"""tools/analyze_isometry.py: networks of every kind, what it writes, and what it refuses."""
+"""tools/analyze_isometry.py: networks of every kind, the files it writes, and what it refuses."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def analysis(*arguments, opts=TINY):
 
 
 def analyzed(*arguments, opts=TINY) -> dict:
-    """What isometry.json says."""
+    """The content of isometry.json."""
     return as_json(analysis(*arguments, opts=opts))
 
 
@@ -39,7 +39,7 @@ def conv_named(found: dict, name: str) -> dict:
 
 @pytest.fixture(scope="module")
 def risonet(tmp_path_factory):
-    """(what isometry.json says, its folder)."""
+    """(content of isometry.json, its folder)."""
     folder = tmp_path_factory.mktemp("risonet")
     arguments = [*RISONET18, *FEW, "--output", str(folder), *TINY]
     analyze_isometry.main(analyze_isometry.parse_args(arguments))
@@ -76,7 +76,7 @@ def test_the_page_needs_nothing_else_and_its_table_sorts(risonet, chromium):  # 
 
 
 @pytest.mark.parametrize(("limit", "kind"), [("10", "info"), ("1.01", "warning")])
-def test_tables_are_printed_and_what_explodes_is_told(limit, kind, capsys):
+def test_tables_are_printed_and_what_explodes_is_reported(limit, kind, capsys):
     found = analysis(*RISONET18, "--limit", limit)
     print_analysis(found)
     printed = capsys.readouterr().out
@@ -119,7 +119,7 @@ def test_weights_of_a_pretraining_find_the_config_beside_them(name, trained):
 @pytest.mark.parametrize(
     ("config", "last"), [("risonet18_c4", "res5.1"), ("risonet18_fpn", "res5.1")]
 )
-def test_a_detector_is_looked_at_to_its_last_stage(config, last, trained):
+def test_a_detector_is_analyzed_to_its_last_stage(config, last, trained):
     weights = ["--weights", str(trained / "backbone.pth")]
     found = analyzed("--config-file", f"configs/{config}.yaml", *weights)
     assert found["signals"][-1]["name"] == last
@@ -168,10 +168,10 @@ def test_weights_that_are_not_finite_are_shown_as_such(capsys):
     assert len(histogram_figure(found).axes) == 4  # all stages but res3
 
 
-def test_decoupled_convolutions_are_left_out_and_told():
+def test_decoupled_convolutions_are_skipped_and_reported():
     found = analyzed("--config-file", "configs/decoupled18_dc5.yaml",
                      opts=[*TINY, "MODEL.WEIGHTS="])  # fmt: skip
-    assert any("decoupled convolutions are left out" in note for note in found["notes"])
+    assert any("decoupled convolutions are skipped" in note for note in found["notes"])
 
 
 def test_images_of_a_folder_and_of_a_coco_json(coco_files):
@@ -207,7 +207,7 @@ class TestTimm:
         arguments = ["--timm", "test_resnet", "--images", str(coco_files[1])]
         assert analyzed(*arguments, opts=[])["images"] == f"1 of {coco_files[1]}"
 
-    def test_unknown_names_and_weights_of_others_are_told(self, trained, capsys):
+    def test_unknown_names_and_weights_of_others_are_reported(self, trained, capsys):
         assert "did you mean" in error(capsys, ["--timm", "resnet51"])
         weights = str(trained / "model_final.pth")
         message = error(capsys, ["--timm", "test_resnet", "--weights", weights])
@@ -235,7 +235,7 @@ def error(capsys, arguments: list[str]) -> str:
         ([*RISONET18, "MODEL.RESNETS.DEPTHS", "18"], "DEPTHS.*did you mean MODEL.RESNETS.DEPTH"),
     ],
 )
-def test_what_cannot_be_looked_at_is_one_message(arguments, message, capsys):
+def test_an_invalid_network_or_image_is_one_message(arguments, message, capsys):
     assert re.search(message, error(capsys, arguments))
 
 
@@ -245,12 +245,12 @@ def test_weights_of_another_network_are_refused(trained, capsys):
     assert "is not the network the config describes" in message
 
 
-def test_weights_without_a_config_are_told_what_is_missing(trained, tmp_path, capsys):
+def test_weights_without_a_config_are_reported_what_is_missing(trained, tmp_path, capsys):
     (tmp_path / "backbone.pth").write_bytes((trained / "backbone.pth").read_bytes())
     assert "give --config-file FILE" in error(capsys, ["--weights", str(tmp_path / "backbone.pth")])
 
 
-def test_a_json_whose_images_are_elsewhere_is_told(coco_files, tmp_path, capsys):
+def test_a_json_whose_images_are_elsewhere_is_reported(coco_files, tmp_path, capsys):
     arguments = ["--config-file", "configs/risonet18_dc5.yaml", "--images", str(coco_files[0]),
                  "--image-root", str(tmp_path / "nowhere"), *TINY]  # fmt: skip
     assert "none of its images is in --image-root" in error(capsys, arguments)

@@ -1,4 +1,4 @@
-"""tools/report.py: what it reads, what it says of what is missing, and its pages in a browser."""
+"""tools/report.py: the files it reads, its notes on missing ones, and its pages in a browser."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from d2_isonet.reporting.runs.provenance import changed_keys, defaults, differin
 from d2_isonet.reporting.runs.run import names_of, read_log, read_run
 
 
-def test_steps_and_evaluations_are_told_apart(tmp_path):
+def test_steps_and_evaluations_are_reported_apart(tmp_path):
     records = [
         step(19),
         step(39),
@@ -38,7 +38,7 @@ def test_not_a_number_is_left_out_of_curves(tmp_path):
     assert metrics.series("x") == ([1], [2.0]) and metrics.last("y") is None
 
 
-def test_a_line_that_a_kill_cut_off_is_told(tmp_path):
+def test_a_line_that_a_kill_cut_off_is_reported(tmp_path):
     file = write_metrics(tmp_path, [step(19)])
     file.write_text(file.read_text() + '{"iteration": 39, "total_')
     metrics = read_metrics(file)
@@ -59,7 +59,7 @@ def test_what_a_resumed_run_writes_behind_a_cut_line_is_not_lost(tmp_path):
     )
     metrics = read_metrics(file)
     assert [x["iteration"] for x in metrics.steps] == [59, 79]
-    assert metrics.notes == ["2 damaged lines of metrics.json are left out: 1, 2."]
+    assert metrics.notes == ["2 damaged lines of metrics.json are skipped: 1, 2."]
 
 
 def test_a_later_start_replaces_what_it_did_again(tmp_path):
@@ -69,7 +69,7 @@ def test_a_later_start_replaces_what_it_did_again(tmp_path):
     assert metrics.series("x") == ([39], [7.0])
     assert [x["iteration"] for x in metrics.steps] == [19, 39]
     assert metrics.series("bbox/AP") == ([40], [2.0])
-    assert "started again: from iteration 39 on" in metrics.notes[0]
+    assert "has two versions from iteration 39 on" in metrics.notes[0]
 
 
 def test_what_is_measured_now_and_then_is_no_later_start(tmp_path):
@@ -136,7 +136,7 @@ def test_names_are_as_short_as_they_can_be():
 
 
 def run_report(*arguments) -> str:
-    """What the error says; "" where there is none."""
+    """The error message; "" if there is none."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
         report.main([str(x) for x in arguments])
@@ -147,9 +147,9 @@ def run_report(*arguments) -> str:
     "make, message",
     [
         (lambda p: None, "there is no such folder"),
-        (lambda p: p.write_text("x"), "is a file: give the OUTPUT_DIR"),
+        (lambda p: p.write_text("x"), "is a file; give the OUTPUT_DIR"),
         (lambda p: p.mkdir(), "is empty: no run has written anything into it yet"),
-        (lambda p: (p / "x").mkdir(parents=True), "is no run of train_net.py"),
+        (lambda p: (p / "x").mkdir(parents=True), "is not the OUTPUT_DIR of train_net.py"),
         (lambda p: (p / "a" / "inference").mkdir(parents=True), "there are runs in it: .*run/a"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_run_with_nothing_but_a_config_is_a_page(tmp_path):
     assert "There is no record of a training step" in html and "0.125" in html
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path):
+def test_a_page_that_cannot_be_written_is_reported(tmp_path):
     write_config(tmp_path)
     (tmp_path / "file").write_text("")
     error = run_report(tmp_path, "--output", tmp_path / "file" / "x.html")
@@ -185,9 +185,9 @@ def test_a_page_that_cannot_be_written_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system [exit]", "a: [", "- 1"])
-def test_a_config_that_is_no_plain_yaml_is_told(text, tmp_path):
+def test_a_config_that_is_no_plain_yaml_is_reported(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)
-    assert any("is left out" in note for note in read_run(tmp_path, "x").notes)
+    assert any("is skipped" in note for note in read_run(tmp_path, "x").notes)
 
 
 def test_an_option_that_makes_no_sense_is_refused(tmp_path):
@@ -249,24 +249,24 @@ def _check_viewer(page) -> None:
 
 
 def notes_on(*folders: Path, **options) -> str:
-    """What the report says of the results of these runs, besides the results."""
+    """The notes in the report on the results of these runs."""
     runs = [read_run(folder, folder.name) for folder in folders]
     (dataset,) = detection_results(runs, **options)
     return "\n".join(dataset.notes)
 
 
-def test_nothing_is_said_where_nothing_is_missing(detection):
+def test_a_complete_run_has_no_notes(detection):
     assert notes_on(*detection[0]) == ""
 
 
-def test_truth_that_has_moved_is_told_and_can_be_named(detection, tmp_path):
+def test_truth_that_has_moved_is_reported_and_can_be_named(detection, tmp_path):
     (one, _), truth, _ = detection
     moved = truth.rename(tmp_path / "moved.json")
     assert "The truth cannot be read" in notes_on(one)
     assert notes_on(one, truth_file=moved) == ""
 
 
-def test_predictions_being_written_are_told(detection):
+def test_predictions_being_written_are_reported(detection):
     (one, other), *_ = detection
     (one / "inference" / "coco_instances_results.json").write_text('[{"image_id": 0, "cat')
     notes = notes_on(one, other)
@@ -274,7 +274,7 @@ def test_predictions_being_written_are_told(detection):
     assert "it is being written, or its run was killed" in notes and "b: " not in notes
 
 
-def test_images_that_are_not_there_are_told(detection, tmp_path):
+def test_images_that_are_not_there_are_reported(detection, tmp_path):
     options = ("--image-root", tmp_path / "elsewhere", "--output", tmp_path / "x.html")
     assert run_report(detection[0][0], *options) == ""
     assert "4 images cannot be drawn: " in (tmp_path / "x.html").read_text()
@@ -293,7 +293,7 @@ def test_files_of_any_form_end_no_report(text, detection, tmp_path):
     assert run_report(one, "--output", tmp_path / "x.html") == ""
 
 
-def test_annotations_that_changed_since_are_told(detection):
+def test_annotations_that_changed_since_are_reported(detection):
     (one, _), truth, _ = detection
     content = json.loads(truth.read_text())
     content["annotations"] = content["annotations"][:-1]
@@ -301,14 +301,14 @@ def test_annotations_that_changed_since_are_told(detection):
     assert "have changed since" in notes_on(one)
 
 
-def test_two_truths_of_the_same_name_are_told(detection, tmp_path):
+def test_two_truths_of_the_same_name_are_reported(detection, tmp_path):
     (one, other), truth, _ = detection
     file = other / "inference" / "own_val" / "per_class.json"
     file.write_text(file.read_text().replace(str(truth), str(truth) + ".other"))
     assert "evaluated on different files" in notes_on(one, other)
 
 
-def test_a_model_that_detects_nothing_is_told(detection):
+def test_a_model_that_detects_nothing_is_reported(detection):
     (one, _), *_ = detection
     (one / "inference" / "coco_instances_results.json").write_text("[]")
     assert notes_on(one) == "a: the model detects nothing."

@@ -11,9 +11,9 @@ from browser import chromium, opened  # noqa: F401
 from PIL import Image
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.pixels import pixels_of
 from d2_isonet.reporting.data_preview import (
     drawn,
-    fed_to_network,
     from_annotations,
     from_mapper,
     seen_by_network,
@@ -82,7 +82,7 @@ def test_what_is_fed_is_what_the_models_make_of_the_image(order):
         pixel_mean=cfg.MODEL.PIXEL_MEAN, pixel_std=cfg.MODEL.PIXEL_STD,
     )  # fmt: skip
     expected = model.preprocess_image([{"image": image}]).tensor[0]
-    torch.testing.assert_close(fed_to_network(image, cfg), expected)
+    torch.testing.assert_close(pixels_of(cfg).normalize(image), expected)
     seen = torch.from_numpy(seen_by_network(expected, cfg)).permute(2, 0, 1)
     torch.testing.assert_close(seen, image if order == "RGB" else image.flip(0))
 

@@ -1,4 +1,4 @@
-"""All measurements of one network."""
+"""All isometry measurements of one network."""
 
 import math
 from collections.abc import Mapping
@@ -22,18 +22,20 @@ from d2_isonet.utils.messages import UserError
 
 from .networks import Network
 
+_BINS, _HIGHEST = 60, 3.0  # of the histograms; they do not count larger values
+
 
 @dataclass(frozen=True)
 class Analysis:
     """
     Args:
-        frequencies: of each convolution's output along an axis.
+        frequencies: number per axis of each convolution's output.
         convolutions: in the order of the network.
         shifts: by stage.
-        scales: by block.
+        scales: the residual scales by block.
         signals: at the input and at each block, over all images.
-        deviations: where signals vanish or explode, a line each.
-        limit: the factor from which on they do.
+        deviations: the blocks in which signals vanish or explode, a line each.
+        limit: the factor above which they do.
     """
 
     network: Network
@@ -54,19 +56,15 @@ class Analysis:
 
 
 def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Analysis:
-    """Measure `network`; one line of progress a convolution and an image.
+    """Measure `network` and show the progress.
 
     Raises:
         UserError: it has no convolution.
     """
     if not network.convolutions:
-        raise UserError(f"{network.title} has no convolution to look at")
-    convolutions = [
-        measure_convolution(label_of(name), conv, frequencies)
-        for name, conv in tqdm(
-            network.convolutions.items(), "convolutions", leave=False, disable=None
-        )
-    ]
+        raise UserError(f"{network.title} has no convolution to analyze")
+    layers = tqdm(network.convolutions.items(), "convolutions", leave=False, disable=None)
+    convolutions = [measure_convolution(label_of(n), conv, frequencies) for n, conv in layers]
     passes = [
         measure_signals(network.blocks, network.forward, image, seed)
         for image in tqdm(network.images, "images", leave=False, disable=None)
@@ -86,7 +84,7 @@ def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Anal
 
 
 def _mean(passes: list[list[Signal]]) -> list[Signal]:
-    """Of several images: the root of the mean square of each number."""
+    """The root mean square of each number over the images."""
     return [
         Signal(
             label_of(points[0].name),
@@ -103,7 +101,7 @@ def _rms(values: list[float]) -> float:
 
 
 def as_json(analysis: Analysis) -> dict:
-    """Everything but the single singular values, of which there are millions: plain types.
+    """The analysis in plain types, without the millions of singular values.
 
     None stands for a number that is not finite.
     """
@@ -150,6 +148,3 @@ def _convolution_json(conv: ConvolutionIsometry) -> dict:
         "excess": conv.excess,
         "histogram": {"low": 0.0, "high": _HIGHEST, "counts": counts},
     }
-
-
-_BINS, _HIGHEST = 60, 3.0  # of the histograms; larger ones are in "largest" alone

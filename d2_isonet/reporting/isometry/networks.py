@@ -1,9 +1,10 @@
-"""Networks that a detectron2 yaml describes: ours, detectron2's own, those of other projects."""
+"""Builds the network to analyze: from a detectron2 yaml of any project, or by its name in timm."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
@@ -31,15 +32,15 @@ from d2_isonet.utils.messages import UserError, nearest
 class Network:
     """
     Args:
-        title: what a reader knows it by.
-        weights: the file they come from, or that they are as initialized.
+        title: its name in tables and titles.
+        weights: their file, or that they are as initialized.
         model: in eval mode.
-        convolutions: those that are looked at, by name.
-        blocks: the chain that a signal runs through.
-        forward: normalized images (1, C, H, W) -> what the last block gives.
-        images: such, one at a time: their sizes differ.
-        image_source: what they are.
-        notes: what a reader of the numbers must know.
+        convolutions: the analyzed ones, by name.
+        blocks: the chain through which a signal runs.
+        forward: normalized images (1, C, H, W) -> the output of the last block.
+        images: (1, C, H, W) each, normalized; their sizes differ.
+        image_source: where the images come from.
+        notes: remarks that a reader of the numbers needs.
     """
 
     title: str
@@ -54,36 +55,35 @@ class Network:
 
 
 def initial_norms(model: nn.Module) -> list[str]:
-    """Let batch norms of an untrained network normalize by the image; returns notes on norms.
+    """Let batch norms of an untrained network normalize by the image, and return notes on norms.
 
-    Their stored statistics say nothing yet: with those a ResNet doubles its signal in each block.
+    Without training, a ResNet with the stored statistics doubles its signal in each block.
     """
-    kinds = {type(module).__name__ for module in model.modules()}
     notes = []
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
-        for module in model.modules():
-            module.train(isinstance(module, _BatchNorm))
+    batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for batch_norm in batch_norms:
+        batch_norm.train()
+    if batch_norms:
+        notes.append("Batch norms use the statistics of each image: there are none of a training.")
+    if any(type(module).__name__ == "FrozenBatchNorm2d" for module in model.modules()):
         notes.append(
-            "Batch norms use the statistics of each image: those of training are not there."
-        )
-    if "FrozenBatchNorm2d" in kinds:
-        notes.append(
-            "FrozenBatchNorm2d without trained statistics changes nothing: without --weights the "
+            "FrozenBatchNorm2d without trained statistics changes nothing: without --weights, the "
             "signals are those of a network without norms."
         )
     return notes
 
 
-# Not model_zoo.get_config_file, whose module needs pkg_resources, which new setuptools have not.
+# model_zoo.get_config_file needs pkg_resources, which new versions of setuptools lack.
 MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
-_UNKNOWN_CLASSES = 1000  # of a classifier whose config takes them from the data
+_UNKNOWN_CLASSES = 1000  # if the config takes the number of classes from the data
 
 
 def detectron2_network(args: argparse.Namespace) -> Network:
     """The network of --config-file (or of the config.yaml beside --weights).
 
     Raises:
-        UserError, FileNotFoundError: no such file, no network, weights of another one, no image.
+        UserError, FileNotFoundError: a file is missing, the weights belong to another network, or
+            there is no image.
     """
     file = config_file(args.config_file, args.weights)
     cfg = run_plainly(load_config(file, args.opts))
@@ -109,53 +109,54 @@ def config_file(given: str | None, weights: str | None) -> str:
     """A yaml by its path or its name in detectron2's model zoo, or the one beside the weights.
 
     Raises:
-        UserError: neither is given, or there is none beside the weights.
+        UserError: neither is given, or there is no config.yaml beside the weights.
     """
     if given:
         in_zoo = MODEL_ZOO / given
         return str(in_zoo) if in_zoo.is_file() and not Path(given).exists() else given
     if not weights:
         raise UserError(
-            "there is no network to look at: give --config-file FILE, --weights FILE with the "
-            "config.yaml of its training beside it, or --timm NAME"
+            "there is no network to analyze",
+            "give --config-file FILE, --weights FILE with the config.yaml of its training beside "
+            "it, or --timm NAME",
         )
     beside = Path(weights).resolve().parent / "config.yaml"
     if Path(weights).exists() and not beside.is_file():
         raise UserError(
-            f"{weights} does not tell strides and dilations, and there is no {beside}: give "
-            "--config-file FILE"
+            f"{weights} does not hold strides and dilations, and there is no {beside}",
+            "give --config-file FILE",
         )
     return str(beside) if beside.is_file() else weights
 
 
 def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
     check_names(cfg)
-    outline(cfg)  # errors that name a key
+    outline(cfg)  # its errors name a key
     torch.manual_seed(args.seed)
     model = build_model(cfg).eval()
     if not hasattr(model, "backbone"):
-        raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone to look at")
+        raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone to analyze")
     if args.weights:
         build_checkpointer(cfg, model, trust_pickle=args.trust_pickle).load(args.weights, [])
     return model.eval()
 
 
-def _convolutions(model: nn.Module, all_of_them: bool) -> dict:
-    """Those of the backbone, a pyramid on it included, and of C4's res5; or all."""
+def _convolutions(model: nn.Module, include_heads: bool) -> dict:
+    """The convolutions of the backbone with its pyramid and of C4's res5; or all of the model."""
     ours = ("backbone.", "roi_heads.res5.")
     convolutions = linear_convolutions(model)
-    return {n: c for n, c in convolutions.items() if all_of_them or n.startswith(ours)}
+    return {n: c for n, c in convolutions.items() if include_heads or n.startswith(ours)}
 
 
 def _left_out(model: nn.Module) -> list[str]:
     number = sum(isinstance(module, DecoupledConv2d) for module in model.modules())
     if not number:
         return []
-    return [f"{number} decoupled convolutions are left out: they are no linear maps."]
+    return [f"{number} decoupled convolutions are skipped: they are not linear maps."]
 
 
 def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Through the trunk and, in a C4 detector, on through res5, as if the map were one region."""
+    """Through the trunk and, in a C4 detector, through res5, as if the map were one region."""
     _, trunk = trunk_of(model)
     res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
 
@@ -167,7 +168,7 @@ def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
-    """Resized and normalized as in an evaluation of this network."""
+    """Images, resized and normalized as in an evaluation of this network, and their source."""
     folder, what = args.images, ""
     if folder and Path(folder).is_file():
         root = args.image_root or str(Path(folder).parent)
@@ -184,20 +185,21 @@ def timm_network(args: argparse.Namespace) -> Network:
     """The network of --timm.
 
     Raises:
-        UserError: timm is not installed, has no such network; weights of another one; no image.
-        FileNotFoundError: no such weights or folder.
+        UserError: timm is not installed or has no such network, the weights belong to another
+            network, or there is no image.
+        FileNotFoundError: the weights or the folder do not exist.
     """
     try:
         import timm
 
-        import d2_isonet.hub.timm_models  # noqa: F401 (our names, too)
+        import d2_isonet.hub.timm_models  # noqa: F401 (registers the names of this project)
     except ImportError as error:
-        raise UserError("--timm needs timm: pip install 'd2_isonet[timm]'") from error
+        raise UserError("--timm needs timm", "pip install 'd2_isonet[timm]'") from error
     if not timm.is_model(args.timm):
         hint = nearest(args.timm, timm.list_models())
         raise UserError(f"--timm: timm {timm.__version__} has no network {args.timm!r}{hint}")
     torch.manual_seed(args.seed)
-    model = timm.create_model(args.timm, pretrained=False).eval()
+    model: Any = timm.create_model(args.timm, pretrained=False).eval()
     if args.weights:
         _load(model, args.weights)
     images, source = _timm_images(model, args)
@@ -215,18 +217,18 @@ def timm_network(args: argparse.Namespace) -> Network:
 
 
 def _load(model: nn.Module, path: str) -> None:
-    """All tensors but those of the last layer, whose classes may be others."""
-    state, asked = read_state_dict(path), model.state_dict()
+    """Load all tensors but those of the last layer, whose classes may differ."""
+    state, own = read_state_dict(path), model.state_dict()
     head = (getattr(model, "default_cfg", None) or {}).get("classifier") or "no head"
     heads = (head,) if isinstance(head, str) else tuple(head)
-    wanted = {name: x for name, x in asked.items() if not name.startswith(heads)}
+    wanted = {name: x for name, x in own.items() if not name.startswith(heads)}
     unfit = [n for n, x in wanted.items() if n not in state or state[n].shape != x.shape]
-    strange = [n for n in state if n not in asked]
-    if unfit or strange:
+    unknown = [n for n in state if n not in own]
+    if unfit or unknown:
         raise WeightsError(
             f"{path} is not this network: {len(unfit)} of its {len(wanted)} tensors are missing or "
-            f"of another shape{_first(unfit)}, {len(strange)} in the file are none of its"
-            f"{_first(strange)}"
+            f"have another shape{_first(unfit)}, and it does not have {len(unknown)} tensors of "
+            f"the file{_first(unknown)}"
         )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
@@ -236,7 +238,7 @@ def _first(names: list[str]) -> str:
 
 
 def _timm_images(model: nn.Module, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
-    """By timm's own transform of this network; noise without --images."""
+    """Images by timm's own transform of this network, and their source; without --images, noise."""
     from timm.data import create_transform, resolve_data_config
 
     description: Mapping = resolve_data_config({}, model=model)

@@ -1,6 +1,7 @@
 """The figures of an analysis."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +10,15 @@ from matplotlib.patches import Patch
 
 from d2_isonet.isometry.measures import BINS, NEAR_ONE, distribution
 from d2_isonet.modeling.stages import stage_of
+from d2_isonet.reporting.figures import grid
 
 from .analysis import Analysis
 
+_NEAR: dict[str, Any] = {"color": "#3a9d5d", "alpha": 0.15, "linewidth": 0}
+
 
 def shift_figure(networks: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
-    """A row of histograms a network, one a stage, from their counts in BINS."""
+    """Histograms, a row per network and a column per stage, from the counts in BINS."""
     edges = np.linspace(*BINS[:2], BINS[2] + 1)
     columns = max(len(stages) for stages in networks.values())
     figure = Figure(figsize=(2.6 * columns, 2.2 * len(networks)))
@@ -32,23 +36,24 @@ def shift_figure(networks: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
     return figure
 
 
-_NEAR = {"color": "#3a9d5d", "alpha": 0.15, "linewidth": 0}
-
-
 def figures(analysis: Analysis) -> dict[str, Figure]:
-    """By the name of their file; those that have something to show."""
-    drawn: dict[str, tuple[bool, Callable[[Analysis], Figure]]] = {
-        "singular_values": (True, singular_value_figure),
-        "histograms": (True, histogram_figure),
-        "signals": (len(analysis.signals) > 1, signal_figure),
-        "shifts": (bool(analysis.shifts), _shifts),
-        "residual_scales": (bool(analysis.scales), scale_figure),
+    """The figures that have something to show, by the names of their files."""
+    drawn = {
+        "singular_values": singular_value_figure(analysis),
+        "histograms": histogram_figure(analysis),
     }
-    return {name: draw(analysis) for name, (is_there, draw) in drawn.items() if is_there}
+    if len(analysis.signals) > 1:
+        drawn["signals"] = signal_figure(analysis)
+    if analysis.shifts:
+        counts = {stage: distribution(x)["counts"] for stage, x in analysis.shifts.items()}
+        drawn["shifts"] = shift_figure({"share of channels": counts})
+    if analysis.scales:
+        drawn["residual_scales"] = scale_figure(analysis)
+    return drawn
 
 
 def singular_value_figure(analysis: Analysis) -> Figure:
-    """For each convolution the range of its singular values, their middle 90 % and median."""
+    """The range of each convolution's singular values, their middle 90 % and median."""
     convs = analysis.convolutions
     figure = Figure(figsize=(max(7, 2 + 0.17 * len(convs)), 3.6))
     axes = figure.subplots()
@@ -79,27 +84,21 @@ def singular_value_figure(analysis: Analysis) -> Figure:
 def histogram_figure(analysis: Analysis) -> Figure:
     """The singular values of each stage."""
     stages = {s: x for s, x in analysis.stages().items() if torch.isfinite(x).all()}
-    columns = max(1, min(5, len(stages)))
-    rows = -(-max(1, len(stages)) // columns)
-    figure = Figure(figsize=(2.3 * columns, 2.1 * rows))
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure, axes = grid(len(stages), panel=(2.3, 2.1), columns=5)
     colours = _colours(analysis)
-    for axis in grid[len(stages) :]:
-        axis.set_axis_off()
-    for axis, (stage, values) in zip(grid, stages.items(), strict=False):
+    for axis, (stage, values) in zip(axes, stages.items(), strict=True):
         edges = np.linspace(0, max(1.5, values.max().item()), 61)
         counts, _ = np.histogram(values.numpy(), edges)
         axis.axvspan(*NEAR_ONE, **_NEAR)
         axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=colours[stage])
         axis.set_title(stage, fontsize=8)
-        axis.tick_params(labelsize=7)
     figure.supxlabel("singular value", fontsize=8)
     figure.supylabel("share, %", fontsize=8)
-    return _finished(figure)
+    return figure
 
 
 def signal_figure(analysis: Analysis) -> Figure:
-    """RMS forward and norm of the gradient backward, relative to the first block and to the end."""
+    """Forward RMS relative to the first block, and backward norm of the gradient."""
     points = analysis.signals[1:]
     figure = Figure(figsize=(max(7, 2 + 0.25 * len(points)), 3.4))
     axes = figure.subplots()
@@ -109,17 +108,10 @@ def signal_figure(analysis: Analysis) -> Figure:
     first = points[0].rms or float("nan")
     forward = _drawable([point.rms / first for point in points])
     backward = _drawable([point.gradient for point in points])
-    axes.plot(
-        names, forward, "o-", color="#1f77b4", markersize=3.5, label="forward: RMS / first block's"
-    )
-    axes.plot(
-        names,
-        backward,
-        "s-",
-        color="#d62728",
-        markersize=3.5,
-        label="backward: norm of the gradient",
-    )
+    axes.plot(names, forward, "o-", color="#1f77b4", markersize=3.5,
+              label="forward: RMS / first block's")  # fmt: skip
+    axes.plot(names, backward, "s-", color="#d62728", markersize=3.5,
+              label="backward: norm of the gradient")  # fmt: skip
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.5 / analysis.limit), max(high, 2 * analysis.limit))
@@ -129,7 +121,7 @@ def signal_figure(analysis: Analysis) -> Figure:
 
 
 def scale_figure(analysis: Analysis) -> Figure:
-    """The residual scale of each block; where it has one a channel, their mean and range."""
+    """The residual scale of each block: if it has one per channel, their mean and range."""
     figure = Figure(figsize=(max(7, 2 + 0.25 * len(analysis.scales)), 2.6))
     axes = figure.subplots()
     colours = _colours(analysis)
@@ -139,24 +131,19 @@ def scale_figure(analysis: Analysis) -> Figure:
             axes.vlines(x, scale.min().item(), scale.max().item(), color="k", linewidth=1)
     axes.axhline(0, color="k", linewidth=0.5)
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -0.1), max(high, 0.1))  # all zero, as initialized
+    axes.set_ylim(min(low, -0.1), max(high, 0.1))  # as initialized, all are zero
     axes.set_xticks(range(len(analysis.scales)), analysis.scales, rotation=90, fontsize=7)
     axes.set_ylabel("residual scale s")
     return _finished(figure)
 
 
-def _shifts(analysis: Analysis) -> Figure:
-    counts = {stage: distribution(x)["counts"] for stage, x in analysis.shifts.items()}
-    return shift_figure({"share of channels": counts})
-
-
 def _drawable(values: list[float]) -> list[float]:
-    """With a gap for what a logarithmic axis cannot show."""
+    """The values, with NaN for those that a logarithmic axis cannot show."""
     return [value if 0 < value < float("inf") else float("nan") for value in values]
 
 
 def _colours(analysis: Analysis) -> dict[str, str]:
-    """Of each stage, the same in all figures."""
+    """The colour of each stage, the same in all figures."""
     stages = dict.fromkeys(conv.stage for conv in analysis.convolutions)
     return {stage: f"C{i % 10}" for i, stage in enumerate(stages)}
 

@@ -1,9 +1,10 @@
-"""An analysis printed, and written as json, pictures and one HTML page."""
+"""Prints an analysis, and writes it as json, pictures and one HTML page."""
 
 import json
 import math
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -18,20 +19,20 @@ _CAPTIONS = {
     "singular_values": "Thin line: from the smallest to the largest; thick: the middle 90 %; "
     "point: the median. Green: 0.9 to 1.1.",
     "histograms": "By stage, all convolutions together. Green: 0.9 to 1.1.",
-    "signals": "Green: within the limit. Forward from left to right, backward from right to left.",
+    "signals": "Green: within the limit. Forward runs to the right, backward to the left.",
     "shifts": "Figure 3 of the ISONet paper.",
     "residual_scales": "0: the block is its shortcut.",
 }
 _READING = {
-    "singular_values": "A convolution is an isometry where all its singular values are 1: it then "
-    "keeps the length of every signal, or of every gradient. They are those of the convolution "
-    "with circular boundary on a grid of {n} x {n} output pixels, exactly, without the zeros that "
-    "the weight's shape forces.",
-    "table": "excess: the orthogonal penalty minus the least that this shape can have; 0 is as "
-    "orthogonal as it can be. least: that minimum. condition: largest / smallest.",
+    "singular_values": "A convolution is an isometry if all its singular values are 1: it then "
+    "keeps the length of every signal, or of every gradient. These are the exact values of the "
+    "convolution with circular boundary on a grid of {n} x {n} output pixels, without the zeros "
+    "that the shape of the weight forces.",
+    "table": "least: the smallest orthogonal penalty that this shape allows. excess: the penalty "
+    "minus this minimum; 0 is as orthogonal as possible. condition: largest / smallest.",
     "signals": "RMS: root of the mean square of a block's output. |y| / |x|: its norm relative to "
-    "the network's input. gradient: the norm of what a random cotangent of norm 1 at the end "
-    "becomes when it comes back here. x before, x after: what the block multiplies them by.",
+    "the network's input. gradient: the norm here of a random cotangent that starts with norm 1 "
+    "at the end. x before, x after: the factors by which the block multiplies RMS and gradient.",
     "shifts": "max(y, b): the more negative b, the closer to the identity; 0 is ReLU.",
     "residual_scales": "y = activation(shortcut(x) + s * branch(x)).",
 }
@@ -56,7 +57,7 @@ def print_analysis(analysis: Analysis) -> None:
 
 
 def write_analysis(analysis: Analysis, output: Path) -> Path:
-    """isometry.json, a PNG a figure and isometry.html; returns the last."""
+    """Write isometry.json, a PNG per figure, and isometry.html; returns the path of the page."""
     output.mkdir(parents=True, exist_ok=True)
     content = json.dumps(as_json(analysis), indent=1) + "\n"
     (output / "isometry.json").write_text(content, encoding="utf-8")
@@ -103,7 +104,7 @@ def _add_singular_values(page: Page, analysis: Analysis, drawn: dict[str, Figure
 
 
 def _marked(row: dict) -> dict:
-    """What no kernel of this shape should be, and what none can surpass, in colour."""
+    """The row with singular convolutions and perfect isometries in colour."""
     near, condition = row[NEAR], row["condition"]
     marked = dict(row)
     if near > 99.95:
@@ -125,7 +126,7 @@ FORMATS = {"min": ".3f", "max": ".3f", "condition": ".3g", NEAR: ".1f", "excess"
 
 
 def convolution_rows(analysis: Analysis) -> list[dict]:
-    """One a convolution."""
+    """A row per convolution."""
     return [
         {
             "convolution": conv.name,
@@ -142,7 +143,7 @@ def convolution_rows(analysis: Analysis) -> list[dict]:
 
 
 def described(conv: ConvolutionIsometry) -> str:
-    """ "128x64 3x3 /2": outputs x inputs a group, kernel, and stride, dilation, groups but 1."""
+    """ "128x64 3x3 /2": outputs x inputs per group, kernel; stride, dilation, groups if not 1."""
     outputs, inputs, *kernel = conv.shape
     text = f"{outputs}x{inputs} {kernel[0]}x{kernel[1]}"
     for sign, pair in (("/", conv.stride), ("d", conv.dilation)):
@@ -152,7 +153,7 @@ def described(conv: ConvolutionIsometry) -> str:
 
 
 def stage_rows(analysis: Analysis) -> list[dict]:
-    """One a stage."""
+    """A row per stage."""
     rows = []
     for stage, values in analysis.stages().items():
         convs = [conv for conv in analysis.convolutions if conv.stage == stage]
@@ -169,15 +170,12 @@ def stage_rows(analysis: Analysis) -> list[dict]:
                 "deviation of b": None if shifts is None else shifts.std(correction=0).item(),
             }
         )
-    return [_without_empty(row, rows) for row in rows]
-
-
-def _without_empty(row: dict, rows: list[dict]) -> dict:
-    return {k: v for k, v in row.items() if any(other[k] is not None for other in rows)}
+    used = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    return [{name: row[name] for name in used} for row in rows]
 
 
 def scale_rows(analysis: Analysis) -> list[dict]:
-    """One a block that has a residual scale."""
+    """A row per block that has a residual scale."""
     return [
         {"block": block, "scale": scale.mean().item()}
         | ({"min": scale.min().item(), "max": scale.max().item()} if len(scale) > 1 else {})
@@ -186,31 +184,23 @@ def scale_rows(analysis: Analysis) -> list[dict]:
 
 
 def signal_rows(analysis: Analysis) -> list[dict]:
-    """One a point of the chain; a factor is that of the block whose output the point is."""
-    rows, before = [], None
-    for signal in analysis.signals:
-        rows.append(
-            {
-                "output of": signal.name,
-                "RMS": signal.rms,
-                "x before": _ratio(signal.rms, before and before.rms),
-                "|y| / |x|": signal.norm,
-                "gradient": signal.gradient,
-                "x after": _ratio(before and before.gradient, signal.gradient),
-            }
-        )
-        before = signal
-    return rows
-
-
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or not denominator:
-        return None
-    return numerator / denominator
+    """A row per point of the chain, with the factors of the block that ends there."""
+    signals = analysis.signals
+    return [
+        {
+            "output of": signal.name,
+            "RMS": signal.rms,
+            "x before": signal.rms / before.rms if before and before.rms else None,
+            "|y| / |x|": signal.norm,
+            "gradient": signal.gradient,
+            "x after": before.gradient / signal.gradient if before and signal.gradient else None,
+        }
+        for before, signal in zip([None, *signals], signals, strict=False)
+    ]
 
 
 def as_text(rows: list[dict]) -> str:
-    """For the terminal."""
+    """The table for the terminal."""
     shown = [
         {
             name: format(value, FORMATS.get(name, ".4g")) if isinstance(value, float) else value
@@ -224,24 +214,20 @@ def as_text(rows: list[dict]) -> str:
 
 
 def summary(analysis: Analysis) -> dict[str, str]:
-    """A few numbers of the whole network."""
+    """The main numbers of the whole network."""
     convs = analysis.convolutions
-    values = [x for x in analysis.stages().values()]
-    total = sum(len(x) for x in values)
-    near = sum(share_near_one(x) * len(x) for x in values) / total
-    conditions = [conv.condition for conv in convs]
+    values = torch.cat(list(analysis.stages().values()))
     return {
         "convolutions": str(len(convs)),
-        "singular values": f"{min(x.min().item() for x in values):.3g} to "
-        f"{max(x.max().item() for x in values):.3g}",
-        "in 0.9 to 1.1": f"{100 * near:.1f} %",
-        "rank-deficient": str(sum(math.isinf(x) for x in conditions)),
+        "singular values": f"{values.min().item():.3g} to {values.max().item():.3g}",
+        "in 0.9 to 1.1": f"{100 * share_near_one(values):.1f} %",
+        "rank-deficient": str(sum(math.isinf(conv.condition) for conv in convs)),
         "excess of the penalty": f"{sum(conv.excess for conv in convs):.4g}",
     }
 
 
 def verdict(analysis: Analysis) -> str:
-    """The rule, and what it found."""
+    """The rule, and the number of its violations."""
     rule = (
         f"Rule: a factor above {analysis.limit:g} or below {1 / analysis.limit:g} across one block "
         "or from the first block's output to the last's."

@@ -1,4 +1,4 @@
-"""The page: blocks put one under the other, then written as one HTML file."""
+"""A page of text, tables, figures and images, written as one HTML file without any request."""
 
 import base64
 import hashlib
@@ -14,108 +14,58 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from d2_isonet.utils.files import as_save_error
-from d2_isonet.utils.messages import UserError
 
-from .tables import shown, table_of
+from .tables import Row, shown, table_of
 
-# Text as paths: the reader's machine needs no font. The salt makes the same figure the same bytes.
-SVG_STYLE = {"svg.fonttype": "path", "svg.hashsalt": "page"}
+_FOLDER = Path(__file__).resolve().parent
 
 
 def plain_text(text: str) -> str:
-    """`text` as matplotlib shows it letter by letter: two $ would otherwise enclose a formula."""
+    """`text` with its $ escaped: matplotlib reads what two of them enclose as a formula."""
     return text.replace("$", r"\$")
 
 
-def figure_uri(figure: Figure, form: str = "svg", dpi: int = 110) -> str:
-    """A matplotlib figure as a data URI.
-
-    Args:
-        form: "svg" (sharp, grows with the number of points) or "png".
-        dpi: dots per inch of a png.
-
-    Raises:
-        UserError: another form.
-    """
-    if form not in ("svg", "png"):
-        raise UserError(f"a figure's form is 'svg' or 'png', not {form!r}")
+def figure_uri(figure: Figure) -> str:
+    """The data URI of a figure as SVG: the same bytes for the same figure."""
     file = io.BytesIO()
-    metadata = {"Date": None} if form == "svg" else None  # else it tells when it was drawn
-    # a layout of its own is drawn once, not measured first
+    # "tight" draws the figure twice; a layout engine has arranged it already
     box = None if figure.get_layout_engine() else "tight"
-    with rc_context(SVG_STYLE):
-        figure.savefig(file, format=form, dpi=dpi, metadata=metadata, bbox_inches=box)
-    return _data_uri("image/svg+xml" if form == "svg" else "image/png", file.getvalue())
+    # text as paths: the reader's machine needs no font
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "page"}):
+        figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches=box)
+    return _data_uri("image/svg+xml", file.getvalue())
 
 
-def image_uri(image: np.ndarray | Image.Image | Path, max_side: int, quality: int = 85) -> str:
-    """An image as the data URI of a JPEG.
+def image_uri(image: np.ndarray | Image.Image, max_side: int) -> str:
+    """The data URI of an image as JPEG, reduced if a side is longer than `max_side` pixels.
 
     Args:
-        image: (H, W, 3) RGB or (H, W) grey, uint8; or a Pillow image; or a file, turned upright.
-        max_side: a longer side is reduced to this many pixels.
-        quality: of the JPEG, 1 to 95.
-
-    Raises:
-        UserError: an array of another shape or type.
-        OSError: the file cannot be read as an image.
+        image: (H, W, 3) RGB uint8, or a Pillow image.
     """
-    reduced = _as_pillow(image).convert("RGB")
+    pillow = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    reduced = pillow.convert("RGB")  # a copy
     reduced.thumbnail((max_side, max_side))
     file = io.BytesIO()
-    reduced.save(file, format="JPEG", quality=quality)
+    reduced.save(file, format="JPEG", quality=85)
     return _data_uri("image/jpeg", file.getvalue())
-
-
-def _as_pillow(image: np.ndarray | Image.Image | Path) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.copy()  # thumbnail works in place
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise UserError(
-                f"an image is (H, W, 3) or (H, W) of uint8, not {image.shape} of {image.dtype}"
-            )
-        return Image.fromarray(np.ascontiguousarray(image))
-    from PIL import ImageOps
-
-    with Image.open(image) as opened:
-        return ImageOps.exif_transpose(opened)
 
 
 def _data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-FOLDER = Path(__file__).resolve().parent
-
-
-def render(**content) -> str:
-    """The page as text; all of `content` is escaped.
-
-    The script's digest stands in the page's Content-Security-Policy: no other script runs.
-    """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    script, style = ((FOLDER / name).read_text("utf-8") for name in ("page.js", "page.css"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("page.html")
-    return template.render(**content, style=style, script=script, script_digest=digest)
-
-
 class Picture(NamedTuple):
-    """An image, (H, W, 3) RGB uint8 or a Pillow image or a file, and the words under it."""
+    """An image, (H, W, 3) RGB uint8 or a Pillow image, and its caption."""
 
-    image: np.ndarray | Image.Image | Path
+    image: np.ndarray | Image.Image
     caption: str = ""
 
 
 class Page:
-    """Sections of text, tables, figures and images; every method but the last two returns itself.
+    """Sections of text, tables, figures and images; a method that adds one returns the page.
 
-    All text may come from strangers: it is escaped, and the page forbids every other script and
-    every request.
+    No text is trusted: all of it is escaped, and the page forbids every request and every script
+    but its own, which its Content-Security-Policy names by digest.
     """
 
     def __init__(self, title: str, subtitle: str = ""):
@@ -134,11 +84,11 @@ class Page:
         return self._add("text", text=text)
 
     def note(self, text: str, level: str = "info") -> "Page":
-        """A sentence that stands out; level "info" or "warning"."""
+        """A highlighted sentence; level "info" or "warning"."""
         return self._add("note", text=text, level=level)
 
     def code(self, text: str, title: str = "") -> "Page":
-        """Text as it is, in a fixed-width font; with a title it is folded until clicked."""
+        """Text in a fixed-width font; with a title it is folded until clicked."""
         return self._add("code", text=text, title=title)
 
     def numbers(self, values: Mapping[str, Any]) -> "Page":
@@ -146,42 +96,49 @@ class Page:
         return self._add("numbers", items=_texts(values))
 
     def facts(self, values: Mapping[str, Any]) -> "Page":
-        """Names and values, one a line."""
+        """Names and values, one pair per line."""
         return self._add("facts", items=_texts(values))
 
     def table(
         self,
-        rows: Sequence[Mapping | Sequence],
+        rows: Sequence[Row],
         columns: Iterable[str] | None = None,
         caption: str = "",
         formats: Mapping[str, str] | None = None,
         fold: str = "",
     ) -> "Page":
-        """A table that sorts by a click on a column's name.
+        """A table; a click on a column's name sorts it.
 
         Args:
             rows: mappings of column to value, or sequences; a value may be a `Cell`.
-            columns: their order; needed where rows are sequences.
+            columns: their order; required if rows are sequences.
             formats: column -> format of its floats (".4g").
             fold: a title under which the table is hidden until clicked.
         """
         return self._add("table", caption=caption, fold=fold, **table_of(rows, columns, formats))
 
-    def figure(self, figure: Figure, caption: str = "", form: str = "svg") -> "Page":
-        """A matplotlib figure, as "svg" or, for thousands of points, "png"."""
-        return self._add("figure", uri=figure_uri(figure, form), caption=caption)
+    def figure(self, figure: Figure, caption: str = "") -> "Page":
+        return self._add("figure", uri=figure_uri(figure), caption=caption)
 
-    def images(self, pictures: Iterable[Picture], caption: str = "", max_side=960) -> "Page":
-        """A gallery; a click enlarges, arrow keys go on, Esc closes. max_side in pixels."""
+    def images(self, pictures: Iterable[Picture], caption: str = "", max_side: int = 960) -> "Page":
+        """A gallery: a click enlarges an image, arrow keys show the next one, Esc closes it."""
         items = [(image_uri(p.image, max_side), p.caption) for p in pictures]
         return self._add("images", items=items, caption=caption)
 
     def html(self) -> str:
-        """The whole page as text."""
-        return render(title=self.title, subtitle=self.subtitle, blocks=self._blocks)
+        environment = Environment(
+            loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        script, style = ((_FOLDER / name).read_text("utf-8") for name in ("page.js", "page.css"))
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        return environment.get_template("page.html").render(
+            title=self.title, subtitle=self.subtitle, blocks=self._blocks, style=style,
+            script=script, script_digest=digest,
+        )  # fmt: skip
 
     def write(self, path: Path | str) -> Path:
-        """Write the page and return its path; raises SaveError where that cannot be."""
+        """Write the page and return its path; a failed write raises SaveError."""
         path = Path(path)
         with as_save_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from d2_isonet.data.image_folder import PILLOW_ERRORS, read_image
 from d2_isonet.evaluation.classification import Prediction, read_predictions
 from d2_isonet.reporting.page.page import Page, Picture
 
-from .detection_sections import add_matrix, delta
+from .detection_sections import add_matrix, side_by_side
 from .evaluations import Evaluation
 from .run import Run
 
@@ -17,12 +17,12 @@ _SIDE = 320  # pixels
 
 
 def add_classification(page: Page, runs: Sequence[Run], number: int) -> None:
-    """A section a data set that any run was evaluated on."""
+    """A section per data set on which a run was evaluated."""
     names = list(dict.fromkeys(e.dataset for run in runs for e in run.evaluations))
     if not names:
         page.section("Results").note(
-            "There are no results of classes in inference/: no evaluation has run, or it was of "
-            "an earlier version. metrics.json has top-1 and top-5."
+            "inference/ has no results per class: no evaluation has run, or an earlier version "
+            "wrote them. metrics.json has top-1 and top-5."
         )
     for name in names:
         page.section(f"Results on {name}")
@@ -31,8 +31,9 @@ def add_classification(page: Page, runs: Sequence[Run], number: int) -> None:
         for run, evaluation in own.items():
             predictions = _predictions(page, run, evaluation)
             if predictions:
-                _add_confusion(page, run, evaluation, predictions)
-                _add_pictures(page, run, evaluation, predictions, number)
+                classes = _classes(evaluation, predictions)
+                _add_confusion(page, run, classes, predictions)
+                _add_pictures(page, run, classes, predictions, number)
 
 
 def _add_classes(page: Page, evaluations: dict[str, Evaluation]) -> None:
@@ -42,23 +43,13 @@ def _add_classes(page: Page, evaluations: dict[str, Evaluation]) -> None:
     if len(tables) == 1:
         page.table(tables[first], formats=dict.fromkeys(("top1", "top5", "taken_for_share"), ".1f"))
         return
-    rows = []
-    for row in tables[first]:
-        line = {"class": row.get("class"), "images": row.get("images")}
-        for run, table in tables.items():
-            own = next((x for x in table if x.get("class") == row.get("class")), {})
-            line[f"{run}: top1"] = own.get("top1")
-            if run != first:
-                line[f"{run}: change"] = delta(own.get("top1"), row.get("top1"))
-        rows.append(line)
+    rows = side_by_side(tables, "images", ("top1",))
     page.table(rows, formats={f"{run}: top1": ".1f" for run in tables})
 
 
 def _predictions(page: Page, run: str, evaluation: Evaluation) -> list[Prediction]:
     if evaluation.predictions is None:
-        page.note(
-            f"{run}: there is no predictions.csv, so that no confusions and images are shown."
-        )
+        page.note(f"{run}: there is no predictions.csv, so confusions and images are missing.")
         return []
     try:
         return read_predictions(evaluation.predictions)
@@ -67,8 +58,7 @@ def _predictions(page: Page, run: str, evaluation: Evaluation) -> list[Predictio
         return []
 
 
-def _add_confusion(page, run: str, evaluation: Evaluation, predictions: list[Prediction]) -> None:
-    classes = _classes(evaluation, predictions)
+def _add_confusion(page: Page, run: str, classes: list[str], predictions: list[Prediction]) -> None:
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, ([p.label for p in predictions], [p.predicted for p in predictions]), 1)
     page.subsection("Confusion of classes")
@@ -81,8 +71,9 @@ def _classes(evaluation: Evaluation, predictions: list[Prediction]) -> list[str]
     return classes + [str(i) for i in range(len(classes), needed)]
 
 
-def _add_pictures(page, run: str, evaluation, predictions: list[Prediction], number: int) -> None:
-    classes = _classes(evaluation, predictions)
+def _add_pictures(
+    page: Page, run: str, classes: list[str], predictions: list[Prediction], number: int
+) -> None:
     surest = sorted(predictions, key=lambda p: (-p.probability, p.file_name))
     wrong = [p for p in surest if p.label != p.predicted][:number]
     right = [p for p in surest if p.label == p.predicted][:number]
@@ -101,7 +92,7 @@ def _picture(prediction: Prediction, classes: list[str], missing: list[str]) -> 
     except (*PILLOW_ERRORS, ValueError) as error:
         missing.append(str(error))
         return None
-    says = f"{classes[prediction.predicted]} {prediction.probability:.0%}"
+    caption = f"{classes[prediction.predicted]} {prediction.probability:.0%}"
     if prediction.label != prediction.predicted:
-        says += f", it is {classes[prediction.label]} ({prediction.probability_of_label:.0%})"
-    return Picture(image, f"{says}\n{Path(prediction.file_name).name}")
+        caption += f", it is {classes[prediction.label]} ({prediction.probability_of_label:.0%})"
+    return Picture(image, f"{caption}\n{Path(prediction.file_name).name}")

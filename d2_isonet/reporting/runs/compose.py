@@ -1,4 +1,4 @@
-"""The whole page, section by section."""
+"""Composes the whole page, section by section."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +27,11 @@ from .training import add_results_in_time, add_training
 
 @dataclass(frozen=True)
 class Options:
-    """Attributes:
-    images: how many of the best and of the worst are drawn.
-    score_threshold: of detections in matrix and pictures; None for the one of the best F1.
-    truth, image_root: instead of those that the evaluations name.
+    """
+    Attributes:
+        images: number of best images and of worst images.
+        score_threshold: of detections in matrix and pictures; None for the best F1.
+        truth, image_root: used instead of those that the evaluations name.
     """
 
     images: int = 6
@@ -63,8 +64,8 @@ def _add_detection(page: Page, runs: Sequence[Run], options: Options) -> None:
     datasets = detection_results(runs, options.truth, options.image_root)
     if not datasets:
         page.section("Results").note(
-            "inference/ has no predictions: no evaluation has run yet, so that there are no "
-            "results of classes, curves, errors and pictures."
+            "inference/ has no predictions: no evaluation has run yet, so classes, curves, errors "
+            "and pictures are missing."
         )
     for dataset in datasets:
         page.section(f"Results on {dataset.name or 'a data set without a name'}")
@@ -90,8 +91,7 @@ def _add_dataset(
     add_precision_recall(page, dataset, names)
     add_errors(page, dataset, names)
     add_sizes(page, dataset)
-    page.subsection("The score from which on a detection is shown")
-    page.text(_about_thresholds(thresholds, options))
+    page.subsection("Score threshold", _about_thresholds(thresholds, options))
     add_confusion(page, dataset, thresholds)
     if options.images:
         add_pictures(page, dataset, thresholds, options.images)
@@ -99,9 +99,9 @@ def _add_dataset(
 
 def _about_thresholds(thresholds: dict[str, float], options: Options) -> str:
     if options.score_threshold is not None:
-        return f"In the matrix and the pictures it is {options.score_threshold:g}, as asked for."
+        return f"Matrix and pictures use {options.score_threshold:g}, from --score-threshold."
     each = ", ".join(f"{name} {value:.2f}" for name, value in thresholds.items())
     return (
-        f"In the matrix and the pictures it is {each}: where F1 over all classes, at IoU 0.5, is "
-        "best. --score-threshold sets another one."
+        f"Matrix and pictures use {each}: the threshold with the best F1 over all classes at IoU "
+        "0.5. --score-threshold sets another one."
     )

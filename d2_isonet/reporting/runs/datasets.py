@@ -1,9 +1,10 @@
-"""The evaluations of all runs on one data set, measured: what the sections on results show."""
+"""Measures the evaluations of all runs, grouped by data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from pycocotools.coco import COCO
 
 from d2_isonet.evaluation.coco_measures import import_hotcoco
@@ -18,7 +19,7 @@ class Result:
     """A run's evaluation of the data set.
 
     Attributes:
-        analyses: "bbox" and, with masks, "segm"; empty where the predictions cannot be measured.
+        analyses: "bbox" and, with masks, "segm"; empty if the predictions cannot be measured.
     """
 
     run: Run
@@ -28,9 +29,10 @@ class Result:
 
 @dataclass
 class DatasetResults:
-    """Attributes:
-    truth: None where the annotations cannot be read.
-    notes: what is missing, in sentences.
+    """
+    Attributes:
+        truth: None if the annotations cannot be read.
+        notes: what is missing, in sentences.
     """
 
     name: str
@@ -40,11 +42,11 @@ class DatasetResults:
     notes: list[str] = field(default_factory=list)
 
     def analyses(self, task: str) -> dict[str, Analysis]:
-        """Name of the run -> its analysis, of those that have the task."""
+        """Name of the run -> its analysis, for runs that have the task."""
         return {r.run.name: r.analyses[task] for r in self.results if task in r.analyses}
 
     def rows(self, task: str) -> dict[str, list[dict]]:
-        """Name of the run -> a row a class: measured now or, where that cannot be, then."""
+        """Name of the run -> a row per class: measured now if possible, else as recorded."""
         rows = {}
         for result in self.results:
             if task in result.analyses:
@@ -60,10 +62,10 @@ class DatasetResults:
 def detection_results(
     runs: Sequence[Run], truth_file: Path | None = None, image_root: Path | None = None
 ) -> list[DatasetResults]:
-    """For each data set what the runs predict on it, measured.
+    """The measured predictions of the runs, one entry per data set.
 
     Args:
-        truth_file, image_root: take the place of those that the evaluations name.
+        truth_file, image_root: used instead of those that the evaluations name.
     """
     by_name: dict[str, DatasetResults] = {}
     for run in runs:
@@ -79,40 +81,44 @@ def detection_results(
 
 
 def _read_truth(dataset: DatasetResults, file: Path | None, image_root: Path | None) -> None:
-    named = {r.evaluation.about.get("json_file") for r in dataset.results} - {None, ""}
-    roots = {r.evaluation.about.get("image_root") for r in dataset.results} - {None, ""}
-    if file is None and len(named) > 1:
-        files = ", ".join(sorted(named))
+    files, roots = _recorded(dataset, "json_file"), _recorded(dataset, "image_root")
+    dataset.image_root = image_root or (Path(roots[0]) if roots else None)
+    if file is None and len(files) > 1:
         dataset.notes.append(
-            f"The runs were evaluated on different files, which all are called {dataset.name}: "
-            f"{files}. The first is the truth here."
+            f"The runs were evaluated on different files with the name {dataset.name}: "
+            f"{', '.join(files)}. This report takes the first as the truth."
         )
-    file = file or (Path(sorted(named)[0]) if named else None)
-    dataset.image_root = image_root or (Path(sorted(roots)[0]) if roots else None)
-    if file is None:
+    if file is None and not files:
         dataset.notes.append(
-            "It is not known which annotations were the truth: add --truth FILE and "
-            "--image-root DIR for curves, errors and pictures."
+            "The file of the true annotations is unknown: add --truth FILE and --image-root DIR "
+            "for curves, errors and pictures."
         )
         return
     try:
-        dataset.truth = read_truth(file)
+        dataset.truth = read_truth(file or Path(files[0]))
     except (OSError, ValueError) as error:
         dataset.notes.append(
-            f"The truth cannot be read, so that curves, errors and pictures are missing: {error}. "
-            "Where it has moved, add --truth FILE and --image-root DIR."
+            f"The truth cannot be read, so curves, errors and pictures are missing: {error}. If "
+            "the file has moved, add --truth FILE and --image-root DIR."
         )
 
 
+def _recorded(dataset: DatasetResults, key: str) -> list[str]:
+    """The different values that the evaluations recorded, sorted."""
+    values = (result.evaluation.about.get(key) for result in dataset.results)
+    return sorted({value for value in values if value})
+
+
 def _measure(dataset: DatasetResults, result: Result) -> None:
-    """Fill in detections and analyses, or tell in the notes why not."""
-    name, file, hotcoco = result.run.name, result.evaluation.predictions, import_hotcoco()
+    """Fill in the analyses of a result, or note why that is impossible."""
+    name, file = result.run.name, result.evaluation.predictions
     if file is None:
-        dataset.notes.append(f"{name}: there are no predictions, so that only what was recorded "
-                             "of them is shown.")  # fmt: skip
-    if hotcoco is None:
+        dataset.notes.append(
+            f"{name}: there are no predictions, so only the recorded results are shown."
+        )
+    if import_hotcoco() is None:
         dataset.notes.append("hotcoco is not installed: no curves, errors and pictures.")
-    if file is None or hotcoco is None or dataset.truth is None:
+    if file is None or import_hotcoco() is None or dataset.truth is None:
         return
     try:
         detections = read_detections(file)
@@ -121,7 +127,7 @@ def _measure(dataset: DatasetResults, result: Result) -> None:
             return
         most = result.evaluation.about.get("max_detections", 100)
         for task in tasks_of(detections):
-            result.analyses[task] = analyse(hotcoco, dataset.truth, detections, task, most)
+            result.analyses[task] = analyse(dataset.truth, detections, task, most)
     except (OSError, ValueError, KeyError) as error:
         dataset.notes.append(f"{name}: the predictions cannot be measured: {error}.")
         return
@@ -129,19 +135,13 @@ def _measure(dataset: DatasetResults, result: Result) -> None:
 
 
 def _compare_with_record(dataset: DatasetResults, result: Result) -> None:
-    """A note where the numbers are not those of the evaluation: files have changed since."""
+    """Note if the numbers are not those of the evaluation: files have changed since."""
     for task, analysis in result.analyses.items():
-        then = [row.get("AP") for row in result.evaluation.tasks.get(task, [])]
-        now = [row["AP"] for row in analysis.rows]
-        if then and not _same(then, now):
+        rows = result.evaluation.tasks.get(task, [])
+        then, now = (np.array([x.get("AP") for x in y], float) for y in (rows, analysis.rows))
+        is_same = then.shape == now.shape and np.allclose(then, now, 0, 1e-6, equal_nan=True)
+        if rows and not is_same:
             dataset.notes.append(
-                f"{result.run.name}: {task} AP of a class, measured now, is not what the "
-                "evaluation recorded: the annotations or the predictions have changed since."
+                f"{result.run.name}: the {task} AP of a class is not what the evaluation "
+                "recorded: the annotations or the predictions have changed since."
             )
-
-
-def _same(then: list, now: list) -> bool:
-    if len(then) != len(now):
-        return False
-    pairs = zip(then, now, strict=True)
-    return all((a is None) == (b is None) and abs((a or 0) - (b or 0)) < 1e-6 for a, b in pairs)

@@ -1,4 +1,4 @@
-"""A detector's predictions measured against the truth: COCO's numbers, TIDE's errors, matches."""
+"""Measures a detector's predictions: COCO's numbers, TIDE's errors, and matches with the truth."""
 
 import contextlib
 import io
@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -19,43 +18,46 @@ from d2_isonet.utils.messages import UserError
 
 from .matches import IOU, Matches, matches_of
 
-BACKGROUND_IOU = 0.1  # below it a detection has nothing to do with an object
+BACKGROUND_IOU = 0.1  # a detection below it has nothing to do with the object
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl")
 
 
 @dataclass
 class Analysis:
-    """One task of one evaluation.
+    """The measurements of one task of one evaluation.
 
     Attributes:
-        task: "bbox" or "segm".
-        stats: COCO's twelve numbers in percent; None where undefined.
-        rows: a row a class, see `detection_measures`.
-        precision: (T, R, K) at IoU thresholds (T,), recalls (R,), classes; -1 undefined.
-        errors: of TIDE, see `error_rows` in errors.py; dAP in percent.
+        stats: COCO's twelve numbers in percent; None if undefined.
+        rows: one per class, see `detection_measures`.
+        precision: (T, R, K) at IoU thresholds (T,), recalls (R,), and classes; -1 if undefined.
+        errors: TIDE's: "counts" and "delta_ap" per kind, "ap" in percent.
         matches: at IoU 0.5.
     """
 
-    task: str
+    truth: COCO
     stats: dict[str, float | None]
     rows: list[dict]
     precision: np.ndarray
-    ious: np.ndarray
     recalls: np.ndarray
     errors: dict
     matches: Matches
 
 
 def read_truth(json_file: Path) -> COCO:
-    """The annotations as the evaluation takes them.
+    """The annotations as the evaluation reads them.
 
     Raises:
-        FileNotFoundError, UserError: what `read_annotations` raises.
+        FileNotFoundError, UserError: see `read_annotations`.
     """
-    truth = COCO()
-    truth.dataset = read_annotations(str(json_file))
-    for annotation in truth.dataset.setdefault("annotations", []):
+    content = read_annotations(str(json_file))
+    for annotation in content.setdefault("annotations", []):
         fill_in(annotation)
+    return _indexed(content)
+
+
+def _indexed(content: dict) -> COCO:
+    truth = COCO()
+    truth.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
@@ -65,7 +67,7 @@ def read_detections(file: Path) -> list[dict]:
     """Detections in COCO's form.
 
     Raises:
-        UserError: the file is damaged (an evaluation may be writing it), or of another form.
+        UserError: the file is damaged (an evaluation may be writing it), or has another form.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -75,7 +77,7 @@ def read_detections(file: Path) -> list[dict]:
         ) from error
     if not isinstance(content, list) or not all(map(_is_detection, content)):
         raise UserError(
-            f"{file} is no list of detections, each with image_id, category_id, score and bbox"
+            f"{file} is not a list of detections, each with image_id, category_id, score and bbox"
         )
     return content
 
@@ -93,23 +95,24 @@ def _is_detection(value: object) -> bool:
 
 
 def tasks_of(detections: list[dict]) -> list[str]:
-    """ "bbox", and "segm" where every detection has a mask."""
+    """ "bbox", and "segm" if every detection has a mask."""
     has_masks = bool(detections) and all("segmentation" in d for d in detections)
     return ["bbox", "segm"] if has_masks else ["bbox"]
 
 
-def analyse(
-    hotcoco: ModuleType, truth: COCO, detections: list[dict], task: str, max_dets: int = 100
-) -> Analysis:
-    """Everything the report shows of one task.
+def analyse(truth: COCO, detections: list[dict], task: str, max_dets: int = 100) -> Analysis:
+    """All measurements that the report shows of a task; hotcoco must be installed.
 
     Args:
-        detections: at least one; those of categories that the truth has not are left out.
-        max_dets: the most detections an image and class.
+        detections: at least one; categories that the truth does not have are skipped.
+        task: "bbox" or "segm".
+        max_dets: the largest number of detections per image and class.
 
     Raises:
         UserError: a detection is of an image that the truth does not have, or its score is NaN.
     """
+    import hotcoco
+
     known = [d for d in detections if d["category_id"] in truth.cats]
     params = params_of(truth, task, [1, 10, max_dets])
     with contextlib.redirect_stdout(io.StringIO()):
@@ -118,30 +121,28 @@ def analyse(
     matches = matches_of(evaluation, known)
     numbers = Counter(d["category_id"] for d in known)
     classes = {i: (truth.cats[i]["name"], numbers[i]) for i in params.catIds}
-    stats = {
-        k: None if x < 0 else 100 * float(x) for k, x in zip(STATS, summary.stats, strict=True)
-    }
+    stats = zip(STATS, summary.stats, strict=True)
     return Analysis(
-        task,
-        stats,
+        truth,
+        {name: None if value < 0 else 100 * float(value) for name, value in stats},
         detection_measures(summary, classes),
         summary.eval["precision"][:, :, :, 0, -1],
-        np.asarray(params.iouThrs),
         np.asarray(params.recThrs),
-        _errors(hotcoco, truth, matches, task, params),
+        _errors(truth, matches, task, params),
         matches,
     )
 
 
-def _errors(hotcoco: ModuleType, truth: COCO, matches: Matches, task: str, params: Params) -> dict:
-    """TIDE's, without crowds and what lies in them: hotcoco would take a detection beside a crowd
-    for badly placed, where TIDE calls it background."""
-    objects = COCO()
+def _errors(truth: COCO, matches: Matches, task: str, params: Params) -> dict:
+    """TIDE's errors, without crowds and the detections in them.
+
+    hotcoco would count a detection beside a crowd as badly placed, TIDE counts it as background.
+    """
+    import hotcoco
+
     annotations = [truth.dataset["annotations"][place] for place in matches.objects]
-    objects.dataset = {**truth.dataset, "annotations": annotations}
+    objects = _indexed({**truth.dataset, "annotations": annotations})
     counting = [matches.detections[place] for place in np.flatnonzero(matches.counts)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        objects.createIndex()
     evaluation = evaluated(hotcoco, objects, counting, task, params)
     found = evaluation.tide_errors(pos_thr=IOU, bg_thr=BACKGROUND_IOU)
     return {

@@ -1,10 +1,10 @@
-"""Sections on a detector's results: numbers, classes, curves, sizes, matrix."""
+"""Sections on a detector's results: numbers, classes, curves, errors, sizes, confusion."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from d2_isonet.evaluation.coco_measures import import_hotcoco
 from d2_isonet.reporting.figures import add_legend, bars, colour, grid, matrix
 from d2_isonet.reporting.page.page import Page, plain_text
 from d2_isonet.reporting.page.tables import Cell
@@ -14,35 +14,41 @@ from .detection import STATS
 from .matches import confusion
 
 MISSED, BACKGROUND = "(missed)", "(background)"
-_MOST_CLASSES = 40  # that a matrix shows; of more, only the table is there
+_MOST_CLASSES = 40  # of a matrix; above it there is only the table
 _MOST_PAIRS = 200
+_MOST_CURVES = 12
 _SHARE = "% of the class"
+# COCO's letter -> name, least and largest area
+_SIZES = {"s": ("small", 0, 32**2), "m": ("medium", 32**2, 96**2), "l": ("large", 96**2, 1e10)}
+TITLES = {"bbox": "Boxes", "segm": "Masks"}
 
 
 def add_confusion(page: Page, dataset: DatasetResults, thresholds: dict[str, float]) -> None:
-    """Objects by true and predicted class; of many classes, the pairs that are confused most.
+    """Objects by true and predicted class; with many classes, the most frequent confusions.
 
     Args:
         thresholds: name of the run -> least score of a detection that counts.
     """
-    analyses = dataset.analyses("bbox")
     page.subsection(
         "Confusion of classes",
         "Boxes, IoU 0.5. Each detection, the highest score first, takes the object that it "
-        "overlaps most, whatever the class. Shades are shares of the row: of that class's objects.",
+        "overlaps most, of any class. Shades are shares of the objects of the row's class.",
     )
-    for name, analysis in analyses.items():
+    for name, analysis in dataset.analyses("bbox").items():
         classes = [row["class"] for row in analysis.rows]
-        counts = confusion(import_hotcoco(), dataset.truth, analysis.matches, thresholds[name])
-        caption = f"{name}: detections with a score from {thresholds[name]:.2f} on."
+        counts = confusion(analysis.truth, analysis.matches, thresholds[name])
+        caption = f"{name}: detections with a score of at least {thresholds[name]:.2f}."
         add_matrix(page, counts, classes, caption)
 
 
 def add_matrix(page: Page, counts: np.ndarray, classes: list[str], caption: str) -> None:
-    """Args: counts: (K, K) by truth and prediction, or (K + 1, K + 1) with the background last."""
+    """
+    Args:
+        counts: (K, K) by truth and prediction, or (K + 1, K + 1) with the background last.
+    """
     with_background = len(counts) > len(classes)
     if len(classes) <= _MOST_CLASSES:
-        objects = counts[: len(classes)]  # how often background is right is not counted
+        objects = counts[: len(classes)]  # correct background is not counted
         total = objects.sum(axis=1, keepdims=True)
         shares = objects / np.where(total > 0, total, np.nan)
         columns = [*classes, MISSED] if with_background else classes
@@ -54,7 +60,7 @@ def add_matrix(page: Page, counts: np.ndarray, classes: list[str], caption: str)
 
 
 def _pairs(counts: np.ndarray, classes: list[str]) -> list[dict]:
-    """The cells off the diagonal, from the most frequent on."""
+    """The cells off the diagonal, the most frequent first."""
     places = [(i, j) for i, j in np.argwhere(counts) if i != j]
     places.sort(key=lambda place: -counts[place])
     total = counts.sum(axis=1)
@@ -75,13 +81,12 @@ KINDS = {
     "Both": ("both", "wrong class and badly placed (IoU 0.1 to 0.5 with one of another class)"),
     "Dupe": ("duplicate", "right, but the object already has a detection with a higher score"),
     "Bkg": ("background", "overlaps no object (IoU below 0.1 with all)"),
-    "Miss": ("missed", "an object without a detection, nor a Cls or Loc error that is its own"),
+    "Miss": ("missed", "an object without a detection and without an error of the first two kinds"),
 }
-TITLES = {"bbox": "Boxes", "segm": "Masks"}
 
 
 def error_rows(analyses: dict) -> list[dict]:
-    """A row a kind: name, definition and, for each run, how many and how much AP they cost."""
+    """A row per kind: name, definition and, for each run, their number and their cost in AP."""
     rows = []
     for kind, (name, definition) in KINDS.items():
         row = {"error": name, "a detection that is": definition}
@@ -96,9 +101,9 @@ def error_rows(analyses: dict) -> list[dict]:
 def add_errors(page: Page, dataset: DatasetResults, names: Sequence[str]) -> None:
     page.subsection(
         "Kinds of error",
-        "Of each kind, by how much AP50 would rise if it alone were mended (dAP): the best "
-        "detection of each free object set right, the others taken away; for missed objects, if "
-        "they did not count. All detections count, whatever their score. The dAP do not add up.",
+        "dAP: the AP50 gained if all errors of this kind were fixed (TIDE): the best detection of "
+        "each free object is corrected and the others are removed; missed objects are not counted. "
+        "All detections count, with any score. Gains do not add up.",
     )
     for task, title in TITLES.items():
         analyses = dataset.analyses(task)
@@ -115,12 +120,8 @@ def add_errors(page: Page, dataset: DatasetResults, names: Sequence[str]) -> Non
         page.table(rows, formats=formats)
 
 
-_SIZES = {"s": "small (below 32 x 32 pixels)", "m": "medium", "l": "large (from 96 x 96)"}
-_MOST_CURVES = 12
-
-
 def delta(value: float | None, base: float | None) -> Cell:
-    """The change against the first run, in colour."""
+    """The change from `base`, in colour."""
     if value is None or base is None:
         return Cell(None)
     change = value - base
@@ -129,7 +130,7 @@ def delta(value: float | None, base: float | None) -> Cell:
 
 
 def add_numbers(page: Page, dataset: DatasetResults) -> None:
-    """COCO's twelve numbers, a row a run and task."""
+    """COCO's twelve numbers, a row per run and task."""
     rows = []
     for task, title in TITLES.items():
         for name, analysis in dataset.analyses(task).items():
@@ -137,13 +138,13 @@ def add_numbers(page: Page, dataset: DatasetResults) -> None:
     if rows:
         caption = (
             "COCO's measures in percent. AP: mean over IoU 0.50 to 0.95; s, m, l: small, medium, "
-            "large; AR: recall with 1, 10 or the most detections an image."
+            "large; AR: recall with 1, 10 or the largest number of detections per image."
         )
         page.table(rows, caption=caption, formats=dict.fromkeys(STATS, ".1f"))
 
 
 def add_classes(page: Page, dataset: DatasetResults) -> None:
-    """A table a task; with several runs, AP side by side and its change."""
+    """A table per task; with several runs, their AP side by side and its change."""
     page.subsection("Class by class")
     for task in dataset.tasks():
         by_run = dataset.rows(task)
@@ -151,35 +152,42 @@ def add_classes(page: Page, dataset: DatasetResults) -> None:
         if len(by_run) == 1:
             rows = [{k: v for k, v in row.items() if k != "category_id"} for row in by_run[first]]
         else:
-            rows = _side_by_side(by_run)
+            rows = side_by_side(by_run, "objects", ("AP", "AP50"))
         columns = [key for key in rows[0] if key.startswith(("AP", "AR")) or ": AP" in key]
         page.table(rows, caption=TITLES[task], formats=dict.fromkeys(columns, ".1f"))
 
 
-def _side_by_side(by_run: dict[str, list[dict]]) -> list[dict]:
-    names = list(by_run)
-    base = {row["class"]: row for row in by_run[names[0]]}
-    others = {name: {row["class"]: row for row in by_run[name]} for name in names}
+def side_by_side(tables: dict[str, list[dict]], number: str, measures: Sequence[str]) -> list[dict]:
+    """A row per class with the measures of each run and the change of the first measure.
+
+    Args:
+        tables: name of the run -> a row per class.
+        number: the key of the number of objects or images.
+    """
+    first = next(iter(tables))
+    by_class = {run: {row["class"]: row for row in rows} for run, rows in tables.items()}
     rows = []
-    for name_of_class, first in base.items():
-        row = {"class": name_of_class, "objects": first.get("objects")}
-        for name in names:
-            own = others[name].get(name_of_class, {})
-            row[f"{name}: AP"], row[f"{name}: AP50"] = own.get("AP"), own.get("AP50")
-            if name != names[0]:
-                row[f"{name}: change"] = delta(own.get("AP"), first.get("AP"))
-        rows.append(row)
+    for name, base in by_class[first].items():
+        line = {"class": name, number: base.get(number)}
+        for run, table in by_class.items():
+            own = table.get(name, {})
+            line |= {f"{run}: {measure}": own.get(measure) for measure in measures}
+            if run != first:
+                line[f"{run}: change"] = delta(own.get(measures[0]), base.get(measures[0]))
+        rows.append(line)
     return rows
 
 
 def add_precision_recall(page: Page, dataset: DatasetResults, names: Sequence[str]) -> None:
-    """Over all classes at IoU 0.5, 0.75 and their mean; then class by class at 0.5."""
+    """Curves over all classes at IoU 0.5, 0.75 and on average; then class by class at 0.5."""
     page.subsection("Precision and recall")
+    panels: dict[str, int | slice] = {
+        "IoU 0.50": 0, "IoU 0.75": 5, "mean over IoU 0.50 to 0.95": slice(None),
+    }  # fmt: skip
     for task, title in TITLES.items():
         analyses = dataset.analyses(task)
         if not analyses:
             continue
-        panels = {"IoU 0.50": 0, "IoU 0.75": 5, "mean over IoU 0.50 to 0.95": slice(None)}
         figure, axes = grid(len(panels))
         for axis, (label, place) in zip(axes, panels.items(), strict=True):
             for name, x in analyses.items():
@@ -190,11 +198,13 @@ def add_precision_recall(page: Page, dataset: DatasetResults, names: Sequence[st
     _add_curves_of_classes(page, dataset, names)
 
 
-def _curve(axis, recalls: np.ndarray, precision: np.ndarray, line_colour: str) -> None:
-    """Args: precision: (..., R, K) or (R,); -1 is left out of the mean."""
-    places = tuple(i for i in range(precision.ndim) if i != max(0, precision.ndim - 2))
-    defined = np.ma.masked_less(precision, 0)
-    mean = defined.mean(axis=places) if precision.ndim > 1 else defined
+def _curve(axis: Axes, recalls: np.ndarray, precision: np.ndarray, line_colour: str) -> None:
+    """
+    Args:
+        precision: (..., R, K); the mean is over all axes but R, without -1.
+    """
+    places = tuple(i for i in range(precision.ndim) if i != precision.ndim - 2)
+    mean = np.ma.masked_less(precision, 0).mean(axis=places)
     axis.plot(recalls, mean, color=line_colour, linewidth=1.4)
     axis.set(xlim=(0, 1), ylim=(0, 1.02))
     axis.set_xlabel("recall", fontsize=8)
@@ -213,7 +223,7 @@ def _add_curves_of_classes(page: Page, dataset: DatasetResults, names: Sequence[
     figure, axes = grid(len(places), panel=(2.9, 2.2), columns=4)
     for axis, k in zip(axes, places, strict=True):
         for name, x in analyses.items():
-            _curve(axis, x.recalls, x.precision[0, :, k], colour(names.index(name)))
+            _curve(axis, x.recalls, x.precision[:1, :, k : k + 1], colour(names.index(name)))
         axis.set_title(plain_text(rows[k]["class"])[:40], fontsize=9, loc="left")
     add_legend(figure, names)
     most = (
@@ -223,22 +233,18 @@ def _add_curves_of_classes(page: Page, dataset: DatasetResults, names: Sequence[
 
 
 def add_sizes(page: Page, dataset: DatasetResults) -> None:
-    """AP and AR of small, medium and large objects, and how many there are."""
+    """AP and AR of small, medium and large objects, and their number."""
     page.subsection(
         "By size of the object", "Small is below 32 x 32 pixels of area, large from 96 x 96."
     )
-    truth, rows = dataset.truth, []
+    rows = []
     for task, title in TITLES.items():
         for name, analysis in dataset.analyses(task).items():
-            for letter, size in _SIZES.items():
-                stats = analysis.stats
-                row = {"run": name, "of": title.lower(), "size": Cell(size, size.split(" (")[0])}
-                row |= {"objects": _objects(truth, letter), "AP": stats[f"AP{letter}"]}
-                rows.append({**row, "AR": stats[f"AR{letter}"]})
+            objects = [a for a in analysis.truth.dataset["annotations"] if not a["iscrowd"]]
+            for letter, (size, least, largest) in _SIZES.items():
+                # a border belongs to both sizes, as in COCO
+                number = sum(least <= a["area"] <= largest for a in objects)
+                measures = {m: analysis.stats[f"{m}{letter}"] for m in ("AP", "AR")}
+                row = {"run": name, "of": title.lower(), "size": size, "objects": number}
+                rows.append(row | measures)
     page.table(rows, formats={"AP": ".1f", "AR": ".1f"})
-
-
-def _objects(truth, letter: str) -> int:
-    low, high = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}[letter]
-    areas = [a["area"] for a in truth.dataset["annotations"] if not a["iscrowd"]]
-    return sum(low <= area <= high for area in areas)  # a border belongs to both, as in COCO

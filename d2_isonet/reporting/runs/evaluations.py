@@ -1,4 +1,4 @@
-"""What evaluations left in OUTPUT_DIR/inference: results of each class, and predictions."""
+"""Reads what evaluations wrote into OUTPUT_DIR/inference: results per class, and predictions."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class Evaluation:
 
     Attributes:
         about: of per_class.json: json_file, image_root, max_detections; or classes.
-        tasks: "bbox", "segm" or "classification" -> a row a class.
-        predictions: the file of all predictions; None where there is none.
+        tasks: "bbox", "segm" or "classification" -> a row per class.
+        predictions: the file of all predictions; None if there is none.
     """
 
     dataset: str
@@ -26,11 +26,11 @@ class Evaluation:
 
 
 def read_evaluations(folder: Path, task: str, named: tuple[str, ...]) -> tuple[list, list[str]]:
-    """The evaluations in OUTPUT_DIR/inference, and notes on what cannot be read.
+    """The evaluations in OUTPUT_DIR/inference, and notes on files that cannot be read.
 
     Args:
         task: "detection" or "classification".
-        named: DATASETS.TEST, for predictions that come without results of each class.
+        named: DATASETS.TEST, for predictions that come without results per class.
     """
     notes: list[str] = []
     found = [
@@ -41,8 +41,8 @@ def read_evaluations(folder: Path, task: str, named: tuple[str, ...]) -> tuple[l
     alone = folder / PREDICTIONS[task]
     if not found and alone.is_file():
         notes.append(
-            "inference/ has predictions but no results of each class: they are of an earlier "
-            "version or of another project."
+            "inference/ has predictions but no results per class: an earlier version or another "
+            "project wrote them."
         )
         found.append(Evaluation(dataset=named[0] if named else "", predictions=alone))
     for evaluation in found:
@@ -57,7 +57,7 @@ def _read_one(file: Path, predictions: str, notes: list[str]) -> Evaluation | No
         tasks = {name: [_row(row) for row in rows] for name, rows in content.pop("tasks").items()}
         dataset = str(content["dataset"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        notes.append(f"{file} cannot be read and is left out ({type(error).__name__}: {error}).")
+        notes.append(f"{file} cannot be read and is skipped ({type(error).__name__}: {error}).")
         return None
     own = file.parent / predictions
     about = {key: content[key] for key, kind in _ABOUT.items() if type(content.get(key)) is kind}
@@ -65,7 +65,7 @@ def _read_one(file: Path, predictions: str, notes: list[str]) -> Evaluation | No
 
 
 def _row(row: dict) -> dict:
-    """Names as text, all else as numbers, or None."""
+    """Names as text, and all other values as numbers or None."""
     numbers = {k: v if isinstance(v, int | float) else None for k, v in row.items()}
     names = {k: str(row[k]) for k in _NAMES if row.get(k) is not None}
     return {"class": str(row["class"]), **numbers, **names}

@@ -1,8 +1,7 @@
-"""Which detections are right and which objects are found: of a class, of an image, of the set."""
+"""Matches of detections and objects: counts by class, by image, and of the whole data set."""
 
 from collections import Counter
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from pycocotools.coco import COCO
 
 from d2_isonet.evaluation.coco_measures import evaluated, params_of
 
-IOU = 0.5  # of a match in the matrix, the errors and the pictures
+IOU = 0.5  # from which on a detection matches an object
 
 
 @dataclass
@@ -18,11 +17,11 @@ class Matches:
     """Which detections are right and which objects are found, as COCO matches them at IoU 0.5.
 
     Attributes:
-        detections: of the data set's categories, COCO form.
-        right: (D,) whether it has an object; False where it counts for nothing, too.
-        counts: (D,) False for one in a crowd, or beyond the most detections of an image.
+        detections: those of the data set's categories, in COCO's form.
+        right: (D,) whether the detection matches an object; False if it does not count.
+        counts: (D,) False in a crowd, or beyond the largest number of detections per image.
         score_of_match: annotation's place in the json -> score of the detection that found it.
-        objects: places of all annotations that are no crowds.
+        objects: places of all annotations that are not crowds.
     """
 
     detections: list[dict]
@@ -35,11 +34,11 @@ class Matches:
         return np.array([d["score"] for d in self.detections])
 
     def shown(self, threshold: float) -> np.ndarray:
-        """(D,) whether a detection counts and its score is not below the threshold."""
+        """(D,) whether a detection counts and reaches the threshold."""
         return self.counts & (self.scores() >= threshold)
 
     def best_threshold(self) -> float:
-        """The score from which on detections have the best F1 (over all classes together)."""
+        """The score threshold with the best F1 over all classes; 0.5 if nothing is right."""
         scores, right = self.scores()[self.counts], self.right[self.counts]
         if not scores.size or not right.any():
             return 0.5
@@ -51,9 +50,9 @@ class Matches:
 
 
 def matches_of(evaluation: Any, detections: list[dict]) -> Matches:
-    """The matches in an evaluation of hotcoco by `evaluated` of these detections."""
+    """The matches in hotcoco's evaluation of these detections; see `evaluated`."""
     found = evaluation.image_diagnostics(iou_thr=IOU)
-    status = found["dt_status"]  # of those that count: "tp" or "fp"
+    status = found["dt_status"]  # of detections that count: "tp" or "fp"
     numbers = range(1, len(detections) + 1)
     return Matches(
         detections,
@@ -64,15 +63,15 @@ def matches_of(evaluation: Any, detections: list[dict]) -> Matches:
     )
 
 
-def confusion(
-    hotcoco: ModuleType, truth: COCO, matches: Matches, threshold: float, task: str = "bbox"
-) -> np.ndarray:
+def confusion(truth: COCO, matches: Matches, threshold: float, task: str = "bbox") -> np.ndarray:
     """(K + 1, K + 1) objects by true and predicted class, K classes in the order of their ids.
 
-    Detections of at least `threshold`, the highest score first, take the object of whatever class
-    that they overlap most, IoU 0.5 at least. The last column is of objects without a detection,
-    the last row of detections without an object. Detections in crowds are left out.
+    Each detection of at least `threshold`, the highest score first, takes the object that it
+    overlaps most, of any class, with an IoU of at least 0.5. The last column counts objects
+    without a detection, the last row detections without an object. Crowds are skipped.
     """
+    import hotcoco
+
     kept = [matches.detections[place] for place in np.flatnonzero(matches.shown(threshold))]
     params = params_of(truth, task, [1, 10, 100])
     if not kept:
@@ -87,7 +86,7 @@ def confusion(
 
 
 class ImageScore(NamedTuple):
-    """Counts of one image, at a threshold of the score."""
+    """Counts of one image at a score threshold."""
 
     image_id: int
     right: int
@@ -96,23 +95,24 @@ class ImageScore(NamedTuple):
 
     @property
     def f1(self) -> float:
-        """2 right / (2 right + wrong + missed)."""
+        """F1 = 2 right / (2 right + wrong + missed)."""
         return 2 * self.right / (2 * self.right + self.wrong + self.missed)
 
 
 def image_scores(truth: COCO, matches: Matches, threshold: float) -> list[ImageScore]:
-    """From the best image to the worst; images with neither object nor detection are left out.
+    """From the best image to the worst; an image without objects and detections is skipped.
 
-    By F1; of equal ones, that with more right is better, and with more wrong or missed is worse.
+    The order is by F1, then more right ones, then fewer wrong or missed ones.
     """
-    right, wrong, missed = Counter(), Counter(), Counter()
-    shown = matches.shown(threshold)
-    for place in np.flatnonzero(shown):
-        own = right if matches.right[place] else wrong
-        own[matches.detections[place]["image_id"]] += 1
-    for place in matches.objects:
-        if matches.score_of_match.get(place, -np.inf) < threshold:
-            missed[truth.dataset["annotations"][place]["image_id"]] += 1
+    images = [(d["image_id"], ok) for d, ok in zip(matches.detections, matches.right, strict=True)]
+    shown = [images[place] for place in np.flatnonzero(matches.shown(threshold))]
+    right = Counter(image for image, is_right in shown if is_right)
+    wrong = Counter(image for image, is_right in shown if not is_right)
+    missed = Counter(
+        truth.dataset["annotations"][place]["image_id"]
+        for place in matches.objects
+        if matches.score_of_match.get(place, -np.inf) < threshold
+    )
     scores = [
         ImageScore(i, right[i], wrong[i], missed[i])
         for i in sorted(right.keys() | wrong.keys() | missed.keys())

@@ -1,6 +1,5 @@
-"""metrics.json as the engine writes it: one json object a line, maybe cut off or of two starts."""
+"""Reads metrics.json: one json object per line, maybe cut off, maybe written by several starts."""
 
-import bisect
 import json
 import math
 import re
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NAME = "metrics.json"
-# What an evaluation says, maybe with the data set's name before it; all else is of a step.
+# Keys of an evaluation, maybe after the data set's name; all others are of a training step.
 _OF_EVALUATION = re.compile(
     r"(^|/)(bbox|segm|keypoints|classification|box_proposals|sem_seg|panoptic_seg)/"
 )
@@ -16,11 +15,12 @@ _OF_EVALUATION = re.compile(
 
 @dataclass
 class Metrics:
-    """The records of a run in order, and what there is to say of the file.
+    """The records of a run.
 
     Attributes:
-        steps: records of training steps, "iteration" rising.
-        evaluations: records of evaluations, likewise; the iteration is that after which it was.
+        steps: records of training steps, in the order of "iteration".
+        evaluations: records of evaluations, likewise; each follows its iteration.
+        notes: what is missing or damaged in the file, in sentences.
     """
 
     steps: list[dict] = field(default_factory=list)
@@ -28,13 +28,10 @@ class Metrics:
     notes: list[str] = field(default_factory=list)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
-        """Iterations and values of one quantity, where it is finite."""
-        points = [
-            (record["iteration"], record[key])
-            for record in (*self.steps, *self.evaluations)
-            if math.isfinite(record.get(key, math.nan))
-        ]
-        return [p[0] for p in points], [p[1] for p in points]
+        """Iterations and values of one quantity, without those that are not finite."""
+        records = (*self.steps, *self.evaluations)
+        finite = [x for x in records if math.isfinite(x.get(key, math.nan))]
+        return [x["iteration"] for x in finite], [x[key] for x in finite]
 
     def last(self, key: str) -> float | None:
         values = self.series(key)[1]
@@ -52,11 +49,11 @@ class Metrics:
 
 
 def read_metrics(file: Path) -> Metrics:
-    """The metrics of a run; what cannot be read is left out and told in `notes`."""
+    """The metrics of a run; unreadable lines are skipped and reported in `notes`."""
     metrics = Metrics()
     if not file.is_file():
         metrics.notes.append(
-            f"There is no {NAME}: no training wrote here, or none came to its first record yet."
+            f"There is no {NAME}: no training wrote here, or it has not reached its first record."
         )
         return metrics
     records, damaged, is_cut_off = _records(file.read_text(encoding="utf-8", errors="replace"))
@@ -66,19 +63,19 @@ def read_metrics(file: Path) -> Metrics:
         )
     if damaged:
         lines = ", ".join(map(str, damaged[:10])) + (" ..." if len(damaged) > 10 else "")
-        metrics.notes.append(f"{len(damaged)} damaged lines of {NAME} are left out: {lines}.")
-    _sort_out(records, metrics)
+        metrics.notes.append(f"{len(damaged)} damaged lines of {NAME} are skipped: {lines}.")
+    _add_records(records, metrics)
     return metrics
 
 
 def _records(text: str) -> tuple[list[dict], list[int], bool]:
     """Records, numbers of damaged lines, and whether the last line is cut off."""
     records, damaged = [], []
-    lines = text.split("\n")  # not splitlines, which splits at characters inside of names
+    lines = text.split("\n")  # splitlines would split at characters inside names
     for number, line in enumerate(lines, 1):
         record = _record(line)
         if record is None:
-            record = _record(line[max(0, line.rfind("{")) :])  # a resumed run went on behind it
+            record = _record(line[max(0, line.rfind("{")) :])  # a resumed run continued this line
             if line.strip():
                 damaged.append(number)
         if record is not None:
@@ -88,58 +85,45 @@ def _records(text: str) -> tuple[list[dict], list[int], bool]:
 
 
 def _record(line: str) -> dict | None:
-    """The numbers of a line; None where it is no record."""
+    """The numbers of a line; None if it is not a record."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or type(content.get("iteration")) is not int:
         return None
-    return {k: v for k, v in content.items() if _is_number(v)}
+    return {k: v for k, v in content.items() if type(v) in (int, float)}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _add_records(records: list[dict], metrics: Metrics) -> None:
+    """Fill in steps and evaluations; if iterations go back, a later start replaces what it redid.
 
-
-def _sort_out(records: list[dict], metrics: Metrics) -> None:
-    """Into steps and evaluations; where iterations go back, a later start replaces what it redid.
-
-    A record may be of both; one of an evaluation may follow that of a later step, and so may what
-    is measured now and then without a loss (isometry): detectron2 writes both when it is asked to.
+    A record may be of both. The record of an evaluation may follow that of a later step, and so
+    may a measurement without a loss (isometry): detectron2 writes both as soon as they exist.
     """
+    steps: dict[int, dict] = {}
+    evaluations: dict[int, dict] = {}
+    last_step = last_evaluation = 0
     for record in records:
+        iteration = record["iteration"]
         results = {k: v for k, v in record.items() if _OF_EVALUATION.search(k)}
         step = {k: v for k, v in record.items() if k not in results and k != "iteration"}
-        for content, own in ((step, metrics.steps), (results, metrics.evaluations)):
-            if content:
-                _add({"iteration": record["iteration"], **content}, own, metrics)
-
-
-def _add(record: dict, own: list[dict], metrics: Metrics) -> None:
-    if own and record["iteration"] < own[-1]["iteration"]:
-        if own is metrics.steps and "total_loss" not in record:
-            return _put_between(record, own)
-        _replace_from(record["iteration"], metrics, also_steps=own is metrics.steps)
-    elif own and record["iteration"] == own[-1]["iteration"]:
-        record = {**own.pop(), **record}
-    own.append(record)
-
-
-def _put_between(record: dict, steps: list[dict]) -> None:
-    place = bisect.bisect_left(steps, record["iteration"], key=lambda x: x["iteration"])
-    if steps[place]["iteration"] == record["iteration"]:
-        steps[place].update(record)
-    else:
-        steps.insert(place, record)
-
-
-def _replace_from(iteration: int, metrics: Metrics, also_steps: bool) -> None:
-    kept = [x for x in metrics.evaluations if x["iteration"] < iteration]
-    metrics.evaluations[:] = kept
-    if also_steps:
-        metrics.steps[:] = [x for x in metrics.steps if x["iteration"] < iteration]
-        metrics.notes.append(
-            f"The training was started again: from iteration {iteration} on, {NAME} has two "
-            "courses, and the later one is shown."
-        )
+        is_restart = "total_loss" in step and iteration < last_step
+        if is_restart:
+            steps = {i: x for i, x in steps.items() if i < iteration}
+            last_step = iteration
+            metrics.notes.append(
+                f"The training was started again: {NAME} has two versions from iteration "
+                f"{iteration} on, and the later one is shown."
+            )
+        if is_restart or (results and iteration < last_evaluation):
+            evaluations = {i: x for i, x in evaluations.items() if i < iteration}
+            last_evaluation = max(evaluations, default=0)
+        if step:
+            steps.setdefault(iteration, {"iteration": iteration}).update(step)
+            last_step = max(last_step, iteration)
+        if results:
+            evaluations.setdefault(iteration, {"iteration": iteration}).update(results)
+            last_evaluation = max(last_evaluation, iteration)
+    metrics.steps = [steps[i] for i in sorted(steps)]
+    metrics.evaluations = [evaluations[i] for i in sorted(evaluations)]

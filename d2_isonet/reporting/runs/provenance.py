@@ -1,4 +1,4 @@
-"""Sections on where a run comes from: command, commit, environment, config, warnings."""
+"""Sections on the origin of a run: command, commit, environment, config, warnings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +11,18 @@ from d2_isonet.reporting.page.tables import Cell
 
 from .run import Run
 
-ABSENT = object()  # a key that a config does not have
+ABSENT = object()  # the value of a key that a config does not have
 
 
 def defaults() -> dict[str, Any]:
-    """Every key of detectron2 and of this project with its default, flat."""
+    """Every key of detectron2 and of this project with its default."""
     cfg = get_cfg()
     add_isonet_config(cfg)
     return flat(cfg)
 
 
 def flat(config: dict, prefix: str = "") -> dict[str, Any]:
-    """{"SOLVER.BASE_LR": 0.1, ...} of nested dicts; tuples become lists, as yaml writes them."""
+    """Nested dicts as {"SOLVER.BASE_LR": 0.1, ...}; tuples become lists, as in yaml."""
     values: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -38,29 +38,23 @@ def _as_yaml(value: Any) -> Any:
 
 
 def changed_keys(configs: Sequence[dict], base: dict[str, Any]) -> list[str]:
-    """Keys that any of the flat configs has otherwise than the defaults, sorted."""
-    keys = {key for config in configs for key in config}
-    return sorted(
-        k for k in keys if any(not same(c.get(k, ABSENT), base.get(k, ABSENT)) for c in configs)
-    )
+    """Keys that differ from the defaults in any of the flat configs, sorted."""
+    keys = sorted({key for config in configs for key in config})
+    return [k for k in keys if not all(_agree(k, config, base) for config in configs)]
 
 
 def differing_keys(configs: Sequence[dict]) -> list[str]:
-    """Keys that the flat configs do not agree on, sorted."""
-    keys = {key for config in configs for key in config}
-    return sorted(
-        k
-        for k in keys
-        if not all(same(c.get(k, ABSENT), configs[0].get(k, ABSENT)) for c in configs)
-    )
+    """Keys that differ between the flat configs, sorted."""
+    return changed_keys(configs, configs[0])
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two values of a config mean the same: 1 and 1.0 do, 1 and True do not."""
+def _agree(key: str, config: dict, other: dict) -> bool:
+    """Whether two configs mean the same by a key: 1 and 1.0 agree, 1 and True do not."""
+    a, b = config.get(key, ABSENT), other.get(key, ABSENT)
     return a == b and (isinstance(a, bool) == isinstance(b, bool))
 
 
-def text_of(value: Any) -> str:
+def _text_of(value: Any) -> str:
     return "–" if value is ABSENT else '""' if value == "" else str(value)
 
 
@@ -96,7 +90,7 @@ def _add_starts(page: Page, run: Run) -> None:
     elif run.log.arguments:
         page.text("From log.txt, the arguments of the last start:").code(run.log.arguments)
     else:
-        page.note("Neither runs.json nor log.txt tells how the run was started.")
+        page.note("Neither runs.json nor log.txt has the command of the run.")
     if run.log.warnings:
         lines = [f"{n} x {message}" for message, n in run.log.warnings.most_common(_MOST_WARNINGS)]
         left = len(run.log.warnings) - len(lines)
@@ -109,9 +103,9 @@ def _shown(value: object) -> object:
 
 
 def _add_environment(page: Page, runs: Sequence[Run]) -> None:
-    """A row a version, a column a run, what differs in colour."""
-    known = {run.name: run.records[-1].get("environment") for run in runs if run.records}
-    known = {name: value for name, value in known.items() if isinstance(value, dict)}
+    """A row per version, a column per run, differences in colour."""
+    recorded = {run.name: run.records[-1].get("environment") for run in runs if run.records}
+    known = {name: value for name, value in recorded.items() if isinstance(value, dict)}
     keys = list(dict.fromkeys(key for values in known.values() for key in values))
     rows = []
     for key in keys:
@@ -126,7 +120,7 @@ def _add_environment(page: Page, runs: Sequence[Run]) -> None:
 
 
 def add_config(page: Page, runs: Sequence[Run]) -> None:
-    """Where the configs of several runs differ, and what each has otherwise than the defaults."""
+    """The differences between the configs of several runs, and from the defaults."""
     page.section("Config")
     with_config = [run for run in runs if run.config]
     if not with_config:
@@ -137,7 +131,7 @@ def add_config(page: Page, runs: Sequence[Run]) -> None:
     if len(with_config) > 1:
         _add_differences(page, configs, names)
     rows = [
-        [key, text_of(base.get(key, ABSENT)), *(_cell(c, key, base) for c in configs)]
+        [key, _text_of(base.get(key, ABSENT)), *(_cell(c, key, base) for c in configs)]
         for key in changed_keys(configs, base)
     ]
     several = len(with_config) > 1
@@ -153,11 +147,10 @@ def _add_differences(page: Page, configs: list[dict], names: list[str]) -> None:
     if not keys:
         page.text("The configs are the same.")
         return
-    rows = [[key, *(text_of(config.get(key, ABSENT)) for config in configs)] for key in keys]
+    rows = [[key, *(_text_of(config.get(key, ABSENT)) for config in configs)] for key in keys]
     page.table(rows, ["key", *names])
 
 
 def _cell(config: dict, key: str, base: dict) -> Cell:
-    value = config.get(key, ABSENT)
-    is_default = same(value, base.get(key, ABSENT))
-    return Cell(text_of(value), kind="muted" if is_default else "")
+    is_default = _agree(key, config, base)
+    return Cell(_text_of(config.get(key, ABSENT)), kind="muted" if is_default else "")

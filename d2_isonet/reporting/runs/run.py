@@ -1,8 +1,9 @@
-"""A run: everything that its OUTPUT_DIR tells, read without trusting it."""
+"""Reads the OUTPUT_DIR of a run; damaged and missing files are reported, not fatal."""
 
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,17 +19,24 @@ from . import metrics
 from .evaluations import Evaluation, read_evaluations
 
 CONFIG = "config.yaml"
+LOG_FILE = "log.txt"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LINE = re.compile(r"^\[[^\]]+\] (\S+?):? (DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)$")
+_ARGUMENTS = "Command line arguments: "
+_ENVIRONMENT = "Environment info"
+_MAX_BYTES = 64 * 2**20  # read from the end of a log that grew for weeks
 
 
 @dataclass
 class Log:
-    """Attributes:
-    warnings: message -> how many times.
-    error: the last line of a traceback that ends the log; "" without one.
-    arguments, environment: of the last start, as text.
+    """
+    Attributes:
+        warnings: message -> how many times it was logged.
+        error: the last line of a traceback that ends the log; "" without one.
+        arguments, environment: of the last start, as text.
     """
 
-    warnings: Counter = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
     error: str = ""
     arguments: str = ""
     environment: str = ""
@@ -36,12 +44,13 @@ class Log:
 
 @dataclass
 class Run:
-    """Attributes:
-    name: short, and no other run's of the report.
-    task: "detection" or "classification".
-    config: as nested dicts; {} where there is none.
-    records: of runs.json, oldest first.
-    notes: what is missing or damaged, in sentences.
+    """
+    Attributes:
+        name: a short name, unique in the report.
+        task: "detection" or "classification".
+        config: nested dicts; {} if there is no config.yaml.
+        records: the entries of runs.json, oldest first.
+        notes: what is missing or damaged, in sentences.
     """
 
     folder: Path
@@ -55,8 +64,13 @@ class Run:
     notes: list[str]
 
 
+def result_keys(runs: Sequence[Run]) -> list[str]:
+    """Every quantity of the evaluations of any run."""
+    return list(dict.fromkeys(key for run in runs for key in run.metrics.results()))
+
+
 def option(config: dict, key: str) -> Any:
-    """The value of a key such as "SOLVER.MAX_ITER"; None where it is not there."""
+    """The value of a key such as "SOLVER.MAX_ITER"; None if the config does not have it."""
     node: Any = config
     for name in key.split("."):
         node = node.get(name) if isinstance(node, dict) else None
@@ -67,7 +81,7 @@ def read_run(folder: Path, name: str) -> Run:
     """Read an output folder.
 
     Raises:
-        UserError: it is not there, is no folder, is empty, or no run of this project's.
+        UserError: it does not exist, is a file, is empty, or has no run of this project.
     """
     _check_folder(folder)
     config, notes = _read_config(folder / CONFIG)
@@ -80,8 +94,8 @@ def read_run(folder: Path, name: str) -> Run:
     records = read_run_records(folder / RECORDS)
     if not records:
         notes.append(
-            f"There is no {RECORDS} with the command, the commit and the environment: the run is "
-            "of an earlier version or of another project."
+            f"There is no {RECORDS} with the command, the commit and the environment: an earlier "
+            "version or another project wrote this run."
         )
     run = Run(
         folder, name, task, run_metrics, config, read_log(folder / LOG_FILE), records,
@@ -95,42 +109,43 @@ def _check_folder(folder: Path) -> None:
     if not folder.exists():
         raise UserError(f"{folder}: there is no such folder")
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file: give the OUTPUT_DIR of a run")
+        raise UserError(f"{folder} is a file", "give the OUTPUT_DIR of a run")
     if not any(folder.iterdir()):
         raise UserError(f"{folder} is empty: no run has written anything into it yet")
-    if is_run(folder):
+    if _is_run(folder):
         return
-    inside = sorted(str(path) for path in folder.glob("*") if path.is_dir() and is_run(path))
-    hint = f"; there are runs in it: {' '.join(inside[:8])}" if inside else ""
+    inside = sorted(str(path) for path in folder.glob("*") if path.is_dir() and _is_run(path))
     raise UserError(
-        f"{folder} is no run of train_net.py or tools/pretrain_imagenet.py: it has neither "
-        f"{metrics.NAME} nor {CONFIG} nor inference/{hint}"
+        f"{folder} is not the OUTPUT_DIR of train_net.py or tools/pretrain_imagenet.py: it has "
+        f"neither {metrics.NAME} nor {CONFIG} nor inference/",
+        f"there are runs in it: {' '.join(inside[:8])}" if inside else "",
     )
 
 
-def is_run(folder: Path) -> bool:
+def _is_run(folder: Path) -> bool:
     """Whether a training or an evaluation has written into the folder."""
     return any((folder / name).exists() for name in (metrics.NAME, CONFIG, "inference"))
 
 
 def _read_config(file: Path) -> tuple[dict, list[str]]:
+    """The config and what is wrong with its file."""
     if not file.is_file():
-        return {}, [f"There is no {CONFIG}: what was asked for is not known."]
+        return {}, [f"There is no {CONFIG}: the options of the run are unknown."]
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).split("\n")[0]
-        return {}, [f"{file} is no yaml of plain values and is left out ({reason})."]
+        return {}, [f"{file} is not yaml of plain values and is skipped ({reason})."]
     if not isinstance(content, dict):
-        return {}, [f"{file} has no keys and is left out."]
+        return {}, [f"{file} has no keys and is skipped."]
     return content, []
 
 
 def _progress(run: Run) -> list[str]:
-    """Whether the training has come to its end."""
+    """A note if the training has not reached its end."""
     total, steps = option(run.config, "SOLVER.MAX_ITER"), run.metrics.steps
     if run.log.error:
-        return [f"The run ended by an error: {run.log.error}"]
+        return [f"The run ended with an error: {run.log.error}"]
     if not steps or not isinstance(total, int):
         return []
     done = steps[-1]["iteration"] + 1
@@ -139,12 +154,12 @@ def _progress(run: Run) -> list[str]:
     written = datetime.fromtimestamp((run.folder / metrics.NAME).stat().st_mtime)
     return [
         f"The training is not finished: iteration {done} of {total}, last written "
-        f"{written:%Y-%m-%d %H:%M}. It goes on, or was stopped."
+        f"{written:%Y-%m-%d %H:%M}. It is still running, or was stopped."
     ]
 
 
 def names_of(folders: list[Path]) -> list[str]:
-    """A short name for each folder: its last parts, as many as tell it from the others."""
+    """A name for each folder: as few of its last parts as tell it from the others."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     for number in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-number:]) for p in parts]
@@ -153,16 +168,8 @@ def names_of(folders: list[Path]) -> list[str]:
     return [f"{'/'.join(p)} ({i})" for i, p in enumerate(parts, 1)]  # the same folder twice
 
 
-LOG_FILE = "log.txt"
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_LINE = re.compile(r"^\[[^\]]+\] (\S+?):? (DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)$")
-_ASKED = "Command line arguments: "
-_ENVIRONMENT = "Environment info"
-_MAX_BYTES = 64 * 2**20  # from the end on, of a log that grew for weeks
-
-
 def read_log(file: Path) -> Log:
-    """The log of a run; empty where there is none."""
+    """The log of a run; empty if there is no file."""
     log = Log()
     if not file.is_file():
         return log
@@ -174,12 +181,13 @@ def read_log(file: Path) -> Log:
         level, message = match[2], match[3]
         if level == "WARNING":
             log.warnings[message] += 1
-        if message.startswith(_ASKED):
-            log.arguments, log.error = message.removeprefix(_ASKED), ""
+        if message.startswith(_ARGUMENTS):
+            log.arguments, log.error = message.removeprefix(_ARGUMENTS), ""
         if message.startswith(_ENVIRONMENT):
             log.environment = _until_next_record(lines, number)
         if level == "ERROR":
-            log.error = _last_line_of_traceback(lines, number) or message
+            following = _until_next_record(lines, number)
+            log.error = following.split("\n")[-1] if "Traceback" in following else message
     return log
 
 
@@ -195,9 +203,3 @@ def _until_next_record(lines: list[str], start: int) -> str:
     while end < len(lines) and not _LINE.match(lines[end]):
         end += 1
     return "\n".join(lines[start + 1 : end]).strip()
-
-
-def _last_line_of_traceback(lines: list[str], start: int) -> str:
-    """ "" where no traceback follows the record."""
-    following = _until_next_record(lines, start)
-    return following.split("\n")[-1] if "Traceback" in following else ""

@@ -1,4 +1,4 @@
-"""Sections on the course of a training: losses, learning rate, penalty, speed, results in time."""
+"""Sections on the course of a training: losses, learning rate, penalty, speed, evaluations."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from d2_isonet.reporting.figures import curves
 from d2_isonet.reporting.page.page import Page
 
-from .run import Run
+from .run import Run, result_keys
 
 _PENALTY = "ortho/"
-# What TEST.ISOMETRY_PERIOD records: a quantity, then a stage or a block of one.
+# TEST.ISOMETRY_PERIOD records isometry/<quantity>/<stage or block>.
 _ISOMETRY = "isometry/"
 _QUANTITIES = {
     "singular_value_min": "smallest singular value",
@@ -18,27 +18,20 @@ _QUANTITIES = {
     "shift_mean": "mean of the shifts",
     "residual_scale": "residual scale",
     "rms": "root mean square of a block's output",
-    "gradient": "norm of the loss's gradient at it",
+    "gradient": "norm of the loss's gradient at the output",
 }
-# Drawn in panels of their own; what is left is under "other quantities".
-_SPEED = {"time": "seconds an iteration", "data_time": "seconds an iteration waits for data"}
+# These have their own panels; the rest is under "Other quantities".
+_SPEED = {"time": "seconds per iteration", "data_time": "seconds per iteration waiting for data"}
 _NOT_DRAWN = {"eta_seconds", "total_loss", "lr", *_SPEED}
-_MAIN = (
-    "bbox/AP",
-    "bbox/AP50",
-    "segm/AP",
-    "segm/AP50",
-    "classification/top1",
-    "classification/top5",
-)
+_MAIN = ("bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50", "classification/top1",
+         "classification/top5")  # fmt: skip
 
 
 def add_training(page: Page, runs: Sequence[Run]) -> None:
-    """Loss, rate, penalty and speed; says which of them the runs do not have."""
+    """Losses, rate, penalty and speed, and notes on the missing ones."""
     page.section(
-        "Training", "The values of metrics.json: each is the median of the last 20 iterations."
+        "Training", "From metrics.json: each value is the median of the last 20 iterations."
     )
-    names = [run.name for run in runs]
     if not any(run.metrics.steps for run in runs):
         page.note("There is no record of a training step.")
         return
@@ -51,10 +44,7 @@ def add_training(page: Page, runs: Sequence[Run]) -> None:
         _add_isometry(page, run)
     drawn = ("loss_", _PENALTY, _ISOMETRY)
     others = [k for k in _all_keys(runs) if k not in _NOT_DRAWN and not k.startswith(drawn)]
-    panels = {key: {run.name: run.metrics.series(key) for run in runs} for key in others}
-    figure = curves(panels, names)
-    if figure:
-        page.figure(figure, "Other quantities, as detectron2 records them.")
+    _add(page, runs, {k: k for k in others}, "Other quantities, as detectron2 records them.")
 
 
 def _all_keys(runs: Sequence[Run]) -> list[str]:
@@ -77,8 +67,8 @@ def _add_penalty(page: Page, runs: Sequence[Run]) -> None:
     keys = {"loss_ortho": "all convolutions", **{key: key.removeprefix(_PENALTY) for key in stages}}
     if any(run.metrics.series("loss_ortho")[0] for run in runs):
         caption = (
-            "Excess penalty: how far the convolutions are from orthogonal, 0 being as orthogonal "
-            "as their shapes can be; before the coefficient SOLVER.ORTHO_COEFF."
+            "Excess penalty, without the coefficient SOLVER.ORTHO_COEFF: 0 is as orthogonal as "
+            "the shapes of the convolutions allow."
         )
         _add(page, runs, keys, caption)
     without = [
@@ -89,7 +79,7 @@ def _add_penalty(page: Page, runs: Sequence[Run]) -> None:
 
 
 def _add_isometry(page: Page, run: Run) -> None:
-    """A panel a quantity, a line a stage; of blocks, their stage's mean."""
+    """A panel per quantity, a line per stage: the mean of its blocks."""
     panels: dict[str, dict[str, list]] = {title: {} for title in _QUANTITIES.values()}
     for key in run.metrics.keys():
         quantity, _, place = key.removeprefix(_ISOMETRY).partition("/")
@@ -116,21 +106,16 @@ def _mean(series: Sequence[tuple[list[int], list[float]]]) -> tuple[list[int], l
 
 
 def add_results_in_time(page: Page, runs: Sequence[Run]) -> None:
-    """AP or top-1 after each evaluation, and all of its numbers in a folded table."""
-    page.section("Results in time")
+    """AP or top-1 after each evaluation, and all numbers in a folded table."""
+    page.section("Results over time")
     if not any(run.metrics.evaluations for run in runs):
         page.note(
-            "No evaluation is recorded in metrics.json: the training did not come to one "
-            "(TEST.EVAL_PERIOD), or this was an evaluation alone."
+            "No evaluation is recorded in metrics.json: the training did not reach one "
+            "(TEST.EVAL_PERIOD), or the run only evaluated."
         )
         return
-    _add(
-        page,
-        runs,
-        {key: key for key in _main_results(runs)},
-        "After each evaluation.",
-        markers=True,
-    )
+    main = {key: key for key in result_keys(runs) if key.endswith(_MAIN)}
+    _add(page, runs, main, "After each evaluation.", markers=True)
     for run in runs:
         if run.metrics.evaluations:
             results = run.metrics.results()
@@ -138,9 +123,3 @@ def add_results_in_time(page: Page, runs: Sequence[Run]) -> None:
                 run.metrics.evaluations, columns=["iteration", *results],
                 fold=f"Every evaluation: {run.name}", formats=dict.fromkeys(results, ".2f"),
             )  # fmt: skip
-
-
-def _main_results(runs: Sequence[Run]) -> list[str]:
-    """The main numbers that any run has; of several data sets, those of each."""
-    every = list(dict.fromkeys(key for run in runs for key in run.metrics.results()))
-    return [key for key in every if key.endswith(_MAIN)]
