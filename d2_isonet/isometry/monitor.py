@@ -62,10 +62,9 @@ class IsometryMonitor(HookBase):
             logger.info("isometry/rms and isometry/gradient are not logged: the model is compiled")
 
     def before_step(self) -> None:
-        is_due = self.period and self.trainer.iter % self.period == 0 and comm.is_main_process()
-        model = self._model()
-        if is_due:
+        if self.period and self.trainer.iter % self.period == 0 and comm.is_main_process():
             self._loss_scale = _loss_scale(self.trainer)
+            model = self._model()
             # hooks in a compiled network would compile it again
             watch = SignalWatch({} if _is_compiled(model) else chain_of(model))
             self._watch = self._attached.enter_context(watch)

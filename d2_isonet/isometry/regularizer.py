@@ -25,6 +25,7 @@ PROFILER_LABEL = "orthogonal_penalty"  # the name in torch.profiler's tables
 # Entries of a weight; on a CPU 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above.
 _LARGEST_BATCHED = {"cpu": 1 << 16, "cuda": 1 << 19}
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
+Scaling = Callable[[torch.Tensor], torch.Tensor]  # multiplies a gradient as the loss is multiplied
 
 
 class OrthogonalRegularizer(HookBase):
@@ -104,16 +105,14 @@ class OrthogonalRegularizer(HookBase):
 
     @torch.no_grad()
     @torch.profiler.record_function(PROFILER_LABEL)
-    def _add_gradients(self, scaled: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Add coeff * gradient to each `.grad`, which is multiplied as by `scaled`."""
+    def _add_gradients(self, scaled: Scaling) -> None:
+        """Add coeff * gradient to each `.grad`, multiplied as these are."""
         batches = _batches([pair for pair in self._convs if pair[1].weight.requires_grad])
         with products_as_exact_as_convolutions(self._convs[0][1].weight.device):
             self._added = [(batch, self._add(list(batch.values()), scaled)) for batch in batches]
 
-    def _add(
-        self, convs: list[Convolution], scaled: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Add the gradients of convolutions alike; returns the sum of (penalty - minimum)."""
+    def _add(self, convs: list[Convolution], scaled: Scaling) -> torch.Tensor:
+        """Add the gradients of one batch; returns the sum of (penalty - minimum)."""
         value, gradient = self._value_and_gradient(convs)
         if self.coeff:
             gradients = [_gradient_of(conv.weight) for conv in convs]
@@ -122,7 +121,7 @@ class OrthogonalRegularizer(HookBase):
         return value
 
     def _value_and_gradient(self, convs: list[Convolution]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of convolutions alike: the sum of (penalty - minimum), and the concatenated gradients."""
+        """Of one batch: the sum of (penalty - minimum), and the concatenated gradients."""
         weight, layer = concatenate_weights(convs)
         value, gradient = orthogonal_penalty_and_gradient(weight, *layer, form=self.form)
         return value - minimum_orthogonal_penalty(weight.shape, *layer, form=self.form), gradient
@@ -209,11 +208,12 @@ def _gradient_of(weight: torch.Tensor) -> torch.Tensor:
 
 def _first_diverged(batch: dict[str, Convolution]) -> str:
     """The first with a weight that is not finite; otherwise that with the largest entry."""
-    largest = {name: conv.weight.abs().max().item() for name, conv in batch.items()}
-    return next(
-        (n for n, x in largest.items() if not math.isfinite(x)),
-        max(largest, key=largest.__getitem__),
-    )
+
+    def size(name: str) -> float:
+        largest = batch[name].weight.abs().max().item()
+        return largest if math.isfinite(largest) else math.inf
+
+    return max(batch, key=size)
 
 
 @contextlib.contextmanager
