@@ -87,18 +87,13 @@ def evaluated(
 
 def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
     """The data set with `images` and `categories` (id -> number) applied to its ids."""
+    sizes = () if task == "bbox" else ("height", "width")
     present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
     return {
-        "images": [_image(image, number, task) for image, number in present],
+        "images": [{"id": number, **{k: image[k] for k in sizes}} for image, number in present],
         "annotations": _annotations(truth, images, categories, REGIONS[task]),
         "categories": [{"id": number, "name": str(number)} for number in categories.values()],
     }
-
-
-def _image(image: dict, number: int, task: str) -> dict:
-    if task == "bbox":
-        return {"id": number}
-    return {"id": number, "height": image["height"], "width": image["width"]}
 
 
 def _annotations(truth: COCO, images: dict, categories: dict, region: str) -> list[dict]:
