@@ -27,9 +27,9 @@ def orthogonal_penalty(
 ) -> torch.Tensor:
     """1/2 sum over lags and groups of ||G(lag) - delta(lag) I||_F^2; autograd differentiates it.
 
-    G(lag)[m, m'] = sum_c sum_u w_mc(u) w_m'c(u + lag) is the entry of eq. 12 at that lag. The
-    penalty is 0 if and only if eq. 10 holds: the adjoint of the convolution is an isometry
-    (Theorem 1).
+    G(lag)[m, m'] = sum_c sum_u w_mc(u) w_m'c(u + lag) is the entry of eq. 12 at that lag. With
+    stride 1 the exact form is 0 if and only if eq. 10 holds: the adjoint of the convolution is an
+    isometry (Theorem 1).
 
     exact: the M x M Gram (eq. 13) at the lags that are multiples of
         S' = stride / gcd(stride, dilation). If K is the matrix of the convolution on a circular
@@ -37,9 +37,10 @@ def orthogonal_penalty(
         stride, dilation and number of groups.
     official: what the authors' code computes (github.com/HaozhiQi/ISONet). It takes the C x C Gram
         (eq. 14) if C < M, lags from 1 - k in steps of the stride, and the identity at the middle
-        lag. It equals the exact form up to a constant, except if C < M, stride > 1 and k > 1. The
-        authors' code raises an error if groups > 1; here each group is a convolution of its own.
-    flattened: eq. 16, ||W W^T - I||_F^2 of the M x (C k k) matrix, which is lag 0 alone.
+        lag. Up to a constant it equals the exact form if the stride or k is 1, or if C >= M,
+        S' = stride and k - 1 is a multiple of it. The authors' code raises an error if groups > 1;
+        here each group is a separate convolution.
+    flattened: eq. 16, 1/2 ||W W^T - I||_F^2 of the M x (C k k) matrix, which is lag 0 alone.
 
     Args:
         weight: (M, C / groups, kh, kw), as in nn.Conv2d. The weight of an nn.ConvTranspose2d is
