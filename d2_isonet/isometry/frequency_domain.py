@@ -34,7 +34,7 @@ def products_by_lag(kernel: Sequence[int]) -> int:
 def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """sum over all lags of ||G(lag) - delta(lag) I||_F^2, and the gradient of half of it.
 
-    The gradient is 4 / N times the inverse transform of (A A^H - I) A, cut to the kernel's taps.
+    The gradient at tap u of the kernel is 2 / N sum over w e^{-i w u} (A A^H - I) A.
 
     Args:
         blocks: (groups, rows, kh, kw, channels), float32 or wider; G sums over channels.
