@@ -1,7 +1,6 @@
-"""Top-1 and top-5 accuracy as a detectron2 evaluator."""
+"""Top-1 and top-5 accuracy as a detectron2 evaluator, and its file of predictions."""
 
 import csv
-import io
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,20 +13,20 @@ from detectron2.utils import comm
 from d2_isonet.utils.files import warned, write_text
 from d2_isonet.utils.messages import UserError
 
-from .per_class import current_iteration, folder_of, write_per_class
+from .per_class import csv_text, current_iteration, folder_of, write_per_class
 
 NAME = "predictions.csv"
 
 
 class Prediction(NamedTuple):
-    """One image: classes are numbers from 0, probabilities the softmax of its logits."""
+    """The prediction for one image; classes are numbers from 0, probabilities are softmax."""
 
     file_name: str
     label: int
     predicted: int
     probability: float  # of the predicted class
     probability_of_label: float
-    in_top5: bool  # whether the label is among the five first
+    in_top5: bool  # whether the label is among the five most likely classes
 
 
 def predictions_of(
@@ -38,10 +37,10 @@ def predictions_of(
     Args:
         inputs: dicts with "file_name" and "label".
         logits: (N, num_classes).
-        top: (N, up to 5), classes from the likeliest on.
+        top: (N, up to 5), the most likely classes in descending order.
     """
     labels = torch.tensor([int(x["label"]) for x in inputs], device=top.device)
-    two = torch.stack([top[:, 0], labels], dim=1)  # of a thousand classes no more are recorded
+    two = torch.stack([top[:, 0], labels], dim=1)  # the recorded classes
     probabilities = logits.double().softmax(dim=1).gather(1, two)
     return [
         Prediction(
@@ -57,7 +56,7 @@ def predictions_of(
 def write_predictions(
     output_dir: str, dataset_name: str, predictions: Sequence[Prediction], names: Sequence[str]
 ) -> None:
-    """Write predictions.csv, per_class.csv and per_class.json into the data set's folder.
+    """Write predictions.csv, per_class.csv and per_class.json into the folder of the data set.
 
     A full disk is a warning, not an error.
 
@@ -77,8 +76,8 @@ def write_predictions(
 
 
 def class_measures(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict]:
-    """A row a class: top-1 and top-5 in percent (None without an image), images, predictions, and
-    the class it is taken for most often, with the share of its images in percent."""
+    """One row per class: top-1 and top-5 in percent (None without images), number of images and of
+    predictions, and the most frequent wrong class with its share of the images in percent."""
     rows = []
     predicted = Counter(p.predicted for p in predictions)
     images = Counter(p.label for p in predictions)
@@ -104,23 +103,20 @@ def class_measures(predictions: Sequence[Prediction], names: Sequence[str]) -> l
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Prediction._fields)
-    writer.writerows([*p[:-1], int(p.in_top5)] for p in predictions)
-    return file.getvalue()
+    rows = ({**p._asdict(), "in_top5": int(p.in_top5)} for p in predictions)
+    return csv_text(Prediction._fields, rows)
 
 
 def read_predictions(file: Path) -> list[Prediction]:
-    """The predictions that `write_predictions` has written.
+    """The predictions in a file of `write_predictions`.
 
     Raises:
-        UserError: the file is of another form, or cut off.
+        UserError: the file has other columns or is damaged.
     """
     with open(file, newline="", encoding="utf-8") as opened:
         rows = list(csv.reader(opened))
     if not rows or tuple(rows[0]) != Prediction._fields:
-        raise UserError(f"{file} has not the columns {', '.join(Prediction._fields)}")
+        raise UserError(f"{file} does not have the columns {', '.join(Prediction._fields)}")
     kinds: tuple[Callable, ...] = (str, int, int, float, float, lambda x: bool(int(x)))
     try:
         return [
@@ -133,13 +129,12 @@ def read_predictions(file: Path) -> list[Prediction]:
 class ImageNetEvaluator(DatasetEvaluator):
     """Top-1 and top-5 accuracy in percent over the images of all processes.
 
-    With fewer than five classes, top-5 counts all of them and is 100.
+    With fewer than five classes, top-5 is 100.
 
     Args:
-        num_classes: classes of the data set, which the network's logits must have.
-        output_dir: where the predictions and the results of each class are written, see
-            `write_predictions`; "" for nowhere.
-        dataset_name, class_names: for these files; without names, classes are numbered.
+        num_classes: of the data set and of the network's logits.
+        output_dir: for the files of `write_predictions`; "" writes none.
+        dataset_name, class_names: for these files; the default names are the classes' numbers.
     """
 
     def __init__(
@@ -157,13 +152,13 @@ class ImageNetEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         self._predictions: list[Prediction] = []
-        self._counts = torch.zeros(3, dtype=torch.int64)  # right at 1, right at 5, images
+        self._counts = torch.zeros(3, dtype=torch.int64)  # top-1 hits, top-5 hits, images
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch: inputs with "label" and "file_name", outputs {"logits": (num_classes,)}.
 
         Raises:
-            UserError: the logits' length or a label does not fit the number of classes.
+            UserError: the number of logits or a label does not match the number of classes.
             FloatingPointError: a logit is NaN or infinite.
         """
         logits = torch.stack([x["logits"] for x in outputs])

@@ -57,11 +57,11 @@ def in_folder_or_elsewhere(folder: str, make: Callable[[str], str]) -> str:
 class FastCOCOEvaluator(COCOEvaluator):
     """detectron2's COCOEvaluator with the same results and files; hotcoco matches and accumulates.
 
-    pycocotools still does what hotcoco refuses or counts differently: keypoints, scores that are
-    NaN, annotations with the id 0 or sharing one; and everything where hotcoco is not installed.
+    pycocotools evaluates what hotcoco refuses or counts differently: keypoints, scores that are
+    NaN, annotations with id 0 or with equal ids; and everything if hotcoco is not installed.
 
     Raises (from evaluate):
-        UserError: a detection is of a class or of an image that the data set does not have.
+        UserError: the class or the image of a detection is not in the data set.
     """
 
     _output_dir: str | None
@@ -72,7 +72,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         self._predicts_masks = False
         self._per_class: dict[str, list[dict]] = {}
         self._num_detections: Counter = Counter()  # by class
-        self._folder: str | None = None  # `evaluate` writes there; as _output_dir, detectron2 would
+        self._folder: str | None = None  # as _output_dir, detectron2 would write there
         if 0 in self._coco_api.anns:
             logger.warning(
                 f"{self._metadata.json_file}: an annotation has the id 0, and COCO's code takes a "
@@ -80,7 +80,7 @@ class FastCOCOEvaluator(COCOEvaluator):
             )
 
     def evaluate(self, img_ids: list | None = None) -> dict:
-        """detectron2's results; its files are written by us, for a full disk not to end it."""
+        """detectron2's results; a file that cannot be written is only a warning."""
         self._folder, self._output_dir = self._output_dir, None
         try:
             return super().evaluate(img_ids)
@@ -93,7 +93,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         super().process(inputs, outputs)
 
     def _tasks_from_predictions(self, predictions: list[dict]) -> list[str]:
-        # without a detection the results do not tell that the model has masks
+        # results without detections do not show that the model predicts masks
         segm = {"segm"} if self._predicts_masks else set()
         return sorted({*super()._tasks_from_predictions(predictions), *segm})
 
@@ -118,12 +118,12 @@ class FastCOCOEvaluator(COCOEvaluator):
         self._evaluate_results(predictions, results, img_ids)
         if self._folder and self._per_class:
             folder = folder_of(self._folder, self._metadata.name)
-            # an evaluation of several sets has given each its folder
+            # an evaluation of several data sets already has a folder for each
             folder = folder.parent if folder.name == folder.parent.name else folder
             write_per_class(folder, self._per_class, self._about(img_ids))
 
     def _class_of(self, category_id: int, class_names: list[str] | None) -> tuple[str, int]:
-        """Its name and how many detections there are of it."""
+        """(name of the class, number of its detections)."""
         contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         number = contiguous_ids[category_id] if contiguous_ids else category_id
         name = self._coco_api.cats[category_id]["name"]
@@ -191,6 +191,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         if unknown:
             raise UserError(
                 f"the model predicts class {max(unknown)}, but {self._metadata.name} has only "
-                f"{len(dataset_ids)} classes: set the head's NUM_CLASSES to that"
+                f"{len(dataset_ids)} classes",
+                "set NUM_CLASSES of the head to that number",
             )
         return [{**r, "category_id": dataset_ids[r["category_id"]]} for r in results]

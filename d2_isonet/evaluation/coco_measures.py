@@ -1,4 +1,4 @@
-"""COCO's measures by hotcoco, in the arrays and with the ids of pycocotools."""
+"""COCO's measures by hotcoco, in pycocotools' arrays and with its ids."""
 
 import functools
 import logging
@@ -12,7 +12,7 @@ from pycocotools.cocoeval import Params
 from d2_isonet.utils.messages import UserError
 
 logger = logging.getLogger(__name__)
-REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: what of an annotation it compares
+REGIONS = {"bbox": "bbox", "segm": "segmentation"}  # task: the key of an annotation it compares
 
 
 def coco_measures(
@@ -23,24 +23,25 @@ def coco_measures(
     max_dets: list[int],
     img_ids: list | None = None,
 ) -> COCOevalMaxDets:
-    """The summarized evaluation, as pycocotools leaves it: `stats` (12,) and `eval`.
+    """The summarized evaluation with pycocotools' attributes `stats` (12,) and `eval`.
 
     Args:
-        truth: its annotations have iscrowd, area and ids that differ and are not 0.
-        results: detections in COCO's format; `truth` may lack their category, not their image.
+        truth: its annotations have iscrowd, area, and unique ids other than 0.
+        results: detections in COCO's format; `truth` must contain their images, but not their
+            categories.
         task: "bbox" or "segm"; the area of a detection is that of its box or of its mask.
-        max_dets: the three limits of detections an image and category.
+        max_dets: the three limits of detections per image and category.
         img_ids: of the images that count; None for all.
 
     Raises:
-        UserError: a detection is of an image that `truth` does not have, or its score is NaN.
+        UserError: the image of a detection is not in `truth`, or a score is NaN.
     """
     params = params_of(truth, task, max_dets, img_ids)
     return summarized(evaluated(hotcoco, truth, results, task, params), truth, task, params)
 
 
 def params_of(truth: COCO, task: str, max_dets: list[int], img_ids: list | None = None) -> Params:
-    """pycocotools' parameters of an evaluation; see `coco_measures`."""
+    """The parameters of an evaluation for pycocotools; arguments as in `coco_measures`."""
     params = COCOevalMaxDets(truth, iouType=task).params
     params.maxDets = sorted(max_dets)
     params.imgIds = sorted(set(params.imgIds if img_ids is None else img_ids))
@@ -49,7 +50,7 @@ def params_of(truth: COCO, task: str, max_dets: list[int], img_ids: list | None 
 
 
 def summarized(evaluation: Any, truth: COCO, task: str, params: Params) -> COCOevalMaxDets:
-    """What `evaluated` returns, accumulated, as pycocotools leaves it: `stats` and `eval`."""
+    """The result of `evaluated`, accumulated, with pycocotools' attributes `stats` and `eval`."""
     evaluation.accumulate()
     summary = COCOevalMaxDets(truth, iouType=task)
     summary.params = params
@@ -61,18 +62,18 @@ def summarized(evaluation: Any, truth: COCO, task: str, params: Params) -> COCOe
 def evaluated(
     hotcoco: ModuleType, truth: COCO, results: list[dict], task: str, params: Params
 ) -> Any:
-    """hotcoco's COCOeval after evaluate(), with ids of its own.
+    """hotcoco's COCOeval after evaluate(), with numbers from 1 instead of the ids.
 
     Category number k is params.catIds[k - 1], image number i is params.imgIds[i - 1], and
-    detection number n is the n-th of those results that are of these images and categories.
+    detection number n is the n-th of the results that have one of these images and categories.
 
     Args:
-        params: pycocotools' Params; imgIds and catIds in order, each once.
+        params: pycocotools' Params; imgIds and catIds are sorted and unique.
 
     Raises:
-        UserError: a detection is of an image that `truth` does not have, or its score is NaN.
+        UserError: the image of a detection is not in `truth`, or a score is NaN.
     """
-    # hotcoco takes no ids but integers from 0; in sorted order, ties come out as in pycocotools
+    # hotcoco accepts only integers from 0 as ids; in sorted order, ties are as in pycocotools
     images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
     categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
     ours = hotcoco.COCO(_truth(truth, images, categories, task))
@@ -85,19 +86,14 @@ def evaluated(
 
 
 def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
-    """The data set with the numbers that `images` and `categories` give to its ids."""
+    """The data set with `images` and `categories` (id -> number) applied to its ids."""
+    sizes = () if task == "bbox" else ("height", "width")
     present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
     return {
-        "images": [_image(image, number, task) for image, number in present],
+        "images": [{"id": number, **{k: image[k] for k in sizes}} for image, number in present],
         "annotations": _annotations(truth, images, categories, REGIONS[task]),
         "categories": [{"id": number, "name": str(number)} for number in categories.values()],
     }
-
-
-def _image(image: dict, number: int, task: str) -> dict:
-    if task == "bbox":
-        return {"id": number}
-    return {"id": number, "height": image["height"], "width": image["width"]}
 
 
 def _annotations(truth: COCO, images: dict, categories: dict, region: str) -> list[dict]:
@@ -122,7 +118,8 @@ def _detections(
     if unknown:
         raise UserError(
             f"{len(unknown)} images with detections are not in the data set, such as id "
-            f"{next(iter(unknown))!r}: evaluate on the data set that was predicted"
+            f"{next(iter(unknown))!r}",
+            "evaluate on the data set that was predicted",
         )
     return [
         {
@@ -137,11 +134,9 @@ def _detections(
 
 
 def measures_of_nothing(truth: COCO, task: str, max_dets: list[int]) -> COCOevalMaxDets:
-    """The summarized evaluation of no detection at all; COCO.loadRes refuses an empty list.
+    """The summarized evaluation without detections, as COCO.loadRes refuses an empty list.
 
-    Args:
-        task: "bbox" or "segm".
-        max_dets: the three limits of detections an image and category.
+    Args: those of `coco_measures`.
     """
     nothing = COCO()
     nothing.dataset = {**truth.dataset, "annotations": []}
@@ -156,9 +151,9 @@ def measures_of_nothing(truth: COCO, task: str, max_dets: list[int]) -> COCOeval
 
 @functools.cache
 def import_hotcoco() -> ModuleType | None:
-    """hotcoco, or None after one warning where it cannot be imported."""
+    """hotcoco, or None and one warning if it cannot be imported."""
     try:
-        import hotcoco  # here, so that importing d2_isonet does not wait for it
+        import hotcoco  # here, so that d2_isonet is imported quickly
     except ImportError as error:
         logger.warning(
             f"COCO evaluation by pycocotools ({error}): the same numbers, but it takes about ten "

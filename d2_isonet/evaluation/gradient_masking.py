@@ -1,14 +1,14 @@
-"""Whether the accuracies under attack look like gradient masking instead of robustness."""
+"""Signs that accuracies under attack come from gradient masking instead of robustness."""
 
 from .robustness import UNBOUNDED_EPS
 
 
 def masking_signs(results: dict) -> list[str]:
-    """Sentences, one for each sign that gradients are masked and the accuracies too high.
+    """One sentence for each sign that gradients are masked and the accuracies too high.
 
     Athalye et al. 2018, "Obfuscated gradients give a false sense of security", section 3.1. A
-    difference counts from one point of accuracy on. None where the classifier guesses: what always
-    gives one answer withstands every attack.
+    difference counts if it is at least one point of accuracy. A classifier that guesses has no
+    sign: a constant answer withstands every attack.
 
     Args:
         results: of `evaluate_robustness`.
@@ -21,18 +21,18 @@ def masking_signs(results: dict) -> list[str]:
 
 
 def is_guessing(results: dict) -> bool:
-    """Whether the classifier, not attacked, is less than five points better than chance."""
+    """Whether the clean accuracy is less than five points better than chance."""
     return results["clean"] < 100 / results["num_classes"] + 5
 
 
 def _by(results: dict, **wanted: str) -> dict[float, dict]:
-    """Rows by eps, of one attack and access."""
+    """Rows with the wanted "attack" and "access", by eps in ascending order."""
     rows = [r for r in results["rows"] if all(r[k] == v for k, v in wanted.items())]
     return {row["eps"]: row for row in sorted(rows, key=lambda row: row["eps"])}
 
 
 def _pairs(first: dict[float, dict], second: dict[float, dict]) -> list[tuple[float, float, float]]:
-    """(eps, accuracy, accuracy) where both have that eps > 0."""
+    """(eps, first accuracy, second accuracy) for each eps > 0 of both."""
     common = [eps for eps in first if eps in second and eps > 0]
     return [(eps, first[eps]["accuracy"], second[eps]["accuracy"]) for eps in common]
 

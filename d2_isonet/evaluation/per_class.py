@@ -1,4 +1,4 @@
-"""An evaluation class by class, as a table for people (csv) and for programs (json)."""
+"""Results of an evaluation per class, written as csv for people and json for programs."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,24 @@ import numpy as np
 
 from d2_isonet.utils.files import as_save_error, warned, write_text
 
-NAME = "per_class"  # of the two files
+NAME = "per_class"  # stem of both file names
 
 
 def folder_of(output_dir: str | os.PathLike, dataset_name: str) -> Path:
-    """The folder in `output_dir` for what concerns one data set, whose name may be a path."""
+    """The folder in `output_dir` for the files of one data set, whose name may be a path."""
     return Path(output_dir, re.sub(r"[^\w.-]+", "_", dataset_name).strip("._") or "_")
 
 
 def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) -> list[dict]:
-    """COCO's measures of each class in percent, as pycocotools accumulates them; None where there
-    is nothing to detect.
+    """COCO's measures of each class in percent, as pycocotools accumulates them.
 
-    AP is the mean over IoU 0.50 to 0.95, AR that of the recall with the most detections an image;
-    s, m and l are COCO's small (area below 32 x 32 pixels), medium and large (from 96 x 96).
+    A measure is None if there is no object for it. AP is the mean over IoU 0.50 to 0.95, AR the
+    mean recall with the largest number of detections per image. s, m and l are COCO's small (area
+    below 32 x 32 pixels), medium and large (from 96 x 96).
 
     Args:
         evaluation: an accumulated COCOeval, of hotcoco by `coco_measures` or of pycocotools.
-        classes: category id -> name and number of detections, in the order of the evaluation.
+        classes: category id -> (name, number of detections), in the order of the evaluation.
     """
     params, truth = evaluation.params, evaluation.cocoGt
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
@@ -56,7 +56,7 @@ def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) 
 
 
 def _objects(truth: Any, image_ids: set) -> Counter:
-    """How many annotations there are by category id and iscrowd."""
+    """The number of annotations by (category id, iscrowd)."""
     return Counter(
         (annotation["category_id"], int(bool(annotation.get("iscrowd", 0))))
         for annotation in truth.dataset.get("annotations", [])
@@ -75,8 +75,8 @@ def write_per_class(
     """Write per_class.csv and per_class.json; a full disk is a warning, not an error.
 
     Args:
-        rows: task ("bbox", "segm", "classification") -> a row a class.
-        about: what else the json says: the data set, its files, the iteration.
+        rows: task ("bbox", "segm", "classification") -> one row per class.
+        about: further entries of the json: the data set, its files, the iteration.
     """
     folder = Path(folder)
     content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
@@ -87,21 +87,25 @@ def write_per_class(
 
 
 def _csv(rows: Mapping[str, Sequence[Mapping]]) -> str:
-    """One table of all tasks, with the task in the first column; None is an empty field."""
+    """One table of all tasks, with the task in the first column."""
     flat = [{"task": task, **row} for task, table in rows.items() for row in table]
-    columns = list(dict.fromkeys(key for row in flat for key in row))
+    return csv_text(list(dict.fromkeys(key for row in flat for key in row)), flat)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
+    """A table as csv with a line of column names; None is an empty field."""
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(rows)
     return file.getvalue()
 
 
 def current_iteration() -> int | None:
-    """The iteration after which a training evaluates; None outside of one."""
+    """The current iteration of the training; None outside of a training."""
     from detectron2.utils.events import get_event_storage
 
     try:
         return get_event_storage().iter
-    except AssertionError:  # there is no training
+    except AssertionError:
         return None

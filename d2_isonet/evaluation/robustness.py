@@ -1,4 +1,4 @@
-"""How robust a classifier is: accuracy under attacks, and the L2 effort that fools it."""
+"""Robustness of a classifier: its accuracy under attacks, and the L2 effort that fools it."""
 
 import math
 from collections.abc import Iterable
@@ -9,22 +9,23 @@ from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import falls_back_to_cpu, load_config
+from d2_isonet.config.options import check_name
 from d2_isonet.data.datasets import load_registered
 from d2_isonet.data.shards.index import ShardedImages
-from d2_isonet.modeling.attacks import bim, fgsm, input_gradient, l2_effort
+from d2_isonet.modeling.attacks import bim, input_gradient, l2_effort
 from d2_isonet.modeling.classifier import ImageClassifier
 from d2_isonet.utils.messages import UserError
 
-# Half the range of a pixel: every image can become grey, so that a working attack succeeds.
+# Half the range of a pixel value: every image can become grey, so a working attack succeeds.
 UNBOUNDED_EPS = 127.5
 
 
 def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassifier:
-    """The classifier that `cfg` describes in eval mode, all its tensors from `weights`.
+    """The classifier of `cfg` in eval mode, with all its tensors from the file `weights`.
 
     Raises:
-        UserError: `cfg` describes no ImageClassifier, or the file is that of another network.
-        FileNotFoundError: there is no file `weights`.
+        UserError: `cfg` is not that of an ImageClassifier, or the weights do not match it.
+        FileNotFoundError: the file does not exist.
     """
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         raise UserError(
@@ -44,8 +45,8 @@ def load_source(
     """The classifier whose gradients a black-box attack takes.
 
     Raises:
-        UserError: it sees the channels in another order than `target`, whose images it is given;
-            and what `load_classifier` raises.
+        UserError: its order of channels differs from that of `target`, the attacked network.
+        Other errors are those of `load_classifier`.
     """
     cfg = load_config(config_file, opts)
     if cfg.INPUT.FORMAT != target.INPUT.FORMAT:
@@ -58,11 +59,11 @@ def load_source(
 
 
 def choose_images(names: Iterable[str], count: int, seed: int) -> tuple[list[dict], list[str]]:
-    """`count` dicts (or all there are) of the data sets `names`, drawn by `seed`; class names.
+    """(at most `count` random dicts of the data sets `names`, class names).
 
     Raises:
-        UserError: `count` is not positive, or the images are in shards; and what
-            `load_registered` raises.
+        UserError: `count` is not positive, or the images are in shards.
+        Other errors are those of `load_registered`.
     """
     if count < 1:
         raise UserError(f"The number of images is {count}", "it must be positive")
@@ -82,19 +83,18 @@ def attack_settings(
     """{"attack", "eps", "step", "iterations"} for each of `names` with each of `eps_values`.
 
     Args:
-        names: "fgsm" or "bim".
+        names: "fgsm" (one step of size eps) or "bim".
         eps_values: in pixel values of 0-255.
-        step: of bim; None takes 2.5 * eps / iterations, with which it can reach every point within
-            eps (Madry et al. 2018).
+        step: of bim, in pixel values; None means 2.5 * eps / iterations, which can reach every
+            point within eps (Madry et al. 2018).
 
     Raises:
-        UserError: an unknown name, eps or step that is no distance between pixels, or a number of
-            iterations that is not positive.
+        UserError: a name is unknown, eps or step is not in the range of pixel values, or iterations
+            is not positive.
     """
     names, eps_values = list(names), list(eps_values)
-    unknown = sorted(set(names) - {"fgsm", "bim"})
-    if unknown:
-        raise UserError(f"attack {unknown[0]!r} is unknown", "there are 'fgsm' and 'bim'")
+    for name in names:
+        check_name("The attack", name, ("fgsm", "bim"))
     if any(not 0 <= eps <= 255 for eps in eps_values):
         raise UserError(f"eps is {eps_values}", "each must be in pixel values, from 0 to 255")
     if iterations < 1 or (step is not None and not 0 < step <= 255):
@@ -112,19 +112,12 @@ def attack_settings(
     return [setting(name, float(eps)) for name in names for eps in eps_values]
 
 
-def unbounded_setting(iterations: int) -> dict:
-    """A bim without an effective bound: what it leaves of the accuracy, the attack has missed."""
-    return attack_settings(["bim"], [UNBOUNDED_EPS], None, max(iterations, 10))[0]
-
-
 def run_attack(
     setting: dict, model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
     """Adversarial (N, C, H, W) by the gradients of `model`; images (N, C, H, W), range 0-255."""
     options = {key: setting[key] for key in ("eps", "step", "iterations")}
-    if setting["attack"] == "fgsm":
-        return fgsm(model.pixel_logits, images, labels, eps=options["eps"])
-    return bim(model.pixel_logits, images, labels, **options)
+    return bim(model.pixel_logits, images, labels, **options)  # FGSM is BIM with one step of eps
 
 
 def evaluate_robustness(
@@ -137,15 +130,16 @@ def evaluate_robustness(
     """Accuracy in percent, clean and under every attack, and the L2 effort that fools `model`.
 
     Args:
-        model: attacked; in eval mode, as `source`.
+        model: the attacked network, in eval mode.
         batches: of dicts with "image" (C, H, W), range 0-255, and "label".
-        settings: as `attack_settings` makes; each one is run white-box and, where there is a
-            `source`, black-box too: by the gradients of `source`.
-        num_effort_images: the L2 effort is that of the images classified right among the first so
-            many; 0 leaves it out.
+        settings: of `attack_settings`. Each attack runs white-box and, if there is a `source`, also
+            black-box.
+        source: the network whose gradients a black-box attack uses, in eval mode.
+        num_effort_images: the L2 effort is measured on the correctly classified images among the
+            first `num_effort_images`; 0 skips it.
 
     Returns:
-        Plain types: "clean", "rows" (a setting with "access" and "accuracy"; the last is a
+        Plain types: "clean", "rows" (each setting with "access" and "accuracy"; the last is a
         white-box attack without an effective bound, for `gradient_masking`), "zero_gradients"
         (percent of images), "l2_effort", "num_images", "num_classes".
 
@@ -179,9 +173,13 @@ def evaluate_robustness(
 
 
 def _with_access(settings: list[dict], accesses: Iterable[str]) -> list[dict]:
-    """Every setting with every access, and the unbounded one where it is not among them."""
+    """Every setting with every access, and a white-box BIM without an effective bound.
+
+    The accuracy that the latter leaves is what the attack has missed.
+    """
     rows = [{**setting, "access": access} for setting in settings for access in accesses]
-    unbounded = unbounded_setting(max(setting["iterations"] for setting in settings))
+    iterations = max([10, *(setting["iterations"] for setting in settings)])
+    (unbounded,) = attack_settings(["bim"], [UNBOUNDED_EPS], None, iterations)
     return rows if unbounded in settings else [*rows, {**unbounded, "access": "white-box"}]
 
 
@@ -207,7 +205,7 @@ def _num_zero_gradients(model: ImageClassifier, images: torch.Tensor, labels: to
 
 
 def _efforts(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(M, 2) of the M images classified right: L2 effort in pixel values, and over the norm."""
+    """(M, 2) for M correctly classified images: L2 effort in pixel values, effort / image norm."""
     if len(images) == 0:
         return torch.zeros(0, 2)
     with torch.no_grad():
@@ -220,7 +218,7 @@ def _efforts(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor)
 
 
 def _summary(efforts: torch.Tensor) -> dict:
-    """Of (M, 2) efforts; the means are of the fooled images. None where there is no such image."""
+    """Medians of (M, 2) efforts, and means over the fooled images; None if there are no images."""
     fooled = efforts[efforts[:, 0].isfinite()]
     nothing = torch.full((2,), torch.nan)
     median = efforts.median(dim=0).values if len(efforts) else nothing
@@ -236,5 +234,5 @@ def _summary(efforts: torch.Tensor) -> dict:
 
 
 def _finite(value: torch.Tensor) -> float | None:
-    """A number that json has; None for infinity (most images were not fooled) and NaN."""
+    """A number for json; None for infinity (most images were not fooled) and NaN."""
     return float(value) if math.isfinite(value) else None

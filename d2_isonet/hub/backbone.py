@@ -1,4 +1,4 @@
-"""`d2_isonet.backbone`: the networks of this project for plain PyTorch, by name."""
+"""`d2_isonet.backbone`: the networks of this project by name, for plain PyTorch."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from d2_isonet.utils.messages import UserError, nearest
 
 from .networks import Classifier, FeatureMaps
 
-_SHORT = "imagenet/"  # of a config's name; a network's goes without
+_SHORT = "imagenet/"  # prefix of a config's name that the network's name lacks
 _IMAGENET_CLASSES = 1000
 
 
 def backbone_names() -> list[str]:
-    """The networks that `backbone` knows: "risonet50", ..., and "cifar/risonet20", ..."""
+    """The names that `backbone` accepts: "risonet50", ..., and "cifar/risonet20", ..."""
     names = [name for name in config_names() if name.startswith((_SHORT, "cifar/"))]
     return sorted(name.removeprefix(_SHORT) for name in names)
 
@@ -38,25 +38,27 @@ def backbone(
     norm: str | None = None,
     freeze_at: int = 0,
 ) -> FeatureMaps | Classifier:
-    """The network that the pretraining config of that name describes.
+    """The network of a pretraining config.
 
     Args:
         name: one of `backbone_names()`.
-        pretrained: a file of its weights, which must be this network's: backbone.pth,
-            model_final.pth of a pretraining, a converted or a .safetensors file. The network's
-            `pixels` are then those of the file.
-        features_only: feature maps instead of logits.
-        num_classes: of the logits; None takes that of `pretrained`, else 1000. Where it differs
-            from the file's, or the file has no linear layer, that layer starts anew.
-        out_features: with `features_only`, some of "stem", "res2", ... "res5"; None for all stages.
-        output_stride: of the last stage, 32 or 16 (res5 dilated); None as the config has it.
-        norm: instead of the config's: "BN", "FrozenBN", "SyncBN", "GN"; those of ResNets fit each
+        pretrained: a file with weights of this network: backbone.pth, model_final.pth of a
+            pretraining, a converted file or a .safetensors file. It also sets the `pixels` of the
+            network.
+        features_only: return feature maps instead of logits.
+        num_classes: number of logits; None means that of `pretrained`, or 1000. If it differs from
+            that of the file, or the file has no linear layer, the linear layer is initialized.
+        out_features: with `features_only`, some of "stem", "res2", ... "res5"; None means all
+            stages.
+        output_stride: of the last stage, 32 or 16 (res5 is dilated); None means the config's.
+        norm: "BN", "FrozenBN", "SyncBN" or "GN" instead of the config's. The first three load each
             other's weights.
-        freeze_at: as detectron2's FREEZE_AT: 1 freezes the stem, 2 also res2, and so on.
+        freeze_at: detectron2's FREEZE_AT: 1 freezes the stem, 2 also res2, and so on.
 
     Raises:
-        UserError: an unknown name, an option this network has not, or weights of another one.
-        FileNotFoundError: there is no file `pretrained`.
+        UserError: the name is unknown, the network does not have an option, or the weights do not
+            match it.
+        FileNotFoundError: the file `pretrained` does not exist.
     """
     cfg = _config(name)
     record, file_classes = _read_record(pretrained) if pretrained else (None, None)
@@ -90,7 +92,7 @@ def _config(name: str) -> CfgNode:
 
 
 def _read_record(pretrained: str | os.PathLike) -> tuple[Mapping | None, int | None]:
-    """The record in a weights file, and its number of classes where it tells."""
+    """The record in a weights file, and its number of classes if the file has it."""
     path = os.path.abspath(pretrained)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"pretrained: there is no file {path}")
@@ -108,9 +110,10 @@ def _read_record(pretrained: str | os.PathLike) -> tuple[Mapping | None, int | N
 def _set_output_stride(cfg: CfgNode, name: str, output_stride: int | None) -> None:
     if output_stride is None:
         return
-    strided = cfg.MODEL.BACKBONE.NAME == "build_isonet_backbone"
-    if output_stride not in (16, 32) or not strided or cfg.MODEL.ISONET.SMALL_IMAGES:
-        legal = "32 or 16" if strided and not cfg.MODEL.ISONET.SMALL_IMAGES else "left out"
+    is_resnet = cfg.MODEL.BACKBONE.NAME == "build_isonet_backbone"
+    can_dilate = is_resnet and not cfg.MODEL.ISONET.SMALL_IMAGES
+    if output_stride not in (16, 32) or not can_dilate:
+        legal = "32 or 16" if can_dilate else "left out"
         raise UserError(f"output_stride is {output_stride}", f"for {name} it must be {legal}")
     cfg.MODEL.RESNETS.RES5_DILATION = 32 // output_stride
 

@@ -1,4 +1,4 @@
-"""Networks for plain PyTorch: tensors in, a list of feature maps or logits out."""
+"""Networks for plain PyTorch: from a tensor of images to a list of feature maps, or to logits."""
 
 import logging
 
@@ -21,10 +21,10 @@ class FeatureMaps(nn.Module):
     """The feature maps of a backbone, finest first.
 
     Args:
-        backbone: of this project, or any of detectron2's.
-        pixels: what it was trained to see.
+        backbone: of this project or of detectron2.
+        pixels: the format and statistics of the images that it was trained on.
 
-    `names`, `channels` and `strides` are those of the maps, one of each a map.
+    `names`, `channels` and `strides` have one entry per map.
     """
 
     def __init__(self, backbone: Backbone, pixels: Pixels):
@@ -38,23 +38,23 @@ class FeatureMaps(nn.Module):
         self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """(N, C, H / stride, W / stride) a map, from normalized images (N, 3, H, W)."""
+        """Maps (N, C, H / stride, W / stride) of normalized images (N, 3, H, W)."""
         maps = self.backbone(images)
         return [maps[name] for name in self.names]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute a block's activations again in backward instead of keeping them."""
+        """Recompute the activations of each block in backward instead of keeping them."""
         recompute_blocks(self.backbone, enable)
 
 
 class Classifier(PooledClassifier):
     """PooledClassifier of normalized images, (N, 3, H, W) -> logits (N, num_classes).
 
-    What timm's scripts ask of a model has timm's names; timm is not needed.
+    It has the methods that timm's scripts call, with timm's names, but does not need timm.
 
     Args:
-        backbone, num_classes, dropout, zero_init: as PooledClassifier has them.
-        pixels: what the backbone was trained to see.
+        backbone, num_classes, dropout, zero_init: as in PooledClassifier.
+        pixels: the format and statistics of the images that the backbone was trained on.
     """
 
     def __init__(
@@ -73,25 +73,28 @@ class Classifier(PooledClassifier):
         self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, num_classes) from normalized images (N, 3, H, W)."""
+        """Logits (N, num_classes) of normalized images (N, 3, H, W)."""
         return self.logits(images)
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H / 32, W / 32) from normalized images (N, 3, H, W)."""
+        """The last map (N, C, H / 32, W / 32) of normalized images (N, 3, H, W)."""
         return self.backbone(images)[self.feature]
 
     def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """(N, num_classes), or (N, C) with `pre_logits`, from what `forward_features` returns."""
+        """(N, num_classes), or (N, C) with `pre_logits`, from the map of `forward_features`."""
         pooled = self.pool(features)
         return pooled if pre_logits else self.linear(pooled)
 
     def forward_intermediates(
         self, images: torch.Tensor, indices: int | list[int] | None = None, **options
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """The maps of `feature_info` and, unless `intermediates_only`, the last one before them.
+        """(last map, maps of `feature_info`), or the maps alone with `intermediates_only`.
 
         Args:
-            indices: which maps, as in timm: a list, the last so many, or None for all.
+            indices: as in timm: a list of indices, the number of last maps, or None for all.
+
+        Raises:
+            UserError: the option output_fmt is not "NCHW".
         """
         if options.get("output_fmt", "NCHW") != "NCHW":
             raise UserError(f"output_fmt is {options['output_fmt']!r}", "the maps are 'NCHW'")
@@ -108,29 +111,29 @@ class Classifier(PooledClassifier):
         return self.linear
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new linear layer for `num_classes`, as initialized; 0 for none."""
+        """Replace the linear layer by a new one for `num_classes`; 0 removes it."""
         check_pooling(global_pool)
         self.num_classes = num_classes
         self.reset_linear(num_classes)
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's groups of parameters by depth: the stem, then each stage or each block."""
+        """timm's patterns that group parameters by depth: stem, then stages or (finer) blocks."""
         block = r"^backbone\.res(\d+)" if coarse else r"^backbone\.res(\d+)\.(\d+)"
         return {"stem": r"^backbone\.stem", "blocks": block}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute a block's activations again in backward instead of keeping them."""
+        """Recompute the activations of each block in backward instead of keeping them."""
         recompute_blocks(self.backbone, enable)
 
 
 def check_pooling(global_pool: str | None) -> None:
-    """Raise ValueError for another pooling before the linear layer than the mean."""
+    """Raise a UserError unless the pooling before the linear layer is the mean."""
     if global_pool not in (None, "avg"):
         raise UserError(f"global_pool is {global_pool!r}", "these networks have 'avg' alone")
 
 
 def _feature_info(backbone: Backbone) -> list[dict]:
-    """What timm calls so: a dict a map, finest first."""
+    """timm's feature_info: one dict per map, finest first."""
     shapes = sorted(backbone.output_shape().items(), key=lambda x: STAGES.index(x[0]))
     return [
         {"num_chs": shape.channels, "reduction": shape.stride, "module": _PREFIX + name}
@@ -139,9 +142,9 @@ def _feature_info(backbone: Backbone) -> list[dict]:
 
 
 def _accept_tensors_of_a_backbone(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    """Take `stem.`, `res2.`, ... for `backbone.stem.`, ...; a head on one side alone is no error.
+    """Let `load_state_dict` read a backbone.pth: `stem.`, `res2.`, ... without `backbone.`.
 
-    So that `load_state_dict` reads the tensors of backbone.pth, which has none.
+    A linear layer that only the module or only the file has is no error.
     """
     names = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
     for name in names:

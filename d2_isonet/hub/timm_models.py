@@ -1,7 +1,7 @@
-"""Importing it registers this project's ImageNet networks with timm.
+"""The ImageNet networks of this project in timm; importing this module registers them.
 
-`timm.create_model("risonet50", num_classes=10, checkpoint_path="backbone.pth")`. Names that timm
-has itself (resnet18, resnet50, ...) stay timm's, whose networks those are.
+`timm.create_model("risonet50", num_classes=10, checkpoint_path="backbone.pth")`. Names of timm
+itself (resnet18, resnet50, ...) remain timm's networks.
 """
 
 import os
@@ -22,11 +22,11 @@ except ImportError as error:
     raise ImportError(
         "d2_isonet.hub.timm_models needs timm: pip install 'd2_isonet[timm]'", name="timm"
     ) from error
-_MAPS = STAGES[1:]  # by timm's out_indices, 0 to 3
+_MAPS = STAGES[1:]  # timm's out_indices are 0 to 3
 
 
 def timm_names() -> list[str]:
-    """The networks that timm knows once this module is imported, all but timm's own."""
+    """The networks that this module registers with timm."""
     return [name for name in backbone_names() if "/" not in name and not _is_timms(name)]
 
 
@@ -35,7 +35,7 @@ def _is_timms(name: str) -> bool:
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    """What timm.create_model calls for the network of that name."""
+    """The function that timm.create_model calls for the network `name`."""
 
     def create(
         pretrained: bool = False,
@@ -61,7 +61,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         description = _description(name, model)
         if isinstance(model, Classifier) and drop_rate is not None:
             model.dropout.p = drop_rate
-        as_timms: Any = model  # with attributes that only timm's models have
+        as_timms: Any = model  # gets attributes that only timm's models have
         as_timms.pretrained_cfg = as_timms.default_cfg = description
         if isinstance(model, FeatureMaps):
             as_timms.feature_info = FeatureInfo(model.feature_info, (*range(len(model.names)),))
@@ -73,13 +73,13 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 
 
 def _file(name: str, pretrained_cfg: object, overlay: Mapping | None) -> str:
-    """The weights that pretrained=True asks for."""
+    """The weights file that pretrained=True loads."""
     given = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else {}
     file = {**given, **(overlay or {})}.get("file")
     if not file:
         raise UserError(
-            f"no weights of {name} are released, pretrained=True has nothing to load: give your "
-            "own by checkpoint_path=FILE, or by pretrained_cfg_overlay={'file': FILE}"
+            f"no weights of {name} are released, so pretrained=True has nothing to load",
+            "give your own by checkpoint_path=FILE, or by pretrained_cfg_overlay={'file': FILE}",
         )
     return file
 
@@ -87,7 +87,7 @@ def _file(name: str, pretrained_cfg: object, overlay: Mapping | None) -> str:
 def _features(out_indices: Sequence[int] | int | None) -> list[str] | None:
     if out_indices is None:
         return None
-    if isinstance(out_indices, int):  # the last so many, as in timm
+    if isinstance(out_indices, int):  # the number of last maps, as in timm
         out_indices = range(-out_indices, 0)
     try:
         return [_MAPS[i] for i in out_indices]
@@ -99,16 +99,16 @@ def _features(out_indices: Sequence[int] | int | None) -> list[str] | None:
 
 
 def _description(name: str, model: FeatureMaps | Classifier) -> dict:
-    """What timm calls pretrained_cfg: how images reach the network, and which layers are its ends.
+    """timm's pretrained_cfg: preprocessing of images, and names of the first and last layer.
 
     Raises:
-        UserError: the weights are of BGR images, which timm has not.
+        UserError: the weights were trained on BGR images, which timm does not read.
     """
     pixels = model.pixels
     if pixels.format != "RGB":
         raise UserError(
-            f"the weights of {name} see {pixels.format} images, timm reads RGB ones: use "
-            "d2_isonet.backbone and its pixels"
+            f"the weights of {name} see {pixels.format} images, timm reads RGB ones",
+            "use d2_isonet.backbone and its pixels",
         )
     head = {}
     if isinstance(model, Classifier):

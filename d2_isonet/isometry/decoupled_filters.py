@@ -1,4 +1,7 @@
-"""What training does to decoupled filters: their projection and the penalty on their angles."""
+"""Training of decoupled filters (Liu et al. 2018): projection, and the penalty on their angles.
+
+Decoupled Networks, CVPR 2018, arXiv 1804.08071; authors' code: github.com/wy1iu/DCNets.
+"""
 
 import logging
 
@@ -9,30 +12,24 @@ from torch import nn
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d, filter_lengths
 from d2_isonet.utils.messages import UserError
 
+from .criterion import Convolution
 from .penalty import orthogonal_penalty, orthogonal_penalty_and_gradient
-from .regularizer import Convolution, OrthogonalRegularizer, side_by_side
+from .regularizer import OrthogonalRegularizer, concatenate_weights
 
 logger = logging.getLogger(__name__)
-__all__ = [
-    "FilterOrthogonalRegularizer",
-    "WeightProjection",
-    "decoupled_convolutions",
-    "filter_orthogonal_penalty",
-    "filter_orthogonal_penalty_and_gradient",
-]
 
 
 class WeightProjection(HookBase):
-    """Divides every trained decoupled filter by its length after each `period` iterations.
+    """w <- w / |w| for every trained decoupled filter, after each `period` iterations.
 
-    The layer hardly sees the length, but the gradient shrinks with it (Liu et al., CVPR 2018,
-    section 4.2; every 100 iterations in the authors' code). Momentum and Adam's moments stay.
+    The output hardly depends on |w|, but the gradient is proportional to 1 / |w| (section 4.2;
+    every 100 iterations in the authors' code). Momentum and Adam's moments do not change.
     """
 
     def __init__(self, period: int = 100):
         """
         Raises:
-            UserError: period is not a positive whole number.
+            UserError: period is not a positive integer.
         """
         if not (isinstance(period, int) and period > 0):
             raise UserError(
@@ -52,7 +49,7 @@ class WeightProjection(HookBase):
 
 @torch.no_grad()
 def project_filters(model: nn.Module) -> None:
-    """w <- w / |w| in place, with the forward's eps, for each decoupled filter that is trained."""
+    """w <- w / |w| in place for each trained decoupled filter; |w| has the eps of the forward."""
     for conv in decoupled_convolutions(model).values():
         if conv.weight.requires_grad:
             conv.weight /= filter_lengths(conv.weight)
@@ -61,8 +58,8 @@ def project_filters(model: nn.Module) -> None:
 class FilterOrthogonalRegularizer(OrthogonalRegularizer):
     """Trains loss + coeff * sum of `filter_orthogonal_penalty` over the decoupled layers.
 
-    How and when the gradient is added is told in `OrthogonalRegularizer`. Logged at each step:
-    `loss_filter_ortho`, the sum of the penalties, not multiplied by coeff, and each stage's share.
+    The gradient is added as in `OrthogonalRegularizer`. Logged at each step: `loss_filter_ortho`,
+    the sum of the penalties without the coefficient, and `filter_ortho/res2`, ... of each stage.
     """
 
     label = "filter_ortho"
@@ -70,7 +67,7 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
     def __init__(self, coeff: float = 1e-5):
         """
         Args:
-            coeff: 1e-5 in the code of Decoupled Networks, 2e-4 in that of SphereNet.
+            coeff: 1e-5 in the code of Decoupled Networks, 2e-4 in that of SphereNet. 0 only logs.
 
         Raises:
             UserError: coeff is negative or not finite.
@@ -81,7 +78,7 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
         return decoupled_convolutions(self.trainer.model)
 
     def _value_and_gradient(self, convs: list[Convolution]) -> tuple[torch.Tensor, torch.Tensor]:
-        weight, (*_, groups) = side_by_side(convs)
+        weight, (*_, groups) = concatenate_weights(convs)
         return filter_orthogonal_penalty_and_gradient(weight, groups)
 
 
@@ -89,25 +86,32 @@ def decoupled_convolutions(model: nn.Module) -> dict[str, DecoupledConv2d]:
     """Every decoupled convolution of `model` by its name.
 
     Raises:
-        UserError: there is none.
+        UserError: the model has none.
     """
     convs = {n: m for n, m in model.named_modules() if isinstance(m, DecoupledConv2d)}
     if not convs:
         raise UserError(
-            "the model has no decoupled convolution: set MODEL.ISONET.CONV 'Decoupled', or both "
-            "SOLVER.WEIGHT_PROJECTION_PERIOD and SOLVER.FILTER_ORTHO_COEFF to 0"
+            "the model has no decoupled convolution",
+            "set MODEL.ISONET.CONV 'Decoupled', or both SOLVER.WEIGHT_PROJECTION_PERIOD and "
+            "SOLVER.FILTER_ORTHO_COEFF to 0",
         )
     return convs
 
 
 def filter_orthogonal_penalty(weight: torch.Tensor, groups: int = 1) -> torch.Tensor:
-    """1/2 ||W W^T - I||_F^2 of the filters, each divided by its length: differentiable, 0-dim.
+    """1/2 ||W W^T - I||_F^2, summed over groups; autograd differentiates it.
 
-    As in the authors' code (wy1iu/DCNets): W has a normalized filter in each of its M rows, and 0
-    means that they all stand at right angles. With groups it is the sum over them.
+    Each row of W (M, C kh kw) is a filter divided by its length, as in the authors' code. 0 means
+    that all filters are orthogonal to each other.
 
     Args:
         weight: (M, C / groups, kh, kw).
+
+    Returns:
+        0-dim tensor.
+
+    Raises:
+        UserError: weight is not 4-dimensional, or M is not a multiple of groups.
     """
     return orthogonal_penalty(weight / filter_lengths(weight), groups=groups, form="flattened")
 
@@ -118,8 +122,12 @@ def filter_orthogonal_penalty_and_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`filter_orthogonal_penalty` and its gradient in closed form, without an autograd graph.
 
-    v = w / s has the derivative (I - v v^T) / s. The gradient has the dtype of the weight or
-    float32, whichever is wider.
+    v = w / s has the derivative (I - v v^T) / s. Arguments and errors are those of
+    `filter_orthogonal_penalty`.
+
+    Returns:
+        The penalty (0-dim, float64), and its gradient (M, C / groups, kh, kw) in the weight's dtype
+        or float32, whichever is wider.
     """
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     lengths = filter_lengths(weight)

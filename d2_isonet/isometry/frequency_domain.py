@@ -1,8 +1,9 @@
-"""The orthogonal penalty at all lags, and its gradient, with the Grams of the kernel's spectrum.
+"""The orthogonal penalty at all lags, and its gradient, from the spectrum of the kernel.
 
-A(w) = sum_u w(u) e^{i w u} on a grid of 2 k - 1 frequencies an axis, where no lag wraps. Parseval:
-sum over lags ||G(lag) - delta(lag) I||^2 = 1 / N sum over the N frequencies ||A A^H - I||^2.
-A(-w) is the conjugate of A(w), so one real and (N - 1) / 2 complex frequencies say everything.
+A(w) = sum_u w(u) e^{i w u}, an M x C matrix at each of N frequencies w: a grid of 2 k - 1
+frequencies per axis, on which no lag wraps around. By Parseval's theorem
+sum over lags ||G(lag) - delta(lag) I||_F^2 = 1 / N sum over w ||A A^H - I||_F^2.
+A(-w) is the conjugate of A(w): one real and (N - 1) / 2 complex frequencies are enough.
 """
 
 import itertools
@@ -14,26 +15,32 @@ import torch
 
 
 def products_by_frequency(kernel: Sequence[int]) -> int:
-    """Real products of size rows x rows x channels: 3 (the Gram) and 4 (the gradient) for each
-    complex frequency, 1 and 1 for the real one.
+    """Number of real products of size M x M x C for a kernel (kh, kw), all frequencies together.
+
+    A complex frequency takes 3 (the Gram) and 4 (the gradient), the real one 1 and 1.
     """
     return 2 + 7 * (math.prod(2 * k - 1 for k in kernel) // 2)
 
 
 def products_by_lag(kernel: Sequence[int]) -> int:
-    """The same count for one product of overlapping taps a lag, G(-lag) = G(lag)^T left out."""
+    """The same number if computed lag by lag, with one product per pair of taps.
+
+    The Gram takes half of the pairs, because G(-lag) = G(lag)^T, and the gradient all of them.
+    """
     overlaps = math.prod(k * k for k in kernel)
     return (overlaps + math.prod(kernel)) // 2 + overlaps
 
 
 def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """sum over all lags of ||G(lag) - delta(lag) I||^2 (float64) and the gradient of its half.
+    """sum over all lags of ||G(lag) - delta(lag) I||_F^2, and the gradient of half of it.
+
+    The gradient at tap u of the kernel is 2 / N sum over w e^{-i w u} (A A^H - I) A.
 
     Args:
-        blocks: (groups, rows, kh, kw, channels), float32 or wider; channels are summed over.
+        blocks: (groups, rows, kh, kw, channels), float32 or wider; G sums over channels.
 
     Returns:
-        0-dim tensor, and a tensor of blocks' shape.
+        The squares (0-dim, float64), and the gradient, of the shape of `blocks`.
     """
     groups, kernel = blocks.shape[0], tuple(blocks.shape[2:4])
     transform, adjoint = _transforms(kernel, blocks.dtype, blocks.device)
@@ -50,7 +57,12 @@ def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def _residual(real: torch.Tensor, imaginary: torch.Tensor, groups: int) -> torch.Tensor:
-    """A A^H - I: its real (symmetric) parts, then its imaginary (antisymmetric) ones."""
+    """A A^H - I: its real (symmetric) parts, then its imaginary (antisymmetric) ones.
+
+    Args:
+        real, imaginary: parts of A, (frequencies * groups, rows, channels). The first `groups`
+            entries of `real` belong to the zero frequency, which has no imaginary part.
+    """
     rows = real.shape[1]
     residual = real.new_empty(len(real) + len(imaginary), rows, rows)
     symmetric, antisymmetric = residual.split([len(real), len(imaginary)])
@@ -63,18 +75,18 @@ def _residual(real: torch.Tensor, imaginary: torch.Tensor, groups: int) -> torch
 
 
 def _squares(residual: torch.Tensor, groups: int) -> torch.Tensor:
-    """The sum over all frequencies: each but the real one stands for its conjugate too."""
+    """The sum over all frequencies: each complex one counts for its conjugate too."""
     rows = squares_of_rows(residual)
     return 2 * rows.sum() - rows[:groups].sum()
 
 
 def squares_of_rows(matrices: torch.Tensor) -> torch.Tensor:
-    """The sum of squares of each row, to be added in float64: its digits, without a map of them."""
+    """|row|^2 of each row, float64, so that their sum keeps its digits; copies no matrix."""
     return torch.linalg.vector_norm(matrices, dim=-1).double().square()
 
 
 def _multiply(symmetric, antisymmetric, real, imaginary, out: torch.Tensor) -> None:
-    """out = (A A^H - I) A: real parts, then imaginary ones."""
+    """out = (A A^H - I) A: the real parts, then the imaginary ones."""
     groups = len(real) - len(imaginary)
     torch.bmm(symmetric, real, out=out[: len(real)])
     out[groups : len(real)].baddbmm_(antisymmetric, imaginary, alpha=-1)
@@ -86,9 +98,9 @@ def _multiply(symmetric, antisymmetric, real, imaginary, out: torch.Tensor) -> N
 def _transforms(
     kernel: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, kh kw), cosines then sines, the zero frequency first; (kh kw, N), back to a gradient.
+    """(N, kh kw): cosines, then sines, zero frequency first; (kh kw, N): from A to the gradient.
 
-    Phases count from the middle tap: a delta kernel there has A(w) = I without rounding.
+    Phases are relative to the middle tap: a delta kernel has A(w) = I without rounding.
     """
     size = [2 * k - 1 for k in kernel]
     half = [w for w in itertools.product(*(range(1 - k, k) for k in kernel)) if w >= (0, 0)]

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,26 +10,26 @@ from torch import nn
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.stages import stage_of
 
-from .penalty import Pair, minimum_orthogonal_penalty, orthogonal_penalty, pair
+from .criterion import Convolution, Pair, layer_of
+from .penalty import minimum_orthogonal_penalty, orthogonal_penalty
 from .singular_values import convolution_singular_values
 
-if TYPE_CHECKING:
-    import torch
-NEAR_ONE = (0.9, 1.1)  # a singular value in here counts as near 1
-Convolution = nn.Conv2d | nn.ConvTranspose2d
-# Of the largest singular value; below, float32 does not tell a value from 0.
+NEAR_ONE = (0.9, 1.1)  # the range in which a singular value counts as near 1
+BINS = (-2.5, 0.5, 30)  # lowest, highest, number of bins for shifts and scales
+# Times the largest singular value; float32 cannot distinguish a smaller value from 0.
 _ZERO = 1e-6
 
 
 @dataclass(frozen=True)
 class ConvolutionIsometry:
-    """What the weight of one convolution says.
+    """Measures of the weight of one convolution.
 
     Args:
         shape: (M, C / groups, kh, kw).
-        singular_values: of the operator, largest first, without those that the shape forces to 0.
-        penalty: the orthogonal penalty in its exact form.
-        minimum: the least that it takes on this shape.
+        singular_values: (n,) of the operator, largest first, without those that the shape forces
+            to 0.
+        penalty: the orthogonal penalty in its exact form (ISONet, eq. 13).
+        minimum: its least value for this shape.
     """
 
     name: str
@@ -56,32 +55,29 @@ class ConvolutionIsometry:
 
     @property
     def condition(self) -> float:
-        """Largest / smallest; infinite where the smallest is 0 to float32's precision."""
+        """Largest / smallest; infinite if the smallest is 0 to float32's precision."""
         if self.smallest <= _ZERO * self.largest:
             return float("inf")
         return self.largest / self.smallest
 
     @property
     def share_near_one(self) -> float:
-        """Of the singular values, in NEAR_ONE."""
         return share_near_one(self.singular_values)
 
     @property
     def excess(self) -> float:
-        """Penalty minus its minimum: 0 means as orthogonal as this shape can be."""
+        """penalty - minimum; 0 means as orthogonal as this shape can be."""
         return self.penalty - self.minimum
 
 
 def share_near_one(singular_values: torch.Tensor) -> float:
-    """The share of them in NEAR_ONE, 0 to 1."""
+    """The share of values (n,) in NEAR_ONE, 0 to 1."""
     low, high = NEAR_ONE
     return ((singular_values >= low) & (singular_values <= high)).float().mean().item()
 
 
 def linear_convolutions(model: nn.Module) -> dict[str, Convolution]:
-    """Every 2D convolution of `model` and transposed one, by name; a DecoupledConv2d is no linear
-    map and is left out.
-    """
+    """Every (transposed) 2D convolution of `model` by name, except DecoupledConv2d: not linear."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -91,13 +87,13 @@ def linear_convolutions(model: nn.Module) -> dict[str, Convolution]:
 
 @torch.no_grad()
 def measure_convolution(name: str, conv: Convolution, frequencies: int = 8) -> ConvolutionIsometry:
-    """Singular values, penalty and its minimum of a (transposed) convolution's weight.
+    """Singular values, penalty and its minimum of the weight of a (transposed) convolution.
 
     Args:
-        frequencies: of the output, along each axis: the operator is that on a circular image of
-            frequencies x stride pixels a side.
+        frequencies: of the output along each axis: the operator acts on a circular image of
+            (frequencies * stride) pixels per side.
     """
-    layer = _layer(conv)
+    layer = layer_of(conv)
     penalty = orthogonal_penalty(conv.weight.double(), *layer).item()
     return ConvolutionIsometry(
         name,
@@ -110,25 +106,21 @@ def measure_convolution(name: str, conv: Convolution, frequencies: int = 8) -> C
 
 
 def possible_singular_values(conv: Convolution, frequencies: int) -> torch.Tensor:
-    """Those of a (transposed) convolution that its shape does not force to 0, largest first.
+    """(n,) singular values that the shape does not force to 0, largest first.
 
     Args:
         frequencies: see `measure_convolution`.
     """
-    layer = _layer(conv)
+    layer = layer_of(conv)
     size = [frequencies * stride for stride in layer[0]]
-    # At each frequency the Gram matrix of M rows has the rank that its least penalty leaves.
+    # The least penalty is half the number of rows that the rank of the Gram lacks per frequency.
     rank = conv.weight.shape[0] - 2 * minimum_orthogonal_penalty(conv.weight.shape, *layer)
     values = convolution_singular_values(conv.weight.detach(), size, *layer)
     return values[: round(rank) * frequencies**2]
 
 
-def _layer(conv: Convolution) -> tuple[Pair, Pair, int]:
-    return pair(conv.stride), pair(conv.dilation), conv.groups
-
-
 def shifts_by_stage(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The shifts b of all SReLUs of a stage, one a channel (ISONet, figure 3)."""
+    """The shifts b of all SReLUs of each stage, one per channel (ISONet, eq. 15 and figure 3)."""
     stages: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, value in _named(state_dict, "shift"):
         stages[stage_of(name)].append(value.float().flatten())
@@ -136,25 +128,22 @@ def shifts_by_stage(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 
 
 def residual_scales(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The factor on each residual branch, (1,) or (C,), by the name of its block."""
+    """The factor on each residual branch, (1,) or (C,), by the name of the block."""
     return {name: value.float() for name, value in _named(state_dict, "residual_scale")}
 
 
 def _named(
     state_dict: Mapping[str, torch.Tensor], parameter: str
 ) -> Iterable[tuple[str, torch.Tensor]]:
-    """(name of the module, value) of the parameters that are called so."""
+    """(name of the module, value) of each parameter with the name `parameter`."""
     for name, value in state_dict.items():
         module, _, last = name.rpartition(".")
         if last == parameter:
             yield module, value.detach()
 
 
-BINS = (-2.5, 0.5, 30)  # lowest, highest, number
-
-
-def distribution(values: "torch.Tensor") -> dict:
-    """Mean, deviation and the counts in BINS; what lies outside counts into the first or last."""
+def distribution(values: torch.Tensor) -> dict:
+    """Mean, deviation, and counts in BINS; values outside count in the first or the last bin."""
     low, high, count = BINS
     return {
         "mean": values.mean().item(),

@@ -1,4 +1,4 @@
-"""The hook that writes how isometric a network is, while it trains, into TensorBoard."""
+"""The hook that logs during training how isometric a network is."""
 
 import contextlib
 import logging
@@ -20,7 +20,6 @@ from .measures import possible_singular_values, residual_scales, share_near_one,
 from .signal_propagation import SignalWatch
 
 logger = logging.getLogger(__name__)
-__all__ = ["IsometryMonitor"]
 _BINS = 50  # of a histogram
 
 
@@ -28,21 +27,22 @@ class IsometryMonitor(HookBase):
     """Logs isometry at iteration 0 and every `period` iterations, in any detectron2 trainer.
 
     Scalars by stage: `isometry/singular_value_min/res2`, `.../singular_value_max/...`,
-    `.../near_one/...` (share in 0.9..1.1), `.../shift_mean/...`; by block:
-    `isometry/residual_scale/res2.0` (mean of |s|), `.../rms/...` of its output and
-    `.../gradient/...`, the norm of the loss's gradient there. Histograms by stage:
-    `isometry/singular_values/res2`, `isometry/shifts/res2`; none where all values are equal.
-    The excess of the penalty is what OrthogonalRegularizer logs, at each step and at less cost.
+    `.../near_one/...` (share in 0.9..1.1), `.../shift_mean/...`. Scalars by block:
+    `isometry/residual_scale/res2.0` (mean of |s|), `.../rms/...` of the output, and
+    `.../gradient/...`, the norm of the gradient of the loss at the output. Histograms by stage,
+    unless all values are equal: `isometry/singular_values/res2`, `isometry/shifts/res2`.
+    OrthogonalRegularizer logs the excess of the penalty, at each step and at a lower cost.
 
-    Training does not change by it: it reads weights, and looks at the forward and backward pass
-    that there is. The main process alone does so, on its own images; of a step taken in parts
-    (SOLVER.ACCUMULATE_STEPS) on those of the last. Singular values are those of the model, not
-    of an average of its weights.
+    The training does not change: the hook reads weights, and records norms in the forward and
+    backward pass of the step. It runs in the main process alone, on the images of that process; if
+    a step has parts (SOLVER.ACCUMULATE_STEPS), on those of the last part. Singular values are those
+    of the model, not of an average of its weights.
 
     Args:
-        period: in iterations; 0 never.
-        frequencies: of the output along each axis at which singular values are computed; 2 (those
-            of 0 and pi) are some of the operator's on every image of even size.
+        period: in iterations; 0 disables the hook.
+        frequencies: of the output along each axis at which singular values are computed. With 2,
+            the frequencies 0 and pi, they are some of the singular values on every image of even
+            size.
 
     Raises:
         UserError: period is negative.
@@ -59,14 +59,13 @@ class IsometryMonitor(HookBase):
 
     def before_train(self) -> None:
         if _is_compiled(self._model()):
-            logger.info("isometry/rms and isometry/gradient are not looked at: it is compiled")
+            logger.info("isometry/rms and isometry/gradient are not logged: the model is compiled")
 
     def before_step(self) -> None:
-        is_due = self.period and self.trainer.iter % self.period == 0 and comm.is_main_process()
-        model = self._model()
-        if is_due:
+        if self.period and self.trainer.iter % self.period == 0 and comm.is_main_process():
             self._loss_scale = _loss_scale(self.trainer)
-            # hooks in a compiled network would have it compiled anew
+            model = self._model()
+            # hooks in a compiled network would compile it again
             watch = SignalWatch({} if _is_compiled(model) else chain_of(model))
             self._watch = self._attached.enter_context(watch)
 
@@ -94,7 +93,7 @@ class IsometryMonitor(HookBase):
     def _log_convolutions(self) -> None:
         stages = defaultdict(list)
         for name, conv in default_convolutions(self._model()).items():
-            # a computed weight (spectral norm) may change by being looked at
+            # to read a computed weight (spectral norm) may change it
             if "weight" in conv._parameters and not isinstance(conv, DecoupledConv2d):
                 stages[stage_of(name)].append(possible_singular_values(conv, self.frequencies))
         for stage, found in stages.items():
@@ -122,7 +121,7 @@ class IsometryMonitor(HookBase):
 
 
 def _loss_scale(trainer) -> float:
-    """By what the gradients of this step are multiplied (AMP in float16)."""
+    """The factor on the gradients of this step (AMP in float16)."""
     scaler = getattr(inner_trainer(trainer), "grad_scaler", None)
     return 1.0 if scaler is None else scaler.get_scale()
 

@@ -1,4 +1,4 @@
-"""Norms through depth: of what each block gives, and of the gradients that come back to it."""
+"""Norms through depth: of the output of each block, and of the gradient of that output."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-__all__ = ["LIMIT", "Signal", "SignalWatch", "deviations", "measure_signals", "norm_of"]
-LIMIT = 10.0  # a factor above it, or below 1 / LIMIT, is told
+LIMIT = 10.0  # `deviations` reports factors above LIMIT or below 1 / LIMIT
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What arrives at one point of the network; the first point is its input.
+    """The values y at one point of the network; the first point is its input x.
 
     Args:
-        rms: root of the mean square of the values there.
-        norm: |y| / |x|, x the input of the network.
-        gradient: |J^T g|, J the Jacobian from here to the end, g random with |g| = 1.
+        rms: root of the mean square of y.
+        norm: |y| / |x|.
+        gradient: |J^T g|, with J the Jacobian from y to the output and g random, |g| = 1.
     """
 
     name: str
@@ -28,15 +27,14 @@ class Signal:
 
 
 class SignalWatch:
-    """While it is attached (`with`), keeps norms of the outputs of modules and of their gradients.
+    """Inside `with`, records norms of the outputs of modules and of the gradients of these outputs.
 
-    It reads and changes nothing. Of a module that runs several times the last run is kept.
+    It changes nothing. If a module runs several times, the last run counts. After a forward pass
+    `outputs[name]` is (|y|, number of entries of y). After a backward pass `gradients[name]` is the
+    norm of the gradient of y. Norms are 0-dim, at least float32, on the device of y.
 
     Args:
-        modules: name -> module, whose outputs are tensors; others are passed over.
-
-    After a forward pass `outputs[name]` is (|y|, number of entries of y), after a backward pass
-    `gradients[name]` the norm of the gradient of y; norms are 0-dim, float32, of y's device.
+        modules: name -> module; outputs that are not tensors are skipped.
     """
 
     def __init__(self, modules: dict[str, nn.Module]):
@@ -47,7 +45,7 @@ class SignalWatch:
 
     def __enter__(self) -> "SignalWatch":
         self._handles = [
-            module.register_forward_hook(self._looker(name))
+            module.register_forward_hook(self._recorder(name))
             for name, module in self._modules.items()
         ]
         return self
@@ -56,7 +54,7 @@ class SignalWatch:
         for handle in self._handles:
             handle.remove()
 
-    def _looker(self, name: str) -> Callable:
+    def _recorder(self, name: str) -> Callable:
         def after_forward(module: nn.Module, args: tuple, output) -> None:
             if not isinstance(output, torch.Tensor):
                 return
@@ -82,11 +80,11 @@ def measure_signals(
     image: torch.Tensor,
     seed: int = 0,
 ) -> list[Signal]:
-    """One forward and one backward pass of an image: what arrives at the input and at each block.
+    """Signals at the input and at each block, from one forward and one backward pass of an image.
 
     Args:
-        blocks: in any order; those that `forward` does not run are left out.
-        forward: image -> the last tensor, whose random unit cotangent is sent back.
+        blocks: in any order; blocks that `forward` does not run are skipped.
+        forward: image -> output tensor, from which a random unit cotangent g is propagated back.
         image: (1, C, H, W), normalized.
         seed: of the cotangent.
     """
@@ -111,11 +109,12 @@ def measure_signals(
 
 
 def deviations(signals: Sequence[Signal], limit: float = LIMIT) -> list[str]:
-    """Where the signal vanishes or explodes, a line each; none in a healthy network.
+    """One line for each place where the signal vanishes or explodes; none in a healthy network.
 
-    Forward it is the RMS, backward the norm of the gradient: a factor above `limit` or below
-    1 / limit across one block, or from the first block's output to the last's, or a number that is
-    not finite. The first block is not judged: pixels have a scale of their own.
+    Forward, the signal is the RMS; backward, it is the norm of the gradient. Reported are a factor
+    above `limit` or below 1 / limit across one block, or from the output of the first block to that
+    of the last, and a number that is not finite. The first block is skipped, because pixels have
+    another scale.
     """
     points = signals[1:]
     steps = [
@@ -132,7 +131,7 @@ def deviations(signals: Sequence[Signal], limit: float = LIMIT) -> list[str]:
 
 
 def _deviation(what: str, given: float, found: float, limit: float) -> list[str]:
-    if not given or not math.isfinite(given):  # that has been told where it began
+    if not given or not math.isfinite(given):  # reported where it began
         return []
     if found / given < 1 / limit:
         return [f"vanishes {what} {given:.3g} -> {found:.3g}"]

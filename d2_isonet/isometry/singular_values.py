@@ -1,4 +1,4 @@
-"""All singular values of a convolution as an operator, from its kernel's frequencies."""
+"""All singular values of a convolution as an operator, from the spectrum of its kernel."""
 
 import itertools
 import math
@@ -8,9 +8,8 @@ import torch
 
 from d2_isonet.utils.messages import UserError
 
-from .penalty import Pair, pair
+from .criterion import Pair, pair
 
-__all__ = ["convolution_singular_values"]
 _LARGEST_CHUNK = 1 << 22  # entries of the matrices decomposed in one call
 
 
@@ -24,27 +23,29 @@ def convolution_singular_values(
 ) -> torch.Tensor:
     """The singular values of x -> conv2d(x, weight) on a circular image, largest first.
 
-    In the Fourier basis the operator is one M x (P C) matrix for each of the (H / S) (W / S)
-    frequencies v of the output, its P <= S^2 parts side by side (per group): part p is
-    sum of weight(u) e^{i v (dilation u - p) / S} over the taps u that meet the same pixels, those
-    with dilation u = p mod S. A unitary change of the input takes these parts to the S^2
-    frequencies that a stride folds onto v. Stride 1 has one part, and is Sedghi et al. 2019 (arXiv
-    1805.10408).
+    In the Fourier basis and per group, the operator is one M x (P C) matrix at each of the
+    (H / S) (W / S) frequencies v of the output. It concatenates P <= S^2 parts. Part p is
+    sum of weight(u) e^{i v (dilation u - p) / S} over the taps u that meet the same pixels:
+    dilation u = p mod S. (A unitary map of the input takes these parts to the S^2 frequencies that
+    a stride folds onto v.) With stride 1 there is one part: the theorem of Sedghi et al. 2019,
+    arXiv 1805.10408.
 
     Args:
-        weight: (M, C / groups, kh, kw), as in nn.Conv2d. nn.ConvTranspose2d's is read as the
-            convolution whose adjoint it is, and which has the same singular values. Half
-            precision is computed in float32.
-        size: of the image that is convolved, int or (H, W), a multiple of the stride; smaller
-            than the kernel is allowed, taps then wrap around.
+        weight: (M, C / groups, kh, kw), as in nn.Conv2d. The weight of an nn.ConvTranspose2d is
+            read as that of the convolution whose adjoint it is; both have the same singular values.
+            Half precision is computed in float32.
+        size: of the input image, int or (H, W), a multiple of the stride. If it is smaller than the
+            kernel, the taps wrap around.
         stride, dilation: int or (vertical, horizontal).
 
     Returns:
-        (H W / S^2 * min(M, S^2 C)) of the weight's device: all min(rows, columns) of the operator,
-        those that the shape forces to 0 included. NaN throughout where a weight is not finite.
+        (H W / S^2 * min(M, S^2 C),) on the device of the weight: all min(rows, columns) values of
+        the operator, also those that the shape forces to 0. All are NaN if the weight is not
+        finite.
 
     Raises:
-        UserError: size is not a positive multiple of the stride, or M not one of groups.
+        UserError: weight is not 4-dimensional, M is not a multiple of groups, or size is not a
+            positive multiple of the stride.
     """
     size, stride, dilation = pair(size), pair(stride), pair(dilation)
     _check(weight, size, stride, groups)
@@ -54,7 +55,7 @@ def convolution_singular_values(
     number = math.prod(outputs) * groups * min(rows, channels * math.prod(stride))
     if not torch.isfinite(weight).all():
         return weight.new_full((number,), math.nan)
-    # A kernel of one row has the same A(w) in every row of frequencies.
+    # A kernel of one row has the same matrix in every row of frequencies.
     distinct = pair([1 if k == 1 else n for n, k in zip(outputs, weight.shape[2:], strict=True)])
     with torch.autocast(weight.device.type, enabled=False):
         parts = [
@@ -63,14 +64,14 @@ def convolution_singular_values(
         ]
     values = torch.cat(parts).repeat(math.prod(outputs) // math.prod(distinct))
     values = values.sort(descending=True).values
-    return torch.cat([values, values.new_zeros(number - len(values))])  # of pixels never read
+    return torch.cat([values, values.new_zeros(number - len(values))])  # of unread pixels
 
 
 def _singular_values(matrices: torch.Tensor) -> torch.Tensor:
-    """Of (..., rows, columns), to 1e-7 of the largest in float32, 1e-15 in float64."""
+    """Of (..., rows, columns); errors are 1e-7 of the largest in float32, 1e-15 in float64."""
     if matrices.dtype != torch.float32:
         return torch.linalg.svdvals(matrices)
-    matrices = matrices.double()  # the smaller Gram matrix in float64: as exact, up to 5 x faster
+    matrices = matrices.double()  # eigenvalues of the smaller Gram: as exact, up to 5 x faster
     gram = (
         matrices @ matrices.mT
         if matrices.shape[-2] <= matrices.shape[-1]
@@ -82,9 +83,9 @@ def _singular_values(matrices: torch.Tensor) -> torch.Tensor:
 def _symbols(
     weight: torch.Tensor, outputs: Pair, stride: Pair, dilation: Pair, groups: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield ((frequencies, groups, M, P C), how often each counts), chunk by chunk.
+    """Yield ((frequencies, groups, M / groups, P C / groups), multiplicities) in chunks.
 
-    A(-v) is the conjugate of A(v): of such a pair one is decomposed and counts twice.
+    The matrix at -v is the conjugate of that at v: one of the two is decomposed and counts twice.
     """
     taps = weight.reshape(groups, -1, *weight.shape[1:]).permute(3, 4, 0, 1, 2).flatten(0, 1)
     pairs = _half(outputs)
@@ -101,7 +102,7 @@ def _symbols(
 
 
 def _half(outputs: Pair) -> list[tuple[Pair, int]]:
-    """(frequency, multiplicity), one of each w and -w."""
+    """(frequency, multiplicity) of one of each v and -v."""
     pairs = []
     for frequency in itertools.product(range(outputs[0]), range(outputs[1])):
         opposite = (-frequency[0] % outputs[0], -frequency[1] % outputs[1])
@@ -113,7 +114,7 @@ def _half(outputs: Pair) -> list[tuple[Pair, int]]:
 def _transform(
     frequencies: list[Pair], outputs: Pair, stride: Pair, dilation: Pair, kernel: Sequence[int]
 ) -> torch.Tensor:
-    """(frequency v, part p, tap u): the phase of u where it is of part p, else 0; complex128."""
+    """(frequencies v, parts p, taps u), complex128: the phase of u if it is in part p, else 0."""
     turns, members = [], []
     for n, s, d, k in zip(outputs, stride, dilation, kernel, strict=True):
         reach = d * torch.arange(k)
@@ -122,7 +123,7 @@ def _transform(
     row, column = torch.tensor(frequencies).T
     angle = turns[0][row][:, :, None] + turns[1][column][:, None, :]
     phases = torch.polar(torch.ones_like(angle), 2 * math.pi * angle).flatten(1)
-    phases.imag[(2 * angle.flatten(1)) % 1 == 0] = 0  # what is real stays real: sin(pi) is 1e-16
+    phases.imag[(2 * angle.flatten(1)) % 1 == 0] = 0  # real phases stay real: sin(pi) is 1e-16
     return phases[:, None, :] * torch.kron(members[0].long(), members[1].long())
 
 
@@ -134,6 +135,6 @@ def _check(weight: torch.Tensor, size: Pair, stride: Pair, groups: int) -> None:
         )
     if any(n < 1 or n % s for n, s in zip(size, stride, strict=True)):
         raise UserError(
-            f"the image is {size[0]} x {size[1]} and the stride {stride}: on a circular image each "
-            "size must be a positive multiple of the stride"
+            f"the image is {size[0]} x {size[1]} and the stride {stride}",
+            "on a circular image each size must be a positive multiple of the stride",
         )

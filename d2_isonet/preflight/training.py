@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from d2_isonet.config.options import ACTIONS, PRECISIONS, check_name, check_range, value_of
-from d2_isonet.isometry.penalty import FORMS
+from d2_isonet.isometry.criterion import FORMS
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.utils.messages import UserError
 

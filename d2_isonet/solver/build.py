@@ -1,4 +1,4 @@
-"""The optimizer with the papers' parameter groups, and schedules given in epochs."""
+"""The optimizer with the parameter groups of the papers."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,14 @@ OPTIMIZERS = ("SGD", "Adam")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD as detectron2 builds it, or Adam, with groups of its own for the networks of the papers.
+    """SGD as detectron2 builds it, or Adam, with the parameter groups that the papers need.
 
-    Told by the exact name of the parameter: SReLU shifts have no weight decay, residual scales and
-    Fixup's scalar biases a tenth of the learning rate (the authors' codes). Told by the layer:
-    nothing of a decoupled convolution decays, its filters have no length that counts (the
-    authors' code), nor a PReLU's slope, which would decay towards a ReLU (He et al. 2015).
-    SOLVER.BACKBONE_LR_FACTOR multiplies the rates of what came pretrained.
+    By the exact name of the parameter: SReLU shifts have no weight decay (`shift`), and residual
+    scales (`residual_scale`) and the scalar biases of Fixup (`scalar_bias`) have a tenth of the
+    learning rate, as in the authors' code. By the layer: no parameter of a decoupled convolution
+    decays, because the length of its filters has no effect (the authors' code), and no slope of a
+    PReLU, which would decay towards a ReLU (He et al. 2015). SOLVER.BACKBONE_LR_FACTOR multiplies
+    the learning rates of the pretrained part.
 
     Raises:
         UserError: SOLVER.OPTIMIZER is neither "SGD" nor "Adam".
@@ -42,30 +43,29 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     groups = list(_without_decay(groups, model))
     groups = list(_with_backbone_rate(groups, model, solver.BACKBONE_LR_FACTOR))
-    fused = _may_be_fused(cfg)
-    if solver.OPTIMIZER == "Adam":
-        adam = maybe_add_gradient_clipping(cfg, torch.optim.Adam)
-        return adam(groups, solver.BASE_LR, fused=fused)
-    sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
-    momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-    return sgd(groups, solver.BASE_LR, **momentum, fused=fused)
+    options: dict = {"fused": _may_be_fused(cfg)}
+    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    if solver.OPTIMIZER == "SGD":
+        optimizer = torch.optim.SGD
+        options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    return maybe_add_gradient_clipping(cfg, optimizer)(groups, solver.BASE_LR, **options)
 
 
 def _may_be_fused(cfg: CfgNode) -> bool:
-    """Whether torch's one-kernel step, the same numbers in fewer passes, may be taken.
+    """Whether to use torch's step of one kernel: the same numbers in fewer passes.
 
-    With loss scaling it would unscale inside the kernel, behind clipping and what the hooks add.
+    With loss scaling it would unscale inside the kernel, after clipping and after the hooks.
     """
     return not (cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16")
 
 
 def name_of_optimizer(param_groups: list[dict]) -> str:
-    """One of OPTIMIZERS, told by what only Adam keeps for its groups."""
+    """One of OPTIMIZERS; only the groups of Adam have betas."""
     return "Adam" if "betas" in param_groups[0] else "SGD"
 
 
 def _without_decay(groups: list[dict], model: nn.Module) -> Iterator[dict]:
-    """The groups, each with what must not decay taken out into a group of its own."""
+    """The groups, each with the parameters that must not decay in a group of their own."""
     layers = (m for m in model.modules() if isinstance(m, DecoupledConv2d | nn.PReLU))
     exempt = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
     for group, is_exempt in _divided(groups, exempt):
@@ -73,10 +73,10 @@ def _without_decay(groups: list[dict], model: nn.Module) -> Iterator[dict]:
 
 
 def _with_backbone_rate(groups: list[dict], model: nn.Module, factor: float) -> Iterator[dict]:
-    """The groups, each with the backbone's parameters in a group of its own, lr times `factor`.
+    """The groups, each with the pretrained parameters in a group of their own, lr * factor.
 
-    Of an FPN that is bottom_up: its other convolutions are as new as the heads. C4's
-    roi_heads.res5 is the last stage of the same pretrained network.
+    Pretrained are the backbone (of an FPN only bottom_up, the rest is as new as the heads) and
+    roi_heads.res5 of C4, the last stage of the same network.
     """
     backbone = getattr(model, "backbone", None)
     res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
@@ -87,7 +87,7 @@ def _with_backbone_rate(groups: list[dict], model: nn.Module, factor: float) -> 
 
 
 def _divided(groups: list[dict], chosen: set[int]) -> Iterator[tuple[dict, bool]]:
-    """Each group's part outside and its part inside `chosen`, ids of parameters, unless empty."""
+    """(part of a group, whether its parameters' ids are in `chosen`), without empty parts."""
     for group in groups:
         for inside in (False, True):
             members = [p for p in group["params"] if (id(p) in chosen) == inside]

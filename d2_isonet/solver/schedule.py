@@ -1,4 +1,4 @@
-"""What a config asks for that this machine, or any, cannot do; nothing is built for it."""
+"""The schedule of a config: scaled to the number of processes, converted from epochs."""
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
@@ -9,20 +9,23 @@ from d2_isonet.utils.messages import UserError
 
 
 def scale_to_processes(cfg: CfgNode) -> CfgNode:
-    """`cfg` with batch, learning rate and schedule for the processes at hand.
+    """`cfg` with batch size, learning rate and schedule scaled to the number of processes.
 
-    They are given for SOLVER.REFERENCE_WORLD_SIZE processes (0: for any number, as they stand).
+    The config gives them for SOLVER.REFERENCE_WORLD_SIZE processes; 0 disables the scaling. The
+    rule is linear, as in detectron2's auto_scale_workers.
 
     Raises:
-        UserError: the batch cannot be shared by those, or by these.
+        UserError: the batch is not a multiple of the reference processes, or after scaling of the
+            processes times SOLVER.ACCUMULATE_STEPS.
     """
     world_size, reference = comm.get_world_size(), cfg.SOLVER.REFERENCE_WORLD_SIZE
     images = cfg.SOLVER.IMS_PER_BATCH
     if reference and images % reference:
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
-            f"processes: give a multiple of {reference}, which is rescaled to the {world_size} at "
-            "hand, or SOLVER.REFERENCE_WORLD_SIZE 0 to have all numbers taken as they stand"
+            "processes",
+            f"give a multiple of {reference}, which is rescaled to the {world_size} of this run, "
+            "or SOLVER.REFERENCE_WORLD_SIZE 0, which disables the scaling",
         )
     scaled = DefaultTrainer.auto_scale_workers(cfg, world_size)
     _keep_periods(cfg, scaled)
@@ -38,20 +41,20 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
 
 
 def _keep_periods(given: CfgNode, scaled: CfgNode) -> None:
-    """A period that scaling has rounded to 0 would be none at all: 1 is the shortest."""
-    for node, old, key in (
-        (scaled.TEST, given.TEST, "EVAL_PERIOD"),
-        (scaled.SOLVER, given.SOLVER, "CHECKPOINT_PERIOD"),
-        (scaled.SOLVER, given.SOLVER, "MAX_ITER"),
+    """Set periods that scaling has rounded to 0 to 1, because 0 would disable them."""
+    for section, key in (
+        ("TEST", "EVAL_PERIOD"),
+        ("SOLVER", "CHECKPOINT_PERIOD"),
+        ("SOLVER", "MAX_ITER"),
     ):
-        if old[key] > 0 and node[key] < 1:
-            node[key] = 1
+        if given[section][key] > 0:
+            scaled[section][key] = max(1, scaled[section][key])
 
 
 def what_was_scaled(given: CfgNode, scaled: CfgNode) -> str:
-    """One line: what the linear rule changed for the processes at hand; "" for nothing.
+    """One line with all keys that `scale_to_processes` changed; "" if it changed none.
 
-    A schedule in epochs (SOLVER.MAX_EPOCHS) is not changed: passes over the data stay.
+    It leaves a schedule in epochs (SOLVER.MAX_EPOCHS) out, which scaling does not change.
     """
     iterations = ("MAX_ITER", "STEPS", "WARMUP_ITERS", "CHECKPOINT_PERIOD")
     in_epochs = given.SOLVER.MAX_EPOCHS > 0
@@ -69,16 +72,16 @@ def what_was_scaled(given: CfgNode, scaled: CfgNode) -> str:
 
 
 def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:
-    """A copy of `cfg` whose schedule in epochs is one in iterations; `cfg` itself without one.
+    """A copy of `cfg` with its schedule in iterations; `cfg` itself if SOLVER.MAX_EPOCHS is 0.
 
-    One epoch is num_images / SOLVER.IMS_PER_BATCH iterations, rounded up; the classifier is
-    evaluated and saved after each.
+    One epoch has num_images / SOLVER.IMS_PER_BATCH iterations, rounded up. The classifier is
+    evaluated and saved after each epoch.
 
     Args:
-        num_images: size of the training set.
+        num_images: size of the training set; 0 if it is unknown.
 
     Raises:
-        UserError: there is such a schedule and num_images is 0, its size unknown.
+        UserError: SOLVER.MAX_EPOCHS is positive and num_images is 0.
     """
     if cfg.SOLVER.MAX_EPOCHS <= 0:
         return cfg

@@ -101,7 +101,7 @@ def test_the_accuracy_is_the_mean_over_images_of_those_of_classes():
 def test_a_damaged_file_of_predictions_is_refused(tmp_path):
     file = tmp_path / "predictions.csv"
     file.write_text("a,b\n")
-    with pytest.raises(ValueError, match="has not the columns file_name"):
+    with pytest.raises(ValueError, match="does not have the columns file_name"):
         read_predictions(file)
     file.write_text("file_name,label,predicted,probability,probability_of_label,in_top5\nx,1,\n")
     with pytest.raises(ValueError, match="is damaged"):

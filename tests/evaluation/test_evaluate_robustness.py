@@ -128,7 +128,7 @@ def test_a_detector_is_no_classifier():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["pgd"], [8.0], None, 10), "attack 'pgd' is unknown"),
+        ((["pgd"], [8.0], None, 10), "attack is 'pgd'; it must be one of"),
         ((["bim"], [-1.0], None, 10), "eps is .*from 0 to 255"),
         ((["bim"], [8.0], 0.0, 10), "step is 0.0"),
         ((["bim"], [8.0], float("inf"), 10), "step is inf"),

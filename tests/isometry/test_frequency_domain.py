@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from d2_isonet.isometry.criterion import criterion_of
 from d2_isonet.isometry.frequency_domain import (
     products_by_frequency,
     products_by_lag,
     squares_and_gradient,
 )
 from d2_isonet.isometry.penalty import (
-    _criterion,
     _squares_and_gradient_by_lag,
     orthogonal_penalty_and_gradient,
 )
@@ -35,7 +35,9 @@ def by_lag(blocks):
     groups, rows, *kernel, channels = blocks.shape
     # Never the transposed Gram: the blocks are what is compared, not a weight.
     shape = (groups * rows, max(channels, rows), *kernel)
-    return _squares_and_gradient_by_lag(blocks, _criterion(shape, (1, 1), (1, 1), groups, "exact"))
+    return _squares_and_gradient_by_lag(
+        blocks, criterion_of(shape, (1, 1), (1, 1), groups, "exact")
+    )
 
 
 @pytest.mark.parametrize("shape", BLOCKS)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from dense_operators import operator_matrix, pair
 
+from d2_isonet.isometry.criterion import FORMS
 from d2_isonet.isometry.penalty import (
-    FORMS,
     _without_subnormal_products,
     minimum_orthogonal_penalty,
     orthogonal_penalty,

@@ -114,7 +114,7 @@ def test_stage_of_a_name():
     [
         (-1e-4, {}, "must be >= 0; got -0.0001"),
         (float("nan"), {}, "must be >= 0; got nan"),
-        (1e-4, {"form": "exakt"}, "'exakt'; choose from .*exact"),
+        (1e-4, {"form": "exakt"}, "'exakt'; it must be one of .*exact"),
         (1e-4, {"convs": {}}, "no convolution .*ORTHO_COEFF"),
         (1e-4, {"convs": [("fc", nn.Linear(2, 2))]}, "fc is a Linear"),
     ],

@@ -20,7 +20,8 @@ from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.data.examples import find_examples, image_files
 from d2_isonet.data.image_folder import read_image
 from d2_isonet.data.pixels import pixels_of
-from d2_isonet.isometry.measures import Convolution, linear_convolutions
+from d2_isonet.isometry.criterion import Convolution
+from d2_isonet.isometry.measures import linear_convolutions
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.stages import blocks_of, chain_of, deepest_feature, trunk_of
