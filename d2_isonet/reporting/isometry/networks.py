@@ -22,7 +22,7 @@ from d2_isonet.data.pixels import pixels_of
 from d2_isonet.isometry.measures import Convolution, linear_convolutions
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import run_plainly
-from d2_isonet.modeling.stages import blocks_of, chain_of, deepest_feature, trunk_of
+from d2_isonet.modeling.stages import RES5, blocks_of, chain_of, deepest_feature, res5_of, trunk_of
 from d2_isonet.preflight.network import check_names, outline
 from d2_isonet.utils.messages import UserError, nearest
 
@@ -142,7 +142,7 @@ def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
 
 def _convolutions(model: nn.Module, all_of_them: bool) -> dict:
     """Those of the backbone, a pyramid on it included, and of C4's res5; or all."""
-    ours = ("backbone.", "roi_heads.res5.")
+    ours = ("backbone.", RES5)
     convolutions = linear_convolutions(model)
     return {n: c for n, c in convolutions.items() if all_of_them or n.startswith(ours)}
 
@@ -157,7 +157,7 @@ def _left_out(model: nn.Module) -> list[str]:
 def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Through the trunk and, in a C4 detector, on through res5, as if the map were one region."""
     _, trunk = trunk_of(model)
-    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    res5 = res5_of(model)
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         features = trunk(images)[deepest_feature(trunk)]
