@@ -15,8 +15,9 @@ _LISTS = (nn.Sequential, nn.ModuleList)
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """`model` without DistributedDataParallel or DataParallel around it."""
-    is_wrapped = isinstance(model, DistributedDataParallel | nn.DataParallel)
-    return model.module if is_wrapped else model
+    if isinstance(model, DistributedDataParallel | nn.DataParallel):
+        return model.module
+    return model
 
 
 def trunk_of(model: nn.Module) -> tuple[str, nn.Module]:
