@@ -143,32 +143,26 @@ def _has_fused_kernels(x: torch.Tensor) -> bool:
     )
 
 
-class _Shift(nn.Module):
-    """max(x, b), in place, for a b that cannot be folded."""
-
-    shift: torch.Tensor
-
-    def __init__(self, activation: SReLU):
-        super().__init__()
-        self.register_buffer("shift", _as_map(activation.shift))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # ONNX has no `out=` of a trace
-        keeps_x = x.requires_grad or torch.jit.is_tracing()
-        return torch.maximum(x, self.shift, out=None if keeps_x else x)
-
-
 class _Offset(nn.Module):
     """x + b, in place: restores a folded shift for modules that need it."""
 
     shift: torch.Tensor
 
-    def __init__(self, offset: torch.Tensor):
+    def __init__(self, shift: torch.Tensor):
         super().__init__()
-        self.register_buffer("shift", _as_map(offset))
+        self.register_buffer("shift", shift.detach().view(1, -1, 1, 1).clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.add_(self.shift)
+
+
+class _Shift(_Offset):
+    """max(x, b), in place, for a b that cannot be folded."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # ONNX has no `out=` of a trace
+        keeps_x = x.requires_grad or torch.jit.is_tracing()
+        return torch.maximum(x, self.shift, out=None if keeps_x else x)
 
 
 class _FusedStem(nn.Module):
@@ -203,7 +197,7 @@ class _FusedBottleneck(nn.Module):
         weight3 = _scaled_weight(conv3, block.residual_scale)
         bias1 = None if offset is None else _response(conv1.weight, offset)
         self.conv1 = FusedConvolution(conv1, conv1.weight, bias1, relu=False)
-        self.shift1 = _Shift(conv1.activation)
+        self.shift1 = _Shift(conv1.activation.shift)
         self.conv2 = FusedConvolution(conv2, conv2.weight, -shift2, relu=True)
         self.shortcut, constant = _fuse_shortcut(block.shortcut, offset)
         bias = _response(weight3, shift2) - shift
@@ -228,11 +222,11 @@ class _FusedBasic(nn.Module):
         super().__init__()
         conv1, conv2 = map(_foldable, (block.conv1, block.conv2))
         self.conv1 = FusedConvolution(conv1, conv1.weight, None, relu=False)
-        self.shift1 = _Shift(conv1.activation)
+        self.shift1 = _Shift(conv1.activation.shift)
         weight2 = _scaled_weight(conv2, block.residual_scale)
         self.shortcut, _ = _fuse_shortcut(block.shortcut, None)
         self.conv2 = FusedConvolution(conv2, weight2, None, relu=False)
-        self.shift = _Shift(activation)
+        self.shift = _Shift(activation.shift)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.shift1(self.conv1(x))
@@ -282,7 +276,3 @@ def _scaled_weight(conv: Conv2d, scale: torch.Tensor | None) -> torch.Tensor:
 def _response(weight: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """The output of a 1x1 convolution for a constant image, (M,)."""
     return weight.detach().flatten(1) @ offset
-
-
-def _as_map(shift: torch.Tensor) -> torch.Tensor:
-    return shift.detach().view(1, -1, 1, 1).clone()

@@ -5,7 +5,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
-from d2_isonet.config.options import CNN9_BACKBONE, conflict
+from d2_isonet.config.options import CNN9_BACKBONE, conflict, value_of
 from d2_isonet.modeling.backbone.build import apply_execution_options, build_stage
 from d2_isonet.modeling.backbone.checks import check_architecture
 
@@ -27,21 +27,13 @@ class ISONetRes5ROIHeads(Res5ROIHeads):
 
 def _check_res5(cfg: CfgNode) -> None:
     """Raise UserError if the network has no res5 that could be a head."""
-    remedies = {
-        "MODEL.BACKBONE.NAME": (
-            cfg.MODEL.BACKBONE.NAME == CNN9_BACKBONE,
-            "the head is res5, which a CNN-9 does not have: NAME must be 'build_isonet_backbone'",
-        ),
-        "MODEL.ISONET.SMALL_IMAGES": (
-            cfg.MODEL.ISONET.SMALL_IMAGES,
-            "the head is res5: SMALL_IMAGES must be False",
-        ),
-        "MODEL.RESNETS.RES5_DILATION": (
-            cfg.MODEL.RESNETS.RES5_DILATION != 1,
-            "a region of one size needs no dilation: RES5_DILATION must be 1",
-        ),
-    }
-    for key, (is_wrong, remedy) in remedies.items():
-        if is_wrong:
-            heads = "MODEL.ROI_HEADS.NAME"
-            raise conflict(cfg, key, heads, f"{remedy}, or the heads 'StandardROIHeads'")
+    for key, is_wrong, remedy in (
+        ("MODEL.BACKBONE.NAME", lambda x: x == CNN9_BACKBONE,
+         "the head is res5, which a CNN-9 does not have: NAME must be 'build_isonet_backbone'"),
+        ("MODEL.ISONET.SMALL_IMAGES", bool, "the head is res5: SMALL_IMAGES must be False"),
+        ("MODEL.RESNETS.RES5_DILATION", lambda x: x != 1,
+         "a region of one size needs no dilation: RES5_DILATION must be 1"),
+    ):  # fmt: skip
+        if is_wrong(value_of(cfg, key)):
+            remedy += ", or the heads 'StandardROIHeads'"
+            raise conflict(cfg, key, "MODEL.ROI_HEADS.NAME", remedy)

@@ -1,4 +1,4 @@
-"""The fused network computes what the network computes, in float64 and with fused kernels."""
+"""A fused network computes the same as the network, in float64 and with fused kernels."""
 
 import pytest
 import torch

@@ -34,11 +34,6 @@ _BLOCKS = {  # basic, bottleneck
 }
 
 
-def num_blocks_per_stage(depth: int, small_images: bool = False) -> tuple[int, ...]:
-    """Blocks in res2, res3, ...: four stages of NUM_BLOCKS, or three of (depth - 2) / 6."""
-    return ((depth - 2) // 6,) * 3 if small_images else NUM_BLOCKS[depth]
-
-
 def make_isonet_stage(
     stage: int,
     depth: int,
@@ -58,12 +53,12 @@ def make_isonet_stage(
     Args:
         stage: 2 to 5; to 4 for small images.
         block: "residual" or "fixup".
-        small_images: basic blocks at every depth 6n + 2 (He et al. 2016, section 4.2).
+        small_images: three stages of n basic blocks, depth 6n + 2 (He et al. 2016, section 4.2).
         num_groups, width_per_group, stride_in_1x1: of bottlenecks only.
         options: those of `ISONetBlockBase`, or of `FixupBlockBase`.
     """
     out_channels = res2_out_channels * 2 ** (stage - 2)
-    num_blocks = num_blocks_per_stage(depth, small_images)
+    num_blocks = ((depth - 2) // 6,) * 3 if small_images else NUM_BLOCKS[depth]
     bottleneck = depth >= 50 and not small_images
     if bottleneck:
         options["bottleneck_channels"] = num_groups * width_per_group * 2 ** (stage - 2)

@@ -1,4 +1,4 @@
-"""From cfg to networks: backbones, heads and what they refuse."""
+"""cfg builds backbones and heads; impossible options are refused."""
 
 import pytest
 import torch

@@ -251,7 +251,7 @@ def test_lazy_config_builds_the_backbone():
 
 
 def kept_bytes(block, x) -> int:
-    """Of activations, for the gradients of block(x): input and output maps included."""
+    """Bytes of the activations that block(x) saves for backward, input and output included."""
     kept = {}
     own = {tensor.data_ptr() for tensor in (*block.parameters(), *block.buffers())}
 
