@@ -9,10 +9,9 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
-from d2_isonet.modeling.stages import chain_of, default_convolutions, label_of, stage_of
+from d2_isonet.modeling.stages import chain_of, default_convolutions, label_of, stage_of, unwrapped
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.messages import UserError
 
@@ -81,8 +80,7 @@ class IsometryMonitor(HookBase):
         self._attached.close()  # a step may have raised
 
     def _model(self) -> nn.Module:
-        model = self.trainer.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+        return unwrapped(self.trainer.model)
 
     def _log_signals(self, watch: SignalWatch) -> None:
         for name, (norm, entries) in watch.outputs.items():

@@ -1,4 +1,4 @@
-"""Layers that a ResNet has not, and the factories that turn an option's name into a layer."""
+"""SReLU, and the activations by name."""
 
 import functools
 import logging
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class _ShiftedMaximum(torch.autograd.Function):
-    """max(x, b) with the gradient of relu(x - b) + b: where x == b, it goes to b alone.
+    """max(x, b) with the gradient of relu(x - b) + b: if x == b, only b gets the gradient.
 
-    Ties are the rule here, not the exception: between two delta-initialized layers every
-    value the first one clipped meets the same threshold again. (torch.maximum would split it.)
-    It keeps its output, which the next convolution keeps anyway, and no other map.
+    Ties are frequent: between two delta-initialized layers every value that the first one clipped
+    meets the same threshold again. (torch.maximum would split the gradient.) It saves its output,
+    which the next convolution saves anyway, and no other map.
     """
 
     @staticmethod
@@ -42,14 +42,14 @@ class _ShiftedMaximum(torch.autograd.Function):
         torch.ops.aten.threshold_backward.grad_input(grad, grad_x, 0, grad_input=grad_x)
         if not ctx.needs_input_grad[1]:
             return grad_x, None, None
-        # what x does not get, b does: two sums cost less than a third map
+        # b gets the part that x does not get: two sums cost less than a third map
         accumulate = torch.promote_types(grad.dtype, torch.float32)
         grad_shift = grad.sum((0, 2, 3), dtype=accumulate) - grad_x.sum((0, 2, 3), dtype=accumulate)
         return grad_x, grad_shift.view_as(shift).to(shift.dtype), None
 
 
 def _fused_backward(y: torch.Tensor) -> Callable | None:
-    """The kernel that does it in one pass, on a GPU where it works; eager gives its numbers."""
+    """The kernel that computes it in one pass, if it works on this GPU; else None, for eager."""
     if not y.is_cuda or y.dtype == torch.float64 or y.numel() == 0:
         return None
     return _working_kernel(y.device)
@@ -57,7 +57,7 @@ def _fused_backward(y: torch.Tensor) -> Callable | None:
 
 @functools.cache
 def _working_kernel(device: torch.device) -> Callable | None:
-    """srelu_backward, tried once: Triton may be missing, or the C compiler that it calls."""
+    """srelu_backward after one trial: Triton may be missing, or the C compiler that it calls."""
     try:
         from .srelu_triton import srelu_backward  # late: a CPU needs no Triton
 
@@ -67,9 +67,9 @@ def _working_kernel(device: torch.device) -> Callable | None:
         if (grad_x.flatten().tolist(), grad_shift.tolist()) == ([0.0, 5.0], [3.0]):
             return srelu_backward
         problem = f"it computes {grad_x.tolist()} and {grad_shift.tolist()}"
-    except Exception as error:  # whatever a compiler may raise: eager always works
+    except Exception as error:  # a compiler may raise anything; eager always works
         problem = f"{type(error).__name__}: {error}"
-    logger.warning(f"SReLU runs without its Triton kernel, the same but slower ({problem})")
+    logger.warning(f"SReLU runs without its Triton kernel: equal results, but slower ({problem})")
     return None
 
 
@@ -80,9 +80,9 @@ class SReLU(nn.Module):
         num_channels: C of the (N, C, H, W) input.
         init: first value of b; -1 in the paper (table 3): 0 is ReLU, -infinity the identity.
         learnable: whether b is trained (table 3 (b) against (c)).
-        inplace: write y over x, as nn.ReLU does; for an x that nobody else needs.
+        inplace: write y over x, as nn.ReLU does; only if nothing else needs x.
 
-    The parameter is called `shift`, not `bias`, so that an optimizer can tell it by its name.
+    The optimizer recognizes the parameter by its name, `shift`.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class SReLU(nn.Module):
             return torch.maximum(x, shift)
         if not torch.is_grad_enabled():
             return torch.maximum(x, shift, out=x if self.inplace else None)
-        if torch.compiler.is_compiling():  # it writes a fused kernel of its own
-            return torch.where(x <= shift, shift, x)  # a nan stays one
+        if torch.compiler.is_compiling():  # the compiler writes its own fused kernel
+            return torch.where(x <= shift, shift, x)  # a nan stays nan
         return _ShiftedMaximum.apply(x, shift, self.inplace)
 
     def extra_repr(self) -> str:
@@ -111,7 +111,7 @@ class SReLU(nn.Module):
         return f"{self.shift.numel()}, learnable={self.shift.requires_grad}{inplace}"
 
 
-# In place where the gradient needs the output only, as ReLU in detectron2's ResNet.
+# In place if the gradient needs the output only, as ReLU in detectron2's ResNet.
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "ELU": lambda num_channels: nn.ELU(inplace=True),
     "Identity": lambda num_channels: nn.Identity(),
@@ -126,14 +126,14 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def register_activation(name: str, build: Callable[[int], nn.Module]) -> None:
-    """Make `name` a value of MODEL.ISONET.ACTIVATION, for every network here.
+    """Make `name` a legal value of MODEL.ISONET.ACTIVATION, for every network of this package.
 
     Args:
-        build: from the number of channels to a module, (N, C, H, W) -> (N, C, H, W); called once
-            for each layer.
+        build: maps the number of channels to a module, (N, C, H, W) -> (N, C, H, W); called once
+            per layer.
 
     Raises:
-        UserError: there is an activation of that name.
+        UserError: an activation of that name exists.
     """
     if name in ACTIVATIONS:
         raise UserError(f"there is an activation {name!r} already", "choose another name")
@@ -146,7 +146,7 @@ def get_activation(activation: str | Callable[[int], nn.Module], num_channels: i
     Args:
         activation: a name in ACTIVATIONS, or any callable from the number of channels to a
             module. The slopes are PyTorch's defaults: LeakyReLU 0.01, RReLU 1/8 to 1/3, PReLU
-            0.25 at first and learned per channel, ELU 1. Swish is x sigmoid(x).
+            learned per channel from 0.25, ELU 1. Swish is x sigmoid(x).
 
     Raises:
         UserError: the name is unknown.

@@ -1,23 +1,26 @@
-"""Layers that a ResNet has not, and the factories that turn an option's name into a layer."""
+"""Convolutions, their scalar bias, and their learned scale."""
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d
+from detectron2.layers import Conv2d, get_norm
 from torch import nn
 from torch.autograd.function import once_differentiable
 
 from d2_isonet.config.options import check_name
-from d2_isonet.utils.messages import UserError
 
-from .activation import SReLU
+from .activation import SReLU, get_activation
+
+Activation = str | Callable[[int], nn.Module]  # for get_activation
+Convolution = str | Callable[..., nn.Conv2d]  # for get_conv
+Norm = str | Callable[[int], nn.Module]  # for detectron2's get_norm
 
 
 class ScalarBias(nn.Module):
     """y = x + b with one learned b for all channels (Fixup, Zhang et al. 2019, section 3).
 
-    The parameter is called `scalar_bias`, so that an optimizer can tell it by its name.
+    The optimizer recognizes the parameter by its name, `scalar_bias`.
     """
 
     def __init__(self):
@@ -28,7 +31,7 @@ class ScalarBias(nn.Module):
         return x + self.scalar_bias.to(x.dtype)  # no promotion to float32 under AMP
 
 
-def get_conv(conv: str | Callable[..., nn.Conv2d]) -> Callable[..., nn.Conv2d]:
+def get_conv(conv: Convolution) -> Callable[..., nn.Conv2d]:
     """The constructor of convolutions; a sibling of detectron2's `get_norm`.
 
     Args:
@@ -43,13 +46,37 @@ def get_conv(conv: str | Callable[..., nn.Conv2d]) -> Callable[..., nn.Conv2d]:
     return Conv2d
 
 
-def needs_bias(
-    norm: str | Callable[[int], nn.Module],
-    activation: str | Callable[[int], nn.Module],
-    conv: str | Callable[..., nn.Conv2d] = "Conv2d",
-) -> bool:
-    """Whether a convolution has a bias: only where neither a norm nor a shifted ReLU moves its
-    output, and only an ordinary one (a decoupled convolution has none).
+def make_convolution(
+    conv: Convolution,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    norm: Norm,
+    activation: Activation | None,
+    bias: bool = False,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+) -> nn.Conv2d:
+    """A k x k convolution with "same" padding, then the norm, then the activation (None: none)."""
+    return get_conv(conv)(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=dilation * (kernel_size // 2),
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
+        norm=get_norm(norm, out_channels),
+        activation=None if activation is None else get_activation(activation, out_channels),
+    )
+
+
+def needs_bias(norm: Norm, activation: Activation, conv: Convolution = "Conv2d") -> bool:
+    """Whether a convolution has a bias: only without a norm and a shifted ReLU, which move its
+    output themselves, and only if it is an ordinary one (a decoupled convolution has none).
     """
     shifted = activation == "SReLU" or getattr(activation, "func", activation) is SReLU
     return not norm and not shifted and get_conv(conv) is Conv2d
@@ -58,32 +85,23 @@ def needs_bias(
 def residual_scale_parameter(
     init: float | None, shape: str, num_channels: int
 ) -> nn.Parameter | None:
-    """The learned factor on a residual branch, or None where there is none.
+    """The learned factor on a residual branch, shape (1,) or (C,); None if `init` is None.
 
     Args:
         init: first value; 0 in R-ISONet, so that a block starts as its shortcut.
         shape: "block", one scalar as in the authors' code, or "channel", one per channel, as the
             paper's "shared within each channel" can be read (ISONet section 2.4).
 
-    Returns:
-        A parameter of shape (1,) or (C,).
-
     Raises:
         UserError: the shape is neither.
     """
     sizes = {"block": 1, "channel": num_channels}
-    if shape not in sizes:
-        raise UserError(
-            f"MODEL.ISONET.RESIDUAL_SCALE_SHAPE is {shape!r}",
-            f"it must be one of {sorted(sizes)}",
-        )
-    if init is None:
-        return None
-    return nn.Parameter(torch.full((sizes[shape],), float(init)))
+    check_name("MODEL.ISONET.RESIDUAL_SCALE_SHAPE", shape, sizes)
+    return None if init is None else nn.Parameter(torch.full((sizes[shape],), float(init)))
 
 
 class _ScaledConvolution(torch.autograd.Function):
-    """conv(x, scale * weight) that keeps x and the weight, not their product with the scale."""
+    """conv(x, scale * weight) that saves x and weight for backward, not scale * weight."""
 
     @staticmethod
     def forward(ctx, x, weight, scale, geometry):
@@ -118,11 +136,11 @@ def _times(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> tor
 def scaled_convolution(conv: Conv2d, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """scale * conv(x), the factor in the weight, (N, C_in, H, W) -> (N, C_out, H', W').
 
-    It costs no pass over activations, and its gradient, the weight's gradient times the weight,
-    needs none of them kept.
+    It costs no pass over activations, and the gradient of the scale (the weight's gradient times
+    the weight) needs no saved activation.
 
     Args:
-        conv: without norm or activation.
+        conv: a convolution without norm and activation.
         scale: (1,) or (C_out,), see `residual_scale_parameter`.
     """
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -135,7 +153,7 @@ def scaled_convolution(conv: Conv2d, x: torch.Tensor, scale: torch.Tensor) -> to
 
 
 def convolution_dtype(x: torch.Tensor) -> torch.dtype:
-    """What a convolution of x returns: autocast's type under autocast, but never for float64."""
+    """The dtype of a convolution's output: autocast's under autocast, except for float64."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)

@@ -1,13 +1,13 @@
 """SReLU's backward on a GPU in one pass: reads output and gradient, writes the input's gradient.
 
-The sums for the shift are written block by block and added up afterwards, always in one order.
+Each block writes its sums for the shift; they are added afterwards, always in the same order.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-_TILE = 2048  # entries that one program takes
+_TILE = 2048  # entries per program
 
 
 def srelu_backward(

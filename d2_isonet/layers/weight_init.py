@@ -10,23 +10,13 @@ from torch import nn
 
 from d2_isonet.config.options import check_name
 
-__all__ = [
-    "FILLS",
-    "NOT_FOR_STEMS",
-    "delta_fill",
-    "delta_orthogonal_fill",
-    "fixup_fill",
-    "get_fill",
-    "phase_shifted_delta_fill",
-]
-
 
 def delta_fill(conv: nn.Conv2d) -> None:
     """Make `conv` the Kronecker delta: output channel m copies input channel m (ISONet, Example 1).
 
-    The centre tap is one where the two indices agree (per group), all else is zero, the bias
-    too. With more outputs than inputs the remaining outputs are zero, with fewer the remaining
-    inputs are dropped; a stride samples.
+    The centre tap is one for equal indices (per group); all else is zero, also the bias. With more
+    outputs than inputs the remaining outputs are zero, with fewer the remaining inputs are
+    dropped. A stride samples.
     """
     nn.init.dirac_(conv.weight, conv.groups)
     _clear_bias(conv)
@@ -37,7 +27,7 @@ def delta_orthogonal_fill(conv: nn.Conv2d) -> None:
     """Make the centre tap a random orthogonal matrix per group, all else zero (Xiao et al. 2018).
 
     The matrix has orthonormal rows or columns, whichever are fewer, and gain 1: with stride 1
-    every singular value of the convolution is 1 or, where outputs or inputs are left over, 0.
+    every singular value of the convolution is 1 or, for outputs or inputs left over, 0.
     """
     weight = conv.weight
     row, column = (size // 2 for size in weight.shape[2:])
@@ -49,9 +39,9 @@ def delta_orthogonal_fill(conv: nn.Conv2d) -> None:
 
 @torch.no_grad()
 def phase_shifted_delta_fill(conv: nn.Conv2d) -> None:
-    """Make `conv` a delta that is isometric with a stride too.
+    """Make `conv` a delta that is isometric also with a stride.
 
-    A strided delta of more outputs than inputs reads one pixel in S x S and leaves the remaining
+    A strided delta of more outputs than inputs reads one of S x S pixels and leaves the remaining
     outputs zero. Here output channel m copies input channel m mod C at phase m div C of the
     S x S pixels (per group): rows are orthonormal for C < M <= C S^2. This attains the minimum
     of the exact orthogonal penalty for every shape; without a stride, or with M <= C, it is
@@ -82,8 +72,8 @@ def _phase_taps(kernel_size: int, stride: int) -> list[int]:
 def fixup_fill(*convs: nn.Conv2d, num_branches: int = 1) -> None:
     """Fixup's rule for the m convolutions of a residual branch, in order (Zhang et al. 2019).
 
-    He's normal distribution times L^(-1/(2m-2)), L being `num_branches` of the whole network, and
-    zeros in the last; biases are zero. One convolution alone is no branch: He's, unscaled.
+    He's normal distribution times L^(-1/(2m-2)), with L the `num_branches` of the whole network,
+    and zeros in the last; biases are zero. A single convolution is no branch and is not scaled.
     """
     for conv in convs:
         c2_msra_fill(conv)
@@ -113,8 +103,8 @@ _FILLS: dict[str, Callable[..., None]] = {
     "phase_shifted_delta": functools.partial(_fill_each, phase_shifted_delta_fill),
 }
 FILLS = tuple(_FILLS)
-# These leave the 7x7 stem as PyTorch makes it, as their authors' code does: of three channels a
-# delta would leave most outputs zero or a copy.
+# These leave the 7x7 stem as PyTorch initializes it, as their authors' code does: with three input
+# channels a delta would make most outputs zero or copies.
 NOT_FOR_STEMS = ("delta", "delta_orthogonal", "phase_shifted_delta", "fixup")
 
 

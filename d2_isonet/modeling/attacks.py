@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from d2_isonet.config.options import check_name
 from d2_isonet.utils.messages import UserError
 
 # (N, num_classes) from images (N, C, H, W) of range 0-255; differentiable
@@ -16,7 +17,7 @@ Logits = Callable[[torch.Tensor], torch.Tensor]
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """`model` in eval mode, afterwards every part in the mode it was in."""
+    """Put `model` in eval mode, and afterwards every module in its previous mode."""
     trained = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -27,9 +28,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def input_gradient(logits: Logits, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """d(sum of cross-entropies) / d(images), (N, C, H, W); no parameter's .grad is touched.
+    """d(sum of cross-entropies) / d(images), (N, C, H, W); no parameter's .grad changes.
 
-    The sum and not the mean: an image's gradient does not depend on the size of the batch.
+    With the sum, unlike the mean, an image's gradient does not depend on the size of the batch.
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
@@ -52,8 +53,8 @@ def bim(
 
     Args:
         images: (N, C, H, W), range 0-255.
-        labels: (N,), the true classes, away from which the examples go.
-        eps: largest change of a pixel value; also after rounding to float32 none is larger.
+        labels: (N,), the true classes.
+        eps: largest change of a pixel value, also after rounding to float32.
         step: change in one iteration, in pixel values.
 
     Returns:
@@ -80,7 +81,7 @@ def _bounds(images: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tenso
     """float32 (N, C, H, W): the least and the greatest pixel values within eps and [0, 255]."""
     exact = images.double()
     low, high = ((exact + sign * eps).clamp(0, 255) for sign in (-1, 1))
-    # float() rounds to the nearest: where that lies outside, the next number inside is taken
+    # float() rounds to the nearest number; if that lies outside, take the next number inside
     low32, high32 = low.float(), high.float()
     inwards = torch.nextafter(low32, high32), torch.nextafter(high32, low32)
     return torch.where(low32 < low, inwards[0], low32), torch.where(
@@ -100,15 +101,16 @@ def l2_effort(
     """(N,) L2 norm, in pixel values, of a small change that fools the classifier: DeepFool.
 
     Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2: steps to the nearest boundary of the
-    linearized classifier. Two things are added: every step stays within [0, 255], and bisection on
-    the way from the image finds where the class changes, so that the overshoot does not count.
-    An upper bound of the least effort; exact for a linear classifier away from 0 and 255.
+    linearized classifier. Two things are added: every step stays within [0, 255], and bisection
+    between the image and the result finds where the class changes, which removes the overshoot.
+    The result is an upper bound of the least effort; it is exact for a linear classifier away from
+    0 and 255.
 
     Args:
         images: (N, C, H, W), range 0-255.
-        labels: (N,); the effort is 0 where the classifier is wrong already, and infinite where it
-            is not fooled within `iterations`.
-        num_candidates: of the other classes, so many with the largest logits are tried (10 in the
+        labels: (N,); the effort is 0 if the classifier is already wrong, and infinite if
+            `iterations` do not fool it.
+        num_candidates: number of other classes to try, those with the largest logits (10 in the
             paper's code).
     """
     clean = images.float()
@@ -139,7 +141,7 @@ def _deepfool_step(
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         scores = logits(images)
-        if scores.shape[1] == 1:  # of one class nothing leads out
+        if scores.shape[1] == 1:  # a single class has no boundary
             return torch.zeros_like(images)
         own = scores.gather(1, labels[:, None])
         gaps = scores - own
@@ -161,10 +163,10 @@ def _deepfool_step(
 def _bisect(
     logits: Logits, clean: torch.Tensor, fooled: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """The fooling images nearest to `clean` on the straight ways from there to `fooled`."""
+    """The fooling images nearest to `clean` on the straight lines from `clean` to `fooled`."""
     low = clean.new_zeros(len(clean), 1, 1, 1)
     high = torch.ones_like(low)
-    for _ in range(15):  # to 3e-5 of the way
+    for _ in range(15):  # to 3e-5 of the line
         middle = (low + high) / 2
         wrong = _predict(logits, torch.lerp(clean, fooled, middle)) != labels
         wrong = wrong.view_as(high)
@@ -176,16 +178,12 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
     """(logits, images, labels) -> adversarial images, for SOLVER.ADVERSARIAL; None for no attack.
 
     Args:
-        name: "", "FGSM" (which has neither step nor iterations) or "BIM".
+        name: "", "FGSM" (which ignores step and iterations) or "BIM".
 
     Raises:
         UserError: another name, a number that is not positive, or an eps above 255.
     """
-    if name not in ("", "FGSM", "BIM"):
-        raise UserError(
-            f"SOLVER.ADVERSARIAL.ATTACK is {name!r}",
-            "it must be 'FGSM', 'BIM' or '' (none)",
-        )
+    check_name("SOLVER.ADVERSARIAL.ATTACK", name, ("", "FGSM", "BIM"))
     if not name:
         return None
     attack: Callable = fgsm if name == "FGSM" else bim
@@ -196,5 +194,5 @@ def build_attack(name: str, eps: float, step: float, iterations: int) -> Callabl
         if not value > 0:
             raise UserError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}", "it must be positive")
     if eps > 255:
-        raise UserError(f"SOLVER.ADVERSARIAL.EPS is {eps}", "it is in pixel values, at most 255")
+        raise UserError(f"SOLVER.ADVERSARIAL.EPS is {eps}", "it must be at most 255 (pixel values)")
     return functools.partial(attack, **numbers)

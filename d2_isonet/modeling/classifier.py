@@ -18,11 +18,11 @@ from .stages import deepest_feature
 
 
 class PooledClassifier(nn.Module):
-    """logits = linear(dropout(average_pool(backbone(images)))), for a subclass to give forward.
+    """logits = linear(dropout(average_pool(backbone(images)))); a subclass defines forward.
 
     Args:
-        backbone: its output feature of the largest stride is classified, the last of several.
-        num_classes: length of the logits; 0 for none: they are then the pooled features.
+        backbone: the classifier uses its output feature of the largest stride, the last of several.
+        num_classes: length of the logits; if 0, they are the pooled features.
         dropout: probability, before the linear layer only (ISONet section 3.3).
         zero_init: the linear layer starts at zero (Zhang et al. 2019, Fixup).
     """
@@ -45,7 +45,7 @@ class PooledClassifier(nn.Module):
         self.reset_linear(num_classes)
 
     def reset_linear(self, num_classes: int) -> None:
-        """A linear layer as initialized for so many classes; none for 0."""
+        """Make a new linear layer for this number of classes; none for 0."""
         if num_classes == 0:
             self.linear = nn.Identity()
             return
@@ -72,15 +72,12 @@ class ImageClassifier(PooledClassifier):
     GeneralizedRCNN, so that pretraining and detection cannot disagree about pixels.
 
     Args:
-        backbone: its output feature of the largest stride is classified, the last of several.
-        num_classes: length of the logits.
+        backbone, num_classes, dropout, zero_init: see `PooledClassifier`.
         pixel_mean, pixel_std: per channel, in the channel order of the image, range 0-255.
-        dropout: probability, before the linear layer only (ISONet section 3.3).
-        zero_init: the linear layer starts at zero (Zhang et al. 2019, Fixup).
-        label_smoothing: share of the target that goes to all classes alike.
-        mixup_alpha: of mixup in training (Zhang et al. 2018, "mixup"); 0 is none.
-        attack: (logits, images, labels) -> images that replace the batch in training, such as
-            `attacks.build_attack` makes.
+        label_smoothing: share of the target that all classes get equally.
+        mixup_alpha: alpha of mixup in training (Zhang et al. 2018, "mixup"); 0 for no mixup.
+        attack: (logits, images, labels) -> images that replace the batch in training; see
+            `build_attack`.
     """
 
     pixel_mean: torch.Tensor
@@ -112,8 +109,8 @@ class ImageClassifier(PooledClassifier):
         if cfg.MODEL.CLASSIFIER.NUM_CLASSES < 1:
             raise UserError(
                 f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}",
-                "set it to "
-                "the number of classes (tools/pretrain_imagenet.py takes it from the data set)",
+                "set it to the number of classes (tools/pretrain_imagenet.py takes it from the "
+                "data set)",
             )
         classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
         mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA
@@ -141,7 +138,7 @@ class ImageClassifier(PooledClassifier):
     def stack_images(self, batched_inputs: list[dict]) -> torch.Tensor:
         """(N, C, H, W) on the device, from N images (C, H, W) of one size and range 0-255.
 
-        They travel as they are (uint8) and become floats there.
+        They are copied as uint8 and become floats on the device.
         """
         images = torch.stack([x["image"] for x in batched_inputs])
         return images.to(self.device, non_blocking=True)
@@ -161,11 +158,11 @@ class ImageClassifier(PooledClassifier):
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
         """
         Args:
-            batched_inputs: one dict an image: "image", a tensor (C, H, W) of range 0-255, all of
+            batched_inputs: one dict per image: "image", a tensor (C, H, W) of range 0-255, all of
                 one size, in the channel order of pixel_mean; in training also "label", an int.
 
         Returns:
-            In training {"loss_cls": scalar}, the mean cross-entropy; in evaluation one dict an
+            In training {"loss_cls": scalar}, the mean cross-entropy; in evaluation one dict per
             image, {"logits": (num_classes,)}.
         """
         images = self.stack_images(batched_inputs)
@@ -186,12 +183,12 @@ class ImageClassifier(PooledClassifier):
     def _attacked(
         self, attack: Callable, images: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Adversarial examples of the network as it is now.
+        """Adversarial examples of the network with its present weights.
 
-        In eval mode: the statistics of a batch norm see only what is trained on, and no dropout
-        blurs the gradient (more clean accuracy, as much robustness: Pang et al. 2021, "Bag of
-        tricks for adversarial training"). In float32: float16 loses the small gradients of
-        confident images.
+        In eval mode: a batch norm's statistics see only the images of the training step, and
+        dropout does not disturb the gradient (better clean accuracy, equal robustness: Pang et al.
+        2021, "Bag of tricks for adversarial training"). In float32: float16 loses the small
+        gradients of confident images.
         """
         with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
             return attack(self.pixel_logits, images, labels)

@@ -1,4 +1,4 @@
-"""How a network is run, never what it computes: memory, recomputation, compilation, denormals."""
+"""How a network is executed: memory format, recomputation, compilation, denormal numbers."""
 
 import functools
 import os
@@ -24,18 +24,18 @@ def set_execution(
     checkpointing: bool = False,
     compiled: bool = False,
 ) -> Module:
-    """`module` itself, set to run as asked; names and values of its tensors stay.
+    """Set how `module` is executed and return it; names and values of its tensors do not change.
 
     Args:
-        channels_last: weights, and by them activations, with the channels next to each other in
-            memory, as tensor cores want them.
-        checkpointing: a block's activations are not kept but computed again in backward (Chen et
-            al. 2016, "Training deep nets with sublinear memory cost"): a third more computing,
-            memory of one block at a time.
-        compiled: by torch.compile, when it first runs, for each kind of input.
+        channels_last: store the channels of weights, and so of activations, next to each other in
+            memory; tensor cores are faster with this format.
+        checkpointing: do not keep a block's activations, compute them again in backward (Chen et
+            al. 2016, "Training deep nets with sublinear memory cost"): a third more computation,
+            memory for one block at a time.
+        compiled: use torch.compile; it compiles when the module first runs, for each kind of input.
 
     Raises:
-        UserError: compiled, on a machine that has no C++ compiler.
+        UserError: compiled, on a machine without a C++ compiler.
     """
     if channels_last:
         module.to(memory_format=torch.channels_last)
@@ -48,14 +48,14 @@ def set_execution(
 
 
 def flush_denormals() -> None:
-    """Count numbers below 1.2e-38 as 0 on this process's CPU, which takes many times as long for
-    each of them. What flows through a deep network that has collapsed can become that small.
+    """Flush denormals (numbers below 1.2e-38) to zero on this process's CPU, which computes many
+    times slower with them. The signals of a collapsed deep network can become that small.
     """
     torch.set_flush_denormal(True)
 
 
 def recompute_blocks(module: nn.Module, enable: bool = True) -> None:
-    """Let the blocks of `module` be computed again in backward, or no longer."""
+    """Switch on or off that the blocks of `module` are computed again in backward."""
     for block in module.modules():
         if isinstance(block, CNNBlockBase):
             vars(block).pop("forward", None)
@@ -74,12 +74,13 @@ def _require_compiler() -> None:
     if not any(shutil.which(compiler) for compiler in compilers):
         raise UserError(
             "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
-            f"{compilers} is on the PATH: install one, or set it to False"
+            f"{compilers} is on the PATH",
+            "install one, or set it to False",
         )
 
 
 def run_plainly(cfg: CfgNode) -> CfgNode:
-    """A copy of `cfg` for the CPU, without what changes how a network is run."""
+    """A copy of `cfg` for the CPU, without channels_last, checkpointing and compilation."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"

@@ -1,8 +1,8 @@
 """Inference with SReLU's shifts folded into biases, and each convolution with what follows it.
 
-y = max(x, b) = z + b with z = relu(x - b): -b belongs to the bias of the convolution before, and a
-1x1 convolution after takes W (z + b) = W z + W b, so b to its bias as well. Where padding stands
-between (zeros of y are not zeros of z) the maximum stays.
+y = max(x, b) = z + b with z = relu(x - b): -b joins the bias of the convolution before, and W b
+joins the bias of a 1x1 convolution after, because W (z + b) = W z + W b. If padding stands between
+(zeros of y are not zeros of z), the maximum stays.
 """
 
 import torch
@@ -13,33 +13,26 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from d2_isonet.layers.activation import SReLU
-from d2_isonet.modeling.backbone.residual import (
-    ISONetBasicBlock,
-    ISONetBlockBase,
-    ISONetBottleneckBlock,
-)
+from d2_isonet.modeling.backbone.residual import ISONetBasicBlock, ISONetBottleneckBlock
 from d2_isonet.modeling.backbone.resnet import ISONetStem
 from d2_isonet.utils.messages import UserError
 
-__all__ = ["FusedBackbone", "fuse_for_inference"]
+from .stages import res5_of, trunk_of
 
 
 def fuse_for_inference(model: nn.Module) -> nn.Module:
-    """`model` itself with its R-ISONet (or ISONet) backbone, and C4's res5, replaced by fused ones.
+    """Replace the R-ISONet (or ISONet) backbone of `model`, and C4's res5, by fused ones.
 
-    The same function but for rounding; inference only. What was not built for it is refused.
+    It returns `model`: the same function except for rounding, for inference only.
 
     Raises:
         UserError: the network is no bottleneck or basic-block network with SReLU and no norm.
     """
-    roi_heads = getattr(model, "roi_heads", None)
-    if roi_heads is not None and isinstance(getattr(roi_heads, "res5", None), nn.Sequential):
-        roi_heads.res5 = FusedBlocks(list(roi_heads.res5))
-    backbone = model.backbone
-    if hasattr(backbone, "bottom_up"):
-        backbone.bottom_up = FusedBackbone(backbone.bottom_up)
-    else:
-        model.backbone = FusedBackbone(backbone)
+    res5 = res5_of(model)
+    if isinstance(res5, nn.Sequential):
+        model.set_submodule("roi_heads.res5", FusedBlocks(list(res5)))
+    prefix, trunk = trunk_of(model)
+    model.set_submodule(prefix.removesuffix("."), FusedBackbone(trunk))
     return model
 
 
@@ -49,9 +42,9 @@ class FusedBackbone(Backbone):
     def __init__(self, backbone: ResNet):
         super().__init__()
         if not isinstance(backbone, ResNet) or type(backbone.stem) is not ISONetStem:
-            raise UserError(f"only a ResNet with {ISONetStem.__name__} can be fused, no other")
+            raise UserError("only a ResNet with ISONetStem can be fused")
         self._shapes = backbone.output_shape()
-        # A padded convolution needs what is in front of it as it is.
+        # A padded convolution needs its input unchanged.
         first_is_padded = isinstance(backbone.stages[0][0], ISONetBasicBlock)
         self.stem = _FusedStem(backbone.stem, "stem" in self._shapes or first_is_padded)
         self.stages, offset = nn.ModuleDict(), self.stem.offset
@@ -72,13 +65,13 @@ class FusedBackbone(Backbone):
 
 
 class FusedBlocks(nn.Module):
-    """Blocks one after the other; `offset` is what the output lacks, None for nothing."""
+    """Blocks in series; `offset` is what must be added to the output, None for nothing."""
 
     offset: torch.Tensor | None
 
     def __init__(
         self,
-        blocks: list[ISONetBlockBase],
+        blocks: list[nn.Module],
         offset: torch.Tensor | None = None,
         emitted: bool = True,
     ):
@@ -98,7 +91,7 @@ class FusedBlocks(nn.Module):
 
 
 class FusedConvolution(nn.Module):
-    """relu(conv(x) + bias + other), each part where it is asked for."""
+    """relu(conv(x) + bias + other); bias, other and relu are optional."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -110,7 +103,7 @@ class FusedConvolution(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
         self.relu = relu
-        self._packed: torch.Tensor | None = None  # the weight as the fused kernel wants it
+        self._packed: torch.Tensor | None = None  # the weight in the fused kernel's format
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -150,52 +143,46 @@ def _has_fused_kernels(x: torch.Tensor) -> bool:
     )
 
 
-class _Shift(nn.Module):
-    """max(x, b) over x, where b cannot be folded."""
-
-    shift: torch.Tensor
-
-    def __init__(self, activation: SReLU):
-        super().__init__()
-        self.register_buffer("shift", _as_map(activation.shift))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # a trace's `out=` has no ONNX
-        keeps_x = x.requires_grad or torch.jit.is_tracing()
-        return torch.maximum(x, self.shift, out=None if keeps_x else x)
-
-
 class _Offset(nn.Module):
-    """x + b over x: what was folded away, where others need it."""
+    """x + b, in place: restores a folded shift for modules that need it."""
 
     shift: torch.Tensor
 
-    def __init__(self, offset: torch.Tensor):
+    def __init__(self, shift: torch.Tensor):
         super().__init__()
-        self.register_buffer("shift", _as_map(offset))
+        self.register_buffer("shift", shift.detach().view(1, -1, 1, 1).clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.add_(self.shift)
 
 
+class _Shift(_Offset):
+    """max(x, b), in place, for a b that cannot be folded."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # ONNX has no `out=` of a trace
+        keeps_x = x.requires_grad or torch.jit.is_tracing()
+        return torch.maximum(x, self.shift, out=None if keeps_x else x)
+
+
 class _FusedStem(nn.Module):
-    """max_pool(relu(conv(x) - b)); a maximum and a shift may change places."""
+    """pool(relu(conv(x) - b)); a maximum and a shift may change places."""
 
     def __init__(self, stem: ISONetStem, emitted: bool):
         super().__init__()
         conv = _foldable(stem.conv1)
         shift = conv.activation.shift.detach()
         self.conv1 = FusedConvolution(conv, conv.weight, -shift, relu=True)
+        self.pool = stem.pool
         self.add_offset = _Offset(shift) if emitted else nn.Identity()
         self.offset = None if emitted else shift
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
-        return self.add_offset(x)
+        return self.add_offset(self.pool(self.conv1(x)))
 
 
 class _FusedBottleneck(nn.Module):
-    """Two shifts in biases; the one before the padded 3x3 stays a maximum."""
+    """Two shifts become biases; the shift before the padded 3x3 stays a maximum."""
 
     def __init__(
         self,
@@ -210,7 +197,7 @@ class _FusedBottleneck(nn.Module):
         weight3 = _scaled_weight(conv3, block.residual_scale)
         bias1 = None if offset is None else _response(conv1.weight, offset)
         self.conv1 = FusedConvolution(conv1, conv1.weight, bias1, relu=False)
-        self.shift1 = _Shift(conv1.activation)
+        self.shift1 = _Shift(conv1.activation.shift)
         self.conv2 = FusedConvolution(conv2, conv2.weight, -shift2, relu=True)
         self.shortcut, constant = _fuse_shortcut(block.shortcut, offset)
         bias = _response(weight3, shift2) - shift
@@ -227,7 +214,7 @@ class _FusedBottleneck(nn.Module):
 
 
 class _FusedBasic(nn.Module):
-    """Every convolution is padded: both shifts stay, the addition goes into the convolution."""
+    """Both shifts stay, because every convolution is padded; the addition joins the convolution."""
 
     offset = None
 
@@ -235,11 +222,11 @@ class _FusedBasic(nn.Module):
         super().__init__()
         conv1, conv2 = map(_foldable, (block.conv1, block.conv2))
         self.conv1 = FusedConvolution(conv1, conv1.weight, None, relu=False)
-        self.shift1 = _Shift(conv1.activation)
+        self.shift1 = _Shift(conv1.activation.shift)
         weight2 = _scaled_weight(conv2, block.residual_scale)
         self.shortcut, _ = _fuse_shortcut(block.shortcut, None)
         self.conv2 = FusedConvolution(conv2, weight2, None, relu=False)
-        self.shift = _Shift(activation)
+        self.shift = _Shift(activation.shift)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.shift1(self.conv1(x))
@@ -247,13 +234,14 @@ class _FusedBasic(nn.Module):
 
 
 def _fuse_block(
-    block: ISONetBlockBase, offset: torch.Tensor | None, emitted: bool
+    block: nn.Module, offset: torch.Tensor | None, emitted: bool
 ) -> _FusedBasic | _FusedBottleneck:
-    if isinstance(block.activation, SReLU):
+    activation = getattr(block, "activation", None)
+    if isinstance(activation, SReLU):
         if type(block) is ISONetBasicBlock:
-            return _FusedBasic(block, block.activation)
+            return _FusedBasic(block, activation)
         if type(block) is ISONetBottleneckBlock:
-            return _FusedBottleneck(block, block.activation, offset, emitted)
+            return _FusedBottleneck(block, activation, offset, emitted)
     raise UserError(
         "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused",
         f"got {block}",
@@ -263,7 +251,7 @@ def _fuse_block(
 def _fuse_shortcut(
     shortcut: nn.Module | None, offset: torch.Tensor | None
 ) -> tuple[nn.Module | None, torch.Tensor | None]:
-    """The shortcut, and what it makes of the offset of its input."""
+    """The shortcut, and its response to the offset of its input."""
     if shortcut is None or isinstance(shortcut, nn.Identity):
         return shortcut, None if shortcut is None else offset
     conv = _foldable(shortcut)
@@ -286,9 +274,5 @@ def _scaled_weight(conv: Conv2d, scale: torch.Tensor | None) -> torch.Tensor:
 
 
 def _response(weight: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """What a 1x1 convolution makes of a constant image, (M,)."""
+    """The output of a 1x1 convolution for a constant image, (M,)."""
     return weight.detach().flatten(1) @ offset
-
-
-def _as_map(shift: torch.Tensor) -> torch.Tensor:
-    return shift.detach().view(1, -1, 1, 1).clone()

@@ -1,4 +1,8 @@
-"""Registers our networks when detectron2.modeling is imported, and does not import it before."""
+"""Registers the networks when detectron2.modeling is imported, without importing it before.
+
+Registering in `add_isonet_config` and the public names would be shorter, but `import d2_isonet;
+from detectron2.modeling import build_model` must register too.
+"""
 
 import importlib
 import sys
@@ -20,9 +24,9 @@ REGISTERING_MODULES = (
 
 
 def register_with_modeling() -> None:
-    """Fill detectron2's registries: now if detectron2.modeling is imported, else as soon as it is.
+    """Fill detectron2's registries, now or as soon as detectron2.modeling is imported.
 
-    An error of a registering module is raised by the import that needed it.
+    The import that triggers the registration raises the errors of the registering modules.
     """
     if MODELING in sys.modules:
         _import_registering_modules()
@@ -36,23 +40,23 @@ def _import_registering_modules() -> None:
 
 
 class ImportWatcher(MetaPathFinder):
-    """Imports the registering modules once detectron2.modeling and all of ours are complete.
+    """Imports the registering modules once detectron2.modeling and all our modules are complete.
 
-    Ours count because it may be one of them, half imported, that imports detectron2.modeling: what
-    it has yet to define, the registering modules could not import. A post-import hook on
-    detectron2.modeling (such as wrapt's) does not know of that.
+    It waits for our modules because one of them may import detectron2.modeling while it is only
+    half imported itself; the registering modules could not import its later definitions. A
+    post-import hook on detectron2.modeling (such as wrapt's) cannot know that.
     """
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._unfinished = 0  # modules of ours being imported, in all threads
+        self._unfinished = 0  # number of our modules that are being imported, in all threads
         self._modeling_is_complete = False
         self._registered = False
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the other finders find, with a loader that reports to this watcher."""
+        """The spec from the other finders, with a loader that reports to this watcher."""
         if self._registered or not (name == MODELING or name.startswith(f"{PACKAGE}.")):
             return None
         finders = [x for x in sys.meta_path if x is not self and hasattr(x, "find_spec")]
@@ -63,7 +67,7 @@ class ImportWatcher(MetaPathFinder):
         return spec
 
     def execute(self, body: Callable[[ModuleType], None], module: ModuleType) -> None:
-        """Run the body of a module, then register if that is due."""
+        """Run the body of a module, then register if everything is complete."""
         is_ours = module.__name__ != MODELING
         with self._lock:
             self._unfinished += is_ours
@@ -77,7 +81,7 @@ class ImportWatcher(MetaPathFinder):
 
     def _register_if_due(self) -> None:
         with self._lock:
-            # an error below takes detectron2.modeling out of sys.modules; its next import retries
+            # an error below removes detectron2.modeling from sys.modules; its next import retries
             complete = self._modeling_is_complete and MODELING in sys.modules
             if self._registered or self._unfinished or not complete:
                 return
@@ -90,7 +94,7 @@ class ImportWatcher(MetaPathFinder):
 
 
 class _WatchedLoader(Loader):
-    """Another loader, in whose place it stands until the module's body runs."""
+    """Stands in for another loader until the module's body runs."""
 
     def __init__(self, loader: Loader, watcher: ImportWatcher):
         self._loader = loader

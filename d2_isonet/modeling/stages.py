@@ -1,4 +1,4 @@
-"""The chain of blocks that a signal runs through, in detectron2's models and in others."""
+"""Where a module stands in a network: its stage, the trunk, C4's res5, the chain of blocks."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,17 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["blocks_of", "chain_of", "trunk_of"]
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+RES5 = "roi_heads.res5."  # the last stage of a C4 detector, before the names of its tensors
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _LISTS = (nn.Sequential, nn.ModuleList)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """`model` without DistributedDataParallel or DataParallel around it."""
+    if isinstance(model, DistributedDataParallel | nn.DataParallel):
+        return model.module
+    return model
 
 
 def trunk_of(model: nn.Module) -> tuple[str, nn.Module]:
@@ -21,21 +29,26 @@ def trunk_of(model: nn.Module) -> tuple[str, nn.Module]:
     return prefix, trunk
 
 
+def res5_of(model: nn.Module) -> nn.Module | None:
+    """model.roi_heads.res5, the last stage of a C4 detector; None in other models."""
+    return getattr(getattr(model, "roi_heads", None), "res5", None)
+
+
 def chain_of(model: nn.Module) -> dict[str, nn.Module]:
     """The blocks of the trunk and then those of roi_heads.res5, by their names in `model`."""
     prefix, trunk = trunk_of(model)
     blocks = {f"{prefix}{name}": block for name, block in blocks_of(trunk).items()}
-    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    res5 = res5_of(model)
     if res5 is not None:
-        blocks |= {f"roi_heads.res5.{name}": block for name, block in blocks_of(res5).items()}
+        blocks |= {f"{RES5}{name}": block for name, block in blocks_of(res5).items()}
     return blocks
 
 
 def blocks_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The blocks of a network by name: detectron2's or, without such, what its lists are made of.
+    """The blocks of a network by name: detectron2's or, if it has none, the items of its lists.
 
-    There a block is the largest module with parameters that holds no list (Sequential, ModuleList)
-    of modules of several layers each.
+    In the second case a block is the largest module with parameters that holds no list
+    (Sequential, ModuleList) of modules of several layers each.
     """
     blocks = {n: m for n, m in network.named_modules() if isinstance(m, CNNBlockBase)}
     return blocks or dict(_outermost_blocks(network, ""))
@@ -59,16 +72,13 @@ def _number_of_layers(module: nn.Module) -> int:
 
 
 def deepest_feature(backbone: Backbone) -> str:
-    """The output of the largest stride, the last of several."""
+    """The output feature of the largest stride, the last of several."""
     strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
     return [name for name, stride in strides.items() if stride == max(strides.values())][-1]
 
 
-STAGES = ("stem", "res2", "res3", "res4", "res5")
-
-
 def stage_of(name: str) -> str:
-    """The stage that a dotted name belongs to; its first component where it has none.
+    """The stage in a dotted name, or the name's first component if it contains no stage.
 
     "roi_heads.res5.0.conv1.weight" belongs to "res5", "roi_heads.box_head.fc1" to "roi_heads".
     """
@@ -83,20 +93,18 @@ def label_of(name: str) -> str:
 
 
 def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Every nn.Conv2d of model.backbone (of the model where it has none) but `stem`, and of
-    roi_heads.res5, the last stage of a C4 detector; by their names in the model.
+    """Every nn.Conv2d of the trunk except `stem`, and of roi_heads.res5, by name in the model.
 
-    The authors' code leaves the 7x7 stem out. Of an FPN only bottom_up is taken: the lateral and
-    output convolutions end in the detector's heads, not in a further layer of an isometric chain,
-    and a lateral 2048 -> 256 has to drop most of its input.
+    The authors' code leaves the 7x7 stem out. An FPN contributes its bottom_up only: the lateral
+    and output convolutions end in the detector's heads, not in a further layer of an isometric
+    chain, and a lateral 2048 -> 256 has to drop most of its input.
     """
-    if isinstance(model, DistributedDataParallel | nn.DataParallel):
-        model = model.module
+    model = unwrapped(model)
     prefix, _ = trunk_of(model)
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
-        and (name.startswith(prefix) or name.startswith("roi_heads.res5."))
+        and name.startswith((prefix, RES5))
         and not f"{name}.".startswith(f"{prefix}stem.")
     }

@@ -123,7 +123,6 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     Raises:
         UserError: the network cannot be built.
     """
-    check_pyramid(cfg)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
@@ -135,6 +134,7 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     except KeyError as error:
         raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
     except AssertionError as error:
+        check_pyramid(cfg)  # detectron2's own FPN: a message that names the key
         raise UserError(
             f"detectron2 refuses the network: {error or 'an assertion without a text'}",
             "the traceback is shown with D2_ISONET_TRACEBACK=1",

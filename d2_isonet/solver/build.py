@@ -9,6 +9,7 @@ from torch import nn
 
 from d2_isonet.config.options import check_name
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.stages import res5_of, trunk_of
 
 OPTIMIZERS = ("SGD", "Adam")
 
@@ -78,9 +79,8 @@ def _with_backbone_rate(groups: list[dict], model: nn.Module, factor: float) -> 
     Pretrained are the backbone (of an FPN only bottom_up, the rest is as new as the heads) and
     roi_heads.res5 of C4, the last stage of the same network.
     """
-    backbone = getattr(model, "backbone", None)
-    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
-    parts = (getattr(backbone, "bottom_up", backbone), res5)
+    prefix, trunk = trunk_of(model)
+    parts = (trunk if prefix else None, res5_of(model))
     pretrained = {id(p) for part in parts if part is not None for p in part.parameters()}
     for group, is_pretrained in _divided(groups, pretrained if factor != 1 else set()):
         yield {**group, "lr": group["lr"] * factor} if is_pretrained else group

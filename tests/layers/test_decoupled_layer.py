@@ -32,7 +32,7 @@ def test_autocast_computes_in_float32_and_returns_its_own_type():
 
 
 def patch_norms(x: torch.Tensor) -> torch.Tensor:
-    """Of the 3x3 patches of (N, C, 5, 5), without padding: (N, 1, 3, 3)."""
+    """Norms of the 3x3 patches of (N, C, 5, 5), without padding: (N, 1, 3, 3)."""
     return (F.unfold(x, 3).square().sum(1) + 1e-4).sqrt().view(-1, 1, 3, 3)
 
 
@@ -53,7 +53,7 @@ def test_evaluation_uses_the_moving_average_of_training():
     conv(first)
     torch.testing.assert_close(conv.running_norm, patch_norms(first).mean())
     conv(second)
-    # of two batches the bias-corrected average is nearly their mean: 0.999 to 1
+    # the bias-corrected average of two batches weights them 0.999 to 1
     a, b = patch_norms(first).mean(), patch_norms(second).mean()
     torch.testing.assert_close(conv.running_norm, (0.999 * a + b) / 1.999)
     rho = (1 + 1e-4) * conv.running_norm
@@ -77,7 +77,7 @@ def test_running_scale_is_used_in_training_and_has_no_gradient():
     conv = DecoupledConv2d(3, 4, 3, radius_scale="running")
     frozen = DecoupledConv2d(3, 4, 3, radius_scale="frozen")
     x = torch.randn(2, 3, 5, 5, requires_grad=True)
-    first, again = conv(x), conv(2 * x)  # twice, as a head shared by several levels is used
+    first, again = conv(x), conv(2 * x)  # twice, like a head that several levels share
     frozen.load_state_dict(conv.state_dict())
     torch.testing.assert_close(frozen(2 * x), again)
     gradients = torch.autograd.grad((first + again).sum(), (x, conv.radius))
@@ -108,7 +108,7 @@ def test_batch_scale_passes_a_gradient():
     x = torch.ones(1, 1, 1, 1, requires_grad=True)
     for conv in (batch, fixed):
         conv.weight.data.fill_(1)
-    # the length of the only patch over itself does not change with it
+    # the only patch divided by its own length does not change with it
     assert torch.autograd.grad(batch(x), x)[0].item() == pytest.approx(0, abs=1e-3)
     assert torch.autograd.grad(fixed(x), x)[0].item() > 0.1
 

@@ -48,7 +48,7 @@ def test_srelu_is_the_maximum_of_input_and_shift():
 def test_srelu_and_its_gradients_are_those_of_the_formula():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     shift = torch.tensor([-1.0, 0.0, 0.3], dtype=torch.float64)
-    x[0, 0, 0, 0], x[1, 2, 3, 4] = -1.0, 0.3  # ties, which delta initialization makes the rule
+    x[0, 0, 0, 0], x[1, 2, 3, 4] = -1.0, 0.3  # ties, which are frequent after delta initialization
     grad = torch.randn_like(x)
     for ours, theirs in zip(
         gradients(srelu, x, shift, grad), gradients(formula, x, shift, grad), strict=True

@@ -1,4 +1,4 @@
-"""Initializers: delta and its relatives against the operators they make, Fixup's scales."""
+"""Initializers: delta and its relatives against the operators they define; Fixup's scales."""
 
 import math
 import pickle
@@ -124,7 +124,7 @@ def test_a_strided_phase_shifted_delta_has_all_singular_values_one(outputs):
         ((2, 18, 3), {"stride": 4}),  # fewer taps than phases
         ((2, 18, 5), {"stride": 4}),
         ((3, 7, 2), {"stride": 2}),
-        ((4, 7, 3), {"stride": 2, "dilation": 2}),  # one phase reads all that is read
+        ((4, 7, 3), {"stride": 2, "dilation": 2}),  # one phase covers all pixels that are read
         ((6, 12, 3), {"stride": 2, "groups": 3}),
         ((4, 8, 1), {"stride": 2}),
     ],

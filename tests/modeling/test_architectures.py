@@ -1,4 +1,4 @@
-"""detectron2's other architectures and projects on R-ISONet: built, trained, evaluated."""
+"""detectron2's other architectures and projects build, train and evaluate on R-ISONet."""
 
 import json
 from argparse import Namespace
@@ -70,7 +70,7 @@ def deeplab() -> CfgNode:
     return cfg
 
 
-# name: the config, the registered set, and the measures that its evaluation has
+# name: the config, the registered set, and the measures of its evaluation
 ARCHITECTURES = {
     "RetinaNet": (lambda: boxes("retinanet_risonet50_fpn"), "instances", {"bbox"}),
     "Cascade R-CNN": (lambda: boxes("cascade_risonet50_fpn"), "instances", {"bbox", "segm"}),
@@ -117,7 +117,7 @@ def test_it_is_built_trained_and_evaluated(architecture, sets, tmp_path):
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     (tmp_path / "run").mkdir()
     args = Namespace(eval_only=False, resume=False, trust_pickle=False)
-    findings = run_findings(cfg, args)  # what train_net.py looks at
+    findings = run_findings(cfg, args)  # what train_net.py checks
     findings += [] if data == "semantic" else dataset_findings(cfg)
     assert not [str(finding) for finding in findings if finding.severity == "error"]
     trainer = Trainer(cfg)

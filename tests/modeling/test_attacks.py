@@ -181,7 +181,10 @@ def test_an_attack_is_built_by_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("PGD", 8, 2, 10), r"SOLVER.ADVERSARIAL.ATTACK is 'PGD'; it must be 'FGSM', 'BIM'"),
+        (
+            ("PGD", 8, 2, 10),
+            r"SOLVER.ADVERSARIAL.ATTACK is 'PGD'; it must be one of .*'FGSM', 'BIM'",
+        ),
         (("FGSM", 0, 2, 10), "SOLVER.ADVERSARIAL.EPS is 0"),
         (("FGSM", 256, 2, 10), "SOLVER.ADVERSARIAL.EPS is 256; .*at most 255"),
         (("BIM", 8, -1, 10), "SOLVER.ADVERSARIAL.STEP is -1"),

@@ -87,7 +87,7 @@ def test_without_a_number_of_classes_it_says_so():
 
 @pytest.fixture
 def targets(monkeypatch) -> list[torch.Tensor]:
-    """What the cross-entropy was given as its target, call by call."""
+    """The targets of the cross-entropy, call by call."""
     seen = []
     original = F.cross_entropy
 

@@ -1,4 +1,4 @@
-"""The fused network computes what the network computes, in float64 and with fused kernels."""
+"""A fused network computes the same as the network, in float64 and with fused kernels."""
 
 import pytest
 import torch
@@ -9,6 +9,10 @@ from torch import nn
 from d2_isonet.config.loading import load_config
 from d2_isonet.modeling.backbone.residual import ISONetBottleneckBlock
 from d2_isonet.modeling.fusion import FusedBackbone, FusedBlocks, fuse_for_inference
+
+SMALL_IMAGES = ["MODEL.ISONET.SMALL_IMAGES", "True", "MODEL.RESNETS.DEPTH", "14",
+                "MODEL.RESNETS.RES5_DILATION", "1",
+                "MODEL.RESNETS.OUT_FEATURES", "['res2', 'res4']"]  # fmt: skip
 
 
 def bottom_up(name: str, *opts: str) -> nn.Module:
@@ -29,6 +33,7 @@ def bottom_up(name: str, *opts: str) -> nn.Module:
         ("isonet50_dc5", []),
         ("risonet18_dc5", BASIC),
         ("risonet18_fpn", BASIC),
+        ("risonet18_dc5", [*BASIC, *SMALL_IMAGES]),
     ],
 )  # fmt: skip
 def test_features_stay(name, opts):

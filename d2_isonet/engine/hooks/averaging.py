@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from detectron2.engine import HookBase, TrainerBase
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
+from d2_isonet.modeling.stages import unwrapped
 from d2_isonet.utils.files import write_when_possible
 
 
@@ -33,8 +33,7 @@ class WeightAveraging(HookBase):
         name: str = "model_final_ema",
         attempts: int = 20,
     ):
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
+        model = unwrapped(model)
         # copies the weights at the first step, the buffers at every step
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._averaged.requires_grad_(False)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from d2_isonet.engine.train_loop import AccumulatingTrainer, parts_of, total
+from d2_isonet.modeling.stages import unwrapped
 
 
 class _FirstFinding(Exception):
@@ -55,7 +55,7 @@ def _finite_image(image: dict | torch.Tensor) -> bool:
 
 
 def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
-    model = step.model.module if isinstance(step.model, DistributedDataParallel) else step.model
+    model = unwrapped(step.model)
     trained = [p for p in model.parameters() if p.requires_grad]
     devices = [p.device for p in trained[:1] if p.is_cuda]
     found: dict = {}

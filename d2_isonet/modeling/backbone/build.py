@@ -1,7 +1,6 @@
-"""From cfg to the explicit arguments of stem and stages; the registered backbones."""
+"""Reads cfg into explicit arguments of stem and stages; registers the backbone."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -11,17 +10,17 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from d2_isonet.layers.activation import SReLU
+from d2_isonet.layers.convolution import Activation, Convolution, Norm, ScalarBias
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import Module, set_execution
 
 from .checks import check_architecture, res2_out_channels
-from .fixup import scalar_bias_norm
 from .modified_resnet import ModifiedStem, make_modified_stage
-from .resnet import ISONetSmallStem, ISONetStem, make_isonet_stage, zero_last_norm
+from .resnet import SMALL_STEM, ISONetStem, make_isonet_stage, zero_last_norm
 
 
-def activation_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
-    """`get_activation`'s argument that MODEL.ISONET.ACTIVATION and SHIFT_* ask for."""
+def activation_option(cfg: CfgNode) -> Activation:
+    """MODEL.ISONET.ACTIVATION and SHIFT_* as the argument of `get_activation`."""
     isonet = cfg.MODEL.ISONET
     if isonet.ACTIVATION != "SReLU":
         return isonet.ACTIVATION
@@ -30,24 +29,24 @@ def activation_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
     )
 
 
-def norm_option(cfg: CfgNode) -> str | Callable[[int], nn.Module]:
-    """`get_norm`'s argument that MODEL.RESNETS.NORM and NORM_GROUPS ask for."""
+def norm_option(cfg: CfgNode) -> Norm:
+    """MODEL.RESNETS.NORM and MODEL.ISONET.NORM_GROUPS as the argument of `get_norm`."""
     if cfg.MODEL.RESNETS.NORM != "GN":
         return cfg.MODEL.RESNETS.NORM
     return functools.partial(nn.GroupNorm, cfg.MODEL.ISONET.NORM_GROUPS)
 
 
-def conv_option(cfg: CfgNode) -> str | Callable[..., nn.Conv2d]:
-    """`get_conv`'s argument that MODEL.ISONET.CONV and MODEL.DECOUPLED ask for."""
+def conv_option(cfg: CfgNode) -> Convolution:
+    """MODEL.ISONET.CONV and MODEL.DECOUPLED as the argument of `get_conv`."""
     if cfg.MODEL.ISONET.CONV != "Decoupled":
         return cfg.MODEL.ISONET.CONV
     options = {key.lower(): value for key, value in cfg.MODEL.DECOUPLED.items()}
-    del options["from_conv2d"]  # checkpoint.py's
+    del options["from_conv2d"]  # an option of the checkpointer
     return functools.partial(DecoupledConv2d, **options)
 
 
-def as_asked(cfg: CfgNode, module: Module) -> Module:
-    """`module`, run as MODEL.BACKBONE.CHANNELS_LAST, CHECKPOINTING and COMPILE ask for."""
+def apply_execution_options(cfg: CfgNode, module: Module) -> Module:
+    """`module` with MODEL.BACKBONE.CHANNELS_LAST, CHECKPOINTING and COMPILE applied."""
     backbone = cfg.MODEL.BACKBONE
     return set_execution(
         module,
@@ -57,32 +56,23 @@ def as_asked(cfg: CfgNode, module: Module) -> Module:
     )
 
 
-def build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
-    """The stem of the network that cfg asks for.
-
-    Raises:
-        UserError: cfg asks for the impossible.
-    """
-    check_architecture(cfg)
+def _build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
     isonet, out_channels = cfg.MODEL.ISONET, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
     options: dict[str, Any] = {
-        "norm": scalar_bias_norm if isonet.BLOCK == "fixup" else norm_option(cfg),
+        # Fixup: activation(conv(x) + b)
+        "norm": (lambda channels: ScalarBias()) if isonet.BLOCK == "fixup" else norm_option(cfg),
         "activation": activation_option(cfg),
         "conv": conv_option(cfg),
     }
     if isonet.BLOCK == "modified":
         return ModifiedStem(in_channels, out_channels, **options)
-    stem_class = ISONetSmallStem if isonet.SMALL_IMAGES else ISONetStem
-    return stem_class(in_channels, out_channels, init=isonet.INIT, **options)
+    if isonet.SMALL_IMAGES:
+        options |= SMALL_STEM
+    return ISONetStem(in_channels, out_channels, init=isonet.INIT, **options)
 
 
 def build_stage(cfg: CfgNode, stage: int, dilation: int = 1) -> list[CNNBlockBase]:
-    """The blocks of res{stage} of the network that cfg asks for.
-
-    Raises:
-        UserError: cfg asks for the impossible.
-    """
-    check_architecture(cfg)
+    """The blocks of res{stage}, for a cfg that `check_architecture` has accepted."""
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
     options = {
         "stem_out_channels": resnets.STEM_OUT_CHANNELS,
@@ -119,12 +109,14 @@ def build_stage(cfg: CfgNode, stage: int, dilation: int = 1) -> list[CNNBlockBas
 def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """ISONet, R-ISONet and, by options, every other network, in detectron2's ResNet container.
 
-    MODEL.RESNETS.RES5_DILATION 2 gives DC5 at every depth; MODEL.BACKBONE.FREEZE_AT is honoured.
+    MODEL.RESNETS.RES5_DILATION 2 gives DC5 at every depth; MODEL.BACKBONE.FREEZE_AT has its usual
+    meaning.
 
     Raises:
-        UserError: cfg asks for the impossible.
+        UserError: cfg describes no possible network.
     """
-    stem = build_stem(cfg, input_shape.channels)
+    check_architecture(cfg)
+    stem = _build_stem(cfg, input_shape.channels)
     dilations = {5: cfg.MODEL.RESNETS.RES5_DILATION}
     num_stages = 3 if cfg.MODEL.ISONET.SMALL_IMAGES else 4
     stages = [
@@ -136,4 +128,4 @@ def build_isonet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
-    return as_asked(cfg, backbone)
+    return apply_execution_options(cfg, backbone)

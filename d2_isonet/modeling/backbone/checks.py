@@ -1,4 +1,4 @@
-"""What a network of options cannot be, found out before a layer is built."""
+"""Validates the network's config keys before any layer is built."""
 
 import math
 from typing import Any
@@ -24,22 +24,16 @@ from d2_isonet.utils.messages import UserError
 from .conflicts import check_conflicts
 from .resnet import NUM_BLOCKS
 
-_NORM, _GROUPS, _STEM, _RES2, _WIDTH = (
-    f"MODEL.RESNETS.{key}"
-    for key in ("NORM", "NUM_GROUPS", "STEM_OUT_CHANNELS", "RES2_OUT_CHANNELS", "WIDTH_PER_GROUP")
-)
-_SMALL, _BLOCK = "MODEL.ISONET.SMALL_IMAGES", "MODEL.ISONET.BLOCK"
-
 
 def check_architecture(cfg: CfgNode) -> None:
-    """Raise ValueError naming the keys, their values and the remedy if cfg asks the impossible."""
+    """Raise UserError with keys, values and remedy if cfg describes no possible network."""
     for key, choices in (
-        (_NORM, NORMS),
+        ("MODEL.RESNETS.NORM", NORMS),
         ("MODEL.ISONET.ACTIVATION", ACTIVATIONS),
         ("MODEL.ISONET.INIT", FILLS),
-        (_BLOCK, BLOCKS),
+        ("MODEL.ISONET.BLOCK", BLOCKS),
         ("MODEL.ISONET.CONV", CONVS),
-        # whether it may be "" is for _check_decoupled to say
+        # _check_decoupled refuses "" if it matters
         ("MODEL.DECOUPLED.MAGNITUDE", MAGNITUDES if cfg.MODEL.DECOUPLED.MAGNITUDE else ("",)),
         ("MODEL.DECOUPLED.ANGULAR", ANGULARS),
         ("MODEL.DECOUPLED.RADIUS_SCALE", RADIUS_SCALES),
@@ -57,19 +51,17 @@ def check_architecture(cfg: CfgNode) -> None:
 
 
 def check_pyramid(cfg: CfgNode) -> None:
-    """Raise ValueError where an FPN, ours or detectron2's, has a dilated res5 below it."""
+    """Raise UserError if an FPN, of this project or detectron2's, is to stand on a dilated res5."""
     dilation, name = cfg.MODEL.RESNETS.RES5_DILATION, cfg.MODEL.BACKBONE.NAME
-    if "resnet_fpn" not in name and "isonet_fpn" not in name:
-        return
-    if dilation != 1:
+    if dilation != 1 and ("resnet_fpn" in name or "isonet_fpn" in name):
         raise UserError(
-            f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN, whose levels must halve in "
-            "size: set it to 1, or use a *_dc5.yaml without FPN"
+            f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN",
+            "its levels must halve in size, set it to 1, or use a *_dc5.yaml without FPN",
         )
 
 
 def _check_residual_scale(scale: Any) -> None:
-    """yacs lets any type follow on null."""
+    # yacs accepts any type for a key whose default is null.
     is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
     if scale is not None and not (is_number and math.isfinite(scale)):
         raise UserError(
@@ -83,19 +75,19 @@ def _check_depth(cfg: CfgNode) -> None:
     if not small and depth not in NUM_BLOCKS:
         raise UserError(
             f"MODEL.RESNETS.DEPTH is {depth}",
-            f"it must be one of {sorted(NUM_BLOCKS)}, or 6n + 2 "
-            "with MODEL.ISONET.SMALL_IMAGES True",
+            f"it must be one of {sorted(NUM_BLOCKS)}, "
+            "or 6n + 2 with MODEL.ISONET.SMALL_IMAGES True",
         )
     if small and (depth < 8 or depth % 6 != 2):
         below = 6 * ((depth - 2) // 6) + 2
         near = " or ".join(str(legal) for legal in (below, below + 6) if legal >= 8) or "8"
         remedy = f"DEPTH must be 6n + 2 (8, 14, 20, ...): use {near}"
-        raise conflict(cfg, _SMALL, "MODEL.RESNETS.DEPTH", remedy)
+        raise conflict(cfg, "MODEL.ISONET.SMALL_IMAGES", "MODEL.RESNETS.DEPTH", remedy)
     groups = cfg.MODEL.RESNETS.NUM_GROUPS
     if depth < 50 and groups != 1:
         raise UserError(
-            f"{_GROUPS} is {groups} at depth {depth}",
-            "basic blocks have one group, use 1 or a depth of 50 and more",
+            f"MODEL.RESNETS.NUM_GROUPS is {groups} at depth {depth}",
+            "basic blocks have one group, use 1 or a depth of at least 50",
         )
 
 
@@ -108,13 +100,12 @@ def _check_stages(cfg: CfgNode) -> None:
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE is set",
             "isometric blocks have no deformable form, leave it all False",
         )
-    if _is_cnn9(cfg):
-        return  # whose own constructor knows its stages
     legal = list(STAGES[:-1] if small else STAGES)
-    if not resnets.OUT_FEATURES or not set(resnets.OUT_FEATURES) <= set(legal):
+    is_legal = resnets.OUT_FEATURES and set(resnets.OUT_FEATURES) <= set(legal)
+    if not is_legal and not _is_cnn9(cfg):  # the constructor of CNN9 checks its own stages
         raise UserError(
             f"MODEL.RESNETS.OUT_FEATURES is {resnets.OUT_FEATURES}",
-            f"with {_SMALL} {small} it must be some of {legal}",
+            f"with MODEL.ISONET.SMALL_IMAGES {small} it must be some of {legal}",
         )
 
 
@@ -123,22 +114,23 @@ def _check_freezing(cfg: CfgNode) -> None:
     if not 0 <= freeze_at <= all_stages:
         raise UserError(
             f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}",
-            f"it must be from 0 (nothing is frozen; 1 the "
-            f"stem, 2 also res2) to {all_stages} (everything)",
+            "it must be from 0 (nothing is frozen; 1 freezes the stem, 2 also res2) to "
+            f"{all_stages} (everything)",
         )
 
 
 def _check_widths(cfg: CfgNode) -> None:
-    for key in (_STEM, _RES2, _WIDTH, _GROUPS):
+    stem, res2 = "MODEL.RESNETS.STEM_OUT_CHANNELS", "MODEL.RESNETS.RES2_OUT_CHANNELS"
+    for key in (stem, res2, "MODEL.RESNETS.WIDTH_PER_GROUP", "MODEL.RESNETS.NUM_GROUPS"):
         check_range(key, value_of(cfg, key), 1)
     of_one_width = {
-        f"{_SMALL} True": cfg.MODEL.ISONET.SMALL_IMAGES,
-        f"{_BLOCK} 'modified'": cfg.MODEL.ISONET.BLOCK == "modified",
-        f"MODEL.BACKBONE.NAME {CNN9_BACKBONE!r}": _is_cnn9(cfg),
+        "MODEL.ISONET.SMALL_IMAGES": True,
+        "MODEL.ISONET.BLOCK": "modified",
+        "MODEL.BACKBONE.NAME": CNN9_BACKBONE,
     }
-    for setting in (setting for setting, is_set in of_one_width.items() if is_set):
-        if cfg.MODEL.RESNETS.STEM_OUT_CHANNELS != res2_out_channels(cfg):
-            raise conflict(cfg, _STEM, _RES2, f"with {setting} they must be equal")
+    for key, value in of_one_width.items():
+        if value_of(cfg, key) == value and value_of(cfg, stem) != res2_out_channels(cfg):
+            raise conflict(cfg, stem, res2, f"with {key} {value!r} they must be equal")
 
 
 def _check_norm_groups(cfg: CfgNode) -> None:
@@ -147,12 +139,8 @@ def _check_norm_groups(cfg: CfgNode) -> None:
     if _has_bottlenecks(cfg):
         widths.add(resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP)
     if resnets.NORM == "GN" and (groups < 1 or any(width % groups for width in widths)):
-        raise conflict(
-            cfg,
-            "MODEL.ISONET.NORM_GROUPS",
-            _NORM,
-            f"it must divide every width, here {sorted(widths)} and their doubles",
-        )
+        remedy = f"it must divide every width, here {sorted(widths)} and their doubles"
+        raise conflict(cfg, "MODEL.ISONET.NORM_GROUPS", "MODEL.RESNETS.NORM", remedy)
 
 
 def _is_cnn9(cfg: CfgNode) -> bool:
@@ -169,7 +157,7 @@ _BOTTLENECK_RES2_OUT_CHANNELS = 256
 
 
 def res2_out_channels(cfg: CfgNode) -> int:
-    """The width of res2; without bottlenecks the stem's where cfg has detectron2's default."""
+    """The width of res2. Without bottlenecks it is the stem's if cfg has detectron2's default."""
     resnets = cfg.MODEL.RESNETS
     is_default = resnets.RES2_OUT_CHANNELS == _BOTTLENECK_RES2_OUT_CHANNELS
     if is_default and not _has_bottlenecks(cfg):
@@ -177,17 +165,14 @@ def res2_out_channels(cfg: CfgNode) -> int:
     return resnets.RES2_OUT_CHANNELS
 
 
-_AVERAGED = ("batch", "running")  # scales of the radius that move with every batch
-
-
 def _check_decoupled(cfg: CfgNode) -> None:
-    # What each number may be is DecoupledConv2d's to say; that an angle is no operator is not.
+    # DecoupledOptions checks the numbers.
     decoupled = cfg.MODEL.DECOUPLED
     if not decoupled.MAGNITUDE:
-        angular, magnitude = "MODEL.DECOUPLED.ANGULAR", "MODEL.DECOUPLED.MAGNITUDE"
         remedy = f"an angle needs its magnitude: MAGNITUDE must be one of {list(MAGNITUDES)}"
-        raise conflict(cfg, angular, magnitude, remedy)
-    averages = decoupled.MAGNITUDE in WITH_RADIUS and decoupled.RADIUS_SCALE in _AVERAGED
+        raise conflict(cfg, "MODEL.DECOUPLED.ANGULAR", "MODEL.DECOUPLED.MAGNITUDE", remedy)
+    # These scales of the radius change with every batch.
+    averages = decoupled.MAGNITUDE in WITH_RADIUS and decoupled.RADIUS_SCALE in ("batch", "running")
     if cfg.MODEL.BACKBONE.CHECKPOINTING and averages:
         checkpointing, scale = "MODEL.BACKBONE.CHECKPOINTING", "MODEL.DECOUPLED.RADIUS_SCALE"
         remedy = "recomputed batches would count twice in its average: use 'frozen' or 'none'"

@@ -1,23 +1,20 @@
 """CNN-9, the plain network of Decoupled Networks and SphereNet for images of about 32 pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import CNNBlockBase, ShapeSpec, get_norm
+from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
-from torch import nn
 
-from d2_isonet.layers.activation import get_activation
-from d2_isonet.layers.convolution import get_conv
+from d2_isonet.layers.convolution import Activation, Convolution, Norm, make_convolution
 from d2_isonet.layers.weight_init import get_fill
 from d2_isonet.utils.messages import UserError
 
-from .build import activation_option, as_asked, conv_option, norm_option
+from .build import activation_option, apply_execution_options, conv_option, norm_option
 from .checks import check_architecture
 
-__all__ = ["CNN9", "CNN9Stage", "build_cnn9_backbone"]
 STAGES = ("res2", "res3", "res4")
 
 
@@ -29,23 +26,15 @@ class CNN9Stage(CNNBlockBase):
         in_channels: int,
         out_channels: int,
         *,
-        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
-        norm: str = "",
-        activation: str | Callable[[int], nn.Module] = "ReLU",
+        conv: Convolution = "Conv2d",
+        norm: Norm = "",
+        activation: Activation = "ReLU",
         init: str = "msra",
     ):
         super().__init__(in_channels, out_channels, 2)
         layers = [
-            get_conv(conv)(
-                in_channels if index == 0 else out_channels,
-                out_channels,
-                kernel_size=3,
-                padding=1,
-                bias=False,
-                norm=get_norm(norm, out_channels),
-                activation=get_activation(activation, out_channels),
-            )
-            for index in range(3)
+            make_convolution(conv, channels, out_channels, 3, norm=norm, activation=activation)
+            for channels in (in_channels, out_channels, out_channels)
         ]
         get_fill(init)(*layers)
         self.conv1, self.conv2, self.conv3 = layers
@@ -59,20 +48,20 @@ class CNN9(Backbone):
     """Three stages of three 3x3 convolutions and a pooling: res2, res3, res4 at strides 2, 4, 8.
 
     Deviations: the released classifier is a 4x4 convolution to 256 numbers (decoupled too) and a
-    linear layer; here ImageClassifier averages res4 and has the linear layer alone, so that the
-    size of the image is free. The widths are the papers' 64, 128, 256, as far as we know; the
-    released SphereNet code has 128, 192, 256.
+    linear layer. Here ImageClassifier averages res4 and has the linear layer only, so that images
+    may have any size. The widths are probably the papers' 64, 128, 256; the released SphereNet
+    code has 128, 192, 256.
 
     Args:
-        channels: width of res2; res3 and res4 have two and four times as many.
-        out_features: some of "res2", "res3", "res4"; (N, channels, H / 2, W / 2) and so on. What
-            comes after the last of them is not built.
+        channels: width of res2; res3 and res4 are two and four times as wide.
+        out_features: some of "res2", "res3", "res4"; (N, channels, H / 2, W / 2) and so on. Stages
+            after the last of them are not built.
         freeze_at: as in detectron2's ResNet: 2 freezes res2, 3 also res3, 4 all; there is no stem.
-        options: conv, norm, activation ("Identity" for none) and init of `CNN9Stage`; no
+        options: conv, norm, activation ("Identity" for none) and init of `CNN9Stage`. No
             convolution has a bias, as in the authors' code.
 
     Raises:
-        UserError: an out_feature that is no stage, or none at all.
+        UserError: an out_feature is no stage, or there is none.
     """
 
     def __init__(
@@ -115,7 +104,7 @@ def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
     CONV, ACTIVATION and INIT.
 
     Raises:
-        UserError: cfg asks for the impossible, or for what a ResNet has and a CNN-9 has not.
+        UserError: cfg describes no possible network, or sets an option that CNN-9 does not have.
     """
     check_architecture(cfg)
     resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
@@ -129,4 +118,4 @@ def build_cnn9_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CNN9:
         activation=activation_option(cfg),
         init=isonet.INIT,
     )
-    return as_asked(cfg, backbone)
+    return apply_execution_options(cfg, backbone)

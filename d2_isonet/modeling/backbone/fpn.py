@@ -1,4 +1,4 @@
-"""detectron2's feature pyramids on this project's backbones; the registered ones."""
+"""Registers detectron2's feature pyramids on the backbones of this package."""
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -20,7 +20,7 @@ def build_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     Cascade R-CNN and Panoptic FPN.
 
     Raises:
-        UserError: cfg asks for the impossible, for a dilated res5 or for small images.
+        UserError: cfg describes no possible network, a dilated res5, or one for small images.
     """
     return _pyramid(cfg, _bottom_up(cfg, input_shape), LastLevelMaxPool())
 
@@ -30,14 +30,14 @@ def build_retinanet_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
     """As detectron2's build_retinanet_resnet_fpn_backbone: p3 to p7, for RetinaNet and FCOS.
 
     Raises:
-        UserError: as `build_isonet_fpn_backbone`, or MODEL.RESNETS.OUT_FEATURES lacks res5.
+        UserError: as for `build_isonet_fpn_backbone`, or MODEL.RESNETS.OUT_FEATURES lacks res5.
     """
     bottom_up = _bottom_up(cfg, input_shape)
     shapes = bottom_up.output_shape()
     if "res5" not in shapes:
         raise UserError(
             f"MODEL.RESNETS.OUT_FEATURES is {list(shapes)}",
-            "it must have res5, p6 is made of it",
+            "it must have res5, the input of p6",
         )
     top_block = LastLevelP6P7(shapes["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
     return _pyramid(cfg, bottom_up, top_block)
@@ -46,13 +46,11 @@ def build_retinanet_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
 def _bottom_up(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     check_pyramid(cfg)
     if cfg.MODEL.ISONET.SMALL_IMAGES:
-        raise conflict(
-            cfg,
-            "MODEL.ISONET.SMALL_IMAGES",
-            "MODEL.BACKBONE.NAME",
+        remedy = (
             "a pyramid needs res2 to res5: SMALL_IMAGES must be False, or the backbone "
-            "'build_isonet_backbone'",
+            "'build_isonet_backbone'"
         )
+        raise conflict(cfg, "MODEL.ISONET.SMALL_IMAGES", "MODEL.BACKBONE.NAME", remedy)
     return build_isonet_backbone(cfg, input_shape)
 
 

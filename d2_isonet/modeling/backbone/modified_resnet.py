@@ -1,35 +1,31 @@
-"""The modified ResNet-18 of Decoupled Networks: units without projection, strided convolutions
-between the stages.
+"""The modified ResNet-18 of Decoupled Networks: no projections, a strided convolution before each
+stage.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import CNNBlockBase, get_norm
+from detectron2.layers import CNNBlockBase
 from torch import nn
 
-from d2_isonet.layers.activation import get_activation
-from d2_isonet.layers.convolution import get_conv
+from d2_isonet.layers.convolution import Activation, Convolution, Norm, make_convolution
 from d2_isonet.utils.messages import UserError
 
-__all__ = ["NUM_UNITS", "ModifiedStageConv", "ModifiedStem", "ModifiedUnit", "make_modified_stage"]
+from .resnet import first_stride
+
 NUM_UNITS = (1, 2, 3, 1)  # in res2..res5 (wy1iu/DCNets, dcnet_imagenet)
-_UNIT_STD = 0.01  # of the normal distribution a unit's filters start from, there too
-Activation = str | Callable[[int], nn.Module]
-Convolution = str | Callable[..., nn.Conv2d]
+_UNIT_STD = 0.01  # of the normal distribution that initializes a unit's filters, there too
 
 
 class ModifiedStem(CNNBlockBase):
     """y = max_pool3x3/2(activation(conv7x7/2(x))), total stride 4.
 
-    Args of this and the following blocks:
-        conv: name for `get_conv`, or a constructor; no convolution has a bias, as in the authors'
-            code.
-        norm: detectron2's norm name; "" for none.
-        activation: name for `get_activation`; a "PReLU" has slope 0 at first, as there.
+    Args of this class and of the blocks below:
+        conv: see `get_conv`. No convolution has a bias, as in the authors' code.
+        norm: detectron2's norm; "" for none.
+        activation: see `get_activation`. The first slope of a "PReLU" is 0, as there.
     """
 
     def __init__(
@@ -38,12 +34,13 @@ class ModifiedStem(CNNBlockBase):
         out_channels: int,
         *,
         conv: Convolution = "Conv2d",
-        norm: str = "",
+        norm: Norm = "",
         activation: Activation = "PReLU",
     ):
         super().__init__(in_channels, out_channels, 4)
-        options: dict[str, Any] = {"conv": conv, "norm": norm, "activation": activation}
-        self.conv1 = _convolution(in_channels, out_channels, 7, stride=2, **options)
+        self.conv1 = _convolution(
+            conv, in_channels, out_channels, 7, stride=2, norm=norm, activation=activation
+        )
         nn.init.xavier_uniform_(self.conv1.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,14 +48,22 @@ class ModifiedStem(CNNBlockBase):
 
 
 class ModifiedStageConv(CNNBlockBase):
-    """y = activation(conv3x3/stride(x)): what opens a stage, in the place of a projection."""
+    """y = activation(conv3x3/stride(x)), the first block of a stage; it replaces a projection."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 2, dilation: int = 1, **options
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 2,
+        conv: Convolution = "Conv2d",
+        norm: Norm = "",
+        **options,
     ):
         super().__init__(in_channels, out_channels, stride)
-        options.update(stride=stride, dilation=dilation)
-        self.conv1 = _convolution(in_channels, out_channels, 3, **options)
+        self.conv1 = _convolution(
+            conv, in_channels, out_channels, 3, stride=stride, norm=norm, **options
+        )
         nn.init.xavier_uniform_(self.conv1.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,13 +79,13 @@ class ModifiedUnit(CNNBlockBase):
         *,
         dilation: int = 1,
         conv: Convolution = "Conv2d",
-        norm: str = "",
+        norm: Norm = "",
         activation: Activation = "PReLU",
     ):
         super().__init__(channels, channels, 1)
-        options: dict[str, Any] = {"conv": conv, "norm": norm, "dilation": dilation}
-        self.conv1 = _convolution(channels, channels, 3, activation=activation, **options)
-        self.conv2 = _convolution(channels, channels, 3, activation=None, **options)
+        options: dict[str, Any] = {"norm": norm, "dilation": dilation}
+        self.conv1 = _convolution(conv, channels, channels, 3, activation=activation, **options)
+        self.conv2 = _convolution(conv, channels, channels, 3, activation=None, **options)
         for layer in (self.conv1, self.conv2):
             nn.init.normal_(layer.weight, std=_UNIT_STD)
 
@@ -91,7 +96,7 @@ class ModifiedUnit(CNNBlockBase):
 def make_modified_stage(
     stage: int, *, stem_out_channels: int = 128, dilation: int = 1, **options
 ) -> list[CNNBlockBase]:
-    """The blocks of res{stage}, stage in 2..5, of widths stem_out_channels x (1, 2, 4, 8).
+    """The blocks of res{stage}, stage 2 to 5, of width stem_out_channels * 2^(stage - 2).
 
     Args:
         dilation: of every convolution; above 1 the stage keeps the resolution.
@@ -106,33 +111,14 @@ def make_modified_stage(
     options["dilation"] = dilation
     blocks: list[CNNBlockBase] = []
     if stage > 2:
-        stride = 1 if dilation > 1 else 2
+        stride = first_stride(stage, dilation)
         blocks.append(ModifiedStageConv(channels // 2, channels, stride=stride, **options))
     return blocks + [ModifiedUnit(channels, **options) for _ in range(NUM_UNITS[stage - 2])]
 
 
 def _convolution(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    conv: Convolution = "Conv2d",
-    norm: str = "",
-    activation: Activation | None = "PReLU",
-    dilation: int = 1,
-    stride: int = 1,
+    conv: Convolution, *sizes: int, activation: Activation | None = "PReLU", **options
 ) -> nn.Conv2d:
-    """A convolution with "same" padding, then norm, then activation (None for none)."""
     if activation == "PReLU":
         activation = functools.partial(nn.PReLU, init=0.0)
-    return get_conv(conv)(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=dilation * (kernel_size // 2),
-        dilation=dilation,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        activation=None if activation is None else get_activation(activation, out_channels),
-    )
+    return make_convolution(conv, *sizes, activation=activation, **options)

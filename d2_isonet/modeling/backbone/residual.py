@@ -1,18 +1,21 @@
 """Residual blocks of ResNet, ISONet, R-ISONet and their relatives, by options.
 
-With norm="BN" and activation="ReLU" they are detectron2's own, parameter names included.
+With norm="BN" and activation="ReLU" they equal detectron2's blocks, parameter names included.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from detectron2.layers import CNNBlockBase, Conv2d, get_norm
+from detectron2.layers import CNNBlockBase
 from torch import nn
 
 from d2_isonet.layers.activation import get_activation
 from d2_isonet.layers.convolution import (
+    Activation,
+    Convolution,
+    Norm,
     get_conv,
+    make_convolution,
     needs_bias,
     residual_scale_parameter,
     scaled_convolution,
@@ -21,18 +24,18 @@ from d2_isonet.layers.weight_init import get_fill
 
 
 class ISONetBlockBase(CNNBlockBase):
-    """y = activation(shortcut(x) + residual_scale * branch(x)); a subclass gives the branch.
+    """y = activation(shortcut(x) + residual_scale * branch(x)); a subclass defines the branch.
 
     Args:
-        norm: detectron2's norm name after every convolution; "" for none.
-        activation: name for `get_activation`.
+        norm: detectron2's norm after every convolution; "" for none.
+        activation: see `get_activation`.
         shortcut: False makes a plain block, y = activation(residual(x)) (ISONet, Vanilla). The
-            shortcut is the identity, or a 1x1 projection where channels or stride change.
-        residual_scale: first value of the learned scale, None for none. See
-            `residual_scale_parameter`, which also tells residual_scale_shape.
-        init: name for `get_fill`, or its result. `make_isonet_stage` tells "fixup" the number of
-            branches, a block built alone counts as the only one.
-        conv: name for `get_conv`, or a constructor, of all convolutions but the projection.
+            shortcut is the identity, or a 1x1 projection if channels or stride change.
+        residual_scale: first value of the learned scale, None for none.
+        residual_scale_shape: see `residual_scale_parameter`.
+        init: see `get_fill`. `make_isonet_stage` passes the number of branches to "fixup"; a block
+            built alone counts as the only branch.
+        conv: see `get_conv`; for all convolutions except the projection.
     """
 
     def __init__(
@@ -41,50 +44,42 @@ class ISONetBlockBase(CNNBlockBase):
         out_channels: int,
         *,
         stride: int = 1,
-        norm: str = "",
-        activation: str = "SReLU",
+        norm: Norm = "",
+        activation: Activation = "SReLU",
         shortcut: bool = True,
         residual_scale: float | None = 0.0,
         residual_scale_shape: str = "block",
         init: str | Callable[..., None] = "delta",
-        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
+        conv: Convolution = "Conv2d",
     ):
         super().__init__(in_channels, out_channels, stride)
-        self._options: dict[str, Any] = {"norm": norm, "activation": activation, "conv": "Conv2d"}
+        self._norm, self._activation, self._convolution = norm, activation, conv
         self._fill = get_fill(init)
         self.shortcut = None
         if shortcut:
             self.shortcut = nn.Identity()
             if in_channels != out_channels or stride != 1:
                 self.shortcut = self._conv(
-                    in_channels, out_channels, 1, stride=stride, activate=False
+                    in_channels, out_channels, 1, stride=stride, activate=False, conv="Conv2d"
                 )
                 self._fill(self.shortcut)
-        self._options["conv"] = conv
         self.residual_scale = residual_scale_parameter(
             residual_scale, residual_scale_shape, out_channels
         )
-        # Where nothing stands between the last convolution and the scale.
+        # True if nothing stands between the last convolution and the scale.
         self._scale_in_weight = not norm and get_conv(conv) is get_conv("Conv2d")
         self.activation = get_activation(activation, out_channels)
 
-    def _conv(self, in_channels, out_channels, kernel_size, *, activate=True, **kwargs):
-        """A k x k convolution with "same" padding, then norm, then (if activate) activation."""
-        norm, activation, conv = (self._options[key] for key in ("norm", "activation", "conv"))
-        return get_conv(conv)(
-            in_channels,
-            out_channels,
-            kernel_size,
-            padding=kwargs.get("dilation", 1) * (kernel_size // 2),
-            bias=needs_bias(norm, activation, conv),
-            norm=get_norm(norm, out_channels),
-            activation=get_activation(activation, out_channels) if activate else None,
-            **kwargs,
+    def _conv(self, *sizes, activate: bool = True, conv: Convolution | None = None, **geometry):
+        conv = conv or self._convolution
+        return make_convolution(
+            conv,
+            *sizes,
+            norm=self._norm,
+            activation=self._activation if activate else None,
+            bias=needs_bias(self._norm, self._activation, conv),
+            **geometry,
         )
-
-    def last_convolution(self) -> Conv2d:
-        """The one that the residual scale multiplies."""
-        raise NotImplementedError
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         """residual_scale * branch(x), (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
@@ -99,7 +94,7 @@ class ISONetBlockBase(CNNBlockBase):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.residual(x)
         if self.shortcut is not None:
-            out += self.shortcut(x)  # in place: what made `out` does not look back at it
+            out += self.shortcut(x)  # in place: the backward of what made `out` does not read it
         return self.activation(out)
 
 
@@ -118,9 +113,6 @@ class ISONetBasicBlock(ISONetBlockBase):
         self.conv2 = self._conv(out_channels, out_channels, 3, dilation=dilation, activate=False)
         self._fill(self.conv1, self.conv2)
 
-    def last_convolution(self) -> Conv2d:
-        return self.conv2
-
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv1(x)
         scale = self.residual_scale
@@ -129,10 +121,15 @@ class ISONetBasicBlock(ISONetBlockBase):
         return self._scaled(self.conv2(x))
 
 
-class ISONetBottleneckBlock(ISONetBlockBase):
-    """branch(x) = conv1x1(activation(conv3x3/stride(activation(conv1x1(x))))), depth 50 and on.
+def bottleneck_strides(stride: int, stride_in_1x1: bool) -> tuple[int, int]:
+    """Strides of the first 1x1 and of the 3x3 convolution."""
+    return (stride, 1) if stride_in_1x1 else (1, stride)
 
-    The stride sits on the 3x3 as in the authors' code; stride_in_1x1 puts it on the first 1x1.
+
+class ISONetBottleneckBlock(ISONetBlockBase):
+    """branch(x) = conv1x1(activation(conv3x3/stride(activation(conv1x1(x))))), from depth 50.
+
+    The stride is on the 3x3 as in the authors' code; stride_in_1x1 moves it to the first 1x1.
     """
 
     def __init__(
@@ -148,17 +145,13 @@ class ISONetBottleneckBlock(ISONetBlockBase):
         **options,
     ):
         super().__init__(in_channels, out_channels, stride=stride, **options)
-        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        width = bottleneck_channels
-        self.conv1 = self._conv(in_channels, width, 1, stride=stride_1x1)
+        width, (stride1, stride2) = bottleneck_channels, bottleneck_strides(stride, stride_in_1x1)
+        self.conv1 = self._conv(in_channels, width, 1, stride=stride1)
         self.conv2 = self._conv(
-            width, width, 3, stride=stride_3x3, dilation=dilation, groups=num_groups
+            width, width, 3, stride=stride2, dilation=dilation, groups=num_groups
         )
         self.conv3 = self._conv(width, out_channels, 1, activate=False)
         self._fill(self.conv1, self.conv2, self.conv3)
-
-    def last_convolution(self) -> Conv2d:
-        return self.conv3
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv2(self.conv1(x))

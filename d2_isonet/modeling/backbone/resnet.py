@@ -1,20 +1,24 @@
-"""Depths, stages and names of the networks in detectron2's ResNet container."""
+"""Stem, depths and stages of the networks in detectron2's ResNet container."""
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from detectron2.layers import CNNBlockBase, get_norm
+from detectron2.layers import CNNBlockBase
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from d2_isonet.layers.activation import get_activation
-from d2_isonet.layers.convolution import get_conv, needs_bias
+from d2_isonet.layers.convolution import (
+    Activation,
+    Convolution,
+    Norm,
+    make_convolution,
+    needs_bias,
+)
 from d2_isonet.layers.weight_init import NOT_FOR_STEMS, fixup_fill, get_fill
 
 from .fixup import FixupBasicBlock, FixupBottleneckBlock
-from .residual import ISONetBasicBlock, ISONetBlockBase, ISONetBottleneckBlock
+from .residual import ISONetBasicBlock, ISONetBottleneckBlock
 
 # Blocks in res2..res5 (He et al. 2016, table 1; the authors' ISONet code has the same).
 NUM_BLOCKS = {
@@ -28,11 +32,6 @@ _BLOCKS = {  # basic, bottleneck
     "residual": (ISONetBasicBlock, ISONetBottleneckBlock),
     "fixup": (FixupBasicBlock, FixupBottleneckBlock),
 }
-
-
-def num_blocks_per_stage(depth: int, small_images: bool = False) -> tuple[int, ...]:
-    """Blocks in res2, res3, ...: four stages of NUM_BLOCKS, or three of (depth - 2) / 6."""
-    return ((depth - 2) // 6,) * 3 if small_images else NUM_BLOCKS[depth]
 
 
 def make_isonet_stage(
@@ -54,12 +53,12 @@ def make_isonet_stage(
     Args:
         stage: 2 to 5; to 4 for small images.
         block: "residual" or "fixup".
-        small_images: basic blocks at every depth 6n + 2 (He et al. 2016, section 4.2).
-        num_groups, width_per_group, stride_in_1x1: mean bottlenecks only.
+        small_images: three stages of n basic blocks, depth 6n + 2 (He et al. 2016, section 4.2).
+        num_groups, width_per_group, stride_in_1x1: of bottlenecks only.
         options: those of `ISONetBlockBase`, or of `FixupBlockBase`.
     """
     out_channels = res2_out_channels * 2 ** (stage - 2)
-    num_blocks = num_blocks_per_stage(depth, small_images)
+    num_blocks = ((depth - 2) // 6,) * 3 if small_images else NUM_BLOCKS[depth]
     bottleneck = depth >= 50 and not small_images
     if bottleneck:
         options["bottleneck_channels"] = num_groups * width_per_group * 2 ** (stage - 2)
@@ -71,92 +70,70 @@ def make_isonet_stage(
         num_blocks[stage - 2],
         in_channels=stem_out_channels if stage == 2 else out_channels // 2,
         out_channels=out_channels,
-        stride_per_block=_strides(stage, num_blocks[stage - 2], dilation),
+        stride_per_block=[first_stride(stage, dilation)] + [1] * (num_blocks[stage - 2] - 1),
         dilation=dilation,
         **options,
     )
 
 
-def _strides(stage: int, num_blocks: int, dilation: int) -> list[int]:
-    """Of each block: a stage after res2 halves the resolution unless it is dilated."""
-    return [1 if stage == 2 or dilation > 1 else 2] + [1] * (num_blocks - 1)
+def first_stride(stage: int, dilation: int) -> int:
+    """The stride of res{stage}: a stage after res2 halves the resolution unless it is dilated."""
+    return 1 if stage == 2 or dilation > 1 else 2
 
 
-def zero_last_norm(block: ISONetBlockBase) -> None:
-    """Let the last norm of the residual branch start with weight 0 (Goyal et al. 2017).
+def zero_last_norm(block: ISONetBasicBlock | ISONetBottleneckBlock) -> None:
+    """Set the weight of the residual branch's last norm to 0 (Goyal et al. 2017).
 
-    A FrozenBN, whose weight is no parameter but comes from a file, stays as it is.
+    A FrozenBN stays as it is: its weight is no parameter but comes from a file.
     """
-    norm = block.last_convolution().norm
-    if isinstance(norm.weight, nn.Parameter):
-        nn.init.zeros_(norm.weight)
+    last = block.conv3 if isinstance(block, ISONetBottleneckBlock) else block.conv2
+    if isinstance(last.norm.weight, nn.Parameter):
+        nn.init.zeros_(last.norm.weight)
+
+
+# Options of the stem for small images (He et al. 2016, section 4.2).
+SMALL_STEM: dict[str, Any] = {"kernel_size": 3, "stride": 1, "pool": False}
 
 
 class ISONetStem(CNNBlockBase):
-    """y = max_pool3x3/2(activation(conv7x7/2(x))), total stride 4.
+    """y = max_pool3x3/2(activation(conv7x7/2(x))), total stride 4; the pooling is optional.
 
-    Under a delta-like init (delta, delta_orthogonal, phase_shifted_delta) and Fixup's the
+    Under a delta-like init (delta, delta_orthogonal, phase_shifted_delta) and Fixup's a 7x7
     convolution keeps PyTorch's default weights, as in the authors' codes: a delta of three input
-    channels would leave all but three of the outputs zero.
+    channels would leave all but three of the outputs zero. The 3x3 convolution of SMALL_STEM is
+    initialized like any other convolution, as in the authors' code.
     """
 
     def __init__(
         self,
         in_channels: int = 3,
         out_channels: int = 64,
-        norm: str | Callable[[int], nn.Module] = "",
-        activation: str | Callable[[int], nn.Module] = "SReLU",
+        norm: Norm = "",
+        activation: Activation = "SReLU",
         init: str = "delta",
-        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
+        conv: Convolution = "Conv2d",
+        *,
+        kernel_size: int = 7,
+        stride: int = 2,
+        pool: bool = True,
     ):
-        super().__init__(in_channels, out_channels, 4)
-        self.conv1 = get_conv(conv)(
+        super().__init__(in_channels, out_channels, 2 * stride if pool else stride)
+        self.conv1 = make_convolution(
+            conv,
             in_channels,
             out_channels,
-            kernel_size=7,
-            stride=2,
-            padding=3,
+            kernel_size,
+            stride=stride,
             bias=needs_bias(norm, activation, conv),
-            norm=get_norm(norm, out_channels),
-            activation=get_activation(activation, out_channels),
+            norm=norm,
+            activation=activation,
         )
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if pool else nn.Identity()
         fill = get_fill(init)
-        if init not in NOT_FOR_STEMS:
+        if kernel_size != 7 or init not in NOT_FOR_STEMS:
             fill(self.conv1)
         elif self.conv1.bias is not None:
             nn.init.zeros_(self.conv1.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
-
-
-class ISONetSmallStem(CNNBlockBase):
-    """y = activation(conv3x3(x)), stride 1 (He et al. 2016, section 4.2).
-
-    It is initialized like any other convolution, as in the authors' code, whose exception is the
-    7x7 alone.
-    """
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 16,
-        norm: str | Callable[[int], nn.Module] = "",
-        activation: str | Callable[[int], nn.Module] = "SReLU",
-        init: str = "delta",
-        conv: str | Callable[..., nn.Conv2d] = "Conv2d",
-    ):
-        super().__init__(in_channels, out_channels, 1)
-        self.conv1 = get_conv(conv)(
-            in_channels,
-            out_channels,
-            kernel_size=3,
-            padding=1,
-            bias=needs_bias(norm, activation, conv),
-            norm=get_norm(norm, out_channels),
-            activation=get_activation(activation, out_channels),
-        )
-        get_fill(init)(self.conv1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv1(x)
+        return self.pool(self.conv1(x))

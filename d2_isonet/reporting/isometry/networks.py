@@ -24,7 +24,7 @@ from d2_isonet.isometry.criterion import Convolution
 from d2_isonet.isometry.measures import linear_convolutions
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import run_plainly
-from d2_isonet.modeling.stages import blocks_of, chain_of, deepest_feature, trunk_of
+from d2_isonet.modeling.stages import RES5, blocks_of, chain_of, deepest_feature, res5_of, trunk_of
 from d2_isonet.preflight.network import check_names, outline
 from d2_isonet.utils.messages import UserError, nearest
 
@@ -144,7 +144,7 @@ def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
 
 def _convolutions(model: nn.Module, include_heads: bool) -> dict:
     """The convolutions of the backbone with its pyramid and of C4's res5; or all of the model."""
-    ours = ("backbone.", "roi_heads.res5.")
+    ours = ("backbone.", RES5)
     convolutions = linear_convolutions(model)
     return {n: c for n, c in convolutions.items() if include_heads or n.startswith(ours)}
 
@@ -159,7 +159,7 @@ def _left_out(model: nn.Module) -> list[str]:
 def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Through the trunk and, in a C4 detector, through res5, as if the map were one region."""
     _, trunk = trunk_of(model)
-    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    res5 = res5_of(model)
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         features = trunk(images)[deepest_feature(trunk)]

@@ -1,4 +1,4 @@
-"""From cfg to networks: backbones, heads and what they refuse."""
+"""cfg builds backbones and heads; impossible options are refused."""
 
 import pytest
 import torch
@@ -193,8 +193,10 @@ def test_the_options_of_decoupled_convolutions_reach_them():
     opts += ["MODEL.DECOUPLED.RADIUS", "4.0", "MODEL.DECOUPLED.RADIUS_LEARNED", "False"]
     opts += ["MODEL.DECOUPLED.RADIUS_SCALE", "none", "MODEL.DECOUPLED.ALPHA", "2.0"]
     conv = build_backbone(config("risonet18_dc5", *DECOUPLED, *NARROW, *opts)).res4[0].conv1
-    assert (conv.magnitude, conv.angular, conv.alpha, conv.beta) == ("Seg", "sigmoid", 2.0, 0.25)
-    assert (conv.radius_scale, conv.radius.requires_grad) == ("none", False)
+    options = conv.options
+    assert (options.magnitude, options.angular) == ("Seg", "sigmoid")
+    assert (options.alpha, options.beta) == (2.0, 0.25)
+    assert (options.radius_scale, conv.radius.requires_grad) == ("none", False)
     assert conv.radius.tolist() == [2.0] * 32  # its square is the radius
     assert conv.sigmoid_k.requires_grad
 

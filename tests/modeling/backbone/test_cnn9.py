@@ -1,4 +1,4 @@
-"""CNN-9 as a backbone: shapes, its formula, what the configuration says of it."""
+"""CNN-9 as a backbone: shapes, formula, configuration."""
 
 import pytest
 import torch

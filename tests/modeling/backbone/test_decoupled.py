@@ -30,7 +30,7 @@ def operator(*arguments, **options) -> DecoupledConv2d:
 
 
 def literal_magnitude(conv: DecoupledConv2d, n: float, rho: float) -> float:
-    alpha, beta = conv.alpha, conv.beta
+    alpha, beta = conv.options.alpha, conv.options.beta
     return {
         "Sphere": lambda: alpha,
         "Ball": lambda: alpha * min(n, rho) / rho,
@@ -39,7 +39,7 @@ def literal_magnitude(conv: DecoupledConv2d, n: float, rho: float) -> float:
         "Seg": lambda: alpha * n if n <= rho else beta * n + (alpha - beta) * rho,
         "Log": lambda: alpha * math.log(1 + n),
         "Mix": lambda: alpha * n + beta * math.log(1 + n),
-    }[conv.magnitude]()
+    }[conv.options.magnitude]()
 
 
 def literal_angular(conv: DecoupledConv2d, theta: float, k: float) -> float:
@@ -53,7 +53,7 @@ def literal_angular(conv: DecoupledConv2d, theta: float, k: float) -> float:
         "linear": lambda: 1 - 2 * theta / math.pi,
         "square_cosine": lambda: math.copysign(1, math.cos(theta)) * math.cos(theta) ** 2,
         "sigmoid": sigmoid,
-    }[conv.angular]()
+    }[conv.options.angular]()
 
 
 def patches_of(conv: DecoupledConv2d, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def literal(conv: DecoupledConv2d, x: torch.Tensor) -> torch.Tensor:
     """One number at a time, (N, M, places)."""
     patches = patches_of(conv, x)
     norms = (patches.square().sum(-1) + 1e-4).sqrt()
-    scale = 1.0 if conv.radius_scale == "none" else norms.mean().item()
+    scale = 1.0 if conv.options.radius_scale == "none" else norms.mean().item()
     y = torch.zeros(x.shape[0], conv.out_channels, patches.shape[2], dtype=torch.float64)
     for i, m, place in itertools.product(*map(range, y.shape)):
         group = m // (conv.out_channels // conv.groups)

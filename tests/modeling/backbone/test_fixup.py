@@ -8,13 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from d2_isonet.layers.convolution import ScalarBias
-from d2_isonet.modeling.backbone.fixup import (
-    FixupBasicBlock,
-    FixupBottleneckBlock,
-    scalar_bias_norm,
-)
-from d2_isonet.modeling.backbone.resnet import ISONetSmallStem, ISONetStem, make_isonet_stage
+from d2_isonet.modeling.backbone.fixup import FixupBasicBlock, FixupBottleneckBlock
+from d2_isonet.modeling.backbone.resnet import SMALL_STEM, ISONetStem, make_isonet_stage
 
+FIXUP_STEM = {"norm": lambda channels: ScalarBias(), "activation": "ReLU", "init": "fixup"}
 BLOCKS = [(FixupBasicBlock, {}), (FixupBottleneckBlock, {"bottleneck_channels": 4})]
 
 
@@ -87,9 +84,9 @@ def test_scalars_are_told_by_their_names_and_no_convolution_has_a_bias(block, ex
     assert not [name for name in parameters if name.split(".")[-1] == "bias"]
 
 
-@pytest.mark.parametrize(("stem_class", "size"), [(ISONetStem, 4), (ISONetSmallStem, 16)])
-def test_the_stem_has_a_scalar_bias_before_its_activation(stem_class, size):
-    stem = stem_class(3, 8, norm=scalar_bias_norm, activation="ReLU", init="fixup")
+@pytest.mark.parametrize(("options", "size"), [({}, 4), (SMALL_STEM, 16)])
+def test_the_stem_has_a_scalar_bias_before_its_activation(options, size):
+    stem = ISONetStem(3, 8, **FIXUP_STEM, **options)
     assert isinstance(stem.conv1.norm, ScalarBias) and stem.conv1.bias is None
     nn.init.constant_(stem.conv1.norm.scalar_bias, 100.0)
     y = stem(torch.randn(1, 3, 16, 16))
@@ -98,7 +95,7 @@ def test_the_stem_has_a_scalar_bias_before_its_activation(stem_class, size):
 
 
 def test_the_7x7_stem_keeps_pytorchs_weights_as_in_the_authors_code():
-    stem = ISONetStem(3, 512, norm=scalar_bias_norm, activation="ReLU", init="fixup")
+    stem = ISONetStem(3, 512, **FIXUP_STEM)
     assert stem.conv1.weight.std().item() == pytest.approx(1 / math.sqrt(3 * 147), rel=0.02)
 
 

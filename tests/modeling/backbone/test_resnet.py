@@ -16,7 +16,7 @@ from d2_isonet import SReLU
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.backbone.residual import ISONetBasicBlock, ISONetBottleneckBlock
 from d2_isonet.modeling.backbone.resnet import (
-    ISONetSmallStem,
+    SMALL_STEM,
     ISONetStem,
     make_isonet_stage,
     zero_last_norm,
@@ -156,7 +156,7 @@ def test_so_does_the_stem_of_its_relatives(init):
 
 def test_the_small_stem_is_filled_like_any_convolution():
     x = torch.randn(1, 3, 8, 8)
-    y = ISONetSmallStem(3, 5)(x)
+    y = ISONetStem(3, 5, **SMALL_STEM)(x)
     assert torch.equal(y[:, :3], x.clamp(min=-1))
     assert torch.equal(y[:, 3:], torch.zeros(1, 2, 8, 8))
 
@@ -164,7 +164,7 @@ def test_the_small_stem_is_filled_like_any_convolution():
 def small_resnet(depth: int, width: int) -> ResNet:
     options = {"stem_out_channels": width, "res2_out_channels": width, "norm": "BN", **RESNET}
     stages = [make_isonet_stage(i, depth, small_images=True, **options) for i in (2, 3, 4)]
-    stem = ISONetSmallStem(3, width, norm="BN", activation="ReLU", init="msra")
+    stem = ISONetStem(3, width, norm="BN", activation="ReLU", init="msra", **SMALL_STEM)
     return ResNet(stem, stages, num_classes=10, out_features=["res2", "res3", "res4", "linear"])
 
 
@@ -251,7 +251,7 @@ def test_lazy_config_builds_the_backbone():
 
 
 def kept_bytes(block, x) -> int:
-    """Of activations, for the gradients of block(x): input and output maps included."""
+    """Bytes of the activations that block(x) saves for backward, input and output included."""
     kept = {}
     own = {tensor.data_ptr() for tensor in (*block.parameters(), *block.buffers())}
 
