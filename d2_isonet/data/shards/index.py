@@ -1,4 +1,4 @@
-"""The index of a set of image shards: which tar files there are, what they hold, and where."""
+"""The index of a set of image shards: the tar files, their contents and places."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from .source import read_all
 INDEX_NAME = "index.json"
 JOURNAL_NAME = "shards.partial.jsonl"  # of an unfinished set
 FORMAT, VERSION = "d2_isonet image shards", 1
-_REMEDY = "copy the whole set again, or make it anew with tools/make_shards.py"
-# A plain name: the index may be a stranger's, and WebDataset runs what follows "pipe:".
+_REMEDY = "copy the whole set again, or make it again with tools/make_shards.py"
+# A plain name: the index may come from anybody, and WebDataset executes what follows "pipe:".
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
 
 
@@ -40,7 +40,7 @@ class ShardedImages:
 
 
 def is_url(root: str) -> bool:
-    """Whether WebDataset, not the file system, has to open it: SCHEME://..., or pipe:COMMAND."""
+    """Whether WebDataset, not the file system, opens it: SCHEME://..., or pipe:COMMAND."""
     return "://" in root or root.startswith("pipe:")
 
 
@@ -48,14 +48,14 @@ def is_shard_root(root: str) -> bool:
     """Whether `root` is a URL or a folder with the index of shards.
 
     Raises:
-        FileNotFoundError: it is a folder with shards and without their index.
+        FileNotFoundError: it is a folder with shards but without their index.
     """
     if is_url(root) or os.path.isfile(os.path.join(root, INDEX_NAME)):
         return True
     if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
         raise FileNotFoundError(
-            f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; the same "
-            "command again goes on where it stopped"
+            f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; run the "
+            "same command again to continue"
         )
     if os.path.isdir(root) and not os.path.isdir(os.path.join(root, "train")):
         shards = sorted(name for name in os.listdir(root) if name.endswith(".tar"))
@@ -67,7 +67,7 @@ def is_shard_root(root: str) -> bool:
 
 
 def url_of(root: str, name: str) -> str:
-    """Where the file `name` of the set at `root` is; "{}" in a pipe: command is that name."""
+    """The place of file `name` of the set at `root`; the name replaces "{}" in a pipe: command."""
     if root.startswith("pipe:") and "{}" in root:
         return root.replace("{}", name)
     return f"{root.rstrip('/')}/{name}"
@@ -78,8 +78,8 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
 
     Raises:
         FileNotFoundError: the index or a shard in a folder is missing, or the URL cannot be read.
-        UserError: the index is damaged or of another version; a shard in a folder is not as large
-            as the index says (truncated).
+        UserError: the index is damaged or of another version, or the size of a shard in a folder
+            differs from the index (truncated).
     """
     root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
     url = url_of(root, INDEX_NAME)
@@ -87,7 +87,7 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
     try:
         index = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{url} is no json ({str(error).splitlines()[0]})", f"{_REMEDY}") from error
+        raise UserError(f"{url} is no json ({str(error).splitlines()[0]})", _REMEDY) from error
     splits = _Checker(url).splits(root, index)
     if not is_url(root):
         _check_files([shard for images in splits.values() for shard in images.shards])
@@ -111,7 +111,7 @@ def _check_files(shards: list[Shard]) -> None:
 
 
 class _Checker:
-    """Reads what json gave; every ValueError names the file, the place in it and the value."""
+    """Validates the parsed index; every error names the file, the place in it and the value."""
 
     def __init__(self, url: str):
         self.url = url
@@ -122,7 +122,7 @@ class _Checker:
         if index.get("version") != VERSION:
             raise UserError(
                 f"{self.url} has version {index.get('version')!r}, this d2_isonet reads {VERSION}",
-                "install the d2_isonet that wrote it, or make the shards anew",
+                "install the d2_isonet that wrote it, or make the shards again",
             )
         classes = self._list(index, "classes", "")
         self._need(all(isinstance(name, str) for name in classes), "classes", classes)
@@ -172,4 +172,4 @@ class _Checker:
     def _need(self, is_right: bool, where: str, value: Any) -> None:
         if not is_right:
             shown = str(value)[:60]
-            raise UserError(f"{self.url} is damaged at {where}: {shown}", f"{_REMEDY}")
+            raise UserError(f"{self.url} is damaged at {where}: {shown}", _REMEDY)
