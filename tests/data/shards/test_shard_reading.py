@@ -194,7 +194,8 @@ def test_one_changed_byte_is_noticed(position, root):
     content = bytearray((root / "train-00000.tar").read_bytes())
     content[position] ^= 1
     (root / "train-00000.tar").write_bytes(content)
-    with pytest.raises(ValueError, match="00000.tar does not have the sha256 .*copy it again"):
+    message = "train-00000.tar does not have the sha256 .*copy it again"
+    with pytest.raises(ValueError, match=message):
         read_first(root)
 
 
