@@ -15,13 +15,6 @@ from d2_isonet.utils.messages import UserError, some
 logger = logging.getLogger(__name__)
 
 
-def _expected_tree(root: str) -> str:
-    return (
-        f"expected tree: {root}/{{train,val}}/<class>/<image>; set DETECTRON2_DATASETS to the "
-        "folder that holds imagenet/, or give --data-root"
-    )
-
-
 def _visible_folders(folder: str) -> list[str]:
     """Sorted names of the folders in `folder`, including links, without dot folders."""
     with os.scandir(folder) as entries:
@@ -31,12 +24,14 @@ def _visible_folders(folder: str) -> list[str]:
 def _require_split(root: str, split: str) -> None:
     if not os.path.isdir(root):
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
-        raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
-    if not os.path.isdir(os.path.join(root, split)):
-        there = some(_visible_folders(root)) or "none"
-        raise FileNotFoundError(
-            f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
-        )
+    elif not os.path.isdir(os.path.join(root, split)):
+        problem = f"has no {split}/ (folders there: {some(_visible_folders(root)) or 'none'})"
+    else:
+        return
+    raise FileNotFoundError(
+        f"Image folder {root} {problem}; expected tree: {root}/{{train,val}}/<class>/<image>; set "
+        "DETECTRON2_DATASETS to the folder that holds imagenet/, or give --data-root"
+    )
 
 
 def _raise(error: OSError) -> None:
@@ -67,9 +62,7 @@ def _class_names(root: str, split: str) -> list[str]:
     train = os.path.join(root, "train")
     if os.path.isdir(train):
         return _visible_folders(train)
-    logger.warning(
-        "No %s: class indices of %s come from the folders of %s/ alone", train, root, split
-    )
+    logger.warning(f"No {train}: class indices of {root} come from the folders of {split}/ alone")
     return _visible_folders(os.path.join(root, split))
 
 
@@ -108,10 +101,8 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
         )
     if others:
         logger.warning(
-            "%d files in %s have no suffix of an image and are skipped: %s",
-            len(others),
-            folder,
-            some(others),
+            f"{len(others)} files in {folder} have no suffix of an image and are skipped: "
+            f"{some(others)}"
         )
 
 

@@ -30,8 +30,9 @@ def seeded(seed: int) -> Iterator[None]:
 
     A loading process skips the restoring (0.1 ms in NumPy), since nothing else draws there.
     """
-    alone = get_worker_info() is not None
-    before = None if alone else _states()
+    before = None
+    if get_worker_info() is None:
+        before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
@@ -42,10 +43,6 @@ def seeded(seed: int) -> Iterator[None]:
             random.setstate(before[0])
             np.random.set_state(before[1])
             torch.default_generator.set_state(before[2])
-
-
-def _states() -> tuple:
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
 
 
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")

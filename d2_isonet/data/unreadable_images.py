@@ -107,6 +107,6 @@ class CountingLoader:
         if len(self.files) > self.max_share * self.number:
             raise UnreadableImage(
                 f"{len(self.files)} of {self.number} training images cannot be read, more than "
-                f"DATALOADER.MAX_UNREADABLE {self.max_share:g} allows",
-                f"the last one: {next(reversed(messages.values()))}",
+                f"DATALOADER.MAX_UNREADABLE {self.max_share:g} allows; the last one: "
+                f"{next(reversed(messages.values()))}"
             )

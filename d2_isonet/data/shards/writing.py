@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 from webdataset import TarWriter
@@ -49,8 +49,9 @@ def is_finished(output: Path, plan: Plan) -> bool:
 class Journal:
     """Lines of json: the plan's sha256, then the index entry of each finished shard."""
 
-    def __init__(self, output: Path, file, entries: dict[str, dict]):
-        self.output, self._file, self.entries = output, file, entries
+    def __init__(self, output: Path, file: TextIO):
+        self.output, self._file = output, file
+        self.entries: dict[str, dict] = {}
 
     def add(self, entry: dict) -> None:
         self.entries[entry["file"]] = entry
@@ -124,7 +125,7 @@ def open_journal(output: Path) -> Iterator[Journal]:
         raise UserError(f"Another make_shards.py is writing to {output}") from error
     with lock, open(output / JOURNAL_NAME, "a+", encoding="utf-8") as file:
         try:
-            yield Journal(output, file, {})
+            yield Journal(output, file)
         finally:
             path.unlink()
 
