@@ -20,6 +20,7 @@ def read_annotations(json_file: str) -> dict:
     path = os.path.abspath(json_file)
     if not os.path.isfile(json_file):
         raise FileNotFoundError(f"annotations: there is no file {path}")
+    reason: str | None
     try:
         with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
