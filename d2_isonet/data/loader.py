@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from d2_isonet.utils.messages import UserError
 
 from .sampling import BatchOrder, Draw, Pass, aspect_ratio_groups, configured_pass, seeded
+from .shards.order import ShardOrder
 from .unreadable_images import CountingLoader, Mapper, ReplacingMapper
 
 _MOST_REPLACEMENTS = 100
@@ -84,37 +85,34 @@ class SeededImages(Dataset):
 
 
 class TrainLoader(DataLoader):
-    """An endless DataLoader that can start at any iteration."""
+    """An endless DataLoader that can start at any iteration.
 
-    def __init__(self, dataset: Dataset, **options):
+    Args:
+        order: of the images; its `start` and `seed` decide which batches come.
+    """
+
+    def __init__(self, dataset: Dataset, order: BatchOrder | ShardOrder, **options):
         # With a generator of its own, it does not draw from the training's.
         super().__init__(dataset, generator=torch.Generator(), **options)
+        self._order = order
+
+    @property
+    def order_options(self) -> dict[str, int]:
+        """What the order of the images depends on, besides seed, batch and processes."""
+        return self._order.options
 
     def start_at(self, iteration: int, seed: int) -> None:
         """Let the next iterator begin with the batch of `iteration` (from 0) of a run with `seed`.
 
         Call it before the first batch is taken.
         """
-        raise NotImplementedError
+        self._order.start = iteration
+        self._order.seed = seed
 
     def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
         # A generator reads nothing until the first batch is requested: detectron2 v0.6 makes the
         # iterator before it loads the checkpoint.
         yield from super().__iter__()
-
-
-class ResumableLoader(TrainLoader):
-    """The TrainLoader of the batches of a BatchOrder."""
-
-    def __init__(self, dataset: Dataset, order: BatchOrder, num_workers: int, collate_fn: Callable):
-        super().__init__(
-            dataset, batch_sampler=order, num_workers=num_workers, collate_fn=collate_fn
-        )
-        self._order = order
-
-    def start_at(self, iteration: int, seed: int) -> None:
-        self._order.start = iteration
-        self._order.seed = seed
 
 
 def build_resumable_loader(
@@ -134,7 +132,13 @@ def build_resumable_loader(
     shared = DatasetFromList(dicts, copy=False)
     limit = options.max_unreadable
     images = SeededImages(shared, ReplacingMapper(mapper, shared) if limit else mapper)
-    loader = ResumableLoader(images, order, options.num_workers, collate_fn)
+    loader = TrainLoader(
+        images,
+        order,
+        batch_sampler=order,
+        num_workers=options.num_workers,
+        collate_fn=collate_fn,
+    )
     return CountingLoader(loader, len(shared), limit) if limit else loader
 
 

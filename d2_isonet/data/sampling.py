@@ -144,6 +144,7 @@ class BatchOrder(Sampler):
         self.seed = seed
         self.groups = groups
         self.start = 0
+        self.options: dict[str, int] = {}  # the order depends on nothing else
 
     def __iter__(self) -> Iterator[list[Draw]]:
         skipped, offset = 0, 0

@@ -55,17 +55,14 @@ class ReplacingMapper:
             path = dataset_dict["file_name"]
             try:
                 sample = self.mapper(dataset_dict)
+                return {**sample, _KEY: messages} if sample and messages else sample
             except (UnreadableImage, FileNotFoundError) as error:
-                messages[path] = str(error)
-                if attempt == _TRIES:
-                    raise UnreadableImage(
-                        f"{_TRIES} images in a row cannot be read, the last one: {error}"
-                    ) from error
+                messages[path], cause = str(error), error
                 number = zlib.crc32(f"{path} {attempt}".encode())
                 dataset_dict = self.dicts[number % len(self.dicts)]
-            else:
-                return {**sample, _KEY: messages} if sample and messages else sample
-        raise AssertionError("the last try returns or raises")
+        raise UnreadableImage(
+            f"{_TRIES} images in a row cannot be read, the last one: {cause}"
+        ) from cause
 
 
 class CountingLoader:

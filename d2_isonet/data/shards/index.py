@@ -124,49 +124,43 @@ class _Checker:
                 f"{self.url} has version {index.get('version')!r}, this d2_isonet reads {VERSION}",
                 "install the d2_isonet that wrote it, or make the shards again",
             )
-        classes = self._list(index, "classes", "")
+        classes = self._get(index, "classes", "", list)
         self._need(all(isinstance(name, str) for name in classes), "classes", classes)
         self._need(len(set(classes)) == len(classes), "classes", "a name given twice")
-        splits = self._get(index, "splits", "", dict)
-        self._need(bool(splits), "splits", splits)
         return {
-            split: ShardedImages(url_of(root, split), tuple(classes), self._shards(root, s, split))
-            for split, s in splits.items()
+            split: ShardedImages(
+                url_of(root, split), tuple(classes), self._shards(root, content, f"splits.{split}")
+            )
+            for split, content in self._get(index, "splits", "", dict).items()
         }
 
-    def _shards(self, root: str, split: Any, name: str) -> tuple[Shard, ...]:
-        self._need(isinstance(split, dict), f"splits.{name}", split)
-        where = f"splits.{name}."
+    def _shards(self, root: str, split: Any, where: str) -> tuple[Shard, ...]:
         shards = tuple(
-            self._shard(root, entry, f"{where}shards[{i}]")
-            for i, entry in enumerate(self._list(split, "shards", where))
+            self._shard(root, entry, f"{where}.shards[{i}]")
+            for i, entry in enumerate(self._get(split, "shards", where, list))
         )
         samples = self._get(split, "samples", where, int)
         counted = sum(shard.samples for shard in shards)
-        self._need(samples == counted, f"{where}samples", f"{samples}, its shards hold {counted}")
+        self._need(samples == counted, f"{where}.samples", f"{samples}, its shards hold {counted}")
         urls = {shard.url for shard in shards}
-        self._need(len(urls) == len(shards), f"{where}shards", "a file named twice")
+        self._need(len(urls) == len(shards), f"{where}.shards", "a file named twice")
         return shards
 
     def _shard(self, root: str, entry: Any, where: str) -> Shard:
-        self._need(isinstance(entry, dict), where, entry)
-        name = self._get(entry, "file", f"{where}.", str)
+        name, sha256 = (self._get(entry, key, where, str) for key in ("file", "sha256"))
+        samples, size = (self._get(entry, key, where, int) for key in ("samples", "bytes"))
         self._need(_SHARD_NAME.fullmatch(name) is not None, f"{where}.file", name)
-        samples, size = (self._get(entry, key, f"{where}.", int) for key in ("samples", "bytes"))
         self._need(samples > 0, f"{where}.samples", samples)
         self._need(size > 0, f"{where}.bytes", size)
-        sha256 = self._get(entry, "sha256", f"{where}.", str)
         self._need(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{where}.sha256", sha256)
         return Shard(url_of(root, name), samples, size, sha256)
 
-    def _list(self, node: dict, key: str, where: str) -> list:
-        value = self._get(node, key, where, list)
-        self._need(bool(value), where + key, value)
-        return value
-
-    def _get(self, node: dict, key: str, where: str, kind: type) -> Any:
+    def _get(self, node: Any, key: str, where: str, kind: type) -> Any:
+        """node[key] of that kind; neither a bool nor empty."""
+        self._need(isinstance(node, dict), where, node)
         value = node.get(key)
-        self._need(isinstance(value, kind) and not isinstance(value, bool), where + key, value)
+        is_right = isinstance(value, kind) and not isinstance(value, bool) and value
+        self._need(bool(is_right), f"{where}.{key}".lstrip("."), value)
         return value
 
     def _need(self, is_right: bool, where: str, value: Any) -> None:

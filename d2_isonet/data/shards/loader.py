@@ -31,14 +31,13 @@ class ShardTrainingBatches(IterableDataset):
 
     def __init__(self, images: ShardedImages, order: ShardOrder, mapper: Mapper, collate: Collate):
         self.images, self.order, self.mapper, self.collate = images, order, mapper, collate
-        self.start = 0  # the iteration that the first batch belongs to
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
 
     def __iter__(self) -> Iterator[list[dict]]:
         worker, workers = _worker()
         reader = _LaneReader(self.images, self.order)
         size = self.order.batch_size
-        for iteration in itertools.count(self.start + worker, workers):
+        for iteration in itertools.count(self.order.start + worker, workers):
             slots = range(self.rank, size, self.world_size)
             positions = [iteration * size + slot for slot in slots]
             yield self.collate([self._mapped(reader.take(p), p) for p in positions])
@@ -119,31 +118,9 @@ def map_sample(mapper: Mapper, sample: dict) -> dict:
         ) from error
 
 
-class ShardTrainLoader(TrainLoader):
-    """The TrainLoader of ShardTrainingBatches.
-
-    Args:
-        batches: each made by one worker, in turn.
-    """
-
-    def __init__(self, batches: ShardTrainingBatches, num_workers: int):
-        super().__init__(batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)
-        self._batches = batches
-
-    @property
-    def order_options(self) -> dict[str, int]:
-        """What the order of the images depends on, besides seed, batch and processes."""
-        order = self._batches.order
-        return {"shard_streams": order.streams, "shard_workers": order.turns}
-
-    def start_at(self, iteration: int, seed: int) -> None:
-        self._batches.start = iteration
-        self._batches.order = self._batches.order.of_seed(seed)
-
-
 def build_shard_train_loader(
     images: ShardedImages, mapper: Mapper, collate: Collate, options: LoaderOptions
-) -> ShardTrainLoader:
+) -> TrainLoader:
     """The training loader of `images`; it ignores `options.max_unreadable`.
 
     Raises:
@@ -159,7 +136,10 @@ def build_shard_train_loader(
         max(options.num_workers, 1),
     )
     batches = ShardTrainingBatches(images, order, mapper, collate)
-    return ShardTrainLoader(batches, options.num_workers)
+    # Workers make whole batches, in turn; `list` leaves a batch as it is.
+    return TrainLoader(
+        batches, order, batch_size=None, num_workers=options.num_workers, collate_fn=list
+    )
 
 
 def build_shard_test_loader(
@@ -167,8 +147,4 @@ def build_shard_test_loader(
 ) -> DataLoader:
     """A loader of ShardEvaluationBatches; arguments as in `build_image_test_loader`."""
     batches = ShardEvaluationBatches(images, mapper, collate, batch_size)
-    return DataLoader(batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)
-
-
-def _as_it_is(batch: list[dict]) -> list[dict]:
-    return batch
+    return DataLoader(batches, batch_size=None, num_workers=num_workers, collate_fn=list)

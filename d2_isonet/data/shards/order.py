@@ -43,12 +43,14 @@ class ShardOrder:
         self.sizes = list(sizes)
         self.num_images = sum(self.sizes)
         self.seed = seed
+        self.start = 0  # the iteration of the first batch
         self.batch_size, self.streams, self.turns = batch_size, streams, turns
-        self._epochs: dict[int, tuple[list[int], ...]] = {}
+        self._epochs: dict[tuple[int, int], tuple[list[int], ...]] = {}  # by seed and epoch
 
-    def of_seed(self, seed: int) -> "ShardOrder":
-        """The same order with another seed."""
-        return ShardOrder(self.sizes, seed, self.batch_size, self.streams, self.turns)
+    @property
+    def options(self) -> dict[str, int]:
+        """What the order depends on, besides seed, batch and processes."""
+        return {"shard_streams": self.streams, "shard_workers": self.turns}
 
     def place(self, position: int) -> Place:
         """The place of the image at `position`."""
@@ -70,11 +72,12 @@ class ShardOrder:
         return order[place.offset : starts[place.lane + 1] - first].tolist()
 
     def _epoch(self, epoch: int) -> tuple[list[int], ...]:
-        if epoch not in self._epochs:
+        key = self.seed, epoch
+        if key not in self._epochs:
             if len(self._epochs) > 1:  # keep two, because a batch may span two
                 self._epochs.pop(min(self._epochs))
-            self._epochs[epoch] = self._lay_out(epoch)
-        return self._epochs[epoch]
+            self._epochs[key] = self._lay_out(epoch)
+        return self._epochs[key]
 
     def _lay_out(self, epoch: int) -> tuple[list[int], ...]:
         """Shards and their ends; each lane's positions before the epoch, and its start in it."""
