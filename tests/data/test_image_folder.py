@@ -1,4 +1,4 @@
-"""Folder trees of classes: numbering, registration, and what a wrong tree is told."""
+"""Folder trees of classes: numbering, registration, and the errors of a wrong tree."""
 
 import logging
 from pathlib import Path

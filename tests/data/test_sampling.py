@@ -1,4 +1,4 @@
-"""The order of the training images: detectron2's passes and groups, from any iteration on."""
+"""The order of the training images: detectron2's passes and groups, starting at any iteration."""
 
 from collections import Counter
 from itertools import chain, islice

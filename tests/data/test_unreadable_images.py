@@ -1,4 +1,4 @@
-"""Unreadable images met in training: replaced, named once, counted, and not too many of them."""
+"""Unreadable training images are replaced, logged once and counted, up to a limit."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ OPTS = [
 
 
 class Mapper:
-    """Reads nothing: an image is unreadable where its name says so."""
+    """Reads nothing: an image is unreadable if its name says so."""
 
     def __call__(self, dataset_dict: dict) -> dict:
         if "bad" in dataset_dict["file_name"]:

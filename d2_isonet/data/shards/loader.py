@@ -108,10 +108,10 @@ def _worker() -> tuple[int, int]:
 
 
 def map_sample(mapper: Mapper, sample: dict) -> dict:
-    """mapper(sample); its ValueError also says how to replace an image in a shard."""
+    """mapper(sample); a UserError also says how to replace an image in a shard."""
     try:
         return mapper(sample)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(
             f"{error} in the folder that the shards were made of, and make them again with "
             "tools/make_shards.py"

@@ -1,4 +1,4 @@
-"""tools/make_shards.py: bytes untouched, the same shards every time, nothing half done."""
+"""tools/make_shards.py: unchanged bytes, the same shards every time, no partial result."""
 
 import json
 import os

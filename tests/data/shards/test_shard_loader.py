@@ -1,4 +1,4 @@
-"""Loading from shards: what the folder reader gives, over any number of ranks and workers."""
+"""Shards load as the folder does, with any number of ranks and workers."""
 
 import hashlib
 import pickle

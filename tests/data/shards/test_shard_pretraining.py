@@ -1,4 +1,4 @@
-"""tools/pretrain_imagenet.py on shards: trains, is evaluated as on the folder, says what fails."""
+"""tools/pretrain_imagenet.py on shards: training, evaluation as on the folder, and errors."""
 
 import re
 
