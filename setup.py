@@ -38,6 +38,7 @@ REQUIREMENTS = [
     "matplotlib>=3.6",
     "tabulate>=0.8.9",
     "tqdm>=4.60",
+    "filelock>=3.12",
     "tensorboard>=2.10",
     "jinja2>=3.1",
 ]

@@ -1,4 +1,4 @@
-"""The classes that a detector tells apart: names and ids, recorded in its weights."""
+"""The classes of a detector: names and ids, recorded in its weights."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from .coco_json import class_names, is_id
 
 
 class Categories(NamedTuple):
-    """What the numbers of a detector's `pred_classes` mean.
+    """The meaning of a detector's `pred_classes`.
 
     Args:
         names: by class index.
-        ids: of the same classes in the data set's json, where results name them so.
-        source: where the names come from; "" where there is none and classes are numbered.
+        ids: of the same classes in the data set's json, as COCO results name them.
+        source: origin of the names; "" if there is none and the classes are numbered.
     """
 
     names: list[str]
@@ -24,19 +24,19 @@ class Categories(NamedTuple):
 
 
 def number_of_classes(cfg: CfgNode) -> int:
-    """How many the detector's head tells apart, background left out."""
+    """Number of classes of the detector's head, without background."""
     return cfg.MODEL[head_section(cfg)].NUM_CLASSES
 
 
 def head_section(cfg: CfgNode) -> str:
-    """The part of cfg.MODEL that describes the head which names classes."""
+    """The section of cfg.MODEL that describes the head that classifies."""
     return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
 
 
 def categories_record(cfg: CfgNode) -> dict:
-    """The part of a checkpoint's meta record that names the classes it was trained on.
+    """The part of a checkpoint's meta record that names the classes of its training data.
 
-    Empty where they are unknown, or not for this head.
+    It is empty if they are unknown or do not fit the head.
     """
     categories = _of_data_set(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
     if categories is None or len(categories.names) != number_of_classes(cfg):
@@ -45,10 +45,10 @@ def categories_record(cfg: CfgNode) -> dict:
 
 
 def categories_of(cfg: CfgNode, record: Mapping | None, path: str) -> Categories:
-    """Those of a detector: its weights' own, else those of cfg's data sets, else numbers.
+    """The categories of a detector: from its weights, else from cfg's data sets, else numbers.
 
     Args:
-        record: the meta record of the weights (see `record_of`), None where they have none.
+        record: the meta record of the weights (see `record_of`); None if they have none.
         path: of the weights.
     """
     number = number_of_classes(cfg)
@@ -64,17 +64,17 @@ def categories_of(cfg: CfgNode, record: Mapping | None, path: str) -> Categories
 
 
 def categories_of_json(content: dict, path: str) -> Categories:
-    """Those of a COCO json, in detectron2's order.
+    """The categories of a COCO json, in detectron2's order.
 
     Args:
-        content: what `read_annotations` has read from `path`.
+        content: returned by `read_annotations(path)`.
     """
     ids = sorted(category["id"] for category in content["categories"])
     return Categories(class_names(content), ids, path)
 
 
 def _of_data_set(name: str) -> Categories | None:
-    """Those of a registered data set; None where it has no names."""
+    """The categories of a registered data set; None if it has no names."""
     if name not in MetadataCatalog.list():
         return None
     metadata = MetadataCatalog.get(name)
@@ -83,13 +83,13 @@ def _of_data_set(name: str) -> Categories | None:
         return None
     to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
     ids = sorted(to_index, key=to_index.__getitem__)
-    if len(ids) != len(names):  # of Python's data sets, which have no ids
+    if len(ids) != len(names):  # data sets that Python code registers have no ids
         ids = list(range(1, len(names) + 1))
     return Categories(names, ids, f"data set {name!r}")
 
 
 def _of_record(record: Mapping, path: str) -> Categories | None:
-    """Those of a weights file; None where it has none, or "categories" of another program."""
+    """The categories of a weights file; None if it has none, or another program wrote them."""
     section = record.get("categories")
     if not isinstance(section, Mapping):
         return None

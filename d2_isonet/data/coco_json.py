@@ -1,4 +1,4 @@
-"""Reading a COCO json, or saying why it is none."""
+"""Reads and validates the form of a COCO json."""
 
 import json
 import os
@@ -14,21 +14,20 @@ def read_annotations(json_file: str) -> dict:
     "annotations" may be missing, as in the files of test sets.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is not json, or not of COCO's form, or has no categories with id and name.
+        FileNotFoundError: the file does not exist.
+        UserError: it is not json, does not have COCO's form, or lacks categories with id and name.
     """
     path = os.path.abspath(json_file)
     if not os.path.isfile(json_file):
         raise FileNotFoundError(f"annotations: there is no file {path}")
+    reason: str | None
     try:
         with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is no COCO annotation file: it is no json ({error})",
-            "it needs images, annotations and categories",
-        ) from error
-    reason = _why_not_coco(content)
+        reason = f"it is no json ({error})"
+    else:
+        reason = _why_not_coco(content)
     if reason:
         raise UserError(
             f"{path} is no COCO annotation file: {reason}",
@@ -62,7 +61,7 @@ def _why_not_categories(categories: list[dict]) -> str | None:
 
 
 def is_id(value: object) -> bool:
-    """Whether a value can be an id: a number or a text."""
+    """Whether a value can be an id: a number (not nan) or a text."""
     return isinstance(value, (int, float, str)) and not isinstance(value, bool) and value == value
 
 
@@ -72,7 +71,7 @@ def can_be_sorted(ids: Iterable) -> bool:
 
 
 def repeated(ids: Iterable[Hashable]) -> list:
-    """The ids that come more than once."""
+    """The ids that occur more than once."""
     return [value for value, count in Counter(ids).items() if count > 1]
 
 
@@ -82,6 +81,6 @@ def class_names(content: dict) -> list[str]:
 
 
 def fill_in(annotation: dict) -> None:
-    """In place: without iscrowd it is no crowd, without area that of its box is taken."""
+    """Add missing keys in place: iscrowd is 0, and area is that of the box."""
     annotation.setdefault("iscrowd", 0)
     annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])

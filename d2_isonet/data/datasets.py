@@ -1,7 +1,7 @@
-"""detectron2 data sets of classified images, by name: ImageNet or a tree of its shape."""
+"""Registers data sets by name: a user's COCO files, folders of classified images, and shards."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -19,25 +19,11 @@ from d2_isonet.utils.messages import UserError, nearest
 from .coco_json import class_names, read_annotations
 from .image_folder import load_image_folder
 
-
-def _builtin_root() -> str:
-    return os.path.join(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
-
-
-def _require_same(name: str, kind: str, place: tuple) -> None:
-    registered = MetadataCatalog.get(name).get(kind)
-    if registered != place:
-        raise UserError(
-            f"Data set {name!r} is already registered for {registered or 'other data'}, not "
-            f"for {place}",
-            "choose another name",
-        )
+Images = list[dict] | ShardedImages  # a loaded data set of classified images
 
 
 def register_image_folder(name: str, root: str | None = None, split: str = "train") -> None:
     """Register ROOT/SPLIT/<class>/* as detectron2 data set `name`; the disk is read when it loads.
-
-    Loading sets MetadataCatalog.get(name).classes. The same registration again does nothing.
 
     Args:
         root: None means $DETECTRON2_DATASETS/imagenet, looked up when the data set loads.
@@ -46,44 +32,60 @@ def register_image_folder(name: str, root: str | None = None, split: str = "trai
         UserError: `name` is registered for something else.
     """
     place = (root and os.path.abspath(os.path.expanduser(root)), split)
-    if name in DatasetCatalog.list():
-        _require_same(name, "image_folder", place)
-        return
 
-    def load() -> list[dict]:
-        dicts, classes = load_image_folder(place[0] or _builtin_root(), split)
-        # Not setattr, which refuses a new value: the tree may have changed since the last load.
-        vars(MetadataCatalog.get(name))["classes"] = classes
-        return dicts
+    def load() -> tuple[list[dict], list[str]]:
+        builtin = os.path.join(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
+        return load_image_folder(place[0] or builtin, split)
 
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(image_folder=place, evaluator_type="classification")
+    _register_classified(name, "image_folder", place, load)
 
 
 def register_image_shards(name: str, root: str, split: str = "train") -> None:
     """Register a split of the shards at `root`, a folder or URL; the index is read when it loads.
 
-    It loads as ShardedImages, not as dicts. The same registration again does nothing.
+    It loads as ShardedImages, not as dicts.
 
     Raises:
         UserError: `name` is registered for something else.
     """
-    if name in DatasetCatalog.list():
-        _require_same(name, "image_shards", (root, split))
-        return
 
-    def load() -> ShardedImages:
+    def load() -> tuple[ShardedImages, list[str]]:
         splits = load_shard_index(root)
         if split not in splits:
             raise UserError(
                 f"The shards of {root} have no split {split!r}, only {', '.join(splits)}",
                 "make them from a folder that has it (tools/make_shards.py)",
             )
-        vars(MetadataCatalog.get(name))["classes"] = list(splits[split].classes)
-        return splits[split]
+        return splits[split], list(splits[split].classes)
 
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(image_shards=(root, split), evaluator_type="classification")
+    _register_classified(name, "image_shards", (root, split), load)
+
+
+def _register_classified(
+    name: str, kind: str, place: tuple, load: Callable[[], tuple[Images, list[str]]]
+) -> None:
+    """Register what `load` returns; loading also sets MetadataCatalog.get(name).classes.
+
+    The same registration again does nothing.
+    """
+    if name in DatasetCatalog.list():
+        registered = MetadataCatalog.get(name).get(kind)
+        if registered != place:
+            raise UserError(
+                f"Data set {name!r} is already registered for {registered or 'other data'}, not "
+                f"for {place}",
+                "choose another name",
+            )
+        return
+
+    def load_images() -> Images:
+        images, classes = load()
+        # Not setattr, which refuses a new value: the files may have changed since the last load.
+        vars(MetadataCatalog.get(name))["classes"] = classes
+        return images
+
+    DatasetCatalog.register(name, load_images)
+    MetadataCatalog.get(name).set(evaluator_type="classification", **{kind: place})
 
 
 def register_data_root(root: str | os.PathLike) -> tuple[str, str]:
@@ -92,7 +94,7 @@ def register_data_root(root: str | os.PathLike) -> tuple[str, str]:
     ROOT is a folder of folders, or a folder or URL of shards.
 
     Raises:
-        FileNotFoundError: `root` has shards and no index of them.
+        FileNotFoundError: `root` has shards but no index of them.
     """
     root = os.fspath(root)
     root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
@@ -103,12 +105,10 @@ def register_data_root(root: str | os.PathLike) -> tuple[str, str]:
     return names
 
 
-def load_registered(
-    names: str | Iterable[str],
-) -> tuple[list[dict] | ShardedImages, list[str]]:
+def load_registered(names: str | Iterable[str]) -> tuple[Images, list[str]]:
     """The dicts of one or several registered data sets, joined, and their common class names.
 
-    A data set in shards has no dicts: it is one ShardedImages, and is not joined.
+    A data set in shards loads as one ShardedImages, which cannot be joined.
 
     Raises:
         UserError: a name is not registered, holds no classified images, or the classes differ.
@@ -117,25 +117,14 @@ def load_registered(
     dicts: list[dict] = []
     classes: list[str] | None = None
     for name in names:
-        if name not in DatasetCatalog.list():
-            raise UserError(
-                f"Data set {name!r} is not registered{nearest(name, DatasetCatalog.list(), '.')} "
-                "Use imagenet_train and imagenet_val, or give --data-root"
-            )
-        loaded = DatasetCatalog.get(name)
-        own = MetadataCatalog.get(name).get("classes")
-        if own is None:
-            raise UserError(
-                f"Data set {name!r} has no metadata `classes`: it is no classification data set",
-                "register it with register_image_folder",
-            )
-        if isinstance(loaded, ShardedImages):
+        images, own = _load(name)
+        if isinstance(images, ShardedImages):
             if len(names) > 1:
-                raise UserError(f"{name} is a set of shards, of which one is used at a time")
-            return loaded, own
+                raise UserError(f"{name} is a set of shards", "name it alone")
+            return images, own
         if classes is not None and own != classes:
             raise UserError(f"Data sets {', '.join(names)} have different classes", "use one only")
-        dicts, classes = dicts + loaded, own
+        dicts, classes = dicts + images, own
     if not dicts or classes is None:
         raise UserError(
             "No data set is named",
@@ -144,15 +133,31 @@ def load_registered(
     return dicts, classes
 
 
+def _load(name: str) -> tuple[Images, list[str]]:
+    if name not in DatasetCatalog.list():
+        raise UserError(
+            f"Data set {name!r} is not registered{nearest(name, DatasetCatalog.list(), '.')} "
+            "Use imagenet_train and imagenet_val, or give --data-root"
+        )
+    images = DatasetCatalog.get(name)
+    classes = MetadataCatalog.get(name).get("classes")
+    if classes is None:
+        raise UserError(
+            f"Data set {name!r} has no metadata `classes`: it is no classification data set",
+            "register it with register_image_folder",
+        )
+    return images, classes
+
+
 for _name, _split in (("imagenet_train", "train"), ("imagenet_val", "val")):
-    if _name not in DatasetCatalog.list():  # another project's data set of that name stays
+    if _name not in DatasetCatalog.list():  # keep another project's data set of that name
         register_image_folder(_name, split=_split)
 
 
 def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]:
-    """Register a COCO-format data set, again if need be, and return its class names in order.
+    """Register a COCO-format data set and return its class names in order.
 
-    Its annotations and images are checked by `check_datasets`.
+    A data set of that name is replaced. `check_datasets` validates annotations and images.
 
     Raises:
         FileNotFoundError, UserError: what `read_annotations` raises.
@@ -167,11 +172,11 @@ def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]
 
 
 def use_own_data(cfg: CfgNode, args) -> None:
-    """Register --train-json ... --val-images and set cfg.DATASETS and the head's classes by them.
+    """Register --train-json ... --val-images; set cfg.DATASETS and the head's number of classes.
 
     Raises:
-        UserError: a json without its image folder or the other way round, nothing to train on,
-            or training and validation categories that differ.
+        UserError: a json has no image folder or the other way round, there is nothing to train
+            on, or the categories of training and validation differ.
     """
     names, classes = {}, {}
     for key, split in (("TRAIN", "train"), ("TEST", "val")):
@@ -185,11 +190,11 @@ def use_own_data(cfg: CfgNode, args) -> None:
     if not names:
         return
     if "TRAIN" not in names and not args.eval_only:
-        raise UserError("--val-json without --train-json: add it, or --eval-only")
+        raise UserError("--val-json without --train-json", "add it, or --eval-only")
     if len(classes) == 2 and classes["TRAIN"] != classes["TEST"]:
         raise UserError(
-            f"--train-json has the categories {classes['TRAIN']}, --val-json {classes['TEST']}: "
-            "they must be the same, in the same order of ids"
+            f"--train-json has the categories {classes['TRAIN']}, --val-json {classes['TEST']}",
+            "they must be the same, in the same order of ids",
         )
     cfg.DATASETS.TRAIN = (names.get("TRAIN", names.get("TEST")),)
     cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()

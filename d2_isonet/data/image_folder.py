@@ -1,4 +1,4 @@
-"""Folder trees of classified images, ROOT/{train,val}/<class>/*: listed, checked and read."""
+"""Lists, validates and reads folder trees of classified images, ROOT/{train,val}/<class>/*."""
 
 import io
 import logging
@@ -15,15 +15,8 @@ from d2_isonet.utils.messages import UserError, some
 logger = logging.getLogger(__name__)
 
 
-def _expected_tree(root: str) -> str:
-    return (
-        f"expected tree: {root}/{{train,val}}/<class>/<image>; set DETECTRON2_DATASETS to the "
-        "folder that holds imagenet/, or give --data-root"
-    )
-
-
 def _visible_folders(folder: str) -> list[str]:
-    """Sorted names of the folders in `folder`, links included, dot folders left out."""
+    """Sorted names of the folders in `folder`, including links, without dot folders."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
@@ -31,12 +24,14 @@ def _visible_folders(folder: str) -> list[str]:
 def _require_split(root: str, split: str) -> None:
     if not os.path.isdir(root):
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
-        raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
-    if not os.path.isdir(os.path.join(root, split)):
-        there = some(_visible_folders(root)) or "none"
-        raise FileNotFoundError(
-            f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
-        )
+    elif not os.path.isdir(os.path.join(root, split)):
+        problem = f"has no {split}/ (folders there: {some(_visible_folders(root)) or 'none'})"
+    else:
+        return
+    raise FileNotFoundError(
+        f"Image folder {root} {problem}; expected tree: {root}/{{train,val}}/<class>/<image>; set "
+        "DETECTRON2_DATASETS to the folder that holds imagenet/, or give --data-root"
+    )
 
 
 def _raise(error: OSError) -> None:
@@ -49,27 +44,25 @@ def list_images(
     """Sorted paths of the images in `folder`, at any depth, and of its other files.
 
     Args:
-        suffixes: in lower case, of what is taken for an image (or for a video beside images).
+        suffixes: of the files that count as images, in lower case.
     """
     images: list[str] = []
     others: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if not name.startswith("."):  # ._x.JPEG, .DS_Store: what macOS leaves in archives
+            if not name.startswith("."):  # such as ._x.JPEG and .DS_Store in archives of macOS
                 is_image = name.lower().endswith(suffixes)
                 (images if is_image else others).append(os.path.join(parent, name))
     return sorted(images), sorted(others)
 
 
 def _class_names(root: str, split: str) -> list[str]:
-    """Class names in index order: the folders of train/; where there is no train/, of `split`."""
+    """Class names in index order: the folders of train/, or of `split` if there is no train/."""
     train = os.path.join(root, "train")
     if os.path.isdir(train):
         return _visible_folders(train)
-    logger.warning(
-        "No %s: class indices of %s come from the folders of %s/ alone", train, root, split
-    )
+    logger.warning(f"No {train}: class indices of {root} come from the folders of {split}/ alone")
     return _visible_folders(os.path.join(root, split))
 
 
@@ -85,10 +78,10 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
     unknown = sorted(set(folders) - set(classes))
     if unknown:
         raise UserError(
-            f"{folder} has {len(unknown)} class folder(s) that {root}/train has not: "
+            f"{folder} has {len(unknown)} class folder(s) that {root}/train does not have: "
             f"{some(unknown)}",
-            f"class indices come from train/, so add or rename them there, or "
-            f"remove them from {split}/",
+            f"class indices come from train/, so add or rename them there, or remove them from "
+            f"{split}/",
         )
 
 
@@ -108,18 +101,16 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
         )
     if others:
         logger.warning(
-            "%d files in %s are no images by their suffix and are left out: %s",
-            len(others),
-            folder,
-            some(others),
+            f"{len(others)} files in {folder} have no suffix of an image and are skipped: "
+            f"{some(others)}"
         )
 
 
 def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     """The images of ROOT/SPLIT/<class>/ as dicts, and the class names in index order.
 
-    The class index is the position among the sorted folder names of ROOT/train for every split,
-    so that a val/ with some of the classes keeps the network's numbering.
+    In every split, the class index is the position among the sorted folder names of ROOT/train, so
+    that a val/ with some of the classes keeps the network's numbering.
 
     Args:
         root: folder with train/ and val/; `~` is expanded.
@@ -131,7 +122,7 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
 
     Raises:
         FileNotFoundError: `root` or `split` is missing.
-        UserError: no class folders, empty class folders, no image, or a class train/ has not.
+        UserError: a class folder is empty or missing in train/, or there is none.
     """
     root = os.path.abspath(os.path.expanduser(root))
     _require_split(root, split)
@@ -156,16 +147,16 @@ class UnreadableImage(UserError):
     """An image file that cannot be decoded, or whose pixels a conversion would clip."""
 
 
-# What Pillow raises for files it cannot decode; ValueError too, as do many others.
+# What Pillow raises for files that it cannot decode. It also raises ValueError, as much else does.
 PILLOW_ERRORS = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @contextmanager
 def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> Iterator[None]:
-    """What fails while the image at `path` is read becomes the error that `read_image` states.
+    """Turn an error of reading the image at `path` into one of those that `read_image` raises.
 
     Args:
-        errors: those that the image is to blame for.
+        errors: the types that mean a damaged image.
     """
     try:
         yield
@@ -197,10 +188,10 @@ def read_image(path: str, data: bytes | None = None) -> Image.Image:
     """The image as 8-bit RGB; grey, palette and CMYK are converted, an alpha channel is dropped.
 
     Args:
-        data: the content of the file, where it is not to be read from `path`.
+        data: the content of the file; None reads it from `path`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         UnreadableImage: it cannot be decoded, or has more than 8 bits a channel.
     """
     with errors_naming(path), Image.open(path if data is None else io.BytesIO(data)) as image:

@@ -1,8 +1,10 @@
-"""Loading training batches so that any of them can be the first: for a run that is resumed."""
+"""Training loaders that can start at any batch, so that a resumed run sees the same images."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, build_detection_train_loader
@@ -12,17 +14,56 @@ from torch.utils.data import DataLoader, Dataset
 
 from d2_isonet.utils.messages import UserError
 
-from .sampling import BatchOrder, Draw, aspect_ratio_groups, configured_pass, seeded
-from .unreadable_images import Mapper, build_tolerant_loader
+from .sampling import BatchOrder, Draw, Pass, aspect_ratio_groups, configured_pass, seeded
+from .shards.order import ShardOrder
+from .unreadable_images import CountingLoader, Mapper, ReplacingMapper
 
 _MOST_REPLACEMENTS = 100
 
 
-class SeededImages(Dataset):
-    """Data set dicts through a mapper whose random numbers are the draw's.
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How training images are batched, ordered and loaded.
 
-    Where the mapper returns None (an image to skip), another image takes its place, the same one
-    in every run.
+    Args:
+        total_batch_size: images per batch over all processes, whose number must divide it.
+        num_workers: loading processes per training process. They do not change the batches, except
+            those of shards.
+        seed: of the order of the images and of their augmentation, the same on every rank; if
+            None, the processes draw a common one.
+        max_unreadable: DATALOADER.MAX_UNREADABLE, the share of the images that may be unreadable;
+            with 0, and in shards, the first one stops the training.
+        shard_streams: DATALOADER.SHARD_STREAMS, the parts of a batch that come from different
+            shards; 0 for one per process.
+    """
+
+    total_batch_size: int
+    num_workers: int = 0
+    seed: int | None = None
+    max_unreadable: float = 0.0
+    shard_streams: int = 0
+
+    def batch_size(self) -> int:
+        """Images per batch of each process; raises UserError if they cannot be shared evenly."""
+        world_size = comm.get_world_size()
+        if self.total_batch_size < 1 or self.total_batch_size % world_size:
+            raise UserError(
+                f"A batch of {self.total_batch_size} images cannot be shared by {world_size} "
+                "processes",
+                "choose a multiple of their number",
+            )
+        return self.total_batch_size // world_size
+
+    def common_seed(self) -> int:
+        """The seed of all processes; call it once on each of them."""
+        return int(comm.shared_random_seed()) if self.seed is None else self.seed
+
+
+class SeededImages(Dataset):
+    """Data set dicts through a mapper whose random numbers come from the seed of the draw.
+
+    If the mapper returns None (an image to skip), another image replaces it, the same one in every
+    run.
     """
 
     def __init__(self, dicts: Sequence[dict], mapper: Mapper):
@@ -44,59 +85,73 @@ class SeededImages(Dataset):
 
 
 class TrainLoader(DataLoader):
-    """An endless DataLoader that can be told, until the first batch is taken, where to start."""
+    """An endless DataLoader that can start at any iteration.
 
-    def __init__(self, dataset: Dataset, **options):
-        # its own generator: else it would draw from the training's
+    Args:
+        order: of the images; its `start` and `seed` decide which batches come.
+    """
+
+    def __init__(self, dataset: Dataset, order: BatchOrder | ShardOrder, **options):
+        # With a generator of its own, it does not draw from the training's.
         super().__init__(dataset, generator=torch.Generator(), **options)
-
-    def start_at(self, iteration: int, seed: int) -> None:
-        """The next iterator begins with the batch of `iteration` (from 0) of a run with `seed`."""
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
-        # A generator, so that nothing is read before the first batch is asked for: detectron2
-        # v0.6 makes the iterator before the checkpoint is loaded.
-        yield from super().__iter__()
-
-
-class ResumableLoader(TrainLoader):
-    """The TrainLoader of the batches of a BatchOrder."""
-
-    def __init__(self, dataset: Dataset, order: BatchOrder, num_workers: int, collate_fn: Callable):
-        super().__init__(
-            dataset, batch_sampler=order, num_workers=num_workers, collate_fn=collate_fn
-        )
         self._order = order
 
+    @property
+    def order_options(self) -> dict[str, int]:
+        """What the order of the images depends on, besides seed, batch and processes."""
+        return self._order.options
+
     def start_at(self, iteration: int, seed: int) -> None:
+        """Let the next iterator begin with the batch of `iteration` (from 0) of a run with `seed`.
+
+        Call it before the first batch is taken.
+        """
         self._order.start = iteration
         self._order.seed = seed
 
+    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
+        # A generator reads nothing until the first batch is requested: detectron2 v0.6 makes the
+        # iterator before it loads the checkpoint.
+        yield from super().__iter__()
 
-def images_per_process(total_batch_size: int) -> int:
-    world_size = comm.get_world_size()
-    if total_batch_size < 1 or total_batch_size % world_size:
-        raise UserError(
-            f"A batch of {total_batch_size} images cannot be shared by {world_size} processes"
-        )
-    return total_batch_size // world_size
+
+def build_resumable_loader(
+    dicts: list[dict],
+    mapper: Mapper,
+    one_pass: Pass,
+    options: LoaderOptions,
+    collate_fn: Callable,
+    groups: np.ndarray | None = None,
+) -> Iterable[list[dict]]:
+    """An endless loader of the batches of `BatchOrder(one_pass, ..., groups)`.
+
+    It replaces unreadable images up to `options.max_unreadable`.
+    """
+    order = BatchOrder(one_pass, options.batch_size(), options.common_seed(), groups)
+    # Serialized: workers share one array instead of copying a million dicts page by page.
+    shared = DatasetFromList(dicts, copy=False)
+    limit = options.max_unreadable
+    images = SeededImages(shared, ReplacingMapper(mapper, shared) if limit else mapper)
+    loader = TrainLoader(
+        images,
+        order,
+        batch_sampler=order,
+        num_workers=options.num_workers,
+        collate_fn=collate_fn,
+    )
+    return CountingLoader(loader, len(shared), limit) if limit else loader
 
 
 def build_detection_loader(cfg: CfgNode, mapper: Mapper) -> Iterable[list[dict]]:
-    """detectron2's training loader for `cfg`, resumable: the same images, filters and groups.
-
-    It bears DATALOADER.MAX_UNREADABLE images that cannot be read.
-    """
+    """detectron2's training loader for `cfg`, resumable: the same images, filters and groups."""
     parts = build_detection_train_loader.from_config(cfg, mapper=mapper, sampler="ours")
-    groups = aspect_ratio_groups(parts["dataset"]) if parts["aspect_ratio_grouping"] else None
-    one_pass = configured_pass(cfg, parts["dataset"])
-    batch_size = images_per_process(parts["total_batch_size"])
-    order = BatchOrder(one_pass, batch_size, max(0, cfg.SEED), groups)
-    dicts = DatasetFromList(parts["dataset"], copy=False)  # loading processes share one array
-
-    def build(mapper: Mapper) -> ResumableLoader:
-        images = SeededImages(dicts, mapper)
-        return ResumableLoader(images, order, parts["num_workers"], trivial_batch_collator)
-
-    return build_tolerant_loader(build, mapper, dicts, cfg.DATALOADER.MAX_UNREADABLE)
+    dicts = parts["dataset"]
+    groups = aspect_ratio_groups(dicts) if parts["aspect_ratio_grouping"] else None
+    options = LoaderOptions(
+        parts["total_batch_size"],
+        parts["num_workers"],
+        seed=max(0, cfg.SEED),
+        max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+    )
+    one_pass = configured_pass(cfg, dicts)
+    return build_resumable_loader(dicts, mapper, one_pass, options, trivial_batch_collator, groups)

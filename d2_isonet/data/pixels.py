@@ -1,22 +1,22 @@
-"""What a network was trained to see: the order, mean, deviation and size of its images."""
+"""The format of a network's images: channel order, mean, standard deviation and size."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode
+from PIL.Image import Image
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .imagenet import ImageNetMapper
 
 
 class Pixels(NamedTuple):
-    """Images as a network wants them.
+    """The images that a network expects.
 
     Args:
         format: "RGB" or "BGR", the order of the channels.
-        mean, std: per channel in that order, of pixels of range 0-255.
-        resize, crop_size: of evaluation: the shorter side, then the side of the centre crop.
+        mean, std: per channel in that order, for pixels of range 0-255.
+        resize, crop_size: of evaluation, the shorter side and then the side of the centre crop.
     """
 
     format: str
@@ -26,17 +26,15 @@ class Pixels(NamedTuple):
     crop_size: int
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """What the network takes, from images (..., 3, H, W) in `format`, of range 0-255."""
+        """The network's input from images (..., 3, H, W) in `format`, range 0-255."""
         mean, std = (images.new_tensor(x, dtype=torch.float32) for x in (self.mean, self.std))
         return (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
 
-    def transform(self) -> "Callable[[Image], torch.Tensor]":
-        """From a PIL image to (3, crop_size, crop_size), normalized: what evaluation does."""
-        from .imagenet import ImageNetMapper
-
+    def transform(self) -> Callable[[Image], torch.Tensor]:
+        """Evaluation's transform of a PIL image to the input (3, crop_size, crop_size)."""
         crop = ImageNetMapper(False, self.format, self.crop_size, self.resize).transform
 
-        def to_input(image: "Image") -> torch.Tensor:
+        def to_input(image: Image) -> torch.Tensor:
             rgb = crop(image.convert("RGB"))
             return self.normalize(rgb.flip(0) if self.format == "BGR" else rgb)
 
@@ -44,16 +42,16 @@ class Pixels(NamedTuple):
 
 
 def pixels_of(cfg: CfgNode) -> Pixels:
-    """What cfg asks for."""
+    """The pixels that `cfg` describes."""
     sizes = cfg.INPUT.CLASSIFICATION
     mean, std = tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD)
     return Pixels(cfg.INPUT.FORMAT, mean, std, sizes.RESIZE, sizes.CROP_SIZE)
 
 
 def use_recorded_pixels(cfg: CfgNode, record: Mapping | None) -> None:
-    """Set order, mean and deviation in cfg to what the record of a weights file says.
+    """Set channel order, mean and deviation in cfg to those in the record of a weights file.
 
-    What is none there stays, for the check of the weights to tell.
+    Invalid entries change nothing; the validation of the weights reports them.
     """
     pixels = (record or {}).get("input") or {}
     if pixels.get("format") in ("RGB", "BGR"):

@@ -1,4 +1,4 @@
-"""The order of the training images: a function of the seed and the iteration, known at any time."""
+"""The order of the training images: a function of the seed and the iteration alone."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Sampler, get_worker_info
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.config.options import check_name
 
 
 def seed_of(*key: int | str) -> int:
@@ -26,16 +26,16 @@ def seed_of(*key: int | str) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's (CPU) generators start from `seed`; then as if never used.
+    """Start Python's, NumPy's and torch's (CPU) generators from `seed`; restore them at the end.
 
-    In a loading process nobody else draws from them: that they are kept, which takes NumPy 0.1 ms,
-    is left out there.
+    A loading process skips the restoring (0.1 ms in NumPy), since nothing else draws there.
     """
-    alone = get_worker_info() is not None
-    before = None if alone else _states()
+    before = None
+    if get_worker_info() is None:
+        before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would restart the GPUs' too
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
     try:
         yield
     finally:
@@ -45,28 +45,25 @@ def seeded(seed: int) -> Iterator[None]:
             torch.default_generator.set_state(before[2])
 
 
-def _states() -> tuple:
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-
-
-# (seed, epoch) -> indices of the images of one pass over the data set, in order
+_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
+# From (seed, epoch) to the indices of the images of one pass over the data set, in order.
 Pass = Callable[[int, int], torch.Tensor]
 
 
 class Draw(NamedTuple):
-    """One image of a batch: which it is, and the seed of its augmentation."""
+    """One image of a batch: its index in the data set, and the seed of its augmentation."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a Draw
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a Draw does not need
     seed: int
 
 
 def shuffled_pass(size: int) -> Pass:
-    """Every image once, as detectron2's TrainingSampler."""
+    """Every image once, like detectron2's TrainingSampler."""
     return functools.partial(_shuffle, torch.arange(size))
 
 
 def subset_pass(size: int, share: float) -> Pass:
-    """The same random `share` of the images in every pass, as RandomSubsetTrainingSampler."""
+    """The same random `share` of the images in every pass, like RandomSubsetTrainingSampler."""
 
     def indices(seed: int, epoch: int) -> torch.Tensor:
         subset = torch.randperm(size, generator=_generator(seed, "subset"))
@@ -76,10 +73,10 @@ def subset_pass(size: int, share: float) -> Pass:
 
 
 def repeated_pass(factors: torch.Tensor) -> Pass:
-    """Image i on average factors[i] times, as RepeatFactorTrainingSampler.
+    """Image i on average factors[i] times, like RepeatFactorTrainingSampler.
 
     Args:
-        factors: (N,), each at least 1; fractions are rounded at random, anew in every pass.
+        factors: (N,), each at least 1; every pass rounds fractions at random.
     """
 
     def indices(seed: int, epoch: int) -> torch.Tensor:
@@ -99,28 +96,23 @@ def _generator(*key: int | str) -> torch.Generator:
 
 
 def configured_pass(cfg: CfgNode, dicts: list[dict]) -> Pass:
-    """What cfg.DATALOADER.SAMPLER_TRAIN asks for, over detectron2's data set dicts.
+    """The pass over detectron2's data set dicts that cfg.DATALOADER.SAMPLER_TRAIN names.
 
     Raises:
-        UserError: that is no sampler which can resume.
+        UserError: it names another sampler, which could not resume.
     """
     loader = cfg.DATALOADER
+    check_name("DATALOADER.SAMPLER_TRAIN", loader.SAMPLER_TRAIN, _SAMPLERS)
     if loader.SAMPLER_TRAIN == "TrainingSampler":
         return shuffled_pass(len(dicts))
     if loader.SAMPLER_TRAIN == "RandomSubsetTrainingSampler":
         return subset_pass(len(dicts), loader.RANDOM_SUBSET_RATIO)
-    if loader.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
-        # a key and an argument of detectron2 HEAD; what v0.6 does is its default
-        options = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, loader.REPEAT_THRESHOLD, **options
-        )
-        return repeated_pass(factors)
-    raise UserError(
-        f"DATALOADER.SAMPLER_TRAIN is {loader.SAMPLER_TRAIN!r}",
-        "it must be 'TrainingSampler', "
-        "'RepeatFactorTrainingSampler' or 'RandomSubsetTrainingSampler'",
+    # detectron2 HEAD has a key and an argument for this; v0.6 always does what is their default.
+    options = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        dicts, loader.REPEAT_THRESHOLD, **options
     )
+    return repeated_pass(factors)
 
 
 def aspect_ratio_groups(dicts: list[dict]) -> np.ndarray:
@@ -129,18 +121,19 @@ def aspect_ratio_groups(dicts: list[dict]) -> np.ndarray:
 
 
 class BatchOrder(Sampler):
-    """This process's batches, lists of `Draw`, without end, from iteration `start` on.
+    """Endless batches of this process, lists of `Draw`, starting at iteration `start`.
 
-    The passes follow each other as one stream of images; of N processes each takes every N-th, as
-    in detectron2. An image's augmentation follows its position in that stream, so neither the
+    The passes form one stream of images, of which each of N processes takes every N-th, as in
+    detectron2. An image's augmentation depends on its position in the stream, so neither the
     number of loading processes nor that of training processes changes it.
 
     Args:
         one_pass: the images of a pass.
         batch_size: images per batch of this process.
         seed: of the run, the same on all processes.
-        groups: (N,) a group for each image; a batch has images of one group, and comes when that
-            group has enough, as from detectron2's AspectRatioGroupedDataset. None for one group.
+        groups: (N,) a group for each image. A batch has images of one group, and is ready when
+            the group has enough of them, as in detectron2's AspectRatioGroupedDataset. None for
+            one group.
     """
 
     def __init__(
@@ -151,6 +144,7 @@ class BatchOrder(Sampler):
         self.seed = seed
         self.groups = groups
         self.start = 0
+        self.options: dict[str, int] = {}  # the order depends on nothing else
 
     def __iter__(self) -> Iterator[list[Draw]]:
         skipped, offset = 0, 0

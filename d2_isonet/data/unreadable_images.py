@@ -1,4 +1,4 @@
-"""Unreadable images met in training: others are taken for them, each is named, and not too many."""
+"""Replaces unreadable training images, logs each, and fails above a limit."""
 
 import logging
 import zlib
@@ -11,18 +11,18 @@ from PIL import Image
 from .image_folder import PILLOW_ERRORS, UnreadableImage, errors_naming, refuse_deep_pixels
 
 logger = logging.getLogger(__name__)
-_KEY = "unreadable_images"  # of a sample: {file name: message} of those it stands for
-# a dict of the data set -> a sample, or None for an image to skip
+_KEY = "unreadable_images"  # in a sample: {file name: message} of the images that it replaces
+# From a dict of the data set to a sample, or to None for an image to skip.
 Mapper = Callable[[dict], dict | None]
-_TRIES = 10  # unreadable images in a row, after which the disk is to blame rather than they
+_TRIES = 10  # After as many unreadable images in a row, the disk is the likely cause.
 
 
 class NamingDatasetMapper(DatasetMapper):
-    """detectron2's DatasetMapper whose errors name the image that cannot be used.
+    """detectron2's DatasetMapper, with errors that name the image.
 
     Raises (when called):
         UnreadableImage: it is damaged, or has more than 8 bits a channel (detectron2 would clip).
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the image does not exist.
     """
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -35,13 +35,13 @@ class NamingDatasetMapper(DatasetMapper):
 
 
 class ReplacingMapper:
-    """A mapper that maps another image of the set where one cannot be read, and says so.
+    """A mapper that replaces an unreadable image by another one of the data set.
 
-    Which one follows from the name of the file, so that a training that is repeated is the same.
-    The sample that stands for others has their messages by file name, for `CountingLoader`.
+    The file's name decides which one, so that a repeated training is the same. The sample carries
+    the messages of the images that it replaces, by file name, for `CountingLoader`.
 
     Args:
-        mapper: raises UnreadableImage or FileNotFoundError for what cannot be read.
+        mapper: raises UnreadableImage or FileNotFoundError for an unreadable image.
         dicts: the data set.
     """
 
@@ -55,32 +55,28 @@ class ReplacingMapper:
             path = dataset_dict["file_name"]
             try:
                 sample = self.mapper(dataset_dict)
+                return {**sample, _KEY: messages} if sample and messages else sample
             except (UnreadableImage, FileNotFoundError) as error:
-                messages[path] = str(error)
-                if attempt == _TRIES:
-                    raise UnreadableImage(
-                        f"{_TRIES} images in a row cannot be read, the last one: {error}"
-                    ) from error
+                messages[path], cause = str(error), error
                 number = zlib.crc32(f"{path} {attempt}".encode())
                 dataset_dict = self.dicts[number % len(self.dicts)]
-            else:
-                return {**sample, _KEY: messages} if sample and messages else sample
-        raise AssertionError("a try returns or raises")
+        raise UnreadableImage(
+            f"{_TRIES} images in a row cannot be read, the last one: {cause}"
+        ) from cause
 
 
 class CountingLoader:
-    """The batches of a loader; counts and names the images that others were taken for.
+    """A loader that counts and logs the replaced images; in all other respects it is `loader`.
 
-    Puts the scalar "unreadable_images", the files so far, into the training's event storage. It is
-    the loader in all other respects.
+    It puts the number of these files as scalar "unreadable_images" into the event storage.
 
     Args:
-        loader: of batches that are lists of samples.
-        number: images of the data set.
-        max_share: of them, that may be unreadable.
+        loader: yields batches, which are lists of samples.
+        number: of images in the data set.
+        max_share: the share of them that may be unreadable.
 
     Raises (when iterated):
-        UnreadableImage: more than that are.
+        UnreadableImage: more than `max_share` of the images are unreadable.
     """
 
     def __init__(self, loader: Iterable[list[dict]], number: int, max_share: float):
@@ -90,7 +86,7 @@ class CountingLoader:
         self.files: set[str] = set()
 
     def __getattr__(self, name: str):
-        if name == "loader":  # not there yet: this object is being unpickled
+        if name == "loader":  # while this object is unpickled, the attribute does not exist yet
             raise AttributeError(name)
         return getattr(self.loader, name)
 
@@ -108,21 +104,6 @@ class CountingLoader:
         if len(self.files) > self.max_share * self.number:
             raise UnreadableImage(
                 f"{len(self.files)} of {self.number} training images cannot be read, more than "
-                f"DATALOADER.MAX_UNREADABLE {self.max_share:g} allows",
-                f"the last one: {next(reversed(messages.values()))}",
+                f"DATALOADER.MAX_UNREADABLE {self.max_share:g} allows; the last one: "
+                f"{next(reversed(messages.values()))}"
             )
-
-
-def build_tolerant_loader(
-    build: Callable[[Mapper], Iterable[list[dict]]],
-    mapper: Mapper,
-    dicts: Sequence[dict],
-    max_share: float,
-) -> Iterable[list[dict]]:
-    """`build(mapper)`, whose loader goes on where at most that share of `dicts` is unreadable.
-
-    0 leaves loader and mapper as they are: the first unreadable image is an error.
-    """
-    if not max_share:
-        return build(mapper)
-    return CountingLoader(build(ReplacingMapper(mapper, dicts)), len(dicts), max_share)

@@ -18,6 +18,7 @@ from d2_isonet.data.imagenet import (
     build_image_train_loader,
     classification_mapper,
 )
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.engine.hooks.averaging import averaging_of
 from d2_isonet.evaluation.classification import ImageNetEvaluator
@@ -37,19 +38,21 @@ class ClassificationTrainer(Trainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
         return build_image_train_loader(
-            cfg.DATASETS.TRAIN,
+            load_registered(cfg.DATASETS.TRAIN)[0],
             classification_mapper(cfg, is_train=True),
-            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            seed=cfg.SEED if cfg.SEED >= 0 else None,
-            max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
-            shard_streams=cfg.DATALOADER.SHARD_STREAMS,
+            LoaderOptions(
+                cfg.SOLVER.IMS_PER_BATCH,
+                num_workers=cfg.DATALOADER.NUM_WORKERS,
+                seed=cfg.SEED if cfg.SEED >= 0 else None,
+                max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+                shard_streams=cfg.DATALOADER.SHARD_STREAMS,
+            ),
         )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         return build_image_test_loader(
-            dataset_name,
+            load_registered(dataset_name)[0],
             classification_mapper(cfg, is_train=False),
             batch_size=cfg.TEST.CLASSIFICATION_BATCH_SIZE,
             num_workers=cfg.DATALOADER.NUM_WORKERS,

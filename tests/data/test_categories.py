@@ -1,4 +1,4 @@
-"""What a detector's classes are called: never another data set's names."""
+"""A detector never gets the class names of another data set."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""COCO-format data of one's own, and what is found out before training."""
+"""A user's COCO-format data: registration, and validation before training."""
 
 import json
 from argparse import Namespace

@@ -1,4 +1,4 @@
-"""Folder trees of classes: numbering, registration, and what a wrong tree is told."""
+"""Folder trees of classes: numbering, registration, and the errors of a wrong tree."""
 
 import logging
 from pathlib import Path
@@ -77,7 +77,12 @@ def test_files_left_out_are_told(tmp_path, caplog):
             ValueError,
             r"7 class folder\(s\) without an image: b0, b1, b2, b3, b4 and 2 more; add",
         ),
-        (["train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"], "val", ValueError, r"train has not: b;"),
+        (
+            ["train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"],
+            "val",
+            ValueError,
+            r"train does not have: b;",
+        ),
     ],
 )
 def test_wrong_tree_is_named_with_a_remedy(paths, split, error, message, tmp_path):

@@ -20,6 +20,7 @@ from d2_isonet.data.imagenet import (
     build_image_train_loader,
     classification_mapper,
 )
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.distributed.launch import launch
 from d2_isonet.evaluation.classification import ImageNetEvaluator
 
@@ -163,7 +164,7 @@ def test_impossible_mapper_is_refused(arguments, message):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_train_loader_shows_every_image_once_an_epoch(num_workers, dicts):
     mapper = ImageNetMapper(True, crop_size=16)
-    loader = build_image_train_loader(dicts, mapper, 2, num_workers, seed=1)
+    loader = build_image_train_loader(dicts, mapper, LoaderOptions(2, num_workers, seed=1))
     seen = Counter(x["image_id"] for batch in islice(loader, 12) for x in batch)
     assert seen == {d["image_id"]: 2 for d in dicts}
 
@@ -173,7 +174,7 @@ def test_same_seeds_give_the_same_batches(num_workers, dicts):
     def batches():
         torch.manual_seed(3)
         mapper = ImageNetMapper(True, crop_size=16)
-        loader = build_image_train_loader(dicts, mapper, 4, num_workers, seed=3)
+        loader = build_image_train_loader(dicts, mapper, LoaderOptions(4, num_workers, seed=3))
         return [(x["image_id"], x["image"].clone()) for b in islice(loader, 4) for x in b]
 
     for (id_a, image_a), (id_b, image_b) in zip(batches(), batches(), strict=True):
@@ -181,19 +182,28 @@ def test_same_seeds_give_the_same_batches(num_workers, dicts):
 
 
 def test_another_epoch_crops_otherwise(dicts):
-    loader = build_image_train_loader(dicts[:1], ImageNetMapper(True, crop_size=16), 1, seed=0)
+    loader = build_image_train_loader(
+        dicts[:1], ImageNetMapper(True, crop_size=16), LoaderOptions(1, seed=0)
+    )
     first, second = (batch[0]["image"] for batch in islice(loader, 2))
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("build", [build_image_train_loader, build_image_test_loader])
+@pytest.mark.parametrize(
+    "build",
+    [lambda *args: build_image_train_loader(*args, LoaderOptions(4, num_workers=1)),
+     lambda *args: build_image_test_loader(*args, 4, num_workers=1)],
+    ids=["train", "test"],
+)  # fmt: skip
 def test_images_of_a_batch_share_one_storage(build, dicts):
-    batch = next(iter(build(dicts, ImageNetMapper(False, "RGB", 16, 20), 4, num_workers=1)))
+    batch = next(iter(build(dicts, ImageNetMapper(False, "RGB", 16, 20))))
     assert len({x["image"].untyped_storage().data_ptr() for x in batch}) == 1
 
 
-def test_test_loader_takes_names_and_keeps_the_last_small_batch(dicts):
-    loader = build_image_test_loader("imagenet_val", ImageNetMapper(False, "RGB", 16, 20), 5)
+def test_test_loader_keeps_the_last_small_batch(dicts):
+    loader = build_image_test_loader(
+        load_registered("imagenet_val")[0], ImageNetMapper(False, "RGB", 16, 20), 5
+    )
     ids = [[x["image_id"] for x in batch] for batch in loader]
     assert len(loader) == 3 and ids == [list(range(5)), list(range(5, 10)), [10, 11]]
 
@@ -202,7 +212,7 @@ def test_worker_names_the_unreadable_image(tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(b"text")
     dicts = [{"file_name": str(path), "image_id": 0, "label": 0}]
-    loader = build_image_train_loader(dicts, ImageNetMapper(True), 1, num_workers=1)
+    loader = build_image_train_loader(dicts, ImageNetMapper(True), LoaderOptions(1, num_workers=1))
     with pytest.raises(ValueError, match=f"Image {path} cannot be read"):
         next(iter(loader))
 

@@ -1,4 +1,4 @@
-"""The order of the training images: detectron2's passes and groups, from any iteration on."""
+"""The order of the training images: detectron2's passes and groups, starting at any iteration."""
 
 from collections import Counter
 from itertools import chain, islice
@@ -112,7 +112,9 @@ def test_the_repeat_factor_sampler_repeats_what_is_rare():
 def test_an_unknown_sampler_is_refused():
     cfg = get_cfg()
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainSampler"
-    with pytest.raises(ValueError, match="SAMPLER_TRAIN is 'TrainSampler'; it must be 'Training"):
+    with pytest.raises(
+        ValueError, match=r"SAMPLER_TRAIN is 'TrainSampler'; it must be one of \['Training"
+    ):
         configured_pass(cfg, dicts(2))
 
 

@@ -1,4 +1,4 @@
-"""Unreadable images met in training: replaced, named once, counted, and not too many of them."""
+"""Unreadable training images are replaced, logged once and counted, up to a limit."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.data.image_folder import UnreadableImage
 from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.unreadable_images import CountingLoader, NamingDatasetMapper, ReplacingMapper
 from d2_isonet.engine.trainer import Trainer
 
@@ -25,7 +26,7 @@ OPTS = [
 
 
 class Mapper:
-    """Reads nothing: an image is unreadable where its name says so."""
+    """Reads nothing: an image is unreadable if its name says so."""
 
     def __call__(self, dataset_dict: dict) -> dict:
         if "bad" in dataset_dict["file_name"]:
@@ -119,7 +120,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_pretraining_goes_on_without_them_in_every_batch(num_workers, folder):
     loader = build_image_train_loader(
-        folder, ImageNetMapper(True, crop_size=8), 4, num_workers, seed=0, max_unreadable=0.1
+        folder,
+        ImageNetMapper(True, crop_size=8),
+        LoaderOptions(4, num_workers, seed=0, max_unreadable=0.1),
     )
     batches = iterate(loader, 12)
     assert [len(batch) for batch in batches] == [4] * 12
@@ -127,7 +130,9 @@ def test_pretraining_goes_on_without_them_in_every_batch(num_workers, folder):
 
 
 def test_pretraining_ends_at_the_first_one_by_default(folder):
-    loader = build_image_train_loader(folder, ImageNetMapper(True, crop_size=8), 4, seed=0)
+    loader = build_image_train_loader(
+        folder, ImageNetMapper(True, crop_size=8), LoaderOptions(4, seed=0)
+    )
     with pytest.raises((UnreadableImage, FileNotFoundError), match="Image .*/(1|2).jpg"):
         iterate(loader, 5)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.imagenet import build_image_train_loader
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.engine.trainer import Trainer
 
 NUM_IMAGES = 37  # no multiple of the batch
@@ -83,9 +84,8 @@ class ToyTrainer(Trainer):
     def build_train_loader(cls, cfg):
         dicts = [{"image_id": i} for i in range(NUM_IMAGES)]
         workers = cfg.DATALOADER.NUM_WORKERS
-        return build_image_train_loader(
-            dicts, NoisyVector(), cfg.SOLVER.IMS_PER_BATCH, workers, cfg.SEED
-        )
+        options = LoaderOptions(cfg.SOLVER.IMS_PER_BATCH, workers, cfg.SEED)
+        return build_image_train_loader(dicts, NoisyVector(), options)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

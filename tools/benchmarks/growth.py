@@ -14,6 +14,7 @@ from torch import nn
 
 from d2_isonet.data.image_folder import load_image_folder
 from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.loader import LoaderOptions
 
 from .detectors import build_detector, training_batch
 from .loading import write_photographs
@@ -80,7 +81,9 @@ def _by_processes(folder: Path, quick: bool) -> dict[int, Callable]:
     dicts = load_image_folder(str(folder), "train")[0]
 
     def load(processes: int) -> Callable:
-        loader = build_image_train_loader(dicts, ImageNetMapper(True), batch, processes, seed=0)
+        loader = build_image_train_loader(
+            dicts, ImageNetMapper(True), LoaderOptions(batch, processes, seed=0)
+        )
         batches = iter(loader)
         return lambda: [None for _ in islice(batches, count)]
 

@@ -19,6 +19,7 @@ from torchvision.datasets import ImageFolder
 from d2_isonet.data import crops as jpeg_crops
 from d2_isonet.data.image_folder import load_image_folder
 from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.shards.index import Shard, ShardedImages
 from d2_isonet.data.shards.plan import PlannedShard, described
 from d2_isonet.data.shards.writing import write_shard
@@ -107,7 +108,7 @@ def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
 def _ours(
     dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, batch: int
 ) -> Callable[[], object]:
-    batches = iter(build_image_train_loader(dicts, mapper, batch, seed=0))
+    batches = iter(build_image_train_loader(dicts, mapper, LoaderOptions(batch, seed=0)))
     return lambda: deque(islice(batches, len(dicts) // batch), maxlen=0)
 
 

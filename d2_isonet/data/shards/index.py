@@ -1,4 +1,4 @@
-"""The index of a set of image shards: which tar files there are, what they hold, and where."""
+"""The index of a set of image shards: the tar files, their contents and places."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from .source import read_all
 INDEX_NAME = "index.json"
 JOURNAL_NAME = "shards.partial.jsonl"  # of an unfinished set
 FORMAT, VERSION = "d2_isonet image shards", 1
-_REMEDY = "copy the whole set again, or make it anew with tools/make_shards.py"
-# A plain name: the index may be a stranger's, and WebDataset runs what follows "pipe:".
+_REMEDY = "copy the whole set again, or make it again with tools/make_shards.py"
+# A plain name: the index may come from anybody, and WebDataset executes what follows "pipe:".
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
 
 
@@ -40,7 +40,7 @@ class ShardedImages:
 
 
 def is_url(root: str) -> bool:
-    """Whether WebDataset, not the file system, has to open it: SCHEME://..., or pipe:COMMAND."""
+    """Whether WebDataset, not the file system, opens it: SCHEME://..., or pipe:COMMAND."""
     return "://" in root or root.startswith("pipe:")
 
 
@@ -48,14 +48,14 @@ def is_shard_root(root: str) -> bool:
     """Whether `root` is a URL or a folder with the index of shards.
 
     Raises:
-        FileNotFoundError: it is a folder with shards and without their index.
+        FileNotFoundError: it is a folder with shards but without their index.
     """
     if is_url(root) or os.path.isfile(os.path.join(root, INDEX_NAME)):
         return True
     if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
         raise FileNotFoundError(
-            f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; the same "
-            "command again goes on where it stopped"
+            f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; run the "
+            "same command again to continue"
         )
     if os.path.isdir(root) and not os.path.isdir(os.path.join(root, "train")):
         shards = sorted(name for name in os.listdir(root) if name.endswith(".tar"))
@@ -67,7 +67,7 @@ def is_shard_root(root: str) -> bool:
 
 
 def url_of(root: str, name: str) -> str:
-    """Where the file `name` of the set at `root` is; "{}" in a pipe: command is that name."""
+    """The place of file `name` of the set at `root`; the name replaces "{}" in a pipe: command."""
     if root.startswith("pipe:") and "{}" in root:
         return root.replace("{}", name)
     return f"{root.rstrip('/')}/{name}"
@@ -78,8 +78,8 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
 
     Raises:
         FileNotFoundError: the index or a shard in a folder is missing, or the URL cannot be read.
-        UserError: the index is damaged or of another version; a shard in a folder is not as large
-            as the index says (truncated).
+        UserError: the index is damaged or of another version, or the size of a shard in a folder
+            differs from the index (truncated).
     """
     root = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
     url = url_of(root, INDEX_NAME)
@@ -87,7 +87,7 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
     try:
         index = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{url} is no json ({str(error).splitlines()[0]})", f"{_REMEDY}") from error
+        raise UserError(f"{url} is no json ({str(error).splitlines()[0]})", _REMEDY) from error
     splits = _Checker(url).splits(root, index)
     if not is_url(root):
         _check_files([shard for images in splits.values() for shard in images.shards])
@@ -111,7 +111,7 @@ def _check_files(shards: list[Shard]) -> None:
 
 
 class _Checker:
-    """Reads what json gave; every ValueError names the file, the place in it and the value."""
+    """Validates the parsed index; every error names the file, the place in it and the value."""
 
     def __init__(self, url: str):
         self.url = url
@@ -122,54 +122,48 @@ class _Checker:
         if index.get("version") != VERSION:
             raise UserError(
                 f"{self.url} has version {index.get('version')!r}, this d2_isonet reads {VERSION}",
-                "install the d2_isonet that wrote it, or make the shards anew",
+                "install the d2_isonet that wrote it, or make the shards again",
             )
-        classes = self._list(index, "classes", "")
+        classes = self._get(index, "classes", "", list)
         self._need(all(isinstance(name, str) for name in classes), "classes", classes)
         self._need(len(set(classes)) == len(classes), "classes", "a name given twice")
-        splits = self._get(index, "splits", "", dict)
-        self._need(bool(splits), "splits", splits)
         return {
-            split: ShardedImages(url_of(root, split), tuple(classes), self._shards(root, s, split))
-            for split, s in splits.items()
+            split: ShardedImages(
+                url_of(root, split), tuple(classes), self._shards(root, content, f"splits.{split}")
+            )
+            for split, content in self._get(index, "splits", "", dict).items()
         }
 
-    def _shards(self, root: str, split: Any, name: str) -> tuple[Shard, ...]:
-        self._need(isinstance(split, dict), f"splits.{name}", split)
-        where = f"splits.{name}."
+    def _shards(self, root: str, split: Any, where: str) -> tuple[Shard, ...]:
         shards = tuple(
-            self._shard(root, entry, f"{where}shards[{i}]")
-            for i, entry in enumerate(self._list(split, "shards", where))
+            self._shard(root, entry, f"{where}.shards[{i}]")
+            for i, entry in enumerate(self._get(split, "shards", where, list))
         )
         samples = self._get(split, "samples", where, int)
         counted = sum(shard.samples for shard in shards)
-        self._need(samples == counted, f"{where}samples", f"{samples}, its shards hold {counted}")
+        self._need(samples == counted, f"{where}.samples", f"{samples}, its shards hold {counted}")
         urls = {shard.url for shard in shards}
-        self._need(len(urls) == len(shards), f"{where}shards", "a file named twice")
+        self._need(len(urls) == len(shards), f"{where}.shards", "a file named twice")
         return shards
 
     def _shard(self, root: str, entry: Any, where: str) -> Shard:
-        self._need(isinstance(entry, dict), where, entry)
-        name = self._get(entry, "file", f"{where}.", str)
+        name, sha256 = (self._get(entry, key, where, str) for key in ("file", "sha256"))
+        samples, size = (self._get(entry, key, where, int) for key in ("samples", "bytes"))
         self._need(_SHARD_NAME.fullmatch(name) is not None, f"{where}.file", name)
-        samples, size = (self._get(entry, key, f"{where}.", int) for key in ("samples", "bytes"))
         self._need(samples > 0, f"{where}.samples", samples)
         self._need(size > 0, f"{where}.bytes", size)
-        sha256 = self._get(entry, "sha256", f"{where}.", str)
         self._need(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{where}.sha256", sha256)
         return Shard(url_of(root, name), samples, size, sha256)
 
-    def _list(self, node: dict, key: str, where: str) -> list:
-        value = self._get(node, key, where, list)
-        self._need(bool(value), where + key, value)
-        return value
-
-    def _get(self, node: dict, key: str, where: str, kind: type) -> Any:
+    def _get(self, node: Any, key: str, where: str, kind: type) -> Any:
+        """node[key] of that kind; neither a bool nor empty."""
+        self._need(isinstance(node, dict), where, node)
         value = node.get(key)
-        self._need(isinstance(value, kind) and not isinstance(value, bool), where + key, value)
+        is_right = isinstance(value, kind) and not isinstance(value, bool) and value
+        self._need(bool(is_right), f"{where}.{key}".lstrip("."), value)
         return value
 
     def _need(self, is_right: bool, where: str, value: Any) -> None:
         if not is_right:
             shown = str(value)[:60]
-            raise UserError(f"{self.url} is damaged at {where}: {shown}", f"{_REMEDY}")
+            raise UserError(f"{self.url} is damaged at {where}: {shown}", _REMEDY)

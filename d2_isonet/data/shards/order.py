@@ -1,4 +1,4 @@
-"""Where in the shards each position of the endless, shuffled training order lies."""
+"""Finds the shard and image of each position in the endless, shuffled training order."""
 
 import bisect
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Place(NamedTuple):
-    """A shard as it is read in one epoch by one lane, and an image's place in its order then."""
+    """The shard that a lane reads in an epoch, and an image's offset in the order of that epoch."""
 
     lane: int
     epoch: int
@@ -21,14 +21,15 @@ class ShardOrder:
     """The images of all shards in a random order, epoch after epoch: a function of position alone.
 
     Positions count the images of all processes: iteration i has positions i * batch_size to
-    (i + 1) * batch_size - 1, epoch e positions e * n to (e + 1) * n - 1, n images in all. Every
+    (i + 1) * batch_size - 1, and epoch e of n images has positions e * n to (e + 1) * n - 1. Every
     epoch has each image once, and a batch may span two epochs, as with TrainingSampler.
 
-    An epoch's shards stand in a random order, and so do the images of each. Cut into contiguous
-    parts, one for a lane, this sequence is dealt out to the positions of the lanes: position p is
-    of stream (p mod batch_size) mod `streams` and of turn (p div batch_size) mod `turns`. With
-    as many streams as ranks and turns as workers, every worker of every rank has a lane of its
-    own: its share of the images, to within a batch, in shards that (but for two) no other opens.
+    Each epoch puts the shards, and the images in each of them, into a random order. This sequence
+    is cut into contiguous parts, one for each lane. Position p belongs to stream
+    (p mod batch_size) mod `streams` and to turn (p div batch_size) mod `turns`; both together are
+    the lane. With as many streams as ranks and turns as workers, every worker of every rank has
+    its own lane: its share of the images, to within a batch, and all but two of its shards are
+    opened by no other worker.
 
     Args:
         sizes: images of each shard.
@@ -42,15 +43,17 @@ class ShardOrder:
         self.sizes = list(sizes)
         self.num_images = sum(self.sizes)
         self.seed = seed
+        self.start = 0  # the iteration of the first batch
         self.batch_size, self.streams, self.turns = batch_size, streams, turns
-        self._epochs: dict[int, tuple[list[int], ...]] = {}
+        self._epochs: dict[tuple[int, int], tuple[list[int], ...]] = {}  # by seed and epoch
 
-    def of_seed(self, seed: int) -> "ShardOrder":
-        """The order of another seed."""
-        return ShardOrder(self.sizes, seed, self.batch_size, self.streams, self.turns)
+    @property
+    def options(self) -> dict[str, int]:
+        """What the order depends on, besides seed, batch and processes."""
+        return {"shard_streams": self.streams, "shard_workers": self.turns}
 
     def place(self, position: int) -> Place:
-        """Of the image at `position`."""
+        """The place of the image at `position`."""
         epoch = position // self.num_images
         batch, slot = divmod(position, self.batch_size)
         lane = batch % self.turns * self.streams + slot % self.streams
@@ -61,7 +64,7 @@ class ShardOrder:
         return Place(lane, epoch, shard, index - (ends[rank] - self.sizes[shard]))
 
     def members(self, place: Place) -> list[int]:
-        """Numbers in the tar file of the images that the lane of `place` takes, from it on."""
+        """Numbers in the tar file of the images that the lane takes, starting at `place`."""
         shards, ends, _, starts = self._epoch(place.epoch)
         size = self.sizes[place.shard]
         order = np.random.default_rng([self.seed, place.epoch, place.shard, 1]).permutation(size)
@@ -69,14 +72,15 @@ class ShardOrder:
         return order[place.offset : starts[place.lane + 1] - first].tolist()
 
     def _epoch(self, epoch: int) -> tuple[list[int], ...]:
-        if epoch not in self._epochs:
-            if len(self._epochs) > 1:  # two, because a batch may span as many
+        key = self.seed, epoch
+        if key not in self._epochs:
+            if len(self._epochs) > 1:  # keep two, because a batch may span two
                 self._epochs.pop(min(self._epochs))
-            self._epochs[epoch] = self._lay_out(epoch)
-        return self._epochs[epoch]
+            self._epochs[key] = self._lay_out(epoch)
+        return self._epochs[key]
 
     def _lay_out(self, epoch: int) -> tuple[list[int], ...]:
-        """Shards, where each ends; positions of each lane before the epoch; their sums in it."""
+        """Shards and their ends; each lane's positions before the epoch, and its start in it."""
         shards = np.random.default_rng([self.seed, epoch]).permutation(len(self.sizes)).tolist()
         ends = list(itertools.accumulate(self.sizes[shard] for shard in shards))
         begin, end = epoch * self.num_images, (epoch + 1) * self.num_images
@@ -86,12 +90,12 @@ class ShardOrder:
         return shards, ends, before, list(itertools.accumulate(counts, initial=0))
 
     def _before(self, position: int, lane: int) -> int:
-        """How many positions below `position` the lane has."""
+        """Number of positions below `position` that belong to the lane."""
         turn, stream = divmod(lane, self.streams)
         rounds, rest = divmod(position, self.batch_size * self.turns)
         begun = min(max(rest - turn * self.batch_size, 0), self.batch_size)
         return rounds * self._slots(self.batch_size, stream) + self._slots(begun, stream)
 
     def _slots(self, count: int, stream: int) -> int:
-        """How many of the first `count` slots of a batch are of the stream."""
+        """Number of the first `count` slots of a batch that belong to the stream."""
         return (count - stream + self.streams - 1) // self.streams

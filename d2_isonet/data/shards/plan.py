@@ -1,4 +1,4 @@
-"""Which image goes into which shard: decided before anything is written, by the seed alone."""
+"""Assigns images to shards before anything is written; only the seed decides."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class PlannedShard(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All shards of a data set, and the sha256 of what decides them."""
+    """All shards of a data set, and a sha256 of their files, sizes and classes."""
 
     classes: list[str]
     shards: list[PlannedShard]
@@ -38,11 +38,12 @@ def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) ->
     """Both splits of FOLDER/{train,val}/<class>/*: train/ shuffled, val/ in the folder's order.
 
     Args:
-        megabytes: 10^6 bytes of a shard, about: the images of a split are dealt out evenly.
-        samples: images of a shard, instead of `megabytes`.
+        megabytes: approximate size of a shard in 10^6 bytes; shards of a split have equal numbers
+            of images, to within one.
+        samples: largest number of images in a shard, instead of `megabytes`.
 
     Raises:
-        FileNotFoundError, UserError: what load_image_folder raises; an empty file.
+        FileNotFoundError, UserError: what `load_image_folder` raises, or an image file is empty.
     """
     shards = []
     for split in SPLITS:
@@ -92,7 +93,7 @@ def record_of(image: dict) -> bytes:
 
 
 def tar_bytes(image: dict) -> int:
-    """What an image and its json take in a tar file."""
+    """Bytes of an image and its json in a tar file."""
     return sum(_BLOCK + _padded(size, _BLOCK) for size in (image["size"], len(record_of(image))))
 
 

@@ -1,4 +1,4 @@
-"""The images of one tar shard as bytes with their labels; every byte is checked, none is run."""
+"""Reads the images of one tar shard as bytes with labels; validates every byte, executes none."""
 
 import contextlib
 import io
@@ -17,17 +17,17 @@ from .source import ShardUnavailable, Source, open_source
 logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _WAITS = (1, 5, 25)  # seconds before a URL is tried again
-_REMEDY = "copy it again, or make the shards anew with tools/make_shards.py"
+_REMEDY = "copy it again, or make the shards again with tools/make_shards.py"
 
 
 def read_shard(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[int, dict]:
     """{number in the tar file: {"file_name", "image_id", "label", "data" (bytes)}} of `wanted`.
 
-    The whole file is read and compared with the index's size and sha256 before any of it is
-    given; a URL that fails is tried four times.
+    It reads the whole file and compares it with the size and sha256 in the index before it returns
+    anything. A URL that fails is tried four times.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         UserError: it cannot be read, differs from the index, or is no shard of this project.
     """
     for wait in _WAITS if is_url(shard.url) else ():
@@ -56,12 +56,12 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
     if error is not None:
         raise UserError(
             f"Shard {shard.url} cannot be used: {error.args[0]}",
-            f"{_REMEDY}",
+            _REMEDY,
         ) from error
     if count != shard.samples:
         raise UserError(
             f"Shard {shard.url} has {count} images and not {shard.samples} as the index says",
-            "make the shards anew with tools/make_shards.py",
+            "make the shards again with tools/make_shards.py",
         )
     return samples
 
@@ -70,12 +70,12 @@ def _compare(source: Source, shard: Shard) -> None:
     if source.count != shard.bytes:
         raise ShardUnavailable(
             f"Shard {shard.url} has {source.count} bytes and not {shard.bytes} as the index says",
-            f"{_REMEDY}",
+            _REMEDY,
         )
     if source.sha256.hexdigest() != shard.sha256:
         raise ShardUnavailable(
-            f"Shard {shard.url} has not the sha256 that the index gives: its content has changed",
-            f"{_REMEDY}",
+            f"Shard {shard.url} does not have the sha256 of the index: its content has changed",
+            _REMEDY,
         )
 
 
@@ -83,7 +83,7 @@ def _samples(stream: io.BufferedReader, shard: Shard) -> Iterator[dict[str, Any]
     """WebDataset's samples, {"__key__", suffix: bytes, ...}, in the order of the tar file."""
     from webdataset.tariterators import group_by_keys
 
-    # Not its tar_file_iterator, which unpacks gzip: a small file could fill the memory.
+    # Not its tar_file_iterator, which unpacks gzip, so that a small file could fill the memory.
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         yield from group_by_keys(_members(archive, shard))
 
@@ -93,22 +93,22 @@ def _members(archive: tarfile.TarFile, shard: Shard) -> Iterator[dict[str, Any]]
 
     for member in archive:
         is_plain = member.isreg() and not member.issparse() and member.size <= shard.bytes
-        if not is_plain or base_plus_ext(member.name)[0] is None:  # which WebDataset skips
+        if not is_plain or base_plus_ext(member.name)[0] is None:  # WebDataset skips these
             raise UserError(f"its member {member.name!r} is no plain file of a sample")
         content = archive.extractfile(member)
         assert content is not None, "a regular file has content"
-        archive.members = []  # type: ignore[attr-defined]  # which would keep every header
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
         yield {"fname": member.name, "data": content.read(), "__url__": shard.url}
 
 
 def _checked(sample: dict[str, Any], shard: Shard, num_classes: int) -> dict:
-    """The sample as the folder reader's dict, with its "data"."""
+    """The sample as a dict like those of `load_image_folder`, with its "data"."""
     key = sample["__key__"]
     images = [name for name in sample if name != "json" and not name.startswith("__")]
     if len(images) != 1 or "json" not in sample:
         raise UserError(f"sample {key!r} is not an image and its json")
     record = None
-    with contextlib.suppress(ValueError, RecursionError):  # the next line says what is wrong
+    with contextlib.suppress(ValueError, RecursionError):  # reported below
         record = json.loads(sample["json"])
     kinds = {"file": str, "image_id": int, "label": int}
     if not isinstance(record, dict) or {k: type(v) for k, v in record.items()} != kinds:

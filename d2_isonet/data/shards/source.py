@@ -1,4 +1,4 @@
-"""Bytes of a path or URL through WebDataset, hashed as they are read, and why there are none."""
+"""Reads and hashes the bytes of a path or URL through WebDataset, and explains failures."""
 
 import contextlib
 import hashlib
@@ -19,11 +19,11 @@ _INDEX_LIMIT = 1 << 28  # bytes; the index of a million shards has 160 MB
 
 
 class ShardUnavailable(UserError):
-    """A shard or index that could not be read to its end; another try may succeed."""
+    """The error of an incomplete read of a shard or index; another attempt may succeed."""
 
 
 class Source(io.RawIOBase):
-    """The raw bytes of an opened stream: `count` and `sha256` are those of what was read."""
+    """The raw bytes of an opened stream; `count` and `sha256` describe the bytes read so far."""
 
     def __init__(self, stream: io.BufferedIOBase):
         self._stream = stream
@@ -54,7 +54,7 @@ class Source(io.RawIOBase):
         return os.read(pipe, size)
 
     def why_it_failed(self, error: OSError) -> str:
-        """The command and its exit code, or the system's word."""
+        """The command and its exit code, or the message of the operating system."""
         if self.is_silent:
             return f"nothing arrived for {_SILENCE:.0f} s"
         if self._process is None:
@@ -66,17 +66,17 @@ class Source(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_source(url: str) -> Iterator[Source]:
-    """The bytes of `url`, which a command that WebDataset starts may deliver.
+    """The bytes of `url`; for some schemes WebDataset starts a command that delivers them.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ShardUnavailable: the command is missing, fails, or is silent for a minute.
         UserError: WebDataset is not installed or does not know the scheme.
     """
     stream = _open(url)
     source = Source(stream)
     try:
-        with contextlib.closing(stream):  # a command's failure may show only here
+        with contextlib.closing(stream):  # the failure of a command may appear only here
             yield source
     except OSError as error:
         raise ShardUnavailable(f"{url} cannot be read ({source.why_it_failed(error)})") from error
@@ -87,15 +87,15 @@ def _open(url: str) -> io.BufferedIOBase:
         from webdataset.gopen import gopen, gopen_schemes
     except ImportError as error:
         raise UserError(
-            f"{url}: image shards need the package webdataset: pip install 'd2_isonet[shards]'"
+            f"{url}: image shards need the package webdataset", "pip install 'd2_isonet[shards]'"
         ) from error
     scheme = url.partition(":")[0] if ":" in url and not url.startswith("/") else ""
     if scheme not in ("", "file", *gopen_schemes):
         known = ", ".join(sorted(set(gopen_schemes) - {"__default__"}))
         raise UserError(
             f"{url}: WebDataset reads no {scheme}: URLs",
-            f"it reads {known}. A command does the "
-            "rest, as in --data-root 'pipe:aws s3 cp s3://BUCKET/FOLDER/{} -'",
+            f"it reads {known}. For others, give a command, as in --data-root "
+            "'pipe:aws s3 cp s3://BUCKET/FOLDER/{} -'",
         )
     try:
         return gopen(url, "rb")
@@ -114,7 +114,8 @@ def read_all(url: str) -> bytes:
     """The content of an index.
 
     Raises:
-        UserError: it has more than 256 MB; and what `open_source` raises.
+        UserError: it has more than 256 MB.
+        FileNotFoundError, UserError: what `open_source` raises.
     """
     with open_source(url) as source:
         content = io.BufferedReader(source, _BLOCK).read(_INDEX_LIMIT + 1)

@@ -1,7 +1,6 @@
-"""Writing tar shards: image bytes untouched, each shard whole or not there."""
+"""Writes tar shards with unchanged image bytes; a shard is complete or does not exist."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -9,15 +8,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
+from filelock import FileLock, Timeout
 from webdataset import TarWriter
 
+from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import UserError
 
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
 from .plan import Plan, PlannedShard, record_of
 
+_LOCK_NAME = "shards.partial.lock"  # exists while a process writes; the lock of a dead one is free
 _ANOTHER = (
     "give the folder, sizes and seed that they were made with, or another --output (or remove it)"
 )
@@ -27,12 +29,12 @@ def is_finished(output: Path, plan: Plan) -> bool:
     """Whether `output` holds the index of this plan's shards.
 
     Raises:
-        UserError: it holds that of others, or tar files of unknown origin.
+        UserError: it holds the index of another plan, or tar files of unknown origin.
     """
     index = output / INDEX_NAME
     if index.is_file():
         if _parsed(index, index.read_text()).get("plan") != plan.sha256:
-            raise UserError(f"{output} holds the finished shards of other images", f"{_ANOTHER}")
+            raise UserError(f"{output} holds the finished shards of other images", _ANOTHER)
         return True
     strangers = [] if (output / JOURNAL_NAME).is_file() else sorted(output.glob("*.tar"))
     if strangers:
@@ -47,8 +49,9 @@ def is_finished(output: Path, plan: Plan) -> bool:
 class Journal:
     """Lines of json: the plan's sha256, then the index entry of each finished shard."""
 
-    def __init__(self, output: Path, file, entries: dict[str, dict]):
-        self.output, self._file, self.entries = output, file, entries
+    def __init__(self, output: Path, file: TextIO):
+        self.output, self._file = output, file
+        self.entries: dict[str, dict] = {}
 
     def add(self, entry: dict) -> None:
         self.entries[entry["file"]] = entry
@@ -60,10 +63,10 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def start(self, plan: Plan) -> None:
-        """Take over what an earlier run with this plan has finished and is still there.
+        """Keep the shards that an earlier run with this plan finished and that still exist.
 
         Raises:
-            UserError: that run had another plan.
+            UserError: the earlier run had another plan.
         """
         self._file.seek(0)
         text = self._file.read()
@@ -74,7 +77,7 @@ class Journal:
             self._write({"plan": plan.sha256})
             return
         if lines[0].get("plan") != plan.sha256:
-            raise UserError(f"{self.output} holds unfinished shards of other images", f"{_ANOTHER}")
+            raise UserError(f"{self.output} holds unfinished shards of other images", _ANOTHER)
         for entry in lines[1:]:
             path = self.output / entry["file"]
             if path.is_file() and path.stat().st_size == entry["bytes"]:
@@ -89,12 +92,7 @@ class Journal:
             split["shards"].append(self.entries[shard.file])
         index = {"format": FORMAT, "version": VERSION, "plan": plan.sha256, "seed": plan.seed}
         index |= {"classes": plan.classes, "splits": splits}
-        partial = self.output / f"{INDEX_NAME}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(index, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.output / INDEX_NAME)
+        write_text(self.output / INDEX_NAME, json.dumps(index, indent=1))
         (self.output / JOURNAL_NAME).unlink()
 
 
@@ -114,24 +112,31 @@ def _parsed(path: Path, text: str) -> dict:
 
 @contextlib.contextmanager
 def open_journal(output: Path) -> Iterator[Journal]:
-    """The journal of `output`, which is made, for this process alone.
+    """The journal of `output` for this process alone; makes the folder if it does not exist.
 
     Raises:
-        UserError: another process has it open.
+        UserError: another process writes to the folder.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with open(output / JOURNAL_NAME, "a+", encoding="utf-8") as file:
+    path = output / _LOCK_NAME
+    try:
+        lock = FileLock(path).acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(f"Another make_shards.py is writing to {output}") from error
+    with lock, open(output / JOURNAL_NAME, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"Another make_shards.py is writing to {output}") from error
-        yield Journal(output, file, {})
+            yield Journal(output, file)
+        finally:
+            path.unlink()
 
 
 def write_shards(
     output: Path, plan: Plan, journal: Journal, workers: int, done: Callable[[int], None]
 ) -> None:
-    """Write the shards that the journal has not, several at a time; `done` is told their bytes.
+    """Write the shards that the journal lacks, several at a time.
+
+    Args:
+        done: called with the bytes of each shard when it is written.
 
     Raises:
         FileNotFoundError, UserError: an image cannot be read, or has changed since it was listed.
@@ -151,7 +156,7 @@ def write_shards(
 def require_space(output: Path, plan: Plan, journal: Journal) -> None:
     """
     Raises:
-        UserError: the file system of `output` has not the room for the shards yet to be written.
+        UserError: the file system of `output` has no room for the shards that are still missing.
     """
     needed = sum(shard.bytes for shard in plan.shards if shard.file not in journal.entries)
     free = shutil.disk_usage(output).free
@@ -163,7 +168,7 @@ def require_space(output: Path, plan: Plan, journal: Journal) -> None:
 
 
 def write_shard(output: Path, shard: PlannedShard) -> dict:
-    """Write one shard and return its entry in the index; under its name it is always complete."""
+    """Write one shard and return its entry in the index; the file gets its name when complete."""
     partial = output / f".{shard.file}.partial"
     with open(partial, "wb") as file:
         hashing = _Hashing(file)
@@ -188,15 +193,15 @@ def _sample(image: dict) -> dict:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"Image {path} does not exist (removed since it was listed); restore it or start anew "
+            f"Image {path} does not exist (removed since it was listed); restore it or start again "
             "with another --output"
         ) from error
     except OSError as error:
         raise UserError(f"Image {path} cannot be read ({error})", "replace the file") from error
     if len(data) != image["size"]:
         raise UserError(
-            f"Image {path} has {len(data)} bytes, {image['size']} when it was listed: something "
-            "is writing to the folder",
+            f"Image {path} has {len(data)} bytes, {image['size']} when it was listed: a program is "
+            "writing to the folder",
             "run the command again when it has ended",
         )
     suffix = path.suffix[1:].lower()
@@ -204,7 +209,7 @@ def _sample(image: dict) -> dict:
 
 
 class _Hashing:
-    """A file to write to, with the count and sha256 of what was written."""
+    """Writes to a file; counts and hashes the bytes."""
 
     def __init__(self, file: BinaryIO):
         self._file = file

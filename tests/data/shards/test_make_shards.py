@@ -1,6 +1,5 @@
-"""tools/make_shards.py: bytes untouched, the same shards every time, nothing half done."""
+"""tools/make_shards.py: unchanged bytes, the same shards every time, no partial result."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from repository import REPOSITORY
 from shard_sets import make_shards, write_images, write_shards
 
@@ -123,7 +123,7 @@ def test_a_killed_run_is_finished_by_the_same_command(folder, tmp_path, monkeypa
 def test_kill_9_leaves_no_shard_that_looks_whole(folder, tmp_path):
     code = (
         "import os, sys, shutil\n"
-        "from sharding import write\n"
+        "from d2_isonet.data.shards import writing as write\n"
         "count = []\n"
         "def dying(path):\n"
         "    count.append(path)\n"
@@ -185,8 +185,7 @@ def test_tar_files_of_others_are_not_overwritten(folder, tmp_path, capsys):
 
 
 def test_a_second_run_beside_the_first_is_refused(folder, tmp_path, capsys):
-    with open(tmp_path / "shards.partial.jsonl", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(tmp_path / "shards.partial.lock"):
         message = refused(capsys, str(folder), "--output", str(tmp_path))
     assert f"Another make_shards.py is writing to {tmp_path}" in message
 

@@ -1,4 +1,4 @@
-"""Loading from shards: what the folder reader gives, over any number of ranks and workers."""
+"""Shards load as the folder does, with any number of ranks and workers."""
 
 import hashlib
 import pickle
@@ -19,6 +19,7 @@ from d2_isonet.data.imagenet import (
     build_image_test_loader,
     build_image_train_loader,
 )
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.shards import loader as shard_loader
 from d2_isonet.data.shards.index import ShardedImages, load_shard_index
 from d2_isonet.distributed.launch import launch
@@ -79,7 +80,9 @@ def by_position(images, of_rank, ranks, workers, epochs=1, mapper=PLAIN, **optio
     samples = {}
     for rank in range(ranks):
         of_rank(rank, ranks)
-        loader = build_image_train_loader(images, mapper, batch_size, workers, 4, **options)
+        loader = build_image_train_loader(
+            images, mapper, LoaderOptions(batch_size, workers, 4, **options)
+        )
         for iteration, batch in enumerate(islice(loader, iterations)):
             assert len(batch) == 2
             for slot, sample in enumerate(batch):
@@ -123,7 +126,9 @@ def test_epochs_of_real_photographs_are_those_of_the_folder(
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_give_the_dicts_of_the_folder(workers, folder, shards):
     dicts = load_registered(register_data_root(str(folder))[0])[0]
-    loader = build_image_train_loader(load_shard_index(str(shards))["train"], PLAIN, 23, workers)
+    loader = build_image_train_loader(
+        load_shard_index(str(shards))["train"], PLAIN, LoaderOptions(23, workers)
+    )
     for sample in next(iter(loader)):
         expected = dicts[sample["image_id"]]
         name = sample["file_name"].partition(".tar/")[2]
@@ -137,7 +142,7 @@ def test_a_resumed_reader_gives_the_batches_of_an_uninterrupted_one(workers, sta
     images = load_shard_index(str(shards))["train"]
 
     def batches(first: int, last: int) -> list[torch.Tensor]:
-        loader = build_image_train_loader(images, RANDOM, 3, workers, seed=9)
+        loader = build_image_train_loader(images, RANDOM, LoaderOptions(3, workers, seed=9))
         loader.start_at(first, seed=2)
         return [torch.stack([x["image"] for x in batch]) for batch in islice(loader, last - first)]
 
@@ -149,7 +154,9 @@ def test_a_resumed_reader_gives_the_batches_of_an_uninterrupted_one(workers, sta
 def test_a_resumed_reader_decodes_nothing_before_its_start(shards, read):
     mapped = []
     images = load_shard_index(str(shards))["train"]
-    loader = build_image_train_loader(images, lambda x: mapped.append(x) or PLAIN(x), 2, seed=0)
+    loader = build_image_train_loader(
+        images, lambda x: mapped.append(x) or PLAIN(x), LoaderOptions(2, seed=0)
+    )
     loader.start_at(100, seed=0)
     next(iter(loader))
     assert len(mapped) == 2 and len(read) <= 2
@@ -157,7 +164,9 @@ def test_a_resumed_reader_decodes_nothing_before_its_start(shards, read):
 
 def test_nothing_is_read_before_the_first_batch_is_asked_for(shards, monkeypatch):
     monkeypatch.setattr(shard_loader, "read_shard", lambda *args: 1 / 0)
-    loader = build_image_train_loader(load_shard_index(str(shards))["train"], PLAIN, 2, seed=0)
+    loader = build_image_train_loader(
+        load_shard_index(str(shards))["train"], PLAIN, LoaderOptions(2, seed=0)
+    )
     batches = iter(loader)
     with pytest.raises(ZeroDivisionError):
         next(batches)
@@ -168,7 +177,9 @@ def test_with_equal_streams_one_rank_sees_the_batches_of_many(ranks, shards, of_
     images = load_shard_index(str(shards))["train"]
     many = by_position(images, of_rank, ranks, 0, 2, mapper=RANDOM, shard_streams=6)
     of_rank(0, 1)
-    loader = build_image_train_loader(images, RANDOM, 2 * ranks, seed=4, shard_streams=6)
+    loader = build_image_train_loader(
+        images, RANDOM, LoaderOptions(2 * ranks, seed=4, shard_streams=6)
+    )
     one = [x for batch in islice(loader, 30) for x in batch]
     for a, b in zip(many, one, strict=False):
         assert a["image_id"] == b["image_id"] and torch.equal(a["image"], b["image"])
@@ -189,7 +200,9 @@ def test_more_ranks_and_workers_than_shards_or_images_work(shards, of_rank):
 
 
 def test_augmentation_leaves_the_training_s_random_numbers_alone(shards):
-    loader = build_image_train_loader(load_shard_index(str(shards))["train"], RANDOM, 2, seed=0)
+    loader = build_image_train_loader(
+        load_shard_index(str(shards))["train"], RANDOM, LoaderOptions(2, seed=0)
+    )
     before = torch.get_rng_state()
     list(islice(loader, 3))
     assert torch.equal(torch.get_rng_state(), before)
@@ -241,7 +254,7 @@ def test_what_loading_processes_get_can_be_sent_to_them(shards):
     loader = build_image_test_loader(images["val"], PLAIN, 4)
     batches = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))[0]
     assert [content(batch) for batch in batches] == [content(batch) for batch in loader]
-    loader = build_image_train_loader(images["train"], RANDOM, 4, seed=0)
+    loader = build_image_train_loader(images["train"], RANDOM, LoaderOptions(4, seed=0))
     batches = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))[0]
     for ours, theirs in islice(zip(batches, loader, strict=False), 3):
         assert content(ours) == content(theirs)
@@ -259,4 +272,6 @@ def test_a_loader_that_cannot_be_is_refused(batch_size, streams, message, shards
     of_rank(0, 2)
     images = load_shard_index(str(shards))["train"]
     with pytest.raises(ValueError, match=message):
-        build_image_train_loader(images, PLAIN, batch_size, seed=0, shard_streams=streams)
+        build_image_train_loader(
+            images, PLAIN, LoaderOptions(batch_size, seed=0, shard_streams=streams)
+        )

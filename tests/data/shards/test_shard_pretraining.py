@@ -1,4 +1,4 @@
-"""tools/pretrain_imagenet.py on shards: trains, is evaluated as on the folder, says what fails."""
+"""tools/pretrain_imagenet.py on shards: training, evaluation as on the folder, and errors."""
 
 import re
 
@@ -61,7 +61,7 @@ def test_a_shard_that_changes_in_training_ends_it_with_one_message(
     for name in ("train-00000.tar", "train-00001.tar", "train-00002.tar"):
         (roots[1] / name).write_bytes((roots[1] / name).read_bytes()[:-1] + b"x")
     message = message_of(capsys, monkeypatch, roots[1], tmp_path / "out")
-    assert re.search(r"Shard .*/train-0000\d.tar has not the sha256", message)
+    assert re.search(r"Shard .*/train-0000\d.tar does not have the sha256", message)
 
 
 def test_a_split_that_the_shards_lack_is_named(roots, tmp_path, capsys, monkeypatch):

@@ -16,6 +16,7 @@ from shard_sets import write_images, write_shards
 
 from d2_isonet.data.datasets import load_registered, register_data_root
 from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.shards import reading as shard_reading
 from d2_isonet.data.shards import source as shard_source
 from d2_isonet.data.shards.index import load_shard_index
@@ -108,7 +109,9 @@ def test_a_data_root_may_be_a_url(server):
     train, val = (load_registered(name) for name in register_data_root(server))
     assert (len(train[0]), len(val[0]), train[1]) == (7, 7, ["a", "b"]) and val[1] == train[1]
     mapper = ImageNetMapper(True, crop_size=8)
-    batch = next(iter(build_image_train_loader(train[0], mapper, 7, num_workers=1, seed=0)))
+    batch = next(
+        iter(build_image_train_loader(train[0], mapper, LoaderOptions(7, num_workers=1, seed=0)))
+    )
     assert sorted(x["image_id"] for x in batch) == list(range(7))
 
 
@@ -160,7 +163,7 @@ def test_a_missing_index_is_told_from_an_unfinished_one(root):
     with pytest.raises(FileNotFoundError, match=r"has 4 tar files and no index.json; copy"):
         register_data_root(str(root))
     (root / "shards.partial.jsonl").write_text("")
-    with pytest.raises(FileNotFoundError, match="make_shards.py has not finished it; the same"):
+    with pytest.raises(FileNotFoundError, match="make_shards.py has not finished it; run the same"):
         register_data_root(str(root))
 
 
@@ -191,7 +194,8 @@ def test_one_changed_byte_is_noticed(position, root):
     content = bytearray((root / "train-00000.tar").read_bytes())
     content[position] ^= 1
     (root / "train-00000.tar").write_bytes(content)
-    with pytest.raises(ValueError, match="train-00000.tar has not the sha256 .*copy it again"):
+    message = "train-00000.tar does not have the sha256 .*copy it again"
+    with pytest.raises(ValueError, match=message):
         read_first(root)
 
 
@@ -254,8 +258,10 @@ class Bomb:
 def test_nothing_in_a_shard_is_unpickled(root):
     replace_shard(root, {"0.pyd": pickle.dumps(Bomb()), "0.json": RECORD})
     images = load_shard_index(str(root))["train"]
-    loader = build_image_train_loader(images, ImageNetMapper(True, crop_size=8), 7, seed=0)
-    with pytest.raises(ValueError, match=r"tar/a/0.jpg cannot be read .*make them anew"):
+    loader = build_image_train_loader(
+        images, ImageNetMapper(True, crop_size=8), LoaderOptions(7, seed=0)
+    )
+    with pytest.raises(ValueError, match=r"tar/a/0.jpg cannot be read .*make them again"):
         next(iter(loader))
 
 
@@ -264,7 +270,7 @@ def test_a_sample_that_is_no_image_is_named_with_its_shard(workers, root):
     replace_shard(root, {"0.jpg": b"text", "0.json": RECORD})
     images = load_shard_index(str(root))["train"]
     mapper = ImageNetMapper(True, crop_size=8)
-    loader = build_image_train_loader(images, mapper, 7, workers, seed=0)
+    loader = build_image_train_loader(images, mapper, LoaderOptions(7, workers, seed=0))
     with pytest.raises(ValueError, match=f"Image {root}/train-00000.tar/a/0.jpg cannot be read"):
         next(iter(loader))
 

@@ -16,6 +16,7 @@ from d2_isonet.data.imagenet import (
     build_image_test_loader,
     build_image_train_loader,
 )
+from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.distributed.launch import launch
 from d2_isonet.evaluation.classification import ImageNetEvaluator
 
@@ -51,7 +52,7 @@ def of_rank(monkeypatch):
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_batch_larger_than_the_set_shows_every_image_equally_often(number, workers, data_root):
     images = load_registered(register_data_root(data_root(number))[0])[0]
-    loader = build_image_train_loader(images, MAPPER, 8, workers, seed=0)
+    loader = build_image_train_loader(images, MAPPER, LoaderOptions(8, workers, seed=0))
     batches = list(islice(loader, 3))
     assert [len(batch) for batch in batches] == [8, 8, 8]
     seen = Counter(x["image_id"] for batch in batches for x in batch)
@@ -63,7 +64,7 @@ def test_more_processes_than_images_train_on_equal_batches(data_root, of_rank):
     seen = Counter()
     for rank in range(4):
         of_rank(rank, 4)
-        loader = build_image_train_loader(images, MAPPER, 4, 1, seed=0)
+        loader = build_image_train_loader(images, MAPPER, LoaderOptions(4, 1, seed=0))
         batches = list(islice(loader, 3))
         assert [len(batch) for batch in batches] == [1, 1, 1]
         seen.update(x["image_id"] for batch in batches for x in batch)
