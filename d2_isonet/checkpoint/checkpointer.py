@@ -15,7 +15,7 @@ from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 from .files import TAG, write_checkpoint
 from .matching import (
@@ -194,8 +194,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
         biases = [n for n in names if _from_stage(n).removesuffix(".bias") in places]
         if biases:
             self.logger.warning(
-                f"{len(biases)} biases of {self.path} are left out ({some(biases)}): a decoupled "
-                "convolution has none"
+                f"{len(biases)} biases of {self.path} are left out ({shortened(biases)}): a "
+                "decoupled convolution has none"
             )
         return [name for name in names if name not in biases]
 
@@ -218,7 +218,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         if names:
             raise WeightsError(
                 f"{self.path} does not fit the model: {len(names)} tensors of its backbone have no "
-                f"place in the model ({some(names)}). Check MODEL.RESNETS.DEPTH"
+                f"place in the model ({shortened(names)}). Check MODEL.RESNETS.DEPTH"
             )
 
 

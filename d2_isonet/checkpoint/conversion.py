@@ -10,7 +10,7 @@ from torch import nn
 
 from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
 from d2_isonet.modeling.stages import stage_of
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import UserError, shortened
 
 from .checkpointer import save_backbone, write_weights
 from .reading import WeightsError, read_state_dict, read_tensors
@@ -120,7 +120,7 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
     if problems:
         raise WeightsError(
             f"{path} does not make a whole network of the depth and kind its names tell",
-            f"{len(problems)} tensors do not fit: {some(problems)}",
+            f"{len(problems)} tensors do not fit: {shortened(problems)}",
         )
     return fitted
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
-from d2_isonet.utils.files import as_save_error, warned, write_complete
+from d2_isonet.utils.files import tolerate, write_complete
 from d2_isonet.utils.messages import UserError
 
 from .safetensors_file import SUFFIX
@@ -168,7 +168,7 @@ def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
             os.replace(path, aside / path.name)
     metrics = folder / "metrics.json"
     if metrics.is_file():
-        with warned("It stays, and this run's lines follow"), as_save_error(aside / metrics.name):
+        with tolerate(aside / metrics.name, "metrics.json stays, and this run appends to it"):
             shutil.copy2(metrics, aside)
             os.truncate(metrics, 0)  # this run's writer may have it open, for appending
     logger.warning(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 from .reading import WeightsError
 
@@ -98,7 +98,7 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     if naming is None:
         raise WeightsError(
             f"{path} is no network of the ISONet authors, torchvision or timm that this converter "
-            f"knows: it has neither {' nor '.join(_NAMINGS)}, but {some(list(state_dict))}"
+            f"knows: it has neither {' nor '.join(_NAMINGS)}, but {shortened(list(state_dict))}"
         )
     names = {name: naming.rename(name) for name in state_dict}
     known = {name: ours for name, ours in names.items() if ours is not None}
@@ -106,7 +106,7 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     if unknown:
         raise WeightsError(
             f"{path} has {len(unknown)} tensors without a place in an ISONet or a plain ResNet: "
-            f"{some(unknown)}",
+            f"{shortened(unknown)}",
             "variants with other stems, blocks or attention cannot be converted",
         )
     return {ours: state_dict[name] for name, ours in known.items()}, naming.source

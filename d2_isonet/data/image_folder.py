@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import UserError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def _require_split(root: str, split: str) -> None:
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
         raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
     if not os.path.isdir(os.path.join(root, split)):
-        there = some(_visible_folders(root)) or "none"
+        there = shortened(_visible_folders(root)) or "none"
         raise FileNotFoundError(
             f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
         )
@@ -86,7 +86,7 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
     if unknown:
         raise UserError(
             f"{folder} has {len(unknown)} class folder(s) that {root}/train has not: "
-            f"{some(unknown)}",
+            f"{shortened(unknown)}",
             f"class indices come from train/, so add or rename them there, or "
             f"remove them from {split}/",
         )
@@ -103,7 +103,7 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
         )
     if empty:
         raise UserError(
-            f"{folder} has {len(empty)} class folder(s) without an image: {some(empty)}",
+            f"{folder} has {len(empty)} class folder(s) without an image: {shortened(empty)}",
             f"add images ({suffixes}) or remove the folder(s)",
         )
     if others:
@@ -111,7 +111,7 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
             "%d files in %s are no images by their suffix and are left out: %s",
             len(others),
             folder,
-            some(others),
+            shortened(others),
         )
 
 

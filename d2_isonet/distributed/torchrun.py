@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from d2_isonet.utils.files import warned, write_text
+from d2_isonet.utils.files import tolerate, write_text
 
 _RUN_ID_FILE = "torchrun_id"  # in OUTPUT_DIR
 
@@ -38,8 +38,9 @@ def resume_if_restarted(args: argparse.Namespace, output_dir: str) -> str:
 def remember_run(output_dir: str) -> None:
     """Leave torchrun's id of this run in OUTPUT_DIR; the main process's to do, once it trains."""
     if under_torchrun() and _run_id():
-        with warned("torchrun may start the training again; that it must go on, --resume tells it"):
-            write_text(Path(output_dir, _RUN_ID_FILE), f"{_run_id()}\n")
+        file = Path(output_dir, _RUN_ID_FILE)
+        with tolerate(file, "If torchrun starts the training again, add --resume"):
+            write_text(file, f"{_run_id()}\n")
 
 
 def _run_id() -> str:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from webdataset import TarWriter
 
+from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import UserError
 
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
@@ -89,12 +90,7 @@ class Journal:
             split["shards"].append(self.entries[shard.file])
         index = {"format": FORMAT, "version": VERSION, "plan": plan.sha256, "seed": plan.seed}
         index |= {"classes": plan.classes, "splits": splits}
-        partial = self.output / f"{INDEX_NAME}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(index, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.output / INDEX_NAME)
+        write_text(self.output / INDEX_NAME, json.dumps(index, indent=1))
         (self.output / JOURNAL_NAME).unlink()
 
 

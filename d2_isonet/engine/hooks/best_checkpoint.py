@@ -14,7 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from d2_isonet.config.options import check_name
-from d2_isonet.utils.files import warned, write_text, write_when_possible
+from d2_isonet.utils.files import tolerate, write_text, write_when_possible
 
 from .averaging import averaging_of
 
@@ -144,13 +144,13 @@ class BestCheckpoint(HookBase):
         if not comm.is_main_process():
             return
         averaging = averaging_of(self.trainer)
-        with warned("The best checkpoint stays as it was"):
+        with tolerate("model_best.pth", "The best checkpoint stays as it was"):
             self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
             if averaging is not None:
                 averaging.save("model_best_ema")
 
     def _record(self) -> None:
-        with warned("A run resumed from before this evaluation repeats it"):
+        with tolerate(self.path, "A run resumed from before this evaluation repeats it"):
             write_text(self.path, json.dumps({"metric": self.metric, "history": self.history}))
 
     def _add_recorded(self) -> None:
