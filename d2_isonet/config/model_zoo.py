@@ -61,8 +61,8 @@ def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":
     Raises:
         UserError: there is no such config, or one of the pairs is wrong.
     """
-    from .loading import falls_back_to_cpu, load_config
+    from .loading import fall_back_to_cpu, load_config
 
     cfg = load_config(get_config_file(name), list(opts))
-    falls_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     return cfg

@@ -13,7 +13,6 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d2_isonet.config.options import PRECISIONS
 from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.preflight.training import check_precision
 from d2_isonet.utils.compat import call_after_backward
@@ -182,7 +181,7 @@ class AMPTrainer(AccumulatingTrainer):
     Gradients reach the optimizer unscaled; a step that overflowed is skipped whole.
 
     Args:
-        precision: a key of PRECISIONS.
+        precision: one of PRECISIONS in config/options.py.
         device_type: "cuda" or "cpu".
         accumulate_steps: as in AccumulatingTrainer.
     """
@@ -199,7 +198,7 @@ class AMPTrainer(AccumulatingTrainer):
     ):
         super().__init__(model, data_loader, optimizer, accumulate_steps=accumulate_steps)
         check_precision(precision)
-        self.precision = PRECISIONS[precision]
+        self.precision = getattr(torch, precision)
         self.device_type = device_type
         # bfloat16 has float32's range: nothing to scale
         self.grad_scaler = torch.amp.GradScaler(device_type, enabled=precision == "float16")
