@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from d2_isonet.modeling.stages import stage_of
 from d2_isonet.utils.messages import UserError, shortened
 
 from .checkpointer import save_backbone, write_weights
-from .reading import WeightsError, read_state_dict, read_tensors
+from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
 from .safetensors_file import SUFFIX
 from .weight_names import rename_tensors
 
@@ -220,13 +221,8 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     if not os.path.isfile(source):
         raise FileNotFoundError(f"there is no file {os.path.abspath(source)}; name the weights")
     content = read_tensors(source)
-    if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
-        raise WeightsError(f"{source} holds a {type(content).__name__}, no state_dict")
-    if "model" not in content:
-        content = {"model": content}
-    others = [str(k) for k, x in content["model"].items() if not isinstance(x, torch.Tensor)]
-    if others:
-        raise WeightsError(f"{source} has entries that are no tensors: {', '.join(others[:5])}")
+    tensors = tensors_of(source, content, keys=("model",))
+    content = {"model": tensors} if content is tensors else cast(dict, content)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     write_weights(target, {key: content[key] for key in _KEPT if key in content})
-    return len(content["model"]), sorted(set(map(str, content)) - set(_KEPT))
+    return len(tensors), sorted(set(map(str, content)) - set(_KEPT))

@@ -8,8 +8,8 @@ import torch
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save_backbone
-from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.checkpoint.reading import WeightsError
+from d2_isonet.checkpoint.record import meta_differences
 from d2_isonet.config.loading import load_config
 from d2_isonet.preflight.weights import weights_findings
 
@@ -131,7 +131,7 @@ def test_the_biases_of_an_ordinary_network_without_norm_are_left_out_and_named(t
     ordinary = write_classifier(path, "imagenet/decoupled18_baseline", opts=no_bn)
     cfg = classifier_config("imagenet/decoupled18_tanh_no_bn", *FROM_CONV2D[:2])
     model = build_model(cfg)
-    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint.checkpointer.checkpointer"):
+    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint.matching"):
         build_checkpointer(cfg, model).load(str(path), [])
     arrived = model.backbone.state_dict()
     biases = {name for name in ordinary if name not in arrived}
