@@ -16,7 +16,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from d2_isonet.distributed.launch import launch, run
-from d2_isonet.distributed.meeting import interface_towards, told_failure
+from d2_isonet.distributed.meeting import interface_towards, reported_failure
 from d2_isonet.distributed.supervision import ProcessFailure
 
 
@@ -105,7 +105,7 @@ class SilentStore:
 
 
 def test_a_store_that_never_answers_is_not_waited_for():
-    assert told_failure(SilentStore(), patience=0.1) == ""
+    assert reported_failure(SilentStore(), patience=0.1) == ""
 
 
 def say_who_is_there(folder):

@@ -63,7 +63,7 @@ STOPS = [
     with_yaml(36, "number_base.yaml", "_BASE_ is 3; it must be the name"),
     with_yaml(36, "aliases.yaml", "aliases.yaml stands for .*e.08 values"),
     with_yaml(36, "merges.yaml", "merges.yaml stands for .*e.09 values"),
-    with_yaml(36, "ouroboros.yaml", "an alias stands for something that holds it"),
+    with_yaml(36, "ouroboros.yaml", "an alias stands for a value that contains it"),
     with_yaml(36, "deep.yaml", "deep.yaml is nested too deeply"),
     with_yaml(36, "binary.yaml", "binary.yaml is no text"),
     with_yaml(36, "list.yaml", "this is no yaml of KEY: VALUE lines, but list"),
