@@ -153,8 +153,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
             tensors,
             self.model,
             expected=self.expected_meta,
-            from_conv2d=self.from_conv2d,
-            strict=strict,
+            from_conv2d=self.from_conv2d and not strict,
         )
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         incompatible = super()._load_model(checkpoint)

@@ -28,45 +28,29 @@ def match(
     *,
     expected: Mapping | None,
     from_conv2d: bool,
-    strict: bool,
 ) -> set[str]:
     """Compare the record, remove tensors that `model` does not need, and return optional names.
-
-    A detector does not need a classifier. Unless `strict`, `from_conv2d` lets decoupled
-    convolutions start from ordinary ones: these have a bias that is not needed, and lack radius
-    and k, which are optional and stay as initialized.
 
     Args:
         meta: the file's record, None if it has none.
         expected: the record that the file must agree with, None to skip the comparison.
+        from_conv2d: let decoupled convolutions start from ordinary ones, whose biases they do not
+            need; their radius and k are optional and stay as initialized.
 
     Raises:
         WeightsError: the record is that of another network, or of other pixels.
     """
-    starts = from_conv2d and not strict and convolutions_of(meta) == "Conv2d"
-    if meta and expected:
-        _check_record(path, meta, expected, starts, from_conv2d)
+    from_conv2d = from_conv2d and convolutions_of(meta) == "Conv2d"
+    differences = meta_differences(meta, expected, from_conv2d) if meta and expected else []
+    if differences:
+        raise WeightsError(
+            f"{path} is not the network the config describes:\n  " + "\n  ".join(differences)
+        )
+    # a detector does not need a classifier
     if meta and "linear.weight" not in model.state_dict():
         tensors.pop("linear.weight", None)
         tensors.pop("linear.bias", None)
-    return _match_decoupled(path, tensors, model) if starts else set()
-
-
-def _check_record(
-    path: str, meta: Mapping, expected: Mapping, starts: bool, from_conv2d: bool
-) -> None:
-    differences = meta_differences(meta, expected, starts)
-    if not differences:
-        return
-    kinds = convolutions_of(meta), convolutions_of(expected)
-    if kinds == ("Conv2d", "Decoupled") and not from_conv2d:
-        differences.append(
-            "(to start a decoupled network from ordinary convolutions, set "
-            "MODEL.DECOUPLED.FROM_CONV2D True)"
-        )
-    raise WeightsError(
-        f"{path} is not the network the config describes:\n  " + "\n  ".join(differences)
-    )
+    return _match_decoupled(path, tensors, model) if from_conv2d else set()
 
 
 def _match_decoupled(path: str, tensors: dict[str, torch.Tensor], model: nn.Module) -> set[str]:

@@ -12,6 +12,7 @@ from d2_isonet.modeling.backbone.checks import res2_out_channels
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # The meaning of older records, which lack these keys.
 _BEFORE = {"block": "residual", "small_images": False, "conv": "Conv2d", "norm_groups": 32}
+_FROM_CONV2D = " (a training can start from it with MODEL.DECOUPLED.FROM_CONV2D True)"
 
 
 def record_of(checkpoint: Mapping) -> Mapping | None:
@@ -40,8 +41,10 @@ def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False
             found = record.get(key, _BEFORE.get(key, asked))
             if key == "conv" and from_conv2d and found == "Conv2d":
                 continue
-            if not _same(key, found, asked) and not _unused(key, expected[section]):
-                lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config")
+            if _same(key, found, asked) or _unused(key, expected[section]):
+                continue
+            hint = _FROM_CONV2D if (found, asked) == ("Conv2d", "Decoupled") else ""
+            lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config{hint}")
     return lines
 
 

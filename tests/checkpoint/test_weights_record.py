@@ -83,7 +83,7 @@ def write_classifier(path, name: str, record=describe, opts=()):
 def test_an_old_file_of_an_ordinary_network_is_no_decoupled_one(tmp_path):
     write_classifier(tmp_path / "backbone.pth", "imagenet/decoupled18_baseline", old_record)
     cfg = classifier_config("imagenet/decoupled18_tanh", "MODEL.DECOUPLED.MAGNITUDE", "Sphere")
-    with pytest.raises(WeightsError, match="conv: 'Conv2d' in the file, .*\n.*FROM_CONV2D True"):
+    with pytest.raises(WeightsError, match="conv: 'Conv2d' in the file, .*FROM_CONV2D True"):
         build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"), [])
 
 
