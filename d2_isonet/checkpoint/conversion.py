@@ -134,25 +134,21 @@ def convert(
 ) -> tuple[dict, list[tuple[str, int]]]:
     """Write `source` as a weights file that this project's classifiers and detectors load.
 
+    Returns its meta record and rows (stage, number of tensors).
+
     Args:
         depth, kind: what the file must hold (kind "risonet", "isonet" or "resnet"); None for any.
-
-    Returns:
-        The meta record of the new file; rows (stage, number of tensors).
 
     Raises:
         FileNotFoundError: there is no `source`.
         WeightsError: `source` cannot be read, is another network, or is incomplete.
         UserError: `target` is `source` or a folder.
     """
-    if os.path.abspath(source) == os.path.abspath(target):
-        raise UserError(
-            f"OUT is IN ({os.path.abspath(source)})",
-            "name another file for the result",
-        )
+    path = os.path.abspath(source)
+    if path == os.path.abspath(target):
+        raise UserError(f"OUT is IN ({path})", "name another file for the result")
     if os.path.isdir(target):
         raise UserError(f"OUT is a folder ({os.path.abspath(target)})", "name a file in it")
-    path = os.path.abspath(source)
     tensors, origin = rename_tensors(path, read_state_dict(source))
     architecture = infer_architecture(path, tensors)
     for asked, found in ((depth, architecture["depth"]), (kind, kind_of(architecture))):

@@ -100,7 +100,7 @@ def check_loaded(
     logger.info(f"Weights from {path}:\n" + tabulate(rows, headers=headers))
     asked = {name: tuple(state[name].shape) for name in incomplete if name not in optional}
     if asked:
-        raise WeightsError(_mismatch_message(path, asked, found))
+        raise _mismatch(path, asked, found)
     stages = {*map(stage_of, state)} & {*STAGES}
     left_over = [
         name
@@ -110,7 +110,8 @@ def check_loaded(
     if left_over:
         raise WeightsError(
             f"{path} does not fit the model: {len(left_over)} tensors of its backbone have no "
-            f"place in the model ({shortened(left_over)}). Check MODEL.RESNETS.DEPTH"
+            f"place in the model ({shortened(left_over)})",
+            "check MODEL.RESNETS.DEPTH",
         )
 
 
@@ -132,23 +133,20 @@ def _load_report(state: Mapping, unloaded: set[str], strict: bool) -> tuple[list
 
 
 _CHECK = (
-    "Check MODEL.RESNETS.DEPTH, the number of classes and, for a pretrained backbone, that this is "
+    "check MODEL.RESNETS.DEPTH, the number of classes and, for a pretrained backbone, that this is "
     "its backbone.pth"
 )
 _RENAMED = (
-    "To have detectron2 match names that lack their beginning, save the file again as "
+    "to have detectron2 match names that lack their beginning, save the file again as "
     "{'model': STATE_DICT, 'matching_heuristics': True}"
 )
 _BACKBONE_ALONE = (
-    "It holds a backbone alone: give the model_final.pth of a training that started from it"
+    "it holds a backbone alone: give the model_final.pth of a training that started from it"
 )
 
 
-def _mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
-    """The message of tensors that were not loaded: shapes `asked` of the model, `found` of a file.
-
-    It names the first five.
-    """
+def _mismatch(path: str, asked: Mapping, found: Mapping) -> WeightsError:
+    """The error for tensors that were not loaded; shapes by name, in the model and in the file."""
     lines, renamed = [], False
     for name, shape in asked.items():
         same = next((n for n in found if name == n or name.endswith("." + n)), None)
@@ -161,7 +159,6 @@ def _mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
     remedy = _RENAMED if renamed else _CHECK
     if {*map(stage_of, asked)}.isdisjoint(STAGES) and {*map(stage_of, found)} <= {*STAGES}:
         remedy = _BACKBONE_ALONE
-    return (
-        f"{path} does not fit the model: {len(asked)} tensors would keep their random "
-        "initialization:\n  " + shortened(lines, separator="\n  ") + "\n" + remedy
-    )
+    kept = f"{len(asked)} tensors would keep their random initialization"
+    names = shortened(lines, separator="\n  ")
+    return WeightsError(f"{path} does not fit the model: {kept}:\n  {names}", remedy)

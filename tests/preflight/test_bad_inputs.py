@@ -83,7 +83,7 @@ STOPS = [
     with_weights(40, "photo.pth", "is not a checkpoint of torch.save .it begins with"),
     with_weights(40, "cut.safetensors", "is truncated or damaged .*copy or download it again"),
     with_weights(40, "list.pth", "list.pth holds a list, no state_dict"),
-    with_weights(41, "deeper.pth", "have no place in the model .res2.2.*Check MODEL.RESNETS.DEPTH"),
+    with_weights(41, "deeper.pth", "have no place in the model .res2.2.*check MODEL.RESNETS.DEPTH"),
     Stop(41, f"{SMALL} {DATA} {RUN} MODEL.RESNETS.DEPTH 34 MODEL.WEIGHTS {{file:shallower.pth}}",
          r"40 tensors would keep their random initialization:\s+backbone.res2.2"),
     with_weights(42, "bottlenecks.pth", r"shape \(16, 16, 1, 1\) in the file, \(16, 16, 3, 3\)"),
