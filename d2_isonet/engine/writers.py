@@ -60,9 +60,9 @@ class TolerantWriter(EventWriter):
 
 
 class TensorboardWriter(TensorboardXWriter):
-    """TensorboardXWriter that opens its file at the first write, and a new one after a failure.
+    """TensorboardXWriter that opens its file when it first writes, and a new one after a failure.
 
-    Its writing thread ends at the first error, and v0.6 writes in the constructor.
+    The thread that writes for it ends at the first error, and v0.6 writes when it is made.
     """
 
     def __init__(self, log_dir: str, window_size: int = 20):

@@ -16,7 +16,6 @@ from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.engine.train_loop import NonFiniteError
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError, write_text
-from d2_isonet.utils.messages import shortened
 
 from .averaging import averaging_of
 from .non_finite_layer import find_non_finite_layer
@@ -53,10 +52,10 @@ def in_words(facts: dict, why_stopped: str, file: str) -> str:
     met = (found or facts["processes"])[0]
     rows = {
         "losses": ", ".join(f"{name} {x}" for name, x in met["losses"].items()),
-        "weights not finite": shortened(met["non_finite_weights"], 3),
+        "weights not finite": _some(met["non_finite_weights"]),
         "first layer": _layer_in_words(met) if "images" in met else "",
-        "gradients not finite": shortened(met["non_finite_gradients"], 3),
-        "images": shortened([name for name in met.get("images", []) if name], 16),
+        "gradients not finite": _some(met["non_finite_gradients"]),
+        "images": _some([name for name in met.get("images", []) if name], 16),
         "learning rate": f"{facts['learning_rate']:g}",
         "last good checkpoint": facts["last_checkpoint"] or "none yet",
         "all facts": file,
@@ -84,6 +83,11 @@ def _layer_in_words(met: dict) -> str:
     if met["tensor"].startswith("gradient") and met["last_finite"]:
         return f"the {met['tensor']} of {layer}, as {met['last_finite']} hands it back"
     return f"the {met['tensor']} of {layer}"
+
+
+def _some(names: list[str], number: int = 3) -> str:
+    more = f" and {len(names) - number} more" if len(names) > number else ""
+    return ", ".join(names[:number]) + more
 
 
 class NonFiniteRecovery(HookBase):
