@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.utils.files import SaveError
+from d2_isonet.utils.files import as_save_error
 from d2_isonet.utils.messages import UserError, shortened
 
 from .sources import Found, Source
@@ -127,8 +127,6 @@ class Sink:
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:
     _, data = cv2.imencode(path.suffix.lower(), pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    try:
+    with as_save_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    except OSError as error:
-        raise SaveError(f"{path} could not be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, checked to the bit, found without last_checkpoint."""
+"""Checkpoint files are complete or missing, checked to the bit, found without last_checkpoint."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""safetensors: the same weights and record as a .pth, and broken files named as such."""
+"""safetensors: the same weights and record as in a .pth, and broken files are recognized."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A file that is no checkpoint of tensors is named for what it is, and never executed."""
+"""The message says what a file is that holds no tensors; no code in it is executed."""
 
 import argparse
 import json

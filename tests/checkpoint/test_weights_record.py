@@ -1,4 +1,4 @@
-"""The record of a weights file: what it tells apart, what it meant before, what may differ."""
+"""The record of a weights file: which networks it distinguishes, and what old records mean."""
 
 import copy
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def test_what_only_bottlenecks_use_is_no_difference_in_a_network_for_small_image
 
 
 def old_record(cfg) -> dict:
-    """What was written before these keys."""
+    """A record without these keys, as older versions wrote it."""
     record = copy.deepcopy(describe(cfg))
     for key in ("backbone", "block", "small_images", "conv", "norm_groups"):
         record["architecture"].pop(key, None)
@@ -73,7 +73,7 @@ def classifier_config(name: str, *opts: str):
 
 
 def write_classifier(path, name: str, record=describe, opts=()):
-    """backbone.pth of a network without training, with that record; its tensors."""
+    """Write backbone.pth of an untrained network with that record; return its tensors."""
     cfg = classifier_config(name, *opts)
     tensors = build_model(cfg).backbone.state_dict()
     save_backbone(path, tensors, record(cfg))

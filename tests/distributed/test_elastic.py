@@ -1,4 +1,4 @@
-"""Under torchrun: a training that is started again goes on."""
+"""A training that torchrun starts again resumes."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""A disk that is full for some steps of a training costs files, each told by name, and no step.
+"""A disk that is full for some steps costs files, each named in the log, but no training step.
 
 The limit of a file's size, set to 0, stands for the disk; helpers/kill_harness.py --disk fills one.
 """
@@ -56,7 +56,7 @@ class Limit(HookBase):
 
 
 def limited(trainer_class: type, full: range) -> type:
-    """`trainer_class` on such a disk; it logs every step, and every evaluation is the best."""
+    """`trainer_class` on such a disk; it logs every step, and every evaluation is a new best."""
 
     class Limited(trainer_class):
         scores: list[int] = []
@@ -75,7 +75,7 @@ def limited(trainer_class: type, full: range) -> type:
 
 
 def iterations(folder: Path) -> set[int]:
-    """Those that metrics.json has."""
+    """The iterations in metrics.json."""
     lines = (folder / "metrics.json").read_text().splitlines()
     return {x["iteration"] for x in map(json.loads, lines)}
 
