@@ -1,4 +1,4 @@
-"""Files of weights: how they are written, read, matched with a network and converted.
+"""Writes, reads and converts files of weights, and matches them with a network.
 
 May import modeling and below.
 """

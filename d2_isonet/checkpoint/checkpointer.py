@@ -1,34 +1,29 @@
-"""Weights that travel: writing backbone.pth, and loading weights that must fit or stop."""
+"""Writes backbone.pth, and loads weights that must fit the model."""
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from tabulate import tabulate
-from torch import nn
 
 from d2_isonet.data.categories import categories_record
-from d2_isonet.layers.decoupled_conv import DecoupledConv2d
-from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import some
 
 from .files import TAG, write_checkpoint
-from .matching import (
-    BATCH_COUNTER,
-    architecture,
-    convolutions_of,
-    load_report,
-    meta_differences,
-    mismatch_message,
-    record_of,
+from .matching import check_loaded, match
+from .reading import (
+    WeightsError,
+    is_read_by_detectron2,
+    read_tensors,
+    tensors_of,
+    unreadable,
+    what_is_wrong,
 )
-from .reading import WeightsError, unreadable, what_is_wrong
-from .safetensors_file import SUFFIX, is_safetensors, read_safetensors, write_safetensors
+from .record import architecture, record_of
+from .safetensors_file import SUFFIX, write_safetensors
 
 
 def write_weights(path: str | os.PathLike, content: Mapping) -> None:
@@ -41,12 +36,12 @@ FORMAT_VERSION = 1
 
 
 def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> None:
-    """Write weights that any detector of this project loads without conversion.
+    """Write weights that every detector of this project loads without conversion.
 
     Args:
         path: the file, .pth or .safetensors; it appears complete or not at all.
         state_dict: tensors by name, `stem.`, `res2.` ... `res5.`.
-        meta: plain types only: "architecture" and "input" are checked against the config at load.
+        meta: plain types only; "architecture" and "input" are compared with the config at load.
     """
     model = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
     # detectron2 sends res5 to roi_heads.res5 (C4) or to bottom_up (FPN) only with this flag
@@ -62,16 +57,17 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
 class ISONetCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that stops where detectron2 warns and trains on random weights.
 
+    A model on the meta device reads names and shapes alone, and refuses what the real one would.
+
     Args:
         expected_meta: what a file's meta record must say ("architecture", "input"); None to skip.
-        strict: True asks for every tensor of the model, not those of the backbone alone. A
-            checkpoint that a training goes on from is always asked for all.
-        from_conv2d: a training may start its decoupled convolutions from ordinary ones (the rows
-            marked * of the Decoupled Networks slides); what those have not, radius and k, stays
-            as initialized.
+        strict: require every tensor of the model, not only those of the backbone. A training that
+            resumes always requires all.
+        from_conv2d: let a training start its decoupled convolutions from ordinary ones (the rows
+            marked * of the Decoupled Networks slides); radius and k stay as initialized.
         trust_pickle: read .pkl files, which can run any code their author put in.
 
-    `path` is the file that was loaded last, `record` its meta record, None where it has none.
+    `path` is the file that was loaded last, `record` its meta record, None if it has none.
 
     Raises (from load):
         FileNotFoundError: there is no such file.
@@ -96,21 +92,21 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self.strict = strict
         self.from_conv2d = from_conv2d
         self.trust_pickle = trust_pickle
-        self.logger = logging.getLogger("d2_isonet.checkpoint.checkpointer")
+        self.logger = logging.getLogger(__name__)
 
     def save(self, name, tag=True, **extra):
-        """Write name.pth so that no moment finds it half written, then last_checkpoint.
+        """Write name.pth, at every moment the old file or the whole new one, then last_checkpoint.
 
         Args:
-            tag: False leaves last_checkpoint as it is: a training does not go on from this file.
+            tag: False leaves last_checkpoint unchanged: no training resumes from this file.
 
         Raises:
-            SaveError: the disk is full or fails; the files are as they were.
+            SaveError: the disk is full or fails; the old files are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: x.state_dict() for key, x in self.checkpointables.items()}
-        # so that evaluating or going on with other pixels is refused as at the first load
+        # so that evaluating or resuming with other pixels is refused as at the first load
         meta = {} if self.expected_meta is None else {"meta": dict(self.expected_meta)}
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
@@ -132,98 +128,41 @@ class ISONetCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def _load_file(self, filename):
-        problem = what_is_wrong(filename, self.trust_pickle)
+        path = os.path.abspath(filename)
+        problem = what_is_wrong(path, self.trust_pickle)
         if problem:
-            raise WeightsError(f"{os.path.abspath(filename)} {problem}")
-        if is_safetensors(filename):
-            return read_safetensors(filename)
-        try:
-            content = super()._load_file(filename)
-        except Exception as error:  # unpickling broken bytes can raise nearly anything
-            raise unreadable(os.path.abspath(filename), error) from error
-        if not isinstance(content, dict):  # detectron2 finds a "model" in a text that has the word
-            raise WeightsError(f"{self.path} holds a {type(content).__name__}, no state_dict")
-        return content
+            raise WeightsError(f"{path} {problem}")
+        if is_read_by_detectron2(path):
+            try:
+                return super()._load_file(filename)
+            except Exception as error:  # unpickling broken bytes can raise nearly anything
+                raise unreadable(path, error) from error
+        is_meta = any(parameter.is_meta for parameter in self.model.parameters())
+        content = read_tensors(path, device="meta" if is_meta else "cpu")
+        return content if isinstance(content, dict) and "model" in content else {"model": content}
 
     def _load_model(self, checkpoint):
-        meta = self.record = record_of(checkpoint)
-        weights = checkpoint["model"]
-        if not isinstance(weights, Mapping):
-            raise WeightsError(f"{self.path} holds a {type(weights).__name__}, no state_dict")
-        others = [str(n) for n, x in weights.items() if not hasattr(x, "shape") or n != str(n)]
-        if others:
-            raise WeightsError(
-                f"{self.path} has entries that are no tensors: {', '.join(others[:5])}. Weights "
-                "of another program go through tools/convert_isonet_weights.py first"
-            )
-        # what a training has saved must come back whole when it goes on
+        self.record = record_of(checkpoint)
+        # a training that resumes must get back everything it saved
         strict = self.strict or (self._resumes and "trainer" in checkpoint)
-        starts = self.from_conv2d and not strict and convolutions_of(meta) == "Conv2d"
-        if meta and self.expected_meta:
-            self._check_record(meta, self.expected_meta, starts)
-        if meta and "linear.weight" not in self.model.state_dict():
-            for name in ("linear.weight", "linear.bias"):  # a classifier's; no place in a detector
-                checkpoint["model"].pop(name, None)
-        found = {name: tuple(value.shape) for name, value in checkpoint["model"].items()}
-        incompatible = super()._load_model(checkpoint)
-        unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}
-        self._check_loaded(unloaded, found, strict, _operator_tensors(self.model) if starts else ())
-        left_over = incompatible.unexpected_keys
-        self._check_left_over(self._without_biases(left_over) if starts else left_over)
-        return incompatible
-
-    def _check_record(self, meta: Mapping, expected: Mapping, starts_from_conv2d: bool) -> None:
-        differences = meta_differences(meta, expected, starts_from_conv2d)
-        if not differences:
-            return
-        kinds = convolutions_of(meta), convolutions_of(expected)
-        if kinds == ("Conv2d", "Decoupled") and not self.from_conv2d:
-            differences.append(
-                "(to start a decoupled network from ordinary convolutions, set "
-                "MODEL.DECOUPLED.FROM_CONV2D True)"
-            )
-        raise WeightsError(
-            f"{self.path} is not the network the config describes:\n  " + "\n  ".join(differences)
+        remedy = "convert weights of another program with tools/convert_isonet_weights.py first"
+        tensors = tensors_of(self.path, checkpoint["model"], remedy)
+        optional = match(
+            self.path,
+            self.record,
+            tensors,
+            self.model,
+            expected=self.expected_meta,
+            from_conv2d=self.from_conv2d and not strict,
         )
-
-    def _without_biases(self, names: list[str]) -> list[str]:
-        """The names but for the biases of ordinary convolutions where decoupled ones, which have
-        none, now stand (a network without norm has them); those are told.
-        """
-        places = _decoupled_places(self.model)
-        biases = [n for n in names if _from_stage(n).removesuffix(".bias") in places]
-        if biases:
-            self.logger.warning(
-                f"{len(biases)} biases of {self.path} are left out ({some(biases)}): a decoupled "
-                "convolution has none"
-            )
-        return [name for name in names if name not in biases]
-
-    def _check_loaded(
-        self, unloaded: set[str], found: Mapping, strict: bool, exempt: Collection[str]
-    ) -> None:
-        """Print N of M tensors a part; raise where a part that must be loaded is not whole."""
-        rows, incomplete = load_report(self.model.state_dict(), unloaded, strict)
-        headers = ["part", "tensors loaded", "of", "still as initialized"]
-        self.logger.info(f"Weights from {self.path}:\n" + tabulate(rows, headers=headers))
-        incomplete = [name for name in incomplete if name not in exempt]
-        if incomplete:
-            asked = {name: tuple(self.model.state_dict()[name].shape) for name in incomplete}
-            raise WeightsError(mismatch_message(self.path, asked, found))
-
-    def _check_left_over(self, names: list[str]) -> None:
-        """Raise where the file's backbone has more blocks than the model's: it is another one."""
-        stages = {stage_of(name) for name in self.model.state_dict()} & set(STAGES)
-        names = [n for n in names if stage_of(n) in stages and not n.endswith(BATCH_COUNTER)]
-        if names:
-            raise WeightsError(
-                f"{self.path} does not fit the model: {len(names)} tensors of its backbone have no "
-                f"place in the model ({some(names)}). Check MODEL.RESNETS.DEPTH"
-            )
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        incompatible = super()._load_model(checkpoint)
+        check_loaded(self.path, self.model, found, incompatible, strict=strict, optional=optional)
+        return incompatible
 
 
 def require_file(path: str) -> None:
-    """Raise FileNotFoundError where the weights are not there."""
+    """Raise FileNotFoundError if MODEL.WEIGHTS names no file."""
     if os.path.isdir(path):
         raise FileNotFoundError(
             f"MODEL.WEIGHTS: {os.path.abspath(path)} is a folder; name a file in it"
@@ -236,29 +175,8 @@ def require_file(path: str) -> None:
         )
 
 
-def _decoupled_places(model: nn.Module) -> set[str]:
-    """Where decoupled convolutions are, named from their stage on: "res2.0.conv1"."""
-    convs = [name for name, m in model.named_modules() if isinstance(m, DecoupledConv2d)]
-    return {_from_stage(name) for name in convs}
-
-
-def _from_stage(name: str) -> str:
-    return name[name.index(stage_of(name)) :]
-
-
-def _operator_tensors(model: nn.Module) -> set[str]:
-    """Names of what a decoupled convolution has beside its weight: radius, its scale, k."""
-    return {
-        f"{prefix}.{name}"
-        for prefix, conv in model.named_modules()
-        if isinstance(conv, DecoupledConv2d)
-        for name, _ in (*conv.named_parameters(recurse=False), *conv.named_buffers(recurse=False))
-        if name != "weight"
-    }
-
-
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
-    """The checkpointer of cfg.OUTPUT_DIR, which knows what network and pixels cfg asks for.
+    """The checkpointer of cfg.OUTPUT_DIR, which compares files with the network and pixels of cfg.
 
     Its files also record the classes of the training set.
     """

@@ -1,23 +1,24 @@
-"""The authors' ISONet weights and torchvision's or timm's ResNets, under this project's names."""
+"""Converts ISONet's released weights and torchvision's or timm's ResNets, and file formats."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
 from d2_isonet.modeling.stages import stage_of
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import UserError, shortened
 
 from .checkpointer import save_backbone, write_weights
-from .reading import WeightsError, read_state_dict, read_tensors
+from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
 from .safetensors_file import SUFFIX
 from .weight_names import rename_tensors
 
-# What both sources were trained on: RGB, mean and std of ImageNet, here in the range 0-255.
+# Both sources were trained on RGB with the mean and std of ImageNet, here in the range 0-255.
 PIXELS = {
     "format": "RGB",
     "pixel_mean": [123.675, 116.28, 103.53],
@@ -26,10 +27,10 @@ PIXELS = {
 
 
 def infer_architecture(path: str, tensors: Mapping) -> dict:
-    """The architecture record (as in `backbone.architecture`) that names and shapes tell.
+    """The architecture record (see `architecture` in record.py), found from names and shapes.
 
     Raises:
-        WeightsError: the numbers of blocks are those of no depth in NUM_BLOCKS.
+        WeightsError: no depth in NUM_BLOCKS has these numbers of blocks.
     """
     blocks = Counter(
         part for part, _ in {tuple(n.split(".")[:2]) for n in tensors if n[:3] == "res"}
@@ -41,8 +42,8 @@ def infer_architecture(path: str, tensors: Mapping) -> dict:
     if not depths or any(name not in tensors or tensors[name].dim() != 4 for name in needed):
         kind = "bottleneck" if last == "conv3" else "basic"
         raise WeightsError(
-            f"{path} has {kind} blocks {counts} in its stages, which is none of the depths "
-            f"{sorted(NUM_BLOCKS)}"
+            f"{path} has {kind} blocks {counts} in its stages, as none of the depths "
+            f"{sorted(NUM_BLOCKS)} has"
         )
     width, conv2 = tensors[needed[0]].shape[0], tensors[needed[1]]
     groups = max(1, width // conv2.shape[1]) if last == "conv3" else 1
@@ -66,7 +67,7 @@ def infer_architecture(path: str, tensors: Mapping) -> dict:
 
 
 def kind_of(architecture: Mapping) -> str:
-    """One of "risonet", "isonet", "resnet", or "other" for an ablation of the authors' code."""
+    """One of "risonet", "isonet" and "resnet", or "other" for an ablation of the authors' code."""
     row = tuple(architecture[k] for k in ("norm", "activation", "shortcut", "residual_scale"))
     kinds = {
         ("", "SReLU", True, True): "risonet",
@@ -77,7 +78,7 @@ def kind_of(architecture: Mapping) -> str:
 
 
 def expected_shapes(architecture: Mapping, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of that network, taken from its modules (without memory)."""
+    """Name and shape of every tensor of that network, from modules on the meta device."""
     options = {key: architecture[key] for key in ("norm", "activation")}
     arguments = {key: value for key, value in architecture.items() if key != "backbone"}
     arguments["residual_scale"] = 0.0 if architecture["residual_scale"] else None
@@ -95,8 +96,8 @@ def expected_shapes(architecture: Mapping, num_classes: int) -> dict[str, tuple[
 def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch.Tensor]:
     """Every tensor of `shapes`, as float32, in that order.
 
-    The authors' shifts (1, C, 1, 1) and scales (1, 1, 1, 1) lose their empty dimensions. Counters
-    of batches, which torchvision's oldest files lack and inference never reads, become 0.
+    The authors' shifts (1, C, 1, 1) and scales (1, 1, 1, 1) lose their dimensions of size 1.
+    Counters of batches, which torchvision's oldest files lack and inference never reads, become 0.
 
     Raises:
         WeightsError: a tensor is missing, left over, of another shape, or not finite.
@@ -119,8 +120,8 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
     problems += [f"{name} is left over" for name in tensors if name not in shapes]
     if problems:
         raise WeightsError(
-            f"{path} does not make a whole network of the depth and kind its names tell",
-            f"{len(problems)} tensors do not fit: {some(problems)}",
+            f"{path} is no complete network of the depth and kind that its names indicate: "
+            f"{len(problems)} tensors do not fit: {shortened(problems)}",
         )
     return fitted
 
@@ -133,25 +134,21 @@ def convert(
 ) -> tuple[dict, list[tuple[str, int]]]:
     """Write `source` as a weights file that this project's classifiers and detectors load.
 
-    Args:
-        depth, kind: what the file should hold, to be checked ("risonet", "isonet", "resnet").
+    Returns its meta record and rows (stage, number of tensors).
 
-    Returns:
-        The meta record of the new file; rows (stage, number of tensors).
+    Args:
+        depth, kind: what the file must hold (kind "risonet", "isonet" or "resnet"); None for any.
 
     Raises:
         FileNotFoundError: there is no `source`.
-        WeightsError: `source` cannot be read, is another network, or is not whole.
+        WeightsError: `source` cannot be read, is another network, or is incomplete.
         UserError: `target` is `source` or a folder.
     """
-    if os.path.abspath(source) == os.path.abspath(target):
-        raise UserError(
-            f"OUT is IN ({os.path.abspath(source)})",
-            "name another file for the result",
-        )
+    path = os.path.abspath(source)
+    if path == os.path.abspath(target):
+        raise UserError(f"OUT is IN ({path})", "name another file for the result")
     if os.path.isdir(target):
         raise UserError(f"OUT is a folder ({os.path.abspath(target)})", "name a file in it")
-    path = os.path.abspath(source)
     tensors, origin = rename_tensors(path, read_state_dict(source))
     architecture = infer_architecture(path, tensors)
     for asked, found in ((depth, architecture["depth"]), (kind, kind_of(architecture))):
@@ -175,8 +172,8 @@ def config_options(meta: Mapping, detector: bool = False) -> list[str]:
     """KEY VALUE pairs that make configs/risonet*.yaml describe these weights.
 
     Args:
-        detector: freeze batch norm, as detectors of a few images a batch need, and leave the
-            orthogonal penalty out where the weights were trained with batch norm, so without it.
+        detector: freeze batch norm, as small batches require, and remove the orthogonal penalty,
+            if the weights were trained with batch norm and so without penalty.
     """
     architecture = meta["architecture"]
     usual = {
@@ -205,11 +202,11 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     """Write the weights of the file `source`, and the record of their network, to `target`.
 
     Returns:
-        How many tensors, and what else `source` has, an optimizer for one, which is left out.
+        The number of tensors, and what else `source` has (such as an optimizer), which is dropped.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: two names that tell of no format, or of one and the same.
+        UserError: a name has no known suffix, or both have the suffix of the same format.
         WeightsError: `source` is no weights file.
     """
     for path in (source, target):
@@ -220,13 +217,8 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     if not os.path.isfile(source):
         raise FileNotFoundError(f"there is no file {os.path.abspath(source)}; name the weights")
     content = read_tensors(source)
-    if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
-        raise WeightsError(f"{source} holds a {type(content).__name__}, no state_dict")
-    if "model" not in content:
-        content = {"model": content}
-    others = [str(k) for k, x in content["model"].items() if not isinstance(x, torch.Tensor)]
-    if others:
-        raise WeightsError(f"{source} has entries that are no tensors: {', '.join(others[:5])}")
+    tensors = tensors_of(source, content, keys=("model",))
+    content = {"model": tensors} if content is tensors else cast(dict, content)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     write_weights(target, {key: content[key] for key in _KEPT if key in content})
-    return len(content["model"]), sorted(set(map(str, content)) - set(_KEPT))
+    return len(tensors), sorted(set(map(str, content)) - set(_KEPT))

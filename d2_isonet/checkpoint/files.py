@@ -1,4 +1,4 @@
-"""Checkpoint files that neither a kill nor a full disk spoils: how they are written and checked."""
+"""Writes checkpoints that a kill or a full disk cannot damage, and finds the newest good one."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
-from d2_isonet.utils.files import as_save_error, warned, write_complete
+from d2_isonet.utils.files import tolerate, write_complete
 from d2_isonet.utils.messages import UserError
 
 from .safetensors_file import SUFFIX
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 
 def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
-    """Write `content` by torch.save, as `write_complete` does.
+    """Write `content` by torch.save and `write_complete`.
 
     Raises:
-        SaveError: there is no room, or the file cannot be written; nothing is left of it.
+        SaveError: the disk has no room, or the file cannot be written. No part of it stays.
     """
     write_complete(path, lambda file: torch.save(content, file), damage_of, content)
 
 
 def damage_of(path: str | os.PathLike) -> str | None:
-    """What is wrong with a checkpoint file, as "is empty (0 bytes)"; None for a good one.
+    """What is wrong with a checkpoint file, such as "is empty (0 bytes)"; None for a good one.
 
-    Every byte is read: unlike torch.load, this sees a single flipped bit.
+    It reads every byte: unlike torch.load, it detects a single flipped bit.
     """
     if not os.path.isfile(path):
         return "does not exist"
@@ -55,14 +55,14 @@ def _damage_of_old_format(path: str | os.PathLike) -> str | None:
 
 
 def iteration_of(path: str | os.PathLike) -> int | None:
-    """The last iteration (from 0) of the training saved in a file, read without its tensors.
+    """The last iteration (from 0) of the training in a file, read without its tensors.
 
-    None where there is no training in it: weights alone, damage, another program's file.
+    None if the file holds no training: weights alone, damage, another program's file.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         return int(content["trainer"]["iteration"])
-    except Exception:  # as above; that there is no training in it is the answer
+    except Exception:  # as above: the file holds no training
         return None
 
 
@@ -74,10 +74,10 @@ TAG = "last_checkpoint"
 
 
 def checkpoint_to_resume(folder: str | os.PathLike) -> str:
-    """What `find_checkpoint` says on the main process, "" for None: the same on every process.
+    """The result of `find_checkpoint` on the main process, "" for None, sent to every process.
 
     Raises:
-        UserError: there are checkpoints, and none is good.
+        UserError: there are checkpoints, but none is good.
     """
     path, problem = "", ""
     if comm.is_main_process():
@@ -92,12 +92,12 @@ def checkpoint_to_resume(folder: str | os.PathLike) -> str:
 
 
 def find_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The file that last_checkpoint names or, where that is no use, the newest good one; says so.
+    """The file that last_checkpoint names or, if it is not good, the newest good one; warns then.
 
-    None where there is no checkpoint of a training at all.
+    None if there is no checkpoint of a training at all.
 
     Raises:
-        UserError: there are checkpoints, and none is good.
+        UserError: there are checkpoints, but none is good.
     """
     folder = Path(folder)
     tagged, reason = _tagged(folder)
@@ -108,7 +108,7 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
         problem = damage_of(path)
         if problem is None:
             logger.warning(
-                f"{'; '.join([reason, *damaged])}. Going on from the newest good checkpoint, "
+                f"{'; '.join([reason, *damaged])}. Resuming from the newest good checkpoint, "
                 f"{path.name} (iteration {iteration_of(path)})"
             )
             return path
@@ -116,14 +116,14 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
             damaged.append(f"{path.name} {problem}")
     if damaged or " names " in reason:
         raise UserError(
-            f"No checkpoint in {folder.resolve()} is good: {'; '.join([reason, *damaged])}. Put a "
-            "good one there, or leave out --resume to start at iteration 0"
+            f"No checkpoint in {folder.resolve()} is good: {'; '.join([reason, *damaged])}",
+            "put a good one there, or leave out --resume to start at iteration 0",
         )
     return None
 
 
 def _tagged(folder: Path) -> tuple[Path | None, str]:
-    """The good checkpoint that last_checkpoint names, or None and why there is none."""
+    """The good checkpoint that last_checkpoint names and "", or None and the reason."""
     try:
         name = (folder / TAG).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -132,17 +132,17 @@ def _tagged(folder: Path) -> tuple[Path | None, str]:
         return None, f"{folder / TAG} cannot be read ({error})"
     if not name:
         return None, f"{folder / TAG} is empty"
-    is_whole = name.endswith(SUFFIX)  # of weights alone, whatever else is the matter with it
-    problem = None if is_whole else damage_of(folder / name)
+    is_weights = name.endswith(SUFFIX)  # alone: no reason to read the whole file
+    problem = None if is_weights else damage_of(folder / name)
     if problem is None and iteration_of(folder / name) is None:
-        problem = "has weights but no training to go on with"
+        problem = "has weights but no training to resume"
     if problem:
         return None, f"{folder / TAG} names {name}, which {problem}"
     return folder / name, ""
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Checkpoints of trainings by falling iteration; files that cannot be read come last."""
+    """Checkpoints of trainings, the highest iteration first, then unreadable files."""
     files = {path: iteration_of(path) for path in sorted(folder.glob("*.pth"), reverse=True)}
     trainings = [p for p, iteration in files.items() if iteration is not None]
     trainings.sort(key=lambda p: (files[p], p.stat().st_mtime), reverse=True)
@@ -150,10 +150,10 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
-    """Move the checkpoints of an earlier run into a folder of their own, which is returned.
+    """Move the checkpoints of an earlier run, and all model_*, into a new folder; return it.
 
-    So that the run which now begins overwrites none of them, and none is taken for its own; with
-    them goes whatever is called model_*. metrics.json begins anew, a copy goes with them.
+    The run that begins now overwrites none of them and resumes from none. metrics.json is copied
+    there and begins anew.
     """
     folder = Path(folder)
     files = {p for p in folder.glob("*.pth") if iteration_of(p) is not None}
@@ -168,12 +168,12 @@ def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
             os.replace(path, aside / path.name)
     metrics = folder / "metrics.json"
     if metrics.is_file():
-        with warned("It stays, and this run's lines follow"), as_save_error(aside / metrics.name):
+        with tolerate(aside / metrics.name, "metrics.json stays, and this run appends to it"):
             shutil.copy2(metrics, aside)
-            os.truncate(metrics, 0)  # this run's writer may have it open, for appending
+            os.truncate(metrics, 0)  # this run's writer may have it open for appending
     logger.warning(
         f"{folder.resolve()} has an earlier run's checkpoints, and this run starts at iteration 0 "
-        f"(no --resume): moved them and metrics.json to {aside.name}/. If you meant to go on with "
+        f"(no --resume): moved them and metrics.json to {aside.name}/. To continue "
         "that run, stop this one, move them back and add --resume"
     )
     return aside

@@ -1,150 +1,125 @@
-"""What a weights file says of its network, beside what the config asks."""
+"""Matches the tensors of a weights file with a model, and stops if they do not fit."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from detectron2.config import CfgNode
+import torch
+from tabulate import tabulate
+from torch import nn
 
-from d2_isonet.config.options import CNN9_BACKBONE
-from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
-from d2_isonet.modeling.backbone.checks import res2_out_channels
-from d2_isonet.modeling.stages import STAGES, stage_of
+from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.modeling.stages import STAGES, label_of, stage_of
+from d2_isonet.utils.messages import shortened
 
-# Norms with the same tensors: pretrained BN is frozen or synchronized in detection.
-_BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
-# What a record means that was written before it had these keys.
-_BEFORE = {"block": "residual", "small_images": False, "conv": "Conv2d", "norm_groups": 32}
+from .reading import WeightsError
+from .record import convolutions_of, meta_differences
 
-
-def record_of(checkpoint: Mapping) -> Mapping | None:
-    """The record in a checkpoint; None where there is none or a "meta" of another program."""
-    meta = checkpoint.get("meta")
-    if not isinstance(meta, Mapping):
-        return None
-    sections = (meta.get(name) or {} for name in ("architecture", "input"))
-    return meta if all(isinstance(section, Mapping) for section in sections) else None
+logger = logging.getLogger(__name__)
+_BATCH_COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and FrozenBN have none
 
 
-def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False) -> list[str]:
-    """One line for every entry in which the file's `meta` differs from what the config asks.
-
-    A section that the file has not, or a key that was always left to the tensors, is no difference.
+def match(
+    path: str,
+    meta: Mapping | None,
+    tensors: dict[str, torch.Tensor],
+    model: nn.Module,
+    *,
+    expected: Mapping | None,
+    from_conv2d: bool,
+) -> set[str]:
+    """Compare the record, remove tensors that `model` does not need, and return optional names.
 
     Args:
-        from_conv2d: ordinary convolutions in the file are as good as decoupled ones.
+        meta: the file's record, None if it has none.
+        expected: the record that the file must agree with, None to skip the comparison.
+        from_conv2d: let decoupled convolutions start from ordinary ones, whose biases they do not
+            need; their radius and k are optional and stay as initialized.
+
+    Raises:
+        WeightsError: the record is that of another network, or of other pixels.
     """
-    lines = []
-    for section in ("architecture", "input"):
-        record = meta.get(section)
-        if not record:
-            continue
-        for key, asked in expected[section].items():
-            found = record.get(key, _BEFORE.get(key, asked))
-            if key == "conv" and from_conv2d and found == "Conv2d":
-                continue
-            if not _same(key, found, asked) and not _unused(key, expected[section]):
-                lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config")
-    return lines
-
-
-def _same(key: str, found, asked) -> bool:
-    if key == "norm" and found in _BATCH_NORMS and asked in _BATCH_NORMS:
-        return True
-    if isinstance(asked, list):
-        return (
-            isinstance(found, list | tuple)
-            and len(found) == len(asked)
-            and all(
-                isinstance(a, int | float) and abs(a - b) < 1e-3
-                for a, b in zip(found, asked, strict=True)
-            )
+    from_conv2d = from_conv2d and convolutions_of(meta) == "Conv2d"
+    differences = meta_differences(meta, expected, from_conv2d) if meta and expected else []
+    if differences:
+        raise WeightsError(
+            f"{path} is not the network the config describes:\n  " + "\n  ".join(differences)
         )
-    return found == asked
+    # a detector does not need a classifier
+    if meta and "linear.weight" not in model.state_dict():
+        tensors.pop("linear.weight", None)
+        tensors.pop("linear.bias", None)
+    return _match_decoupled(path, tensors, model) if from_conv2d else set()
 
 
-def _unused(key: str, architecture: Mapping) -> bool:
-    """Whether `key` changes nothing in this architecture."""
-    if key == "residual_scale_shape":
-        return not architecture["residual_scale"]
-    is_basic = architecture.get("depth", 0) < 50 or architecture.get("small_images", False)
-    return key in ("width_per_group", "stride_in_1x1") and is_basic
-
-
-def convolutions_of(meta: Mapping | None) -> str:
-    """MODEL.ISONET.CONV of the network that a record describes; "Conv2d" without one."""
-    return ((meta or {}).get("architecture") or {}).get("conv", _BEFORE["conv"])
-
-
-def architecture(cfg: CfgNode) -> dict:
-    """What a weights file must agree with cfg about, as plain types; see checkpoint.py."""
-    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    is_cnn9 = cfg.MODEL.BACKBONE.NAME == CNN9_BACKBONE
+def _match_decoupled(path: str, tensors: dict[str, torch.Tensor], model: nn.Module) -> set[str]:
+    """Remove the biases of ordinary convolutions; return the names of radius, its scale and k."""
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, DecoupledConv2d)}
+    places = {label_of(name) for name in convs}
+    biases = [n for n in tensors if label_of(n).removesuffix(".bias") in places]
+    for name in biases:
+        del tensors[name]
+    if biases:
+        logger.warning(
+            f"{len(biases)} biases of {path} are left out ({shortened(biases)}): a decoupled "
+            "convolution has none"
+        )
     return {
-        "backbone": "cnn9" if is_cnn9 else "resnet",
-        "norm": resnets.NORM,
-        "activation": isonet.ACTIVATION,
-        "stem_out_channels": resnets.STEM_OUT_CHANNELS,
-        "conv": isonet.CONV,
-        **({"norm_groups": isonet.NORM_GROUPS} if resnets.NORM == "GN" else {}),
-        **(_decoupled_architecture(cfg) if isonet.CONV == "Decoupled" else {}),
-        **({} if is_cnn9 else _resnet_architecture(cfg)),
+        f"{prefix}.{name}"
+        for prefix, conv in convs.items()
+        for name, _ in (*conv.named_parameters(recurse=False), *conv.named_buffers(recurse=False))
+        if name != "weight"
     }
 
 
-def _resnet_architecture(cfg: CfgNode) -> dict:
-    """What a CNN-9 has not."""
-    resnets, isonet = cfg.MODEL.RESNETS, cfg.MODEL.ISONET
-    return {
-        "depth": resnets.DEPTH,
-        "shortcut": isonet.SHORTCUT,
-        "residual_scale": isonet.RESIDUAL_SCALE is not None,
-        "residual_scale_shape": isonet.RESIDUAL_SCALE_SHAPE,
-        "res2_out_channels": res2_out_channels(cfg),
-        "num_groups": resnets.NUM_GROUPS,
-        "width_per_group": resnets.WIDTH_PER_GROUP,
-        "stride_in_1x1": resnets.STRIDE_IN_1X1,
-        "block": isonet.BLOCK,
-        "small_images": isonet.SMALL_IMAGES,
-    }
+def check_loaded(
+    path: str,
+    model: nn.Module,
+    found: Mapping[str, tuple[int, ...]],
+    incompatible: Any,
+    *,
+    strict: bool,
+    optional: Collection[str],
+) -> None:
+    """Log N of M loaded tensors for each part of `model`, and require the backbone to be complete.
+
+    Args:
+        found: the shapes of the file's tensors by name.
+        incompatible: what fvcore's checkpointer returns after loading.
+        strict: require every tensor of the model.
+        optional: names of the model that the file need not have.
+
+    Raises:
+        WeightsError: a required tensor was not loaded, or the file's backbone has more blocks.
+    """
+    state = model.state_dict()
+    unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}
+    rows, incomplete = _load_report(state, unloaded, strict)
+    headers = ["part", "tensors loaded", "of", "still as initialized"]
+    logger.info(f"Weights from {path}:\n" + tabulate(rows, headers=headers))
+    asked = {name: tuple(state[name].shape) for name in incomplete if name not in optional}
+    if asked:
+        raise _mismatch(path, asked, found)
+    stages = {*map(stage_of, state)} & {*STAGES}
+    left_over = [
+        name
+        for name in incompatible.unexpected_keys
+        if stage_of(name) in stages and not name.endswith(_BATCH_COUNTER)
+    ]
+    if left_over:
+        raise WeightsError(
+            f"{path} does not fit the model: {len(left_over)} tensors of its backbone have no "
+            f"place in the model ({shortened(left_over)})",
+            "check MODEL.RESNETS.DEPTH",
+        )
 
 
-def _decoupled_architecture(cfg: CfgNode) -> dict:
-    """What changes the function or the names of its tensors; radii and a learned k are tensors."""
-    decoupled = cfg.MODEL.DECOUPLED
-    record = {
-        "magnitude": decoupled.MAGNITUDE,
-        "angular": decoupled.ANGULAR,
-        "alpha": decoupled.ALPHA,
-    }
-    if decoupled.MAGNITUDE in WITH_BETA:
-        record["beta"] = decoupled.BETA
-    if decoupled.MAGNITUDE in WITH_RADIUS:
-        record["radius_scaled"] = decoupled.RADIUS_SCALE != "none"
-    if decoupled.ANGULAR == "sigmoid":
-        learned = decoupled.SIGMOID_K_LEARNED
-        record["sigmoid_k"] = "learned" if learned else decoupled.SIGMOID_K
-    return record
-
-
-BATCH_COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and FrozenBN have none
-_CHECK = (
-    "Check MODEL.RESNETS.DEPTH, the number of classes and, for a pretrained backbone, that this is "
-    "its backbone.pth"
-)
-_RENAMED = (
-    "To have detectron2 match names that lack their beginning, save the file again as "
-    "{'model': STATE_DICT, 'matching_heuristics': True}"
-)
-_BACKBONE_ALONE = (
-    "It holds a backbone alone: give the model_final.pth of a training that has started from it"
-)
-
-
-def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[list, list[str]]:
-    """Rows (part, loaded, total, not loaded) and the names that had to load and did not."""
+def _load_report(state: Mapping, unloaded: set[str], strict: bool) -> tuple[list, list[str]]:
+    """Rows (part, loaded, total, not loaded), and required names that were not loaded."""
     names = defaultdict(list)
-    for name in state_dict:
-        if not name.endswith(BATCH_COUNTER):
+    for name in state:
+        if not name.endswith(_BATCH_COUNTER):
             names[stage_of(name)].append(name)
     rows, incomplete = [], []
     for part, members in names.items():
@@ -157,15 +132,23 @@ def load_report(state_dict: Mapping, unloaded: set[str], strict: bool) -> tuple[
     return rows, incomplete
 
 
-def mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
-    """What to tell where tensors were not loaded.
+_CHECK = (
+    "check MODEL.RESNETS.DEPTH, the number of classes and, for a pretrained backbone, that this is "
+    "its backbone.pth"
+)
+_RENAMED = (
+    "to have detectron2 match names that lack their beginning, save the file again as "
+    "{'model': STATE_DICT, 'matching_heuristics': True}"
+)
+_BACKBONE_ALONE = (
+    "it holds a backbone alone: give the model_final.pth of a training that started from it"
+)
 
-    Args:
-        asked: their shapes by name.
-        found: all shapes of the file.
-    """
+
+def _mismatch(path: str, asked: Mapping, found: Mapping) -> WeightsError:
+    """The error for tensors that were not loaded; shapes by name, in the model and in the file."""
     lines, renamed = [], False
-    for name, shape in list(asked.items())[:5]:
+    for name, shape in asked.items():
         same = next((n for n in found if name == n or name.endswith("." + n)), None)
         there = "not in the file"
         if same and found[same] == shape:
@@ -176,8 +159,6 @@ def mismatch_message(path: str, asked: Mapping, found: Mapping) -> str:
     remedy = _RENAMED if renamed else _CHECK
     if {*map(stage_of, asked)}.isdisjoint(STAGES) and {*map(stage_of, found)} <= {*STAGES}:
         remedy = _BACKBONE_ALONE
-    more = f"\n  and {len(asked) - 5} more" if len(asked) > 5 else ""
-    return (
-        f"{path} does not fit the model: {len(asked)} tensors would keep their random "
-        "initialization:\n  " + "\n  ".join(lines) + more + "\n" + remedy
-    )
+    kept = f"{len(asked)} tensors would keep their random initialization"
+    names = shortened(lines, separator="\n  ")
+    return WeightsError(f"{path} does not fit the model: {kept}:\n  {names}", remedy)

@@ -1,14 +1,14 @@
-"""The state dict in a checkpoint that another program wrote."""
+"""Reads checkpoints that other programs wrote, without running code in them."""
 
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, shortened
 
 from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
 
@@ -18,21 +18,25 @@ _AGAIN = "copy or download it again"
 
 
 class WeightsError(UserError):
-    """Weights that cannot be read, or do not fit the model they are loaded into."""
+    """Weights cannot be read, or do not fit the model that loads them."""
 
 
-def is_pickle_name(path: str) -> bool:
-    """Whether detectron2 unpickles a file of that name, as its model zoo has them."""
+def _is_pickle_name(path: str) -> bool:
     return path.endswith((".pkl", ".pickle"))
 
 
+def is_read_by_detectron2(path: str) -> bool:
+    """Whether detectron2's own reader is needed: for its model zoo's pickles and pycls's .pyth."""
+    return _is_pickle_name(path) or path.endswith(".pyth")
+
+
 def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
-    """Why the file cannot be a checkpoint, told without opening what is in it; None if it may.
+    """Why the file cannot be a checkpoint, found without loading its content; None if it may be.
 
     Args:
-        trust_pickle: let a .pkl file pass.
+        trust_pickle: accept a .pkl file.
     """
-    if is_pickle_name(path) and not _is_something_else(path):
+    if _is_pickle_name(path) and not _is_something_else(path):
         return None if trust_pickle else (
             "is a pickle, which can run any code its author put in; give --trust-pickle if you "
             "trust its source, or convert it to .pth"
@@ -65,7 +69,7 @@ def _format_problem(path: str) -> str | None:
         return _archive_problem(path)
     if head.startswith(b"\x80") and _LEGACY_MAGIC not in head[:32]:
         return (
-            "is a bare pickle, which would run code while it loads; it was not opened. Where you "
+            "is a bare pickle, which would run code while it loads; it was not opened. If you "
             "trust its source, load it yourself and save its tensors with torch.save"
         )
     if not head.startswith(b"\x80"):
@@ -89,7 +93,7 @@ def _archive_problem(path: str) -> str | None:
         return "is a TorchScript program; save the state_dict() of torch.jit.load(IN) instead"
     if not any(name.endswith("/data.pkl") for name in names):
         first = names[0] if names else "nothing"
-        return f"is an archive of other files ({first}, ...); unpack it, name the .pt within"
+        return f"is an archive of other files ({first}, ...); unpack it and name the .pt within it"
     declared, there = sum(entry.file_size for entry in entries), os.path.getsize(path)
     if declared > there:  # torch.save does not compress
         return (
@@ -100,7 +104,7 @@ def _archive_problem(path: str) -> str | None:
 
 
 def unreadable(path: str, error: Exception) -> WeightsError:
-    """What is the matter with the file that `torch.load(weights_only=True)` refused so."""
+    """The error for a file that `torch.load(weights_only=True)` refused with `error`."""
     found = re.search(r"GLOBAL ([\w.]+)|(?:class|function) ([\w.]+\.\w+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and found:
         name = (found[1] or found[2]).rstrip(".")
@@ -110,21 +114,21 @@ def unreadable(path: str, error: Exception) -> WeightsError:
                 "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)",
             )
         return WeightsError(
-            f"{path} holds Python objects ({name}), which would run code while they load",
-            "it "
-            "was not opened. Where you trust its source, save its tensors alone: "
+            f"{path} holds Python objects ({name}), which would run code while they load; it was "
+            "not opened",
+            "if you trust its source, save its tensors alone: "
             "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)",
         )
     reason = (str(error).splitlines() or [""])[0]
     if isinstance(error, pickle.UnpicklingError) or not reason:
         reason = type(error).__name__
-    return WeightsError(f"{path} is truncated or damaged ({reason}): {_AGAIN}")
+    return WeightsError(f"{path} is truncated or damaged ({reason})", _AGAIN)
 
 
 def read_tensors(path: str, device: str = "cpu") -> object:
-    """The content of a checkpoint file, of tensors and plain types only; nothing else is run.
+    """The content of a checkpoint file, of tensors and plain types only; no code in it is run.
 
-    It is what torch.save was given; of a safetensors file see `read_safetensors`.
+    It is what torch.save was given; for a safetensors file see `read_safetensors`.
 
     Args:
         device: "meta" reads names and shapes alone.
@@ -133,7 +137,7 @@ def read_tensors(path: str, device: str = "cpu") -> object:
         WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
             of more than tensors and plain types.
     """
-    # a pickle's name decides nothing here, since none is run
+    # a pickle's name decides nothing here, since no pickle is run
     problem = _is_something_else(path) or _format_problem(path)
     if problem:
         raise WeightsError(f"{path} {problem}")
@@ -145,41 +149,35 @@ def read_tensors(path: str, device: str = "cpu") -> object:
         raise unreadable(path, error) from error
 
 
-# Under which key training programs keep the weights: the authors' (net), timm's and PyTorch's
+def tensors_of(
+    path: str, content: object, remedy: str = "", keys: Sequence[str] = ()
+) -> dict[str, torch.Tensor]:
+    """The mapping of names to tensors in `content`, bare or under one of `keys`; not a copy.
+
+    Raises:
+        WeightsError: there is no such mapping, or it holds more than tensors.
+    """
+    key = next((k for k in keys if isinstance(content, dict) and k in content), None)
+    tensors = content if key is None else content[key]  # type: ignore[index]
+    if not isinstance(tensors, dict):
+        raise WeightsError(f"{path} holds a {type(tensors).__name__}, no state_dict", remedy)
+    others = [str(n) for n, x in tensors.items() if not hasattr(x, "shape") or n != str(n)]
+    if others:
+        raise WeightsError(f"{path} has entries that are no tensors: {shortened(others)}", remedy)
+    return tensors
+
+
+# Keys under which training programs save the weights: the authors' (net), timm's and PyTorch's
 # examples (state_dict), torchvision's and detectron2's (model).
 _WRAPPERS = ("net", "state_dict", "model")
 # What DataParallel / DistributedDataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-def _unwrap(path: str, content: object) -> dict[str, torch.Tensor]:
-    """The one mapping of names to tensors in `content`, bare or under a usual key."""
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(
-            f"{path} holds a {type(content).__name__} without tensors",
-            f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}",
-        )
-    others = [
-        str(name)
-        for name, value in content.items()
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor)
-    ]
-    if others:
-        raise WeightsError(
-            f"{path} has entries that are no tensors: {', '.join(others[:5])}",
-            f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}",
-        )
-    return dict(content)
-
-
 def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The state dict in a checkpoint: {"net": ...}, {"state_dict": ...}, {"model": ...} or bare.
 
-    The prefixes of DataParallel and torch.compile are taken off. No code in the file is run.
+    The prefixes of DataParallel and torch.compile are removed. No code in the file is run.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -190,7 +188,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     if not os.path.isfile(path):
         problem = "is a folder" if os.path.isdir(path) else "does not exist"
         raise FileNotFoundError(f"{path} {problem}; name the checkpoint to convert")
-    state_dict = _unwrap(path, read_tensors(path))
+    remedy = f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}"
+    state_dict = tensors_of(path, read_tensors(path), remedy, _WRAPPERS)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state_dict):
             state_dict = {name.removeprefix(prefix): x for name, x in state_dict.items()}

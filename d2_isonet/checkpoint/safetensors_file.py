@@ -1,4 +1,4 @@
-"""Weights in the safetensors format, with the record of their network in the file's metadata."""
+"""Weights in the safetensors format, with their network's record in the file's metadata."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _LONGEST_HEADER = 100_000_000  # bytes, the library's own limit
 
 
 def is_safetensors(path: str | os.PathLike) -> bool:
-    """Whether the file is in that format, or by its name should be."""
+    """Whether the file has that format, or the name of one."""
     if os.fspath(path).endswith(SUFFIX):
         return True
     with open(path, "rb") as file:
@@ -25,7 +25,7 @@ def is_safetensors(path: str | os.PathLike) -> bool:
 
 
 def safetensors_problem(path: str | os.PathLike) -> str | None:
-    """Why the file cannot be read, as "is truncated or damaged (...)"; None if it can."""
+    """Why the file cannot be read, such as "is truncated or damaged (...)"; None if it can."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -42,7 +42,7 @@ def safetensors_problem(path: str | os.PathLike) -> str | None:
 
 
 def _record_in(metadata: Mapping[str, str] | None) -> dict:
-    """What `write_safetensors` has put into the metadata; {} of another program's file."""
+    """The metadata that `write_safetensors` has written; {} in another program's file."""
     record = json.loads((metadata or {}).get(_KEY, "{}"))
     if not isinstance(record, dict):
         raise UserError(f"its metadata {_KEY} is no record")
@@ -50,7 +50,7 @@ def _record_in(metadata: Mapping[str, str] | None) -> dict:
 
 
 def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
-    """{"model": tensors by name} and, of a file of `write_safetensors`, what was beside them.
+    """{"model": tensors by name}, and the record if `write_safetensors` has written the file.
 
     Args:
         device: "meta" reads names and shapes alone.
@@ -63,9 +63,9 @@ def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
 
 
 def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
-    """Write a checkpoint's "model" (tensors by name), "matching_heuristics" and "meta"; no more.
+    """Write a checkpoint's "model" (tensors by name), "matching_heuristics" and "meta" alone.
 
-    The file appears whole or not at all, see `write_complete`.
+    The file appears complete or not at all, see `write_complete`.
 
     Raises:
         UserError: the package safetensors is not installed.
@@ -75,7 +75,8 @@ def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
         from safetensors.torch import save
     except ImportError as error:
         raise UserError(
-            f"{path}: the safetensors format needs a package: pip install 'd2_isonet[safetensors]'"
+            f"{path}: the safetensors format needs a package",
+            "pip install 'd2_isonet[safetensors]'",
         ) from error
     record = {key: content[key] for key in _RECORDED if key in content}
     metadata = {"format": "pt", _KEY: json.dumps(record)}
@@ -86,5 +87,5 @@ def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that shares its memory with no other, in order, as the format asks."""
+    """A contiguous copy that shares no memory, as the format requires."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

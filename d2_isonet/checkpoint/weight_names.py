@@ -1,11 +1,11 @@
-"""Tensor names of the ISONet authors, torchvision and timm, told as this project's names."""
+"""Translates tensor names of the ISONet authors, torchvision and timm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 from .reading import WeightsError
 
@@ -16,9 +16,9 @@ class _Naming:
 
     Args:
         stage: prefix of a residual stage; stage 1 is res2.
-        block: prefix of a block in its stage, whose numbers begin at first_block.
+        block: prefix of a block in its stage; block numbers begin at first_block.
         outside, inside: their module to ours, outside the blocks and inside a block.
-        leaves: their parameter to ours, where it differs.
+        leaves: their parameter to ours, if it differs.
     """
 
     source: str
@@ -30,7 +30,7 @@ class _Naming:
     leaves: Mapping[str, str]
 
     def rename(self, name: str) -> str | None:
-        """Our name of their tensor, None where it has no place in this network."""
+        """Our name of their tensor, None if it has no place in this network."""
         modules, leaf = name.rpartition(".")[::2]
         leaf = self.leaves.get(leaf, leaf)
         if modules in self.outside:
@@ -84,10 +84,10 @@ _NAMINGS = {  # by the name of the stem's convolution
 
 
 def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:
-    """Every tensor under our name, and what the names tell of its source.
+    """Every tensor under our name, and the source that the names indicate.
 
     Raises:
-        WeightsError: a network of unknown names, or tensors that have no place in ours.
+        WeightsError: the names are unknown, or a tensor has no place in our network.
     """
     if "stem.conv1.weight" in state_dict:
         raise WeightsError(
@@ -98,7 +98,7 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     if naming is None:
         raise WeightsError(
             f"{path} is no network of the ISONet authors, torchvision or timm that this converter "
-            f"knows: it has neither {' nor '.join(_NAMINGS)}, but {some(list(state_dict))}"
+            f"knows: it has neither {' nor '.join(_NAMINGS)}, but {shortened(list(state_dict))}"
         )
     names = {name: naming.rename(name) for name in state_dict}
     known = {name: ours for name, ours in names.items() if ours is not None}
@@ -106,7 +106,7 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     if unknown:
         raise WeightsError(
             f"{path} has {len(unknown)} tensors without a place in an ISONet or a plain ResNet: "
-            f"{some(unknown)}",
+            f"{shortened(unknown)}",
             "variants with other stems, blocks or attention cannot be converted",
         )
     return {ours: state_dict[name] for name, ours in known.items()}, naming.source

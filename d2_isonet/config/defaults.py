@@ -24,38 +24,38 @@ def add_isonet_config(cfg: CN) -> None:
     cfg.INPUT.CLASSIFICATION.RESIZE = 256
     # Least share of the image's area that a training crop covers.
     cfg.INPUT.CLASSIFICATION.MIN_AREA = 0.08
-    # False: training crops are decoded and resized the fast way, 1 of 255 from torchvision's pixels
-    # (up to 5 in the mean where a file is decoded at a half or less); True: exactly those.
+    # False: decode and resize training crops the fast way, within 1 of 255 of torchvision's pixels
+    # (up to 5 in the mean if a file is decoded at half its size or less). True: exactly those.
     cfg.INPUT.CLASSIFICATION.EXACT_CROPS = False
-    # > 0: training pads the image by so many zero pixels and crops CROP_SIZE (the CIFAR recipe)
-    # instead of the random resized crop.
+    # > 0: training pads the image by this many zero pixels and crops CROP_SIZE (the CIFAR recipe)
+    # instead of taking a random resized crop.
     cfg.INPUT.CLASSIFICATION.PADDING = 0
-    # alpha of mixup (Zhang et al. 2018) in training; 0 is none, 0.7 Fixup++ (ISONet table 5).
+    # alpha of mixup (Zhang et al. 2018) in training; 0 for none, 0.7 in Fixup++ (ISONet table 5).
     cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA = 0.0
     # Images per process in one batch of classification evaluation.
     cfg.TEST.CLASSIFICATION_BATCH_SIZE = 64
-    # The metric, as the log calls it ("bbox/AP", "classification/top1"), whose best evaluation is
-    # kept as model_best.pth; "" for none. "max": more is better; "min": less.
+    # Save the best evaluation by this metric ("bbox/AP", "classification/top1", as in the log) as
+    # model_best.pth; "" for none. Mode "max": more is better; "min": less is better.
     cfg.TEST.BEST_METRIC = ""
     cfg.TEST.BEST_METRIC_MODE = "max"
-    # Iterations from one look at isometry to the next, written to TensorBoard: singular values,
-    # shifts, residual scales, norms through depth (docs/isometry.md). 0 never.
+    # Iterations between two measurements of isometry, written to TensorBoard: singular values,
+    # shifts, residual scales, norms through depth (docs/isometry.md). 0: never.
     cfg.TEST.ISOMETRY_PERIOD = 0
-    # So many evaluations in a row without a better BEST_METRIC end the training; 0 never.
+    # Stop after this many evaluations in a row without a better BEST_METRIC; 0: never.
     cfg.TEST.EARLY_STOPPING_PATIENCE = 0
 
 
 def _add_data_config(cfg: CN) -> None:
-    # Image files of each set that are looked at before a run, spread over the set: 0 for none, -1
-    # for all, as tools/check_dataset.py does. What is found is kept until a file changes.
+    # Number of image files of each set that are checked before a run, spread over the set: 0 for
+    # none, -1 for all, as tools/check_dataset.py does. The result is cached until a file changes.
     cfg.DATASETS.CHECKED_IMAGES = 500
-    # Share of the training images that may be unreadable: others are taken for them, each is named
-    # once and counted (unreadable_images in metrics.json). 0: the first one ends the training.
+    # Share of the training images that may be unreadable: other images replace them, and each is
+    # logged once and counted (unreadable_images in metrics.json). 0: the first one is an error.
     cfg.DATALOADER.MAX_UNREADABLE = 0.0
-    # Images in tar shards: parts of a batch (of all processes) that come from different shards; 0
-    # for one a process. Each takes the memory of a shard in every worker of its process. Give a
-    # multiple of the processes, else several read each shard; the same number on 1 and on N
-    # processes gives the same batches.
+    # Tar shards: number of shards that one batch (of all processes) is read from; 0 for one per
+    # process. Each takes the memory of a shard in every worker of its process. Use a multiple of
+    # the number of processes, otherwise several processes read each shard; the same value on 1 and
+    # on N processes gives the same batches.
     cfg.DATALOADER.SHARD_STREAMS = 0
 
 
@@ -64,37 +64,37 @@ def _add_model_config(cfg: CN) -> None:
     # "residual" (ResNet, ISONet and their relatives), "fixup" (Zhang et al. 2019) or "modified"
     # (the modified ResNet-18 of Decoupled Networks).
     cfg.MODEL.ISONET.BLOCK = "residual"
-    # True: for images of about 32 pixels (He et al. 2016, section 4.2). 3x3 stem without pooling,
+    # True: for images of about 32 pixels (He et al. 2016, section 4.2): 3x3 stem without pooling,
     # stages res2..res4 of n basic blocks, depth 6n + 2, widths RES2_OUT_CHANNELS x (1, 2, 4).
     cfg.MODEL.ISONET.SMALL_IMAGES = False
     # "Conv2d" or "Decoupled", see MODEL.DECOUPLED; projections of shortcuts are always Conv2d.
     cfg.MODEL.ISONET.CONV = "Conv2d"
-    # "SReLU" (ISONet eq. 15), "ReLU", "LeakyReLU", "PReLU", "RReLU", "ELU", "SELU", "Swish" or
-    # "Identity" (none), or a name given to register_activation (docs/extend.md).
+    # "SReLU" (ISONet eq. 15), "ReLU", "LeakyReLU", "PReLU", "RReLU", "ELU", "SELU", "Swish",
+    # "Identity" (none), or a name passed to register_activation (docs/extend.md).
     cfg.MODEL.ISONET.ACTIVATION = "SReLU"
-    # First value of SReLU's shift b, and whether it is learned (ISONet table 3).
+    # Initial value of SReLU's shift b, and whether it is learned (ISONet table 3).
     cfg.MODEL.ISONET.SHIFT_INIT = -1.0
     cfg.MODEL.ISONET.SHIFT_LEARNED = True
     # Groups of MODEL.RESNETS.NORM "GN"; 32 is detectron2's, too many for narrow networks.
     cfg.MODEL.ISONET.NORM_GROUPS = 32
     # True: R-ISONet, ResNet. False: ISONet, Vanilla.
     cfg.MODEL.ISONET.SHORTCUT = True
-    # First value of the learned scale s on a residual branch (section 2.4); null for no scale.
+    # Initial value of the learned scale s on a residual branch (section 2.4); null for no scale.
     cfg.MODEL.ISONET.RESIDUAL_SCALE = 0.0
     # "block": one s per block, as in the authors' code; "channel": one per channel.
     cfg.MODEL.ISONET.RESIDUAL_SCALE_SHAPE = "block"
     # "delta" (the paper's), "delta_orthogonal" (Xiao et al. 2018), "phase_shifted_delta" (exact
-    # isometry also at stride 2), "msra" (He et al. 2015) or "fixup" (Zhang et al. 2019). BLOCK
-    # "modified" has its own: leave it "msra", as its yaml has it.
+    # isometry at stride 2, too), "msra" (He et al. 2015) or "fixup" (Zhang et al. 2019). BLOCK
+    # "modified" has its own initialization: leave "msra", as in its yaml.
     cfg.MODEL.ISONET.INIT = "delta"
     # True: the last norm of a residual branch starts with weight 0 (Goyal et al. 2017), as in the
     # authors' ResNet baselines; needs NORM and SHORTCUT.
     cfg.MODEL.ISONET.ZERO_INIT_LAST_NORM = False
 
-    # How the backbone (and C4's res5) is run, not what it computes; see execution.py.
-    # True: channels next to each other in memory, faster on tensor cores.
+    # How the backbone (and C4's res5) is executed, not what it computes; see execution.py.
+    # True: channels last in memory, which is faster on tensor cores.
     cfg.MODEL.BACKBONE.CHANNELS_LAST = False
-    # True: a block's activations are computed again in backward instead of kept.
+    # True: recompute a block's activations in backward instead of storing them.
     cfg.MODEL.BACKBONE.CHECKPOINTING = False
     # True: torch.compile.
     cfg.MODEL.BACKBONE.COMPILE = False
@@ -102,13 +102,13 @@ def _add_model_config(cfg: CN) -> None:
 
 def _add_classifier_config(cfg: CN) -> None:
     cfg.MODEL.CLASSIFIER = CN()
-    # Outputs of ImageClassifier; 0 takes the number of classes of the training set.
+    # Number of outputs of ImageClassifier; 0 for the number of classes of the training set.
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = 0
     # Probability of dropping a feature before the linear layer (0.4 R-ISONet, 0.1 ISONet).
     cfg.MODEL.CLASSIFIER.DROPOUT = 0.0
     # True: weight and bias of the linear layer start at zero (Fixup).
     cfg.MODEL.CLASSIFIER.ZERO_INIT = False
-    # Share of the target that goes to all classes alike (0.01 in the Decoupled Networks code).
+    # Share of the target that all classes get equally (0.01 in the Decoupled Networks code).
     cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING = 0.0
 
 
@@ -122,17 +122,17 @@ def _add_decoupled_config(cfg: CN) -> None:
     # alpha, and beta of Seg (slope beyond the radius) and Mix (weight of the logarithm).
     cfg.MODEL.DECOUPLED.ALPHA = 1.0
     cfg.MODEL.DECOUPLED.BETA = 0.5
-    # First value of the operator radius rho, one per filter, and whether it is learned.
+    # Initial value of the operator radius rho, one per filter, and whether it is learned.
     cfg.MODEL.DECOUPLED.RADIUS = 1.0
     cfg.MODEL.DECOUPLED.RADIUS_LEARNED = True
-    # What rho is multiplied by: "batch" (mean patch norm of the batch, as released), "running"
-    # (its moving average in training too), "frozen" (that average, no longer updated) or "none".
+    # Factor of rho: "batch" (mean patch norm of the batch, as released), "running" (its moving
+    # average, in training too), "frozen" (that average, no longer updated) or "none".
     cfg.MODEL.DECOUPLED.RADIUS_SCALE = "batch"
     # k of the sigmoid, and whether it is learned (one per filter, from 0.75 as released).
     cfg.MODEL.DECOUPLED.SIGMOID_K = 0.3
     cfg.MODEL.DECOUPLED.SIGMOID_K_LEARNED = False
-    # True: MODEL.WEIGHTS may be those of the same network with ordinary convolutions (the slides'
-    # rows marked *); radii and k then start as above.
+    # True: MODEL.WEIGHTS may come from the same network with ordinary convolutions (the slides'
+    # rows marked *); radii and k then start with the values above.
     cfg.MODEL.DECOUPLED.FROM_CONV2D = False
 
 
@@ -147,12 +147,12 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.RESIDUAL_SCALE_LR_FACTOR = 0.1
     # Learning rate of Fixup's scalar biases relative to the rest.
     cfg.SOLVER.SCALAR_BIAS_LR_FACTOR = 0.1
-    # Learning rate of the backbone, and of C4's roi_heads.res5, relative to the rest; of an FPN
-    # only bottom_up counts as backbone, what is pretrained. Multiplies the factors above and
+    # Learning rate of the backbone, and of C4's roi_heads.res5, relative to the rest. In an FPN
+    # only the pretrained bottom_up counts as backbone. Multiplies the factors above and
     # BIAS_LR_FACTOR.
     cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
-    # Decoupled filters are divided by their norm every so many iterations (100 in the released
-    # code); 0 never.
+    # Iterations after which decoupled filters are divided by their norm (100 in the released
+    # code); 0: never.
     cfg.SOLVER.WEIGHT_PROJECTION_PERIOD = 0
     # Coefficient of the orthogonality penalty on normalized decoupled filters (1e-5 as released).
     cfg.SOLVER.FILTER_ORTHO_COEFF = 0.0
@@ -167,43 +167,44 @@ def _add_solver_config(cfg: CN) -> None:
 
 
 def _add_step_config(cfg: CN) -> None:
-    # A step takes its IMS_PER_BATCH images in so many parts, one after the other, for the memory
-    # of one; processes x ACCUMULATE_STEPS must divide it. Exact where the loss is a mean over
-    # images and no layer mixes them (no BN; mixup and the sampling of regions see one part).
+    # Number of parts in which a step processes its IMS_PER_BATCH images, one after the other, in
+    # the memory of one part; processes x ACCUMULATE_STEPS must divide IMS_PER_BATCH. Exact if the
+    # loss is a mean over images and no layer mixes them (no BN; mixup and the sampling of regions
+    # see one part).
     cfg.SOLVER.ACCUMULATE_STEPS = 1
-    # Decay per step of the exponential moving average of the weights, e.g. 0.9998; 0 for none. The
-    # average is then what is evaluated, instead of the weights, and is written at the end, beside
-    # them, as model_final_ema.pth (and backbone_ema.pth by pretraining). It takes the memory of a
-    # second model. Statistics of BN are the model's.
+    # Decay per step of the exponential moving average of the weights, e.g. 0.9998; 0 for none.
+    # Evaluation then uses the average instead of the weights, and the training ends by writing it
+    # beside them as model_final_ema.pth (pretraining also writes backbone_ema.pth). It takes the
+    # memory of a second model. The statistics of BN are the model's.
     cfg.SOLVER.EMA_DECAY = 0.0
-    # At a loss or gradient that is not finite: "stop", "skip" the step, or "rollback" weights and
-    # optimizer to the last checkpoint, iterations and images going on from where they are.
+    # If a loss or gradient is not finite: "stop", "skip" the step, or "rollback" weights and
+    # optimizer to the last checkpoint, while iterations and images continue from where they are.
     cfg.SOLVER.NON_FINITE = CN()
     cfg.SOLVER.NON_FINITE.ACTION = "stop"
-    # So many such steps after the last checkpoint are gone past; the next one stops.
+    # Number of such steps tolerated since the last checkpoint; one more stops the training.
     cfg.SOLVER.NON_FINITE.LIMIT = 5
-    # Where SOLVER.AMP.ENABLED: "float16" (GPUs, with loss scaling) or "bfloat16" (CPUs too).
+    # If SOLVER.AMP.ENABLED: "float16" (GPUs, with loss scaling) or "bfloat16" (CPUs too).
     cfg.SOLVER.AMP.PRECISION = "float16"
 
 
 def _add_schedule_config(cfg: CN) -> None:
     # A schedule in passes over the training set. MAX_EPOCHS > 0 replaces MAX_ITER, STEPS,
-    # WARMUP_ITERS, TEST.EVAL_PERIOD and CHECKPOINT_PERIOD by the iterations these make.
+    # WARMUP_ITERS, TEST.EVAL_PERIOD and CHECKPOINT_PERIOD by the iterations of these epochs.
     cfg.SOLVER.MAX_EPOCHS = 0
     cfg.SOLVER.EPOCH_STEPS = (30, 60, 90)
     cfg.SOLVER.WARMUP_EPOCHS = 5.0
-    # How many checkpoints to keep, the newest; 0 keeps all.
+    # Number of newest checkpoints to keep; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_MAX_TO_KEEP = 0
-    # So many saves in a row that fail (a full disk) end the training; until then it goes on and
-    # tries again every tenth of CHECKPOINT_PERIOD.
+    # Number of failed saves in a row (a full disk) that end the training. Until then it continues
+    # and tries to save again every tenth of CHECKPOINT_PERIOD.
     cfg.SOLVER.CHECKPOINT_MAX_FAILURES = 20
 
 
 def _add_wandb_config(cfg: CN) -> None:
     cfg.WANDB = CN()
-    # True: the log goes to Weights & Biases too (pip install 'd2_isonet[wandb]').
+    # True: also log to Weights & Biases (pip install 'd2_isonet[wandb]').
     cfg.WANDB.ENABLED = False
     cfg.WANDB.PROJECT = "d2_isonet"
-    # "" for your default; "" for OUTPUT_DIR.
+    # "" for your default entity, and for OUTPUT_DIR as the name.
     cfg.WANDB.ENTITY = ""
     cfg.WANDB.NAME = ""

@@ -1,4 +1,4 @@
-"""What a user asks for: the yaml file and KEY VALUE pairs; errors a person can read."""
+"""Loads a yaml file and KEY VALUE pairs into a config, with readable errors."""
 
 import contextlib
 import math
@@ -11,10 +11,11 @@ from detectron2.config import CfgNode, get_cfg
 from d2_isonet.utils.messages import UserError, nearest
 
 from .defaults import add_isonet_config
+from .options import dotted_items
 from .yaml_files import check_yaml_files
 
 _NEVER_NULL = (bool, int, float, list, tuple)
-# A number, or none at all: no scale; as SOLVER.WEIGHT_DECAY and BASE_LR.
+# Numbers that may be missing: no scale, or the value of SOLVER.WEIGHT_DECAY and BASE_LR.
 _MAY_BE_NULL = {
     "MODEL.ISONET.RESIDUAL_SCALE",
     "SOLVER.WEIGHT_DECAY_NORM",
@@ -25,15 +26,14 @@ _LONGEST_MESSAGE = 1000  # characters; yacs repeats the value, however long
 
 
 def load_config(config_file: str, opts: list[str]) -> CfgNode:
-    """detectron2's defaults, ours, the yaml (never executed), then KEY VALUE or KEY=VALUE pairs.
+    """Merge detectron2's defaults, ours, the yaml (never executed) and KEY VALUE or KEY=VALUE.
 
-    A whole number is taken for a float where the default is one (SOLVER.ORTHO_COEFF 0), and null
-    for None.
+    A whole number becomes a float if the default is one (SOLVER.ORTHO_COEFF 0), and null None.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: a key is unknown, a value of another type, a number without a value or nan,
-            the pairs do not pair, or the yaml is broken or asks for Python objects.
+        UserError: a key is unknown, a value has another type, a number is missing or nan, the last
+            key of the pairs has no value, or the yaml is broken or asks for Python objects.
     """
     cfg = get_cfg()
     add_isonet_config(cfg)
@@ -69,44 +69,32 @@ def _integers_to_floats(content: dict, defaults: CfgNode) -> None:
 
 
 def _is_whole(value: object) -> bool:
-    """Whether it is a whole number, or the text of one, which yacs would take for an int."""
+    """Whether `value` is a whole number, or the text of one, which yacs would read as an int."""
     is_text = isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value)
     return type(value) is int or bool(is_text)
 
 
 def _with_numbers(pairs: list[str], cfg: CfgNode, defaults: CfgNode) -> list:
-    """The pairs, the text of a whole number as a float where cfg has one, yaml's null as None."""
+    """The pairs with floats for whole numbers if cfg has a float, and None for yaml's null."""
+    values, usual = dict(dotted_items(cfg)), dict(dotted_items(defaults))
     converted: list[str | float | None] = [*pairs]
     for i in range(0, len(pairs), 2):
         key, text = pairs[i : i + 2]
-        if isinstance(_value_of(cfg, key), float) and _is_whole(text):
+        if isinstance(values.get(key), float) and _is_whole(text):
             converted[i + 1] = float(text)
-        elif text == "null" and (key in _MAY_BE_NULL or _is_number_or_list(defaults, key)):
+        elif text == "null" and (key in _MAY_BE_NULL or isinstance(usual.get(key), _NEVER_NULL)):
             converted[i + 1] = None
     return converted
 
 
-def _is_number_or_list(defaults: CfgNode, key: str) -> bool:
-    return isinstance(_value_of(defaults, key), _NEVER_NULL)
-
-
-def _value_of(cfg: CfgNode, key: str) -> object:
-    """The value of a dotted key, None where there is no such key."""
-    node = cfg
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, CfgNode) else None
-    return node
-
-
-def _check_numbers(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
-    """Raise ValueError for a number or list that is missing (an empty line in a yaml), or .nan."""
-    for name, value in cfg.items():
-        key, default = prefix + name, defaults.get(name)
-        if isinstance(value, CfgNode) and isinstance(default, CfgNode):
-            _check_numbers(value, default, f"{key}.")
-        elif value is None and isinstance(default, _NEVER_NULL) and key not in _MAY_BE_NULL:
+def _check_numbers(cfg: CfgNode, defaults: CfgNode) -> None:
+    """Raise UserError if a number or list is missing (an empty line in a yaml) or a number nan."""
+    usual = dict(dotted_items(defaults))
+    for key, value in dotted_items(cfg):
+        default = usual.get(key)
+        if value is None and isinstance(default, _NEVER_NULL) and key not in _MAY_BE_NULL:
             raise UserError(f"{key} has no value", f"the default is {default}")
-        elif isinstance(value, float) and math.isnan(value):
+        if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{key} is not a number", f"the default is {default}")
 
 
@@ -136,28 +124,19 @@ def _split_pairs(opts: list[str]) -> list[str]:
 
 
 def _explain(error: Exception, cfg: CfgNode) -> str:
-    """The message of yacs or yaml and, where there is one, what was probably meant."""
+    """The message of yacs or yaml, and the key that was probably meant."""
     message = str(error.args[0])[:_LONGEST_MESSAGE] if error.args else type(error).__name__
     key = message.replace("'", " ").split()[-1]
     hint = ""
     if "xistent" in message:
-        hint = nearest(key, _all_keys(cfg))
+        hint = nearest(key, dict(dotted_items(cfg)))
     elif "tuple" in message and "str" in message:
         hint = f"; a list of names is written {key} \"('my_set',)\""
     return message + hint
 
 
-def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in node.items():
-        keys.append(prefix + name)
-        if isinstance(value, CfgNode):
-            keys += _all_keys(value, f"{prefix}{name}.")
-    return keys
-
-
-def falls_back_to_cpu(cfg: CfgNode) -> bool:
-    """Set cfg.MODEL.DEVICE to "cpu" where it asks for a GPU and there is none."""
+def fall_back_to_cpu(cfg: CfgNode) -> bool:
+    """Set cfg.MODEL.DEVICE to "cpu" if it names a GPU and there is none; return whether it did."""
     falls_back = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if falls_back:
         cfg.MODEL.DEVICE = "cpu"

@@ -1,4 +1,4 @@
-"""The configurations that come with d2_isonet, by name."""
+"""The configs that come with d2_isonet, by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +12,22 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_folder() -> Path:
-    """The folder of the yaml files: in an installed package, else beside the package.
+    """The folder of the yaml files: inside an installed package, or beside the package.
 
     Raises:
-        FileNotFoundError: it is in neither place.
+        FileNotFoundError: the folder is in neither place.
     """
     for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
         if (folder / "Base-ISONet.yaml").is_file():
             return folder
     raise FileNotFoundError(
         f"d2_isonet's configs are neither in {_PACKAGE} nor in {_PACKAGE.parent}: install the "
-        "package again, or take the whole repository"
+        "package again, or use the whole repository"
     )
 
 
 def config_names() -> list[str]:
-    """Every name that `get_config` knows, as "risonet50_c4" or "imagenet/risonet50"."""
+    """Every name that `get_config` knows, such as "risonet50_c4" or "imagenet/risonet50"."""
     folder = config_folder()
     files = sorted(x for x in folder.rglob("*.yaml") if not x.name.startswith("Base"))
     return [x.relative_to(folder).with_suffix("").as_posix() for x in files]
@@ -36,7 +36,7 @@ def config_names() -> list[str]:
 def get_config_file(name: str) -> str:
     """The path of the yaml file of that name, for `--config-file`, `_BASE_` or `load_config`.
 
-    "lazy/mask_rcnn_risonet50_fpn.py", with its suffix, is that of a LazyConfig.
+    A name with the suffix .py, "lazy/mask_rcnn_risonet50_fpn.py", is that of a LazyConfig.
 
     Raises:
         UserError: there is no such config; the message has the nearest names.
@@ -52,17 +52,17 @@ def get_config_file(name: str) -> str:
 def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":
     """detectron2's defaults, this project's keys and the config of that name, ready to use.
 
-    MODEL.DEVICE is "cpu" where there is no GPU. MODEL.WEIGHTS is what the yaml says, which your
-    pretraining writes: set it to your file, or to "".
+    MODEL.DEVICE is "cpu" if there is no GPU. MODEL.WEIGHTS is the yaml's: a file that your
+    pretraining writes. Set it to your file, or to "".
 
     Args:
-        opts: KEY, VALUE, ... or KEY=VALUE, ..., as on the command line.
+        opts: KEY, VALUE, ... or KEY=VALUE, ... as on the command line.
 
     Raises:
         UserError: there is no such config, or one of the pairs is wrong.
     """
-    from .loading import falls_back_to_cpu, load_config
+    from .loading import fall_back_to_cpu, load_config
 
     cfg = load_config(get_config_file(name), list(opts))
-    falls_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     return cfg

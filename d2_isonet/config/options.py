@@ -1,23 +1,25 @@
-"""Options of the configuration: one of several names, or a number of a range."""
+"""Legal names and ranges of options, and how a dotted key is read."""
 
 import functools
 import math
-from collections.abc import Iterable
-
-import torch
-from detectron2.config import CfgNode
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from d2_isonet.utils.messages import UserError, nearest
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 BLOCKS = ("residual", "fixup", "modified")
 CONVS = ("Conv2d", "Decoupled")
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
-# The name of the backbone that is no ResNet.
-CNN9_BACKBONE = "build_cnn9_backbone"
+CNN9_BACKBONE = "build_cnn9_backbone"  # the backbone that is no ResNet
+PRECISIONS = ("float16", "bfloat16")  # names of torch's types
+ACTIONS = ("stop", "skip", "rollback")
 
 
 def check_name(key: str, name: object, choices: Iterable[str]) -> None:
-    """Raise ValueError with the key, the choices and the nearest of them if `name` is none."""
+    """Raise UserError with the key, the choices and the nearest of them unless `name` is one."""
     choices = list(choices)
     if name in choices:
         return
@@ -27,25 +29,27 @@ def check_name(key: str, name: object, choices: Iterable[str]) -> None:
 
 
 def check_range(key: str, value: float, least: float = 0, below: float = math.inf) -> None:
-    """Raise ValueError with the key and its range unless least <= value < below; nan is not."""
+    """Raise UserError with the key and its range unless least <= value < below; refuses nan."""
     if not least <= value < below:
         limit = f" and below {below:g}" if below < math.inf else ""
         finite = "finite and " if math.isinf(value) else ""
         raise UserError(f"{key} is {value}", f"it must be {finite}at least {least:g}{limit}")
 
 
-PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-ACTIONS = ("stop", "skip", "rollback")
+def conflict(cfg: "CfgNode", key: str, other: str, remedy: str) -> UserError:
+    """The error that the values of two keys exclude each other."""
+    values = f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}"
+    return UserError(values, remedy)
 
 
-def conflict(cfg: CfgNode, key: str, other: str, remedy: str) -> ValueError:
-    """The error that two keys exclude each other with the values they have."""
-    return UserError(
-        f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}",
-        f"{remedy}",
-    )
-
-
-def value_of(cfg: CfgNode, key: str):
-    """The value of a dotted key."""
+def value_of(cfg: "CfgNode", key: str) -> Any:
+    """The value of a dotted key, which must exist."""
     return functools.reduce(getattr, key.split("."), cfg)
+
+
+def dotted_items(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of every section and option in `section`."""
+    for name, value in section.items():
+        yield prefix + name, value
+        if isinstance(value, Mapping):
+            yield from dotted_items(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""A yaml config and the files it inherits from: found, safe to read, and of a sensible size."""
+"""Validates a yaml config and the files it inherits from before anything is built from them."""
 
 import os
 
@@ -12,14 +12,14 @@ _MOST_NODES = 100_000  # with every alias written out
 
 
 def check_yaml_files(path: str, inherited_by: tuple[str, ...] = ()) -> None:
-    """Raise unless `path` and every _BASE_ it leads to can be read by yaml's safe loader.
+    """Raise unless yaml's safe loader can read `path` and every _BASE_ it leads to.
 
-    Nothing is built before its size is known: nine lines of aliases can stand for a billion words.
+    It counts the values before it builds them: nine lines of aliases can mean a billion words.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        UserError: a file is no mapping in yaml, asks for Python objects, stands for too many
-            values, or inherits from itself.
+        FileNotFoundError: a file is missing.
+        UserError: a file is no mapping in yaml, asks for Python objects, has too many values, or
+            inherits from itself.
     """
     path = os.path.abspath(path)
     if path in inherited_by:
@@ -57,7 +57,7 @@ def _read(path: str) -> dict:
         ) from error
     except yaml.MarkedYAMLError as error:
         raise UserError(_marked(path, error)) from error
-    # what the safe loader raises where a value is not of its tag, as in "!!int x" or 2020-99-99
+    # the safe loader raises these if a value does not fit its tag, as in "!!int x" or 2020-99-99
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         if str(error).startswith(path):
             raise
@@ -74,13 +74,13 @@ def _marked(path: str, error: yaml.MarkedYAMLError) -> str:
     message = f"{path}{line}: {error.problem}"
     if isinstance(error, yaml.constructor.ConstructorError) and "the tag" in message:
         message += (
-            ". A tag can ask for Python code (none was run), a config needs none: take it out"
+            ". A tag can ask for Python code (none was run), and a config needs no tag: remove it"
         )
     return message
 
 
 def _check_number_of_nodes(path: str, root: yaml.Node | None) -> None:
-    sizes: dict[int, int] = {}  # of nodes that are counted; 0 while they are
+    sizes: dict[int, int] = {}  # by node; 0 while it is being counted
 
     def size(node: yaml.Node) -> int:
         if id(node) not in sizes:
@@ -90,7 +90,7 @@ def _check_number_of_nodes(path: str, root: yaml.Node | None) -> None:
             children = [x for pair in children for x in pair] if pairs else children
             sizes[id(node)] = 1 + sum(map(size, children))
         elif sizes[id(node)] == 0:
-            raise UserError(f"{path}: an alias stands for something that holds it")
+            raise UserError(f"{path}: an alias stands for a value that contains it")
         return sizes[id(node)]
 
     if root is not None and size(root) > _MOST_NODES:
@@ -102,7 +102,7 @@ def _check_number_of_nodes(path: str, root: yaml.Node | None) -> None:
 
 
 def _bases(path: str, content: dict) -> list[str]:
-    """The files that `content` inherits from, as detectron2 resolves them; no addresses."""
+    """The files that `content` inherits from, resolved as in detectron2; addresses are refused."""
     bases = content.get(BASE_KEY, [])
     bases = bases if isinstance(bases, list) else [bases]
     for base in bases:

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import UserError, shortened
 
 
 def read_annotations(json_file: str) -> dict:
@@ -54,9 +54,9 @@ def _why_not_categories(categories: list[dict]) -> str | None:
     ids = [category.get("id") for category in categories]
     bad = [c for c in categories if not is_id(c.get("id")) or not isinstance(c.get("name"), str)]
     if bad:
-        return f"{len(bad)} categories have no id or no name, such as {some([repr(bad[0])[:80]])}"
+        return f"{len(bad)} categories have no id or no name, such as {repr(bad[0])[:80]}"
     if len(set(ids)) < len(ids):
-        return f"categories share an id: {some([repr(i) for i in repeated(ids)])}"
+        return f"categories share an id: {shortened([repr(i) for i in repeated(ids)])}"
     return None if can_be_sorted(ids) else "some ids of categories are numbers, others text"
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import UserError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def _require_split(root: str, split: str) -> None:
     if not os.path.isdir(root):
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
     elif not os.path.isdir(os.path.join(root, split)):
-        problem = f"has no {split}/ (folders there: {some(_visible_folders(root)) or 'none'})"
+        problem = f"has no {split}/ (folders there: {shortened(_visible_folders(root)) or 'none'})"
     else:
         return
     raise FileNotFoundError(
@@ -79,7 +79,7 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
     if unknown:
         raise UserError(
             f"{folder} has {len(unknown)} class folder(s) that {root}/train does not have: "
-            f"{some(unknown)}",
+            f"{shortened(unknown)}",
             f"class indices come from train/, so add or rename them there, or remove them from "
             f"{split}/",
         )
@@ -96,13 +96,13 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
         )
     if empty:
         raise UserError(
-            f"{folder} has {len(empty)} class folder(s) without an image: {some(empty)}",
+            f"{folder} has {len(empty)} class folder(s) without an image: {shortened(empty)}",
             f"add images ({suffixes}) or remove the folder(s)",
         )
     if others:
         logger.warning(
             f"{len(others)} files in {folder} have no suffix of an image and are skipped: "
-            f"{some(others)}"
+            f"{shortened(others)}"
         )
 
 

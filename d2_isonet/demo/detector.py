@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
 from d2_isonet.checkpoint.checkpointer import require_file
-from d2_isonet.config.loading import falls_back_to_cpu, load_config
+from d2_isonet.config.loading import fall_back_to_cpu, load_config
 from d2_isonet.data.categories import Categories, categories_of_json
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.engine.predictor import Predictor
@@ -67,7 +67,7 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
     cfg.MODEL.WEIGHTS = args.weights
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = least_score
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = least_score
-    if falls_back_to_cpu(cfg):
+    if fall_back_to_cpu(cfg):
         print("There is no CUDA device: running on the CPU", flush=True)
     check_device(cfg)
     return cfg

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.utils.files import SaveError
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.files import as_save_error
+from d2_isonet.utils.messages import UserError, shortened
 
 from .sources import Found, Source
 from .streams import Picture
@@ -49,13 +49,13 @@ def check_targets(found: Found, folder: Path, overwrite: bool) -> None:
     names = [IMAGES, RESULTS, *map(target_of, found.sources)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"--input: two files would both be written to {some(twice)}")
+        raise UserError(f"--input: two files would both be written to {shortened(twice)}")
     _check_inputs(found, folder, names)
     old = [name for name in names if os.path.lexists(folder / name)]
     if old and not overwrite:
         raise UserError(
             f"--output: {folder} already has {len(old)} of the files that would be written: "
-            f"{some(old)}",
+            f"{shortened(old)}",
             "name another folder, or add --overwrite",
         )
 
@@ -74,7 +74,7 @@ def _check_inputs(found: Found, folder: Path, names: Sequence[str]) -> None:
     lost = [name for name in names if os.path.realpath(folder / name) in inputs]
     if lost:
         raise UserError(
-            f"--output: {folder} is where the input lies, and {some(lost)} would be overwritten",
+            f"--output: {folder} holds the input, and {shortened(lost)} would be overwritten",
             "name another folder",
         )
 
@@ -127,8 +127,6 @@ class Sink:
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:
     _, data = cv2.imencode(path.suffix.lower(), pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    try:
+    with as_save_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    except OSError as error:
-        raise SaveError(f"{path} could not be written: {error.strerror}") from error

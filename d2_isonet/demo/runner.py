@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from d2_isonet.distributed.preemption import INTERRUPTED
 from d2_isonet.engine.drawing import draw_instances
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 from .detector import Detector
 from .outputs import Sink
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
     sink = Sink(args.output)
     args.output.mkdir(parents=True, exist_ok=True)
     if found.others:
-        report.note(f"left out, no image or video by their suffix: {some(found.others)}")
+        report.note(f"left out, no image or video by their suffix: {shortened(found.others)}")
     total = count_pictures(found.sources, args.max_frames)
     interval = 0.5 if sys.stderr.isatty() else 30
     is_interrupted = False
@@ -95,6 +95,6 @@ def _tell(
     if report.skipped:
         print(
             f"{len(report.skipped)} of {len(sources)} files could not be read: "
-            f"{some(list(report.skipped))}",
+            f"{shortened(list(report.skipped))}",
             file=sys.stderr,
         )

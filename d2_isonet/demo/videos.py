@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.utils.files import SaveError
+from d2_isonet.utils.files import SaveError, as_save_error
 from d2_isonet.utils.messages import UserError
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # ffmpeg's own words are on its callers
@@ -109,10 +109,8 @@ class FrameWriter:
         self.number += 1
 
     def _open(self, size: tuple[int, int]) -> None:
-        try:
+        with as_save_error(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SaveError(f"{self.path} could not be written: {error.strerror}") from error
         code = cv2.VideoWriter_fourcc(*"mp4v")  # in every OpenCV; H.264 is not
         self._writer, self._size = cv2.VideoWriter(str(self._partial), code, self.rate, size), size
         if not self._writer.isOpened():

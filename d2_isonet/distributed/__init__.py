@@ -1,1 +1,1 @@
-"""Starts the processes of a training and handles signals. May import utils."""
+"""Starts the processes of a training, supervises them and handles signals. May import utils."""

@@ -1,4 +1,4 @@
-"""One launcher for every way to start: one process, --num-gpus, several machines, torchrun."""
+"""Starts a training: in one process, on --num-gpus, on several machines, or under torchrun."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ from .meeting import (
     is_lost_connection,
     join,
     open_store,
-    told_failure,
+    reported_failure,
 )
 from .preemption import quiet_interrupt
 from .supervision import ProcessFailure, supervise
@@ -35,15 +35,15 @@ from .torchrun import under_torchrun
 def run(main: Callable, args: argparse.Namespace) -> None:
     """Run `main(args)` in every process that `args` or torchrun ask for.
 
-    Ends this process with one line, and exit code 1 or 2, where the processes cannot start, do
-    not meet or lose each other, or where one fails.
+    Ends this process with one line, and exit code 1 or 2, if the processes cannot start, do not
+    meet, lose each other, or if one of them fails.
     """
     try:
         _check(args)
         with quiet_interrupt():
             launch(
                 main,
-                max(1, args.num_gpus),  # 0 is said to mean the CPU
+                max(1, args.num_gpus),  # 0 means the CPU
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
                 dist_url=args.dist_url,
@@ -54,7 +54,7 @@ def run(main: Callable, args: argparse.Namespace) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except (MeetingError, ProcessFailure) as error:
-        if str(error):  # otherwise the process that failed has said why
+        if str(error):  # otherwise the failed process has printed the reason
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", 1))
 
@@ -65,8 +65,9 @@ def _check(args: argparse.Namespace) -> None:
         started = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if args.num_gpus not in (0, 1, started) or args.num_machines != 1:
             raise UserError(
-                f"torchrun has started {started} processes on this machine: leave out --num-gpus "
-                "and --num-machines, or give them to torchrun (--nproc-per-node, --nnodes)"
+                f"torchrun has started {started} processes on this machine",
+                "leave out --num-gpus and --num-machines, or give them to torchrun "
+                "(--nproc-per-node, --nnodes)",
             )
     else:
         started = args.num_gpus
@@ -98,18 +99,18 @@ def launch(
 ) -> None:
     """Run `main(*args)` in every process, on GPUs (NCCL) or on CPUs (gloo).
 
-    Under torchrun this process is already one of them. detectron2's own launcher is not used: it
-    refuses CPUs (v0.6), and a process that dies or does not come leaves the others hanging.
+    Under torchrun this process is already one of them. It replaces detectron2's launcher, which
+    refuses CPUs (v0.6) and lets the others hang if a process dies or does not start.
 
     Args:
-        num_processes: of this machine, and of each other.
-        dist_url: tcp://HOST:PORT of the first machine; "auto" for a free port where it is alone.
+        num_processes: on each machine.
+        dist_url: tcp://HOST:PORT of the first machine; "auto" for a free port of a single machine.
         timeout: of the start and of every collective operation.
 
     Raises:
-        UserError: dist_url is of another form, or its port is taken.
-        MeetingError: not all processes came, or, under torchrun, they lost each other.
-        ProcessFailure: a process of this machine failed; the others were ended.
+        UserError: dist_url has another form, or its port is taken.
+        MeetingError: not all processes started, or, under torchrun, they lost each other.
+        ProcessFailure: a process of this machine failed; the others were stopped.
     """
     if under_torchrun():
         _run_under_torchrun(main, args, timeout)
@@ -126,15 +127,15 @@ def _run_under_torchrun(main: Callable, args: tuple, timeout: timedelta) -> None
     if int(os.environ["WORLD_SIZE"]) > local[1]:
         _meet_on_the_interface_towards(os.environ.get("MASTER_ADDR", ""))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-    # The store may be torchrun's agent's, which lives on when the group is restarted, and when
-    # machines join or leave, which is not counted as a restart.
+    # The store may belong to torchrun's agent, which survives a restart of the group. It also
+    # survives machines that join or leave, which do not count as a restart.
     count = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     store = dist.PrefixStore(f"restart {count} of {world_size} processes", store)
     _run_member(main, args, Member(rank, world_size, *local), store, timeout)
 
 
 def _run_processes(main, args, first: Member, address, timeout: timedelta) -> None:
-    """Start those of this machine, of which `first` is the first, and see them through."""
+    """Start the processes of this machine, `first` and its siblings, and supervise them."""
     if first.rank == 0:
         store = open_store(address, timeout)
         host, port = address or ("127.0.0.1", store.port)
@@ -168,7 +169,7 @@ def _meet_on_the_interface_towards(host: str) -> None:
 def _spawned(
     local_rank: int, start_method: str, main, args, first: Member, address, timeout: timedelta
 ) -> None:
-    # of loading processes: they would be spawned as well, and each import everything anew
+    # otherwise the loader's processes would be spawned too, and each would import everything again
     multiprocessing.set_start_method(start_method, force=True)
     member = first.sibling(local_rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // first.local_size))
@@ -186,19 +187,19 @@ def _run_member(main, args, member: Member, store: dist.Store, timeout: timedelt
         create_local_process_group(member.local_size)
         comm.synchronize()
         main(*args)
-        dist.destroy_process_group()  # not after an error: it could wait for the others for ever
+        dist.destroy_process_group()  # not after an error: it could wait forever
 
 
 @contextlib.contextmanager
 def _explained_loss(member: Member, store: dist.Store, timeout: timedelta) -> Iterator[None]:
-    """Turn a collective that failed for the others' sake into a MeetingError that says so."""
+    """Turn a collective that failed because others died into a MeetingError with the reason."""
     try:
         yield
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
         elsewhere = member.local_size < member.world_size and not under_torchrun()
-        reason = (told_failure(store) if elsewhere else "") or (
+        reason = (reported_failure(store) if elsewhere else "") or (
             f"{str(error).splitlines()[0]}. A process or machine died, or the network between them "
             f"is cut; they wait {timeout.total_seconds():g} s for each other (--dist-timeout)"
         )

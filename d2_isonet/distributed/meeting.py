@@ -1,4 +1,4 @@
-"""Where the processes of a training meet: a store that the first machine keeps for all of them."""
+"""Rendezvous of the processes through a TCP store on the first machine."""
 
 import contextlib
 import fcntl
@@ -15,16 +15,16 @@ import torch.distributed as dist
 from d2_isonet.utils.messages import UserError
 
 _FAILURE = "d2_isonet/failure"
-_SIOCGIFADDR = 0x8915  # Linux: "give me the address of this interface"
+_SIOCGIFADDR = 0x8915  # Linux's request for the address of an interface
 
 
 class MeetingError(RuntimeError):
-    """The processes did not all meet, or lost each other; the message is for the user."""
+    """Not all processes started, or they lost each other; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One process of the training: its numbers from 0, among all and on its machine."""
+    """One process of the training: its ranks, counted from 0, among all and on its machine."""
 
     rank: int
     world_size: int
@@ -33,7 +33,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """ "process 3 of 8 (machine 1)", as messages say it."""
+        """The name in messages, such as "process 3 of 8 (machine 1)"."""
         return f"process {self.rank} of {self.world_size} (machine {self.rank // self.local_size})"
 
     def sibling(self, local_rank: int) -> "Member":
@@ -43,19 +43,19 @@ class Member:
 
 
 def address_of(dist_url: str) -> tuple[str, int]:
-    """("host", 1234) of "tcp://host:1234"; raises UserError for anything else."""
+    """Split "tcp://host:1234" into ("host", 1234); raise UserError for any other form."""
     found = re.fullmatch(r"tcp://(\[[0-9a-fA-F:]+\]|[^:/\s]+):(\d+)", dist_url)
     if not found or not 0 < int(found[2]) < 65536:
         raise UserError(
             f"--dist-url is {dist_url!r}",
-            "it must be tcp://HOST:PORT of the first machine, with a "
-            "port from 1 to 65535 that all machines can reach",
+            "it must be tcp://HOST:PORT of the first machine, with a port from 1 to 65535 that all "
+            "machines can reach",
         )
     return found[1].strip("[]"), int(found[2])
 
 
 def open_store(address: tuple[str, int] | None, timeout: timedelta) -> dist.TCPStore:
-    """Keep the store at `address`, for all interfaces; None: a free port for this machine alone.
+    """Open the store at `address` on all interfaces; None opens a free port for this machine.
 
     Raises:
         UserError: another program has the port.
@@ -80,7 +80,7 @@ def open_store(address: tuple[str, int] | None, timeout: timedelta) -> dist.TCPS
 
 
 def await_first_machine(address: tuple[str, int], timeout: timedelta) -> None:
-    """Return when somebody listens at `address`; raise MeetingError when nobody did in time."""
+    """Wait until a store listens at `address`; raise MeetingError if none does in time."""
     end = time.monotonic() + timeout.total_seconds()
     reason = "no answer"
     while (left := end - time.monotonic()) > 0:
@@ -98,9 +98,9 @@ def await_first_machine(address: tuple[str, int], timeout: timedelta) -> None:
 
 
 def interface_towards(host: str) -> str:
-    """Name of the network interface whose address others at `host` see; "" where it is unknown.
+    """Name of the network interface whose address `host` sees; "" if it is unknown.
 
-    gloo takes that of the machine's own name, which often is a loopback (Debian's 127.0.1.1).
+    gloo uses the interface of the machine's own name, often a loopback (Debian's 127.0.1.1).
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -120,10 +120,10 @@ def interface_towards(host: str) -> str:
 
 
 def join(store: dist.Store, member: Member, backend: str, timeout: timedelta) -> None:
-    """Form the process group as soon as all have come to `store`.
+    """Form the process group when all processes have registered in `store`.
 
     Raises:
-        MeetingError: some did not come within `timeout`; it names them.
+        MeetingError: some did not register within `timeout`; the message names them.
     """
     keys = [f"d2_isonet/joined/{rank}" for rank in range(member.world_size)]
     try:
@@ -154,16 +154,16 @@ def _who_is_missing(store: dist.Store, keys: list[str], member: Member, timeout)
     )
 
 
-def tell_failure(store: dist.Store, message: str) -> None:
-    """Let the other machines know why this one stops; they may be out of reach already."""
+def report_failure(store: dist.Store, message: str) -> None:
+    """Report to the other machines why this one stops; they may be unreachable already."""
     try:
         store.set(_FAILURE, message)
     except dist.DistError:
         return
 
 
-def told_failure(store: dist.Store, patience: float = 10.0) -> str:
-    """What a machine has told, "" if none does within `patience` seconds or the store is gone."""
+def reported_failure(store: dist.Store, patience: float = 10.0) -> str:
+    """The failure another machine reports within `patience` seconds; "" if none, or no store."""
     answer: list[str] = []
 
     def ask() -> None:
@@ -171,8 +171,8 @@ def told_failure(store: dist.Store, patience: float = 10.0) -> str:
             store.wait([_FAILURE], timedelta(seconds=patience))
             answer.append(store.get(_FAILURE).decode())
 
-    # In a thread that may be left behind: over a cut cable the store waits, after its own time-out,
-    # for the first machine to confirm that it waits no longer, as long as TCP does (15 minutes).
+    # In a thread that can be abandoned: if the cable is cut, the store waits after its own time-out
+    # until TCP gives up (15 minutes) for the first machine's answer to the end of the wait.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(patience + 1)
@@ -180,5 +180,5 @@ def told_failure(store: dist.Store, patience: float = 10.0) -> str:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed because another process ended or could not be reached."""
+    """Whether a collective failed because another process ended or was unreachable."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)

@@ -1,4 +1,4 @@
-"""Signals that end a training: a scheduler's, after which it is saved, and Ctrl-C."""
+"""Signals that end a training: a scheduler's, which saves it first, and Ctrl-C."""
 
 import contextlib
 import signal
@@ -13,9 +13,9 @@ from torch import distributed as dist
 
 
 class StepExchange:
-    """Whether all processes may go on with a step, and whether one of them was sent a signal.
+    """What the processes exchange in a step: whether all agree to it, and the highest signal.
 
-    `signal` is what this process has to tell from its next exchange on, 0 for nothing.
+    `signal` is the number that this process sends from its next exchange on, 0 for none.
     """
 
     def __init__(self):
@@ -23,32 +23,32 @@ class StepExchange:
         self._highest_signal: int | None = None
 
     def all_agree(self, flag: bool | torch.Tensor, device: torch.device | str = "cpu") -> bool:
-        """Whether `flag` is true on every process; each must ask.
+        """Whether `flag` is true on every process; every process must call this.
 
         Args:
-            device: where the processes' backend exchanges tensors.
+            device: the device on which the processes' backend exchanges tensors.
         """
         if comm.get_world_size() == 1:
             self._highest_signal = self.signal
             return bool(flag)
-        told = torch.zeros(2, dtype=torch.int32, device=device)
-        told[0], told[1] = torch.as_tensor(flag).logical_not(), self.signal
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        objections, self._highest_signal = told.tolist()
+        sent = torch.zeros(2, dtype=torch.int32, device=device)
+        sent[0], sent[1] = torch.as_tensor(flag).logical_not(), self.signal
+        dist.all_reduce(sent, dist.ReduceOp.MAX)
+        objections, self._highest_signal = sent.tolist()
         return objections == 0
 
     def highest_signal(self) -> int:
-        """The highest number that any process had to tell, the same on all; each must ask.
+        """The highest signal of any process, the same on all; every process must call this.
 
-        As of the exchange since it was last asked; a step that had none, of another kind than
-        AccumulatingTrainer's, is made up for.
+        It comes from the last exchange of the step; if the step had none, because it is not an
+        AccumulatingTrainer's, this call makes one.
         """
         highest, self._highest_signal = self._highest_signal, None
         return max(comm.all_gather(self.signal)) if highest is None else highest
 
 
-# EX_TEMPFAIL of sysexits.h, "try again later": the training is saved and --resume goes on with it.
-# Not 143, with which a process also ends that SIGTERM killed before it could save.
+# EX_TEMPFAIL of sysexits.h, "try again later": the training is saved and --resume continues it.
+# Not 143: a process that SIGTERM killed before it could save ends with that code, too.
 PREEMPTED = 75
 INTERRUPTED = 130  # what shells report for Ctrl-C
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -57,8 +57,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class StopRequest:
     """Whether a scheduler has asked this training to stop, by SIGTERM or SIGUSR1.
 
-    The signal only leaves a note; the training stops where it can be saved, between two steps.
-    Several processes know of it from the exchange of the next step on.
+    The handler only notes the signal; the training stops between two steps, where it can be saved.
+    The other processes learn of it in the exchange of the next step.
     """
 
     def __init__(self):
@@ -67,10 +67,10 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def listen(self, exchange: StepExchange | None = None) -> None:
-        """From now on the signals are noted. Elsewhere than in the main thread Python cannot.
+        """Note the signals from now on, which Python allows in the main thread alone.
 
         Args:
-            exchange: of every step; None for a training that has none.
+            exchange: the exchange of every step; None if the training has none.
         """
         self._exchange = exchange or StepExchange()
         self._exchange.signal = self.signal
@@ -78,7 +78,7 @@ class StopRequest:
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def stop_listening(self) -> None:
-        """Signals do again what they did; but none ends a process that is ending because of one."""
+        """Restore the earlier handlers, unless a signal is already ending this process."""
         if not self.signal:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -88,10 +88,10 @@ class StopRequest:
         self._exchange.signal = number
 
     def reached_any_process(self) -> bool:
-        """The same answer on all processes, each of which calls this after every step."""
+        """Whether any process was signalled; every process must call this after every step."""
         if comm.get_world_size() == 1:
             return self.signal != 0
-        highest = self._exchange.highest_signal()  # of its own the others may not know yet
+        highest = self._exchange.highest_signal()  # the others may not know this process's own yet
         self.signal = highest or self.signal
         return highest != 0
 
@@ -101,14 +101,14 @@ class StopRequest:
 
 @contextlib.contextmanager
 def quiet_interrupt() -> Iterator[None]:
-    """Ctrl-C ends this process with one line for all, and saves nothing."""
+    """Let Ctrl-C end this process without saving; the first process of a machine prints a line."""
     try:
         yield
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough to end the clean-up
         if comm.get_local_rank() == 0:
             print(
-                "interrupted: nothing was saved since the last checkpoint; --resume goes on there",
+                "interrupted: nothing was saved since the last checkpoint; --resume restarts there",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""Seeing the processes of one machine through: one that fails ends the others, with one message."""
+"""Supervises the processes of one machine: if one fails, stops the others with one message."""
 
 import contextlib
 import multiprocessing.connection
@@ -13,10 +13,10 @@ from multiprocessing.process import BaseProcess
 import torch.distributed as dist
 from torch.multiprocessing import ProcessContext
 
-from .meeting import MeetingError, Member, tell_failure
+from .meeting import MeetingError, Member, report_failure
 
-_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)  # how schedulers announce that time is up
-_PATIENCE = 5.0  # seconds in which processes end by themselves when a sibling has failed
+_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)  # schedulers announce the end with them
+_PATIENCE = 5.0  # seconds that processes get to end by themselves after a sibling has failed
 _HINTS = {
     "SIGKILL": " (by hand, or by the system when memory runs out)",
     "SIGABRT": " (with NCCL also when the others did not answer within --dist-timeout; see above)",
@@ -24,7 +24,7 @@ _HINTS = {
 
 
 class ProcessFailure(RuntimeError):
-    """A process failed; the message names it, "" where it has told the user itself."""
+    """A process failed; the message names it, "" if it has printed the reason itself."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
@@ -32,12 +32,12 @@ class ProcessFailure(RuntimeError):
 
 
 def supervise(context: ProcessContext, first: Member, store: dist.Store) -> None:
-    """Wait for the processes of this machine, `first` and those after it.
+    """Wait for the processes of this machine, `first` and its siblings.
 
-    SIGTERM and SIGUSR1 are passed on to them; they then end in their own time.
+    SIGTERM and SIGUSR1 are passed to them; they then end in their own time.
 
     Raises:
-        ProcessFailure: one ended with an exit code or by a signal; the others have been ended.
+        ProcessFailure: one ended with an exit code or by a signal; the others were stopped.
     """
     with _signals_passed_on(context.processes) as passed_on:
         ended_by_us = _wait(context.processes, passed_on)
@@ -50,32 +50,32 @@ def supervise(context: ProcessContext, first: Member, store: dist.Store) -> None
     code = context.processes[culprit].exitcode
     message = _message(first.sibling(culprit), code, traces[culprit])
     if to_blame and first.world_size > first.local_size:
-        tell_failure(store, message or f"{first.sibling(culprit).name} ended with an error")
+        report_failure(store, message or f"{first.sibling(culprit).name} ended with an error")
         time.sleep(_PATIENCE if first.rank == 0 else 0)  # the store lives here: let others read
     raise ProcessFailure(message, code if code > 0 else 128 - code)
 
 
 @contextlib.contextmanager
 def _signals_passed_on(processes: list[BaseProcess]) -> Iterator[list[int]]:
-    """Within, a scheduler's signals go to the processes; yields the list of those that came."""
-    came: list[int] = []
+    """Pass a scheduler's signals to the processes; yield the list of those received."""
+    received: list[int] = []
 
     def pass_on(number: int, _frame) -> None:
-        came.append(number)
+        received.append(number)
         for process in processes:
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _wait(processes: list[BaseProcess], passed_on: list[int]) -> set[int]:
-    """Until all have ended, or one has failed; returns the numbers of those we had to end then."""
+    """Wait until all have ended or one has failed; return the numbers of those stopped then."""
     running = dict(enumerate(processes))
     while running:
         multiprocessing.connection.wait([p.sentinel for p in running.values()])
@@ -93,7 +93,7 @@ def _wait(processes: list[BaseProcess], passed_on: list[int]) -> set[int]:
 
 
 def _joined(running: dict[int, BaseProcess]) -> dict[int, BaseProcess]:
-    """Those that have not ended when the patience has."""
+    """The processes that are still running after `_PATIENCE` seconds."""
     end = time.monotonic() + _PATIENCE
     for process in running.values():
         process.join(max(0.0, end - time.monotonic()))
@@ -101,7 +101,7 @@ def _joined(running: dict[int, BaseProcess]) -> dict[int, BaseProcess]:
 
 
 def _trace(error_file: str) -> str:
-    """The traceback that torch has kept of a process, "" of one that was killed or has exited."""
+    """The traceback that torch has stored of a process; "" if it was killed or has exited."""
     if not os.path.exists(error_file):
         return ""
     with open(error_file, "rb") as file:

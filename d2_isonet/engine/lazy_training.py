@@ -20,7 +20,7 @@ from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import UserError
 
 from .train_loop import AccumulatingTrainer, AMPTrainer
-from .writers import forgiving_writers
+from .writers import tolerant_writers
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _hooks(
         hooks.EvalHook(cfg.train.eval_period, evaluation),
     ]
     if comm.is_main_process():
-        writers = forgiving_writers(cfg.train.output_dir, cfg.train.max_iter)
+        writers = tolerant_writers(cfg.train.output_dir, cfg.train.max_iter)
         chosen.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
     return chosen
 

@@ -17,13 +17,13 @@ from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.preflight.run import check_run
 from d2_isonet.preflight.weights import nothing_to_evaluate
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes, what_was_scaled
-from d2_isonet.utils.files import is_full_disk
+from d2_isonet.utils.files import tolerate
 from d2_isonet.utils.messages import readable_errors
 
 from .resuming import settle_seed
 from .run_record import add_run_record
 from .trainer import Trainer
-from .writers import forgive_log_files
+from .writers import tolerate_log_files
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     cfg.freeze()
     _set_up(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
-    forgive_log_files(cfg.OUTPUT_DIR)
+    tolerate_log_files(cfg.OUTPUT_DIR)
     for finding in findings:  # again, for the log of the run
         if finding.severity == "warning":
             logger.warning(str(finding))
@@ -54,16 +54,13 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """detectron2's default_setup, of which a full disk costs config.yaml alone."""
-    try:
-        default_setup(cfg, args)
-    except OSError as error:
-        if not is_full_disk(error):
-            raise
-        logger.warning(f"{cfg.OUTPUT_DIR}/config.yaml could not be written: {error.strerror}")
-        # what it does after writing that
-        seed_all_rng(cfg.SEED + comm.get_rank())
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+    """Run detectron2's default_setup; a full disk costs config.yaml alone."""
+    config = f"{cfg.OUTPUT_DIR}/config.yaml"
+    with tolerate(config, "The run continues without it", only_full_disk=True):
+        return default_setup(cfg, args)
+    # what default_setup does after writing it
+    seed_all_rng(cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
 
 
 def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):

@@ -12,7 +12,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
-from d2_isonet.config.loading import falls_back_to_cpu
+from d2_isonet.config.loading import fall_back_to_cpu
 from d2_isonet.data.categories import categories_of
 from d2_isonet.preflight.network import check_names
 from d2_isonet.utils.messages import UserError
@@ -36,7 +36,7 @@ class Predictor(DefaultPredictor):
     def __init__(self, cfg: CfgNode, trust_pickle: bool = False):
         cfg = cfg.clone()
         cfg.defrost()
-        falls_back_to_cpu(cfg)
+        fall_back_to_cpu(cfg)
         check_names(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is ''", "set it to the checkpoint of a trained detector")

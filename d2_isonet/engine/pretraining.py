@@ -23,7 +23,7 @@ from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.engine.hooks.averaging import averaging_of
 from d2_isonet.evaluation.classification import ImageNetEvaluator
 from d2_isonet.preflight.data.classified_images import check_classified_images
-from d2_isonet.utils.files import warned, write_when_possible
+from d2_isonet.utils.files import tolerate, write_when_possible
 from d2_isonet.utils.messages import UserError
 
 from .main import finish_setup
@@ -86,7 +86,7 @@ class BackboneWriter(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self.period == 0 and done < self.trainer.max_iter:
-            with warned(f"It is written again in {self.period} iterations"):
+            with tolerate("backbone.pth", f"It is written again in {self.period} iterations"):
                 self._write(done)
 
     def after_train(self) -> None:

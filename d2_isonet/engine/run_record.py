@@ -15,7 +15,7 @@ import torch
 from detectron2.utils import comm
 
 from d2_isonet import __version__
-from d2_isonet.utils.files import warned, write_text
+from d2_isonet.utils.files import tolerate, write_text
 
 logger = logging.getLogger(__name__)
 NAME = "runs.json"
@@ -31,7 +31,7 @@ def add_run_record(output_dir: str, args: argparse.Namespace) -> None:
     if not output_dir or not comm.is_main_process():
         return
     file = Path(output_dir, NAME)
-    with warned("What this run was is not recorded"):
+    with tolerate(file, "This run is not recorded"):
         write_text(file, json.dumps([*read_run_records(file), run_record(args)], indent=1) + "\n")
 
 

@@ -13,7 +13,6 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d2_isonet.config.options import PRECISIONS
 from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.preflight.training import check_precision
 from d2_isonet.utils.compat import call_after_backward
@@ -139,7 +138,7 @@ class AMPTrainer(AccumulatingTrainer):
     optimizer gets unscaled gradients, and a step that overflows is skipped as a whole.
 
     Args:
-        precision: a key of PRECISIONS.
+        precision: one of PRECISIONS in config/options.py.
         device_type: "cuda" or "cpu".
         accumulate_steps: see AccumulatingTrainer.
     """
@@ -156,7 +155,7 @@ class AMPTrainer(AccumulatingTrainer):
     ):
         super().__init__(model, data_loader, optimizer, accumulate_steps=accumulate_steps)
         check_precision(precision)
-        self.precision = PRECISIONS[precision]
+        self.precision = getattr(torch, precision)
         self.device_type = device_type
         # bfloat16 has the range of float32 and needs no scaling
         self.grad_scaler = torch.amp.GradScaler(device_type, enabled=precision == "float16")

@@ -26,7 +26,7 @@ from d2_isonet.utils.messages import UserError
 from .resuming import catch_up, data_order, resume_message, resumed_seed, settle_seed, start_data
 from .train_loop import build_step
 from .wandb_writer import WandbWriter
-from .writers import forgiving_writers
+from .writers import tolerant_writers
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Trainer(DefaultTrainer):
         return build_evaluator(dataset_name, folder)
 
     def build_writers(self) -> list[EventWriter]:
-        writers = forgiving_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        writers = tolerant_writers(self.cfg.OUTPUT_DIR, self.max_iter)
         return [*writers, WandbWriter(self)] if self.cfg.WANDB.ENABLED else writers
 
     def resume_or_load(self, resume: bool = True) -> None:

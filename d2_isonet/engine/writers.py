@@ -1,43 +1,45 @@
-"""log.txt on a full disk: told once, where logging prints a traceback for every line."""
+"""Writers of logs that report a full disk once and do not stop the run."""
 
 import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
-logger = logging.getLogger(__name__)
-_told: set[str] = set()  # files; several handlers write to one
+from d2_isonet.utils.files import tolerate
+
+_reported: set[str] = set()  # files; several handlers write to one
 
 
-def forgive_log_files(folder: str) -> None:
-    """Let the log handlers that write to a file in `folder` tell its first failure alone."""
+def tolerate_log_files(folder: str) -> None:
+    """Let the log handlers of files in `folder` report the first failed write alone.
+
+    logging prints a traceback for every line.
+    """
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         for handler in getattr(logger, "handlers", ()):  # a placeholder has none
             file = getattr(getattr(handler, "stream", None), "name", None)
             if isinstance(file, str) and os.path.dirname(file) == folder:
-                handler.handleError = _teller(file, handler.handleError)
+                handler.handleError = partial(_report_once, file, handler.handleError)
 
 
-def _teller(file: str, otherwise: Callable[[logging.LogRecord], None]) -> Callable:
-    """What a handler does when a line cannot be written."""
-
-    def tell(record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            otherwise(record)
-        elif file not in _told:
-            _told.add(file)
-            text = f"{file} cannot be written ({error}); lines of it may be missing"
-            print(text, file=sys.stderr, flush=True)
-
-    return tell
+def _report_once(file: str, otherwise: Callable, record: logging.LogRecord) -> None:
+    """Print that a line could not be written; `otherwise(record)` if no file is at fault."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        otherwise(record)
+    elif file not in _reported:
+        _reported.add(file)
+        text = f"{file} could not be written: {error.strerror}. Lines of it may be missing"
+        print(text, file=sys.stderr, flush=True)
 
 
-class ForgivingWriter(EventWriter):
-    """Another EventWriter whose OSErrors are told once and lose lines of the log, not the run."""
+class TolerantWriter(EventWriter):
+    """An EventWriter whose failed writes are reported once and do not stop the run."""
 
     def __init__(self, writer: EventWriter):
         self.writer = writer
@@ -50,14 +52,10 @@ class ForgivingWriter(EventWriter):
         self._try(self.writer.close)
 
     def _try(self, action, **options) -> None:
-        try:
+        file = f"A file of {type(self.writer).__name__}"
+        failed, self.failed = self.failed, True
+        with suppress(OSError) if failed else tolerate(file, "Lines of it may be missing"):
             action(**options)
-        except OSError as error:
-            if not self.failed:
-                name = type(self.writer).__name__
-                logger.warning(f"{name} cannot write ({error}); lines of it may be missing")
-            self.failed = True
-        else:
             self.failed = False
 
 
@@ -91,11 +89,11 @@ class TensorboardWriter(TensorboardXWriter):
             self._open.close()
 
 
-def forgiving_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
+def tolerant_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
     """detectron2's default writers: the terminal, metrics.json, and events for TensorBoard."""
     writers = [
         CommonMetricPrinter(max_iter),
         JSONWriter(os.path.join(output_dir, "metrics.json")),
         TensorboardWriter(output_dir),
     ]
-    return [ForgivingWriter(writer) for writer in writers]
+    return [TolerantWriter(writer) for writer in writers]

@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import pickle
+import tempfile
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
@@ -16,9 +17,9 @@ from detectron2.evaluation import (
 )
 
 from d2_isonet.data.coco_json import fill_in
-from d2_isonet.utils.files import disk_error, is_full_disk
+from d2_isonet.utils.files import tolerate
 
-from .coco_evaluation import FastCOCOEvaluator, in_folder_or_elsewhere
+from .coco_evaluation import FastCOCOEvaluator
 
 logger = logging.getLogger(__name__)
 _SEMANTIC, _PANOPTIC = "sem_seg", "coco_panoptic_seg"  # detectron2's evaluator_type
@@ -35,7 +36,7 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
     if kind in (_SEMANTIC, _PANOPTIC):
         os.makedirs(output_dir, exist_ok=True)
         semantic = SemSegEvaluator(dataset_name, output_dir=output_dir)
-        evaluators.append(ForgivingEvaluator(semantic))
+        evaluators.append(TolerantEvaluator(semantic))
     if kind != _SEMANTIC:
         evaluators.append(coco_evaluator(dataset_name, output_dir))
     if kind == _PANOPTIC:
@@ -50,7 +51,7 @@ def _panoptic_quality(dataset_name: str, output_dir: str) -> list[DatasetEvaluat
             "(github.com/cocodataset/panopticapi); instances and semantics are evaluated"
         )
         return []
-    return [ForgivingEvaluator(COCOPanopticEvaluator(dataset_name, output_dir))]
+    return [TolerantEvaluator(COCOPanopticEvaluator(dataset_name, output_dir))]
 
 
 def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
@@ -83,41 +84,32 @@ def make_coco_json(dataset_name: str, output_dir: str) -> None:
         return
     content = pickle.dumps((DatasetCatalog.get(dataset_name), metadata.get("thing_classes")))
     checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
-
-    def convert(folder: str) -> str:
-        path = os.path.join(folder, f"{dataset_name}_{checksum}.json")
-        convert_to_coco_json(dataset_name, path)
-        return path
-
-    path = in_folder_or_elsewhere(output_dir, convert)
+    path = None
+    with tolerate(output_dir, "The COCO json is written to the system's temporary folder instead"):
+        path = _convert(dataset_name, checksum, output_dir)
+    path = path or _convert(dataset_name, checksum, tempfile.mkdtemp(prefix="d2_isonet_"))
     # set() refuses to change a value
     vars(metadata).update(json_file=path, json_file_is_made=True)
 
 
-class ForgivingEvaluator(DatasetEvaluator):
+def _convert(dataset_name: str, checksum: str, folder: str) -> str:
+    path = os.path.join(folder, f"{dataset_name}_{checksum}.json")
+    convert_to_coco_json(dataset_name, path)
+    return path
+
+
+class TolerantEvaluator(DatasetEvaluators):
     """An evaluator that has no result, and logs a warning, if a full disk stops its files.
 
     The main process writes them, after all processes have sent it what they found.
     """
 
     def __init__(self, evaluator: DatasetEvaluator):
+        super().__init__([evaluator])
         self.evaluator = evaluator
 
-    def reset(self) -> None:
-        self.evaluator.reset()
-
-    def process(self, inputs, outputs) -> None:
-        self.evaluator.process(inputs, outputs)
-
-    def evaluate(self) -> dict | None:
-        try:
-            return self.evaluator.evaluate()
-        except Exception as error:  # torch's writer wraps the system's error
-            cause = disk_error(error)
-            if cause is None or not is_full_disk(cause):
-                raise
-            logger.warning(
-                f"{type(self.evaluator).__name__} could not write its files ({cause.strerror}) and "
-                "has no result this time"
-            )
-            return {}
+    def evaluate(self) -> dict:
+        file = f"A file of {type(self.evaluator).__name__}"
+        with tolerate(file, "It has no result this time", only_full_disk=True):
+            return super().evaluate()
+        return {}

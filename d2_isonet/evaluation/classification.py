@@ -10,7 +10,7 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from d2_isonet.utils.files import warned, write_text
+from d2_isonet.utils.files import tolerate, write_text
 from d2_isonet.utils.messages import UserError
 
 from .per_class import csv_text, current_iteration, folder_of, write_per_class
@@ -71,7 +71,7 @@ def write_predictions(
         "iteration": current_iteration(),
     }
     write_per_class(folder, {"classification": class_measures(predictions, names)}, about)
-    with warned("The predictions are not written"):
+    with tolerate(folder / NAME, "The evaluation continues without it"):
         write_text(folder / NAME, _csv(predictions))
 
 

@@ -1,18 +1,16 @@
 """COCO's measures of boxes and masks by hotcoco: pycocotools' numbers in a fraction of its time."""
 
-import contextlib
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from detectron2.evaluation import COCOEvaluator
 
 from d2_isonet.checkpoint.files import write_checkpoint
-from d2_isonet.utils.files import as_save_error, warned, write_text
+from d2_isonet.utils.files import tolerate, write_text
 from d2_isonet.utils.messages import UserError
 
 from .coco_measures import REGIONS, coco_measures, import_hotcoco, measures_of_nothing
@@ -21,17 +19,13 @@ from .per_class import current_iteration, detection_measures, folder_of, write_p
 logger = logging.getLogger(__name__)
 
 
-@contextlib.contextmanager
-def without(file: str) -> Iterator[None]:
-    """An OSError of writing `file` is a warning."""
-    with warned("The evaluation goes on without it"), as_save_error(file):
-        yield
+_WITHOUT = "The evaluation continues without it"
 
 
 def save_predictions(folder: str, predictions: Sequence[dict]) -> None:
     """Write detectron2's instances_predictions.pth, or warn."""
     file = os.path.join(folder, "instances_predictions.pth")
-    with without(file):
+    with tolerate(file, _WITHOUT):
         os.makedirs(folder, exist_ok=True)
         write_checkpoint(file, predictions)
 
@@ -43,15 +37,8 @@ def save_results(folder: str, results: Sequence[dict]) -> None:
         results: detections in COCO's format, with the category ids of the data set.
     """
     file = os.path.join(folder, "coco_instances_results.json")
-    with without(file):
+    with tolerate(file, _WITHOUT):
         write_text(file, json.dumps(results))
-
-
-def in_folder_or_elsewhere(folder: str, make: Callable[[str], str]) -> str:
-    """make(folder), a file that is needed; in the system's temporary folder where that is full."""
-    with warned("It is written to the system's temporary folder instead"), as_save_error(folder):
-        return make(folder)
-    return make(tempfile.mkdtemp(prefix="d2_isonet_"))
 
 
 class FastCOCOEvaluator(COCOEvaluator):
@@ -167,7 +154,7 @@ class FastCOCOEvaluator(COCOEvaluator):
         if self._folder:
             save_predictions(self._folder, predictions)
             self._output_dir = self._folder
-            with without(f"{self._folder}/box_proposals.pkl"):
+            with tolerate(f"{self._folder}/box_proposals.pkl", _WITHOUT):
                 return super()._eval_box_proposals(predictions)
             self._output_dir = None
         super()._eval_box_proposals(predictions)

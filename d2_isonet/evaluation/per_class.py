@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from d2_isonet.utils.files import as_save_error, warned, write_text
+from d2_isonet.utils.files import tolerate, write_text
 
 NAME = "per_class"  # stem of both file names
 
@@ -80,7 +80,7 @@ def write_per_class(
     """
     folder = Path(folder)
     content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
-    with warned("The results of each class are not written"), as_save_error(folder):
+    with tolerate(folder, "The evaluation continues without the results of each class"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")
         write_text(folder / f"{NAME}.csv", _csv(rows))

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
-from d2_isonet.config.loading import falls_back_to_cpu, load_config
+from d2_isonet.config.loading import fall_back_to_cpu, load_config
 from d2_isonet.config.options import check_name
 from d2_isonet.data.datasets import load_registered
 from d2_isonet.data.shards.index import ShardedImages
@@ -32,7 +32,7 @@ def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassi
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}",
             "attacks need an 'ImageClassifier' (a yaml of configs/imagenet)",
         )
-    falls_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = num_classes
     model = build_model(cfg)
     build_checkpointer(cfg, model, strict=True).load(weights)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import UserError, shortened
 
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
@@ -47,7 +47,9 @@ def found(
     """
     if not items:
         return []
-    return [Finding(severity, where, f"{len(items)} {what}: {some(items)}", remedy, tuple(items))]
+    return [
+        Finding(severity, where, f"{len(items)} {what}: {shortened(items)}", remedy, tuple(items))
+    ]
 
 
 def findings_table(findings: Iterable[Finding]) -> str:

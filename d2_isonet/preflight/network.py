@@ -2,8 +2,8 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -16,7 +16,7 @@ from detectron2.modeling import (
 from torch import nn
 
 from d2_isonet.config.defaults import add_isonet_config
-from d2_isonet.config.options import NORMS, check_name, value_of
+from d2_isonet.config.options import NORMS, check_name, dotted_items, value_of
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
 from d2_isonet.modeling.backbone.checks import check_pyramid
 from d2_isonet.utils.messages import UserError, nearest
@@ -143,13 +143,14 @@ def outline(cfg: CfgNode) -> nn.Module | None:
 
 def _unknown_name(cfg: CfgNode, message: str) -> str:
     """What a registry, or detectron2's get_norm, does not know."""
-    for key, value in _values(cfg.MODEL, "MODEL.", str):
+    names = [(k, v) for k, v in dotted_items(cfg.MODEL, "MODEL.") if isinstance(v, str)]
+    for key, value in names:
         if value == message and key.endswith("NORM"):
             try:
                 check_name(key, value, NORMS)
             except ValueError as error:
                 return str(error)
-    for key, value in _values(cfg.MODEL, "MODEL.", str):
+    for key, value in names:
         if value and f"'{value}'" in message and "registry" in message:
             return f"{key} is {value!r}: {message.splitlines()[0]}"
     feature = _missing_feature(cfg, message)
@@ -161,16 +162,8 @@ def _missing_feature(cfg: CfgNode, name: str) -> str:
     model = cfg.MODEL.clone()
     if model.META_ARCHITECTURE != "RetinaNet":
         model.pop("RETINANET")
-    for key, names in _values(model, "MODEL.", list):
+    for key, names in dotted_items(model, "MODEL."):
         if key.endswith(".IN_FEATURES") and name in names:
             given = f"with MODEL.RESNETS.OUT_FEATURES {cfg.MODEL.RESNETS.OUT_FEATURES}"
             return f"{key} is {names}, but {cfg.MODEL.BACKBONE.NAME!r} {given} gives no {name!r}"
     return ""
-
-
-def _values(node: CfgNode, prefix: str, of_type: type) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _values(value, f"{prefix}{name}.", of_type)
-        elif isinstance(value, of_type):
-            yield prefix + name, value

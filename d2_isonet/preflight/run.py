@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from d2_isonet.config.loading import falls_back_to_cpu
+from d2_isonet.config.loading import fall_back_to_cpu
 from d2_isonet.config.options import check_name
 from d2_isonet.solver.build import OPTIMIZERS
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes
@@ -55,7 +55,7 @@ def run_findings(
             findings.append(Finding("error", where, what, remedy))
             return None
 
-    if falls_back_to_cpu(cfg):
+    if fall_back_to_cpu(cfg):
         what = "there is no CUDA device: running on the CPU (MODEL.DEVICE cpu)"
         findings.append(Finding("warning", "device", what))
     passed("device", check_device, cfg)

@@ -14,7 +14,7 @@ from d2_isonet.utils.messages import UserError
 
 
 def check_precision(precision: str) -> None:
-    """Raise ValueError unless `precision` is a key of PRECISIONS."""
+    """Raise UserError unless `precision` is one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise UserError(
             f"SOLVER.AMP.PRECISION is {precision!r}",

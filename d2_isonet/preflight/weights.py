@@ -1,4 +1,4 @@
-"""Weights against the network, by names and shapes, before either takes memory."""
+"""Compares weights with the network, by names and shapes, before either takes memory."""
 
 import argparse
 import contextlib
@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
-from d2_isonet.checkpoint.reading import is_pickle_name, read_tensors, what_is_wrong
+from d2_isonet.checkpoint.reading import is_read_by_detectron2, what_is_wrong
 from d2_isonet.utils.messages import UserError
 
 from .findings import Finding
@@ -28,62 +28,44 @@ def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
 _WHERE = "weights"
 
 
-class WeightsRehearsal(ISONetCheckpointer):
-    """ISONetCheckpointer that reads no values: what it refuses, the real one would refuse.
-
-    Its model is on the meta device.
-    """
-
-    def _load_file(self, filename):
-        content = read_tensors(os.path.abspath(filename), device="meta")
-        return content if isinstance(content, dict) and "model" in content else {"model": content}
-
-    def _log_incompatible_keys(self, incompatible):
-        pass  # those that matter have been refused; the real one tells the rest
-
-
 def weights_findings(
     cfg: CfgNode, args: argparse.Namespace, model: nn.Module | None
 ) -> list[Finding]:
     """What a training or an evaluation would start from.
 
     Args:
-        model: the network of cfg on the meta device; None if there is none, then the file's kind
-            alone is checked.
+        model: the network of cfg on the meta device; None checks the kind of the file alone.
 
     Raises:
-        FileNotFoundError, UserError: there is nothing to evaluate, no such file, or weights that
-            are none or do not fit.
+        FileNotFoundError, UserError: there is nothing to evaluate or no such file, or the file has
+            no weights or does not fit.
     """
     path = cfg.MODEL.WEIGHTS
-    rehearsal = WeightsRehearsal(
-        model,
-        cfg.OUTPUT_DIR,
-        save_to_disk=False,
-        expected_meta=describe(cfg),
-        strict=args.eval_only,
-        from_conv2d=cfg.MODEL.DECOUPLED.FROM_CONV2D,
-        trust_pickle=args.trust_pickle,
-    )
     if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
         return [Finding("fact", _WHERE, f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")]
     if not path:
         return [_from_initialization(cfg, args)]
     if "://" in path:
-        return [Finding("fact", _WHERE, f"{path} is checked when it has been fetched")]
+        return [Finding("fact", _WHERE, f"{path} is checked after its download")]
     require_file(path)
     problem = what_is_wrong(path, args.trust_pickle)
     if problem:
         raise UserError(f"{os.path.abspath(path)} {problem}")
-    if model is None or is_pickle_name(path) or path.endswith(".pyth"):  # pycls's, detectron2 reads
+    if model is None or is_read_by_detectron2(path):
         return [Finding("fact", _WHERE, f"whether {path} fits is checked when it is read")]
-    with _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint"):
-        rehearsal.load(path, [])
+    checkpointer = ISONetCheckpointer(
+        model,
+        expected_meta=describe(cfg),
+        strict=args.eval_only,
+        from_conv2d=cfg.MODEL.DECOUPLED.FROM_CONV2D,
+    )
+    with _silence("d2_isonet.checkpoint", "detectron2.checkpoint"):
+        checkpointer.load(path, [])
     return [Finding("fact", _WHERE, f"{os.path.abspath(path)} fits the network")]
 
 
 def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
-    """What it is where no weights are named; raises where some are needed."""
+    """The finding if no weights are named; raises UserError if some are needed."""
     if args.eval_only:
         raise nothing_to_evaluate(cfg)
     if cfg.MODEL.DECOUPLED.FROM_CONV2D:
@@ -96,7 +78,7 @@ def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
 
 @contextlib.contextmanager
 def _silence(*names: str) -> Iterator[None]:
-    """Loggers that say nothing, since the real load will say it."""
+    """Silence the loggers: the real load logs the same."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""The differences between detectron2 v0.6 and HEAD, and what neither does on a CPU."""
+"""Differences between detectron2 v0.6 and HEAD, and what both lack on a CPU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def create_local_process_group(processes_per_machine: int) -> None:
-    """Tell detectron2 which processes share a machine: so many in a row."""
+    """Let detectron2 know that every `processes_per_machine` consecutive ranks share a machine."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(processes_per_machine)
         return
@@ -33,7 +33,7 @@ def create_local_process_group(processes_per_machine: int) -> None:
 
 
 def create_ddp_model(model: nn.Module) -> nn.Module:
-    """`model` in DistributedDataParallel where there are several processes; on a CPU too."""
+    """Wrap `model` in DistributedDataParallel if there are several processes, on a CPU too."""
     if comm.get_world_size() == 1:
         return model
     on_gpu = next(model.parameters()).is_cuda
@@ -43,13 +43,13 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
 
 
 def call_after_backward(trainer: "TrainerBase") -> None:
-    """The hooks' `after_backward` of a trainer with a step of its own; v0.6's hooks have none."""
+    """Call the hooks' `after_backward` in a custom step; v0.6's hooks have none."""
     getattr(trainer, "after_backward", lambda: None)()
 
 
 def load_file(checkpointer: Checkpointer, path: str, checkpointables: list[str] | None) -> dict:
-    """`checkpointer.load` for a name that HEAD takes for a query, as "what?.pth"."""
-    checkpointer._parsed_url_during_load = urlparse("")  # of v0.6, nobody reads it
+    """Call `checkpointer.load` for a name that HEAD reads as a query, such as "what?.pth"."""
+    checkpointer._parsed_url_during_load = urlparse("")  # v0.6 does not read it
     try:
         return Checkpointer.load(checkpointer, path, checkpointables)
     finally:
@@ -57,30 +57,30 @@ def load_file(checkpointer: Checkpointer, path: str, checkpointables: list[str] 
 
 
 def tracing_adapter(model: nn.Module, example: torch.Tensor, function: Callable) -> nn.Module:
-    """detectron2's TracingAdapter: `function(model, example)`, which returns tensors, to trace.
+    """detectron2's TracingAdapter, which traces `function(model, example)`; that returns tensors.
 
     Raises:
-        UserError: this detectron2 has none (an official v0.6 without Caffe2).
+        UserError: this detectron2 has no such adapter (an official v0.6 without Caffe2).
     """
     try:
         from detectron2.export import TracingAdapter
     except ImportError as error:
         raise UserError(
-            f"detectron2.export cannot be imported ({error}), which v0.6 as released needs Caffe2 "
-            "for: install ./third_party/detectron2 of this project, or a newer detectron2"
+            f"detectron2.export cannot be imported ({error}); the released v0.6 needs Caffe2",
+            "install ./third_party/detectron2 of this project, or a newer detectron2",
         ) from error
-    # in training mode the exporters would put the model back into it
+    # after training mode, the exporters would restore that mode
     return TracingAdapter(model, (example,), function).eval()
 
 
 def zoo_config(path: str) -> Any:
-    """A LazyConfig of detectron2's model zoo, as "common/train.py".
+    """A LazyConfig of detectron2's model zoo, such as "common/train.py".
 
-    HEAD's `model_zoo` cannot be imported beside a setuptools of 81 or later, and has no configs
-    where detectron2 is a checkout that was not installed: there they lie beside the package.
+    HEAD's `model_zoo` cannot be imported with setuptools 81 or later. It has no configs if
+    detectron2 is a checkout that was not installed: they are beside the package then.
 
     Raises:
-        FileNotFoundError: this detectron2 has them in neither place.
+        FileNotFoundError: this detectron2 has the config in neither place.
     """
     package = Path(detectron2.__file__).resolve().parent
     for folder in (package / "model_zoo" / "configs", package.parent / "configs"):
@@ -90,5 +90,5 @@ def zoo_config(path: str) -> Any:
 
 
 def inner_trainer(trainer: "TrainerBase") -> "TrainerBase":
-    """The trainer that takes the steps: a DefaultTrainer's own, or `trainer` itself."""
+    """The trainer that runs the steps: that of a DefaultTrainer, or `trainer` itself."""
     return getattr(trainer, "_trainer", trainer)

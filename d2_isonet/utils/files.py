@@ -1,4 +1,4 @@
-"""Files that cannot be written: told with their name, waited for or done without."""
+"""Writes files whole or not at all, and continues without a file that cannot be written."""
 
 import contextlib
 import errno
@@ -10,128 +10,121 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import torch
-
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit of file sizes
 
 
 class SaveError(OSError):
-    """A file that could not be written; the message names it and says why."""
+    """A file could not be written; the message names the file and the reason."""
 
 
-def disk_error(error: BaseException | None) -> OSError | None:
-    """The OSError behind `error`, which torch's writer may have wrapped; None for any other."""
-    while error is not None and not isinstance(error, OSError):
+@contextlib.contextmanager
+def as_save_error(path: str | os.PathLike, only_full_disk: bool = False) -> Iterator[None]:
+    """Turn an OSError of writing `path` into a SaveError that names the file.
+
+    Args:
+        only_full_disk: raise every other OSError unchanged.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        is_other = only_full_disk and cause is not None and cause.errno not in _FULL_DISK
+        if cause is None or isinstance(error, SaveError) or is_other:
+            raise
+        raise SaveError(f"{path} could not be written: {cause.strerror or cause}") from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError behind `error`, which torch's writer wraps into a RuntimeError."""
+    while isinstance(error, RuntimeError):
         error = error.__context__
-    return error
-
-
-def is_full_disk(error: OSError) -> bool:
-    """Whether the disk, a quota or a limit of the file's size is at fault."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return error if isinstance(error, OSError) else None
 
 
 @contextlib.contextmanager
-def as_save_error(path: str | os.PathLike) -> Iterator[None]:
-    """Turn an OSError of writing `path` by other code into a SaveError that names it."""
-    try:
-        yield
-    except SaveError:
-        raise
-    except OSError as error:
-        raise SaveError(f"{path} could not be written: {error.strerror or error}") from error
+def tolerate(
+    path: str | os.PathLike, consequence: str, only_full_disk: bool = False
+) -> Iterator[None]:
+    """Continue without `path` if it cannot be written: log the reason and `consequence`.
 
-
-@contextlib.contextmanager
-def warned(consequence: str) -> Iterator[None]:
-    """A SaveError inside is a warning that ends with `consequence`: it goes on without the file."""
+    Args:
+        only_full_disk: raise every other OSError.
+    """
     try:
-        yield
+        with as_save_error(path, only_full_disk):
+            yield
     except SaveError as error:
         logger.warning(f"{error}. {consequence}")
 
 
 def write_when_possible(write: Callable[[], T], attempts: int, wait: float = 60.0) -> T:
-    """What `write` returns, called until it raises no SaveError; raises the last of them.
+    """Call `write` until it raises no SaveError, and return its result.
 
     Args:
-        wait: seconds between two attempts.
+        attempts: number of calls; the last one raises its SaveError.
+        wait: seconds between two calls.
     """
     for left in range(attempts - 1, 0, -1):
         try:
             return write()
         except SaveError as error:
-            logger.warning(f"{error}. Tried again in {wait:g} s, {left} times at most; free some")
+            logger.warning(f"{error}. Trying again in {wait:g} s, at most {left} times; free some")
             time.sleep(wait)
     return write()
-
-
-# What a zip of tensors has beside them: names, shapes, the optimizer's settings.
-_OVERHEAD = 1 << 20  # bytes
 
 
 def write_complete(
     path: str | os.PathLike,
     save: Callable[[BinaryIO], object],
-    find_damage: Callable[[Path], str | None],
-    content: Mapping | Sequence,
+    find_damage: Callable[[Path], str | None] = lambda path: None,
+    content: Mapping | Sequence = (),
 ) -> None:
     """Write a file so that `path` is at every moment the old file or the whole new one.
 
-    To a file beside it, flushed to the disk, read back and checked, then renamed.
+    The new file is written beside it, flushed to the disk, read back and checked, then renamed.
 
     Args:
-        save: writes to an open file.
-        find_damage: of the written file, None for none.
-        content: whose tensors tell how much room is needed.
+        save: writes the content to an open file.
+        find_damage: returns what is wrong with the written file, None for a good one.
+        content: its tensors decide how much free space is required before writing.
 
     Raises:
-        SaveError: there is no room, or the file cannot be written; nothing is left of it.
+        SaveError: the disk has no room, or the file cannot be written. No part of it stays.
     """
     path = Path(path)
-    _check_room(path, content)
+    if content:
+        _check_room(path, content)
     partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        problem = find_damage(partial)
-        if problem:
-            raise OSError(errno.EIO, f"read back, it {problem}")
-        os.replace(partial, path)
-        _flush_folder(path.parent)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        cause = disk_error(error)
-        if cause is None:
+    with as_save_error(path):
+        try:
+            with open(partial, "wb") as file:
+                save(file)
+                file.flush()
+                os.fsync(file.fileno())
+            problem = find_damage(partial)
+            if problem:
+                raise OSError(errno.EIO, f"read back, it {problem}")
+            os.replace(partial, path)
+            _flush_folder(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
             raise
-        raise SaveError(f"{path} could not be written: {cause.strerror or cause}") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Replace the file at `path` as `write_checkpoint` does; raises SaveError."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise SaveError(f"{path} could not be written: {error.strerror}") from error
+    """Replace the file at `path`, as `write_complete` does; raises SaveError."""
+    write_complete(path, lambda file: file.write(text.encode()))
+
+
+_OVERHEAD = 1 << 20  # bytes of names, shapes and the optimizer's settings beside the tensors
 
 
 def _check_room(path: Path, content: Mapping | Sequence) -> None:
     needed = bytes_of(content) + _OVERHEAD
-    try:
+    with as_save_error(path):
         free = shutil.disk_usage(path.parent).free
-    except OSError as error:
-        raise SaveError(f"{path} could not be written: {error.strerror}") from error
     if free < needed:
         raise SaveError(
             f"{path} was not written: it needs {needed / 1e6:.0f} MB, its disk has "
@@ -140,8 +133,8 @@ def _check_room(path: Path, content: Mapping | Sequence) -> None:
 
 
 def bytes_of(content: Any) -> int:
-    """Bytes of all tensors in nested containers."""
-    if isinstance(content, torch.Tensor):
+    """The number of bytes of all tensors in nested containers."""
+    if hasattr(content, "element_size"):
         return content.numel() * content.element_size()
     if isinstance(content, Mapping):
         content = content.values()
@@ -151,7 +144,7 @@ def bytes_of(content: Any) -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    """The rename itself reaches the disk."""
+    """Bring the rename itself to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What was probably meant by a name that is not there."""
+"""Messages for the user: UserError, the nearest names, shortened lists, errors in one line."""
 
 import contextlib
 import difflib
@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-# fvcore's, whenever it is imported: nothing that who types a command could change
+# fvcore causes it when it is imported, and the user of a command cannot change that
 warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
 
 
@@ -29,9 +29,9 @@ class UserError(ValueError):
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
-    """ "; did you mean A, B or C?", or `otherwise` where nothing is near.
+    """Return "; did you mean A, B or C?", or `otherwise` if no name is similar.
 
-    A name without its folder ("risonet50" of "imagenet/risonet50") or its capitals is near.
+    A name that lacks its folder ("risonet50" for "imagenet/risonet50") or its capitals is similar.
     """
     names = list(names)
     same = [x for x in names if x.rpartition("/")[2].casefold() == name.casefold()]
@@ -41,10 +41,10 @@ def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
     return f"; did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
 
 
-def some(names: Sequence[str]) -> str:
-    """The first five names and how many more there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+def shortened(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first names and the number of the others: "a, b, c, d, e and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
 
 
 @contextlib.contextmanager

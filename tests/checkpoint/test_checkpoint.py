@@ -1,4 +1,4 @@
-"""backbone.pth into every detector, and every mismatch refused."""
+"""Every detector loads backbone.pth, and every mismatch is refused."""
 
 import copy
 import logging

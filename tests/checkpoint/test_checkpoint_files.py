@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, checked to the bit, found without last_checkpoint."""
+"""Checkpoint files are complete or missing, checked to the bit, found without last_checkpoint."""
 
 import os
 import re
@@ -116,7 +116,7 @@ def test_the_tagged_checkpoint_is_taken_without_a_word(run, caplog):
 def test_a_damaged_checkpoint_is_passed_over_for_the_newest_good_one(damage, told, run, caplog):
     damage(run / "model_0000029.pth")
     assert find_checkpoint(run).name == "model_0000019.pth"
-    text = rf"names {told}.*Going on from .* model_0000019.pth \(iteration 19\)"
+    text = rf"names {told}.*Resuming from .* model_0000019.pth \(iteration 19\)"
     assert re.search(text, caplog.text)
 
 
@@ -150,7 +150,7 @@ def test_weights_without_a_training_are_not_gone_on_from(run, caplog):
     write_checkpoint(run / "backbone.pth", {"model": training(99)["model"]})
     (run / "last_checkpoint").write_text("backbone.pth")
     assert find_checkpoint(run).name == "model_0000029.pth"
-    assert "has weights but no training to go on with" in caplog.text
+    assert "has weights but no training to resume" in caplog.text
 
 
 def test_a_file_of_the_format_before_zip_is_good_and_its_stub_is_not(tmp_path):

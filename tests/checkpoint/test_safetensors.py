@@ -1,4 +1,4 @@
-"""safetensors: the same weights and record as a .pth, and broken files named as such."""
+"""safetensors: the same weights and record as in a .pth, and broken files are recognized."""
 
 import json
 import os
@@ -185,7 +185,7 @@ def test_without_the_package_both_directions_say_what_to_install(backbone, tmp_p
         WeightsError, match=r"not installed: pip install 'd2_isonet\[safetensors\]'"
     ):
         read_tensors(backbone[1])
-    with pytest.raises(ValueError, match=r"needs a package: pip install 'd2_isonet\[safetensors"):
+    with pytest.raises(ValueError, match=r"needs a package; pip install 'd2_isonet\[safetensors"):
         save_backbone(tmp_path / "new.safetensors", {}, {})
     assert not (tmp_path / "new.safetensors").exists()
 

@@ -1,4 +1,4 @@
-"""A file that is no checkpoint of tensors is named for what it is, and never executed."""
+"""The message says what a file is that holds no tensors; no code in it is executed."""
 
 import argparse
 import json
@@ -54,7 +54,7 @@ WRITERS = {
         {"state_dict": TENSORS, "args": argparse.Namespace()}, path
     ),
     "TorchScript": lambda path: torch.jit.save(torch.jit.script(torch.nn.ReLU()), path),
-    "holds a list without tensors": lambda path: torch.save([1], path),
+    "holds a list, no state_dict": lambda path: torch.save([1], path),
     "entries that are no tensors: epoch": lambda path: torch.save({"epoch": 3}, path),
     "entries that are no tensors: 1": lambda path: torch.save({1: torch.ones(2)}, path),
 }

@@ -1,4 +1,4 @@
-"""The record of a weights file: what it tells apart, what it meant before, what may differ."""
+"""The record of a weights file: which networks it distinguishes, and what old records mean."""
 
 import copy
 from types import SimpleNamespace
@@ -8,8 +8,8 @@ import torch
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save_backbone
-from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.checkpoint.reading import WeightsError
+from d2_isonet.checkpoint.record import meta_differences
 from d2_isonet.config.loading import load_config
 from d2_isonet.preflight.weights import weights_findings
 
@@ -35,7 +35,7 @@ def test_what_only_bottlenecks_use_is_no_difference_in_a_network_for_small_image
 
 
 def old_record(cfg) -> dict:
-    """What was written before these keys."""
+    """A record without these keys, as older versions wrote it."""
     record = copy.deepcopy(describe(cfg))
     for key in ("backbone", "block", "small_images", "conv", "norm_groups"):
         record["architecture"].pop(key, None)
@@ -73,7 +73,7 @@ def classifier_config(name: str, *opts: str):
 
 
 def write_classifier(path, name: str, record=describe, opts=()):
-    """backbone.pth of a network without training, with that record; its tensors."""
+    """Write backbone.pth of an untrained network with that record; return its tensors."""
     cfg = classifier_config(name, *opts)
     tensors = build_model(cfg).backbone.state_dict()
     save_backbone(path, tensors, record(cfg))
@@ -83,7 +83,7 @@ def write_classifier(path, name: str, record=describe, opts=()):
 def test_an_old_file_of_an_ordinary_network_is_no_decoupled_one(tmp_path):
     write_classifier(tmp_path / "backbone.pth", "imagenet/decoupled18_baseline", old_record)
     cfg = classifier_config("imagenet/decoupled18_tanh", "MODEL.DECOUPLED.MAGNITUDE", "Sphere")
-    with pytest.raises(WeightsError, match="conv: 'Conv2d' in the file, .*\n.*FROM_CONV2D True"):
+    with pytest.raises(WeightsError, match="conv: 'Conv2d' in the file, .*FROM_CONV2D True"):
         build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "backbone.pth"), [])
 
 
@@ -131,7 +131,7 @@ def test_the_biases_of_an_ordinary_network_without_norm_are_left_out_and_named(t
     ordinary = write_classifier(path, "imagenet/decoupled18_baseline", opts=no_bn)
     cfg = classifier_config("imagenet/decoupled18_tanh_no_bn", *FROM_CONV2D[:2])
     model = build_model(cfg)
-    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint.checkpointer.checkpointer"):
+    with caplog.at_level("WARNING", logger="d2_isonet.checkpoint.matching"):
         build_checkpointer(cfg, model).load(str(path), [])
     arrived = model.backbone.state_dict()
     biases = {name for name in ordinary if name not in arrived}

@@ -1,4 +1,4 @@
-"""Arguments and config: what works, and one clear message for what does not."""
+"""Arguments and config: valid ones load, and each mistake gets one clear message."""
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ BASE = "configs/risonet50_c4.yaml"
 
 
 def described(parser) -> dict:
-    """Everything of each argument but what is for people."""
+    """Everything of each argument except its help."""
     for_people = ("container", "help", "metavar")
     actions = parser._actions
     return {

@@ -1,4 +1,4 @@
-"""Every network has the numbers of the row it stands for, and every row has its network."""
+"""Every network has the numbers of its row in the papers, and every row has a network."""
 
 from config_files import (
     CIFAR,

@@ -1,4 +1,4 @@
-"""Configs by name: each is found, ready to use, and a name that is none has a neighbour."""
+"""Configs by name: each one loads, and an unknown name gets the nearest one."""
 
 from pathlib import Path
 

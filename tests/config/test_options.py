@@ -1,4 +1,4 @@
-"""Every row of options trains, and every impossible combination is refused by name."""
+"""Every row of options trains, and every impossible combination is refused with its keys."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Under torchrun: a training that is started again goes on."""
+"""A training that torchrun starts again resumes."""
 
 import argparse
 
@@ -21,7 +21,7 @@ def torchrun(monkeypatch):
 
 def test_a_restarted_group_resumes_and_says_so(torchrun, tmp_path):
     args = torchrun(restart=2)
-    assert "restart 2): going on from the last checkpoint" in resume_if_restarted(args, tmp_path)
+    assert "restart 2): resuming from the last checkpoint" in resume_if_restarted(args, tmp_path)
     assert args.resume
 
 

@@ -1,4 +1,4 @@
-"""The launcher: processes start, meet and end together, and what hinders them is one message."""
+"""The launcher: processes start and end together, and each failure is one message."""
 
 import argparse
 import multiprocessing
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from d2_isonet.distributed.launch import launch, run
-from d2_isonet.distributed.meeting import interface_towards, told_failure
+from d2_isonet.distributed.meeting import interface_towards, reported_failure
 from d2_isonet.distributed.supervision import ProcessFailure
 
 
@@ -98,14 +98,14 @@ def test_the_interface_is_that_of_the_address_others_see():
 
 
 class SilentStore:
-    """As one over a cut cable: it answers neither in time nor later."""
+    """A store behind a cut cable: it never answers."""
 
     def wait(self, *_):
         threading.Event().wait()
 
 
 def test_a_store_that_never_answers_is_not_waited_for():
-    assert told_failure(SilentStore(), patience=0.1) == ""
+    assert reported_failure(SilentStore(), patience=0.1) == ""
 
 
 def say_who_is_there(folder):
@@ -124,7 +124,7 @@ def test_two_processes_meet_at_a_free_port_that_is_named(tmp_path, capfd):
 
 
 def second_process(do: str) -> None:
-    """The second process does something bad while the first waits for it."""
+    """The second process fails in the given way while the first waits for it."""
     if comm.get_rank() == 1:
         if do == "die":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -153,7 +153,7 @@ def test_a_process_that_fails_ends_the_others_and_is_named(do, timeout, message)
 
 
 def end_in_own_time(folder, launcher):
-    """As a training does that saves when the scheduler says so; to the process `launcher`."""
+    """Stop like a training that a scheduler signals, through the process `launcher`."""
     came = []
     signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     comm.synchronize()

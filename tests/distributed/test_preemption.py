@@ -17,7 +17,7 @@ from d2_isonet.distributed.preemption import INTERRUPTED, PREEMPTED, StopRequest
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """What a signal does to pytest itself is as before."""
+    """Restore pytest's own signal handlers afterwards."""
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
     yield

@@ -1,4 +1,4 @@
-"""Processes tell each other once a step whether it is sound and whether one is asked to stop."""
+"""Processes exchange once a step whether it is valid and whether one received a signal."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ class Sent(HookBase):
 
 
 class Exchanges(HookBase):
-    """Counts those that Python asks for in the steps that save nothing."""
+    """Counts the exchanges that Python starts in the steps that save nothing."""
 
     def before_train(self) -> None:
         self.per_step, self._reduce, self._gather = [], dist.all_reduce, comm.all_gather

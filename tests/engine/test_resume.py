@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(data, tmp_pat
     (tmp_path / "model_0000003.pth").write_bytes(b"stub")
     losses, _ = run(*task("classification", data, tmp_path), resume=True)
     assert sorted(losses) == [2, 3, 4, 5]
-    assert "Going on from the newest good checkpoint, model_0000001.pth" in caplog.text
+    assert "Resuming from the newest good checkpoint, model_0000001.pth" in caplog.text
 
 
 def test_seeded_numbers_are_the_seeds_and_leave_no_trace():

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 
-from d2_isonet.evaluation.build import ForgivingEvaluator
-from d2_isonet.evaluation.coco_evaluation import FastCOCOEvaluator, in_folder_or_elsewhere
+from d2_isonet.evaluation.build import TolerantEvaluator, make_coco_json
+from d2_isonet.evaluation.coco_evaluation import FastCOCOEvaluator
 from d2_isonet.utils.files import SaveError
 
 
@@ -81,7 +81,9 @@ def test_a_full_disk_costs_the_files_alone(kind, evaluate, tmp_path, monkeypatch
     monkeypatch.setattr("detectron2.evaluation.coco_evaluation.PathManager.open", no_space)
     np.testing.assert_equal(evaluate(kind, FastCOCOEvaluator, tmp_path / "full"), expected)
     for name in content(tmp_path / "good"):
-        text = f"full/{name} could not be written: No space left on device. The evaluation goes on"
+        text = (
+            f"full/{name} could not be written: No space left on device. The evaluation continues"
+        )
         assert text in caplog.text
 
 
@@ -109,27 +111,34 @@ class Writing(DatasetEvaluator):
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_an_evaluator_on_a_full_disk_has_no_result(wrapped, caplog):
     writing = Writing(OSError(errno.ENOSPC, "No space left on device"), wrapped)
-    evaluator = ForgivingEvaluator(writing)
+    evaluator = TolerantEvaluator(writing)
     evaluator.reset()
     evaluator.process([], [])
     assert evaluator.evaluate() == {} and writing.calls == ["reset", "process"]
-    assert "Writing could not write its files (No space left on device) and has" in caplog.text
+    assert (
+        "A file of Writing could not be written: No space left on device. It has no" in caplog.text
+    )
 
 
 def test_another_mistake_of_an_evaluator_is_raised():
     missing = OSError(errno.ENOENT, "No such file or directory")
     with pytest.raises(FileNotFoundError):
-        ForgivingEvaluator(Writing(missing, False)).evaluate()
+        TolerantEvaluator(Writing(missing, False)).evaluate()
 
 
-def test_a_file_that_is_needed_is_written_elsewhere(tmp_path, caplog):
-    def make(folder: str) -> str:
-        if folder == str(tmp_path):
+def test_a_file_that_is_needed_is_written_elsewhere(tmp_path, monkeypatch, caplog):
+    def convert(name: str, path: str) -> None:
+        if path.startswith(str(tmp_path)):
             raise OSError(errno.ENOSPC, "No space left on device")
-        path = Path(folder, "truth.json")
-        path.write_text("{}")
-        return str(path)
+        Path(path).write_text("{}")
 
-    path = in_folder_or_elsewhere(str(tmp_path), make)
+    monkeypatch.setattr("d2_isonet.evaluation.build.convert_to_coco_json", convert)
+    DatasetCatalog.register("written_elsewhere", list)
+    make_coco_json("written_elsewhere", str(tmp_path))
+    path = MetadataCatalog.get("written_elsewhere").json_file
+    DatasetCatalog.remove("written_elsewhere")
+    MetadataCatalog.remove("written_elsewhere")
     assert not path.startswith(str(tmp_path)) and Path(path).read_text() == "{}"
-    assert f"{tmp_path} could not be written: No space left on device. It is" in caplog.text
+    assert (
+        f"{tmp_path} could not be written: No space left on device. The COCO json is" in caplog.text
+    )

@@ -67,7 +67,7 @@ def killed(tmp_path_factory) -> tuple[int, str, Path, Path]:
 
 def test_the_group_is_restarted_and_says_that_it_resumes(killed):
     _, log, _, _ = killed
-    assert "torchrun has restarted the processes (restart 1): going on from the last" in log
+    assert "torchrun has restarted the processes (restart 1): resuming from the last" in log
 
 
 def test_training_goes_on_from_the_last_checkpoint_and_finishes(killed):

@@ -59,7 +59,7 @@ def sampled(task: str, root: Path) -> tuple[list, list]:
 
 
 def tiny(config_file: str, root: Path, *opts: str):
-    from d2_isonet.config.loading import falls_back_to_cpu, load_config
+    from d2_isonet.config.loading import fall_back_to_cpu, load_config
 
     cfg = load_config(
         config_file,
@@ -70,7 +70,7 @@ def tiny(config_file: str, root: Path, *opts: str):
          "DATALOADER.NUM_WORKERS", "0", "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(root / "out"),
          *opts],
     )  # fmt: skip
-    falls_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     (root / "out").mkdir(exist_ok=True)
     return cfg
 

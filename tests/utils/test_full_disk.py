@@ -1,4 +1,4 @@
-"""A disk that is full for some steps of a training costs files, each told by name, and no step.
+"""A disk that is full for some steps costs files, each named in the log, but no training step.
 
 The limit of a file's size, set to 0, stands for the disk; helpers/kill_harness.py --disk fills one.
 """
@@ -30,15 +30,15 @@ OPTIONS = [
 ]  # fmt: skip
 TOLD = [
     "model_0000003.pth could not be written: File too large. 1 failed in a row",
-    "JSONWriter cannot write",
-    "TensorboardWriter cannot write",
+    "A file of JSONWriter could not be written: File too large. Lines of it may be missing",
+    "A file of TensorboardWriter could not be written",
     "model_best.pth could not be written",
     "model_best.json could not be written",
 ]
 TOLD_OF = {
     "detection": [
-        "instances_predictions.pth could not be written: File too large. The evaluation goes on",
-        "coco_instances_results.json could not be written: File too large. The evaluation goes on",
+        "instances_predictions.pth could not be written: File too large. The evaluation",
+        "coco_instances_results.json could not be written: File too large. The evaluation",
     ],
     "classification": ["backbone.pth could not be written: File too large. It is written again"],
 }
@@ -56,7 +56,7 @@ class Limit(HookBase):
 
 
 def limited(trainer_class: type, full: range) -> type:
-    """`trainer_class` on such a disk; it logs every step, and every evaluation is the best."""
+    """`trainer_class` on such a disk; it logs every step, and every evaluation is a new best."""
 
     class Limited(trainer_class):
         scores: list[int] = []
@@ -75,7 +75,7 @@ def limited(trainer_class: type, full: range) -> type:
 
 
 def iterations(folder: Path) -> set[int]:
-    """Those that metrics.json has."""
+    """The iterations in metrics.json."""
     lines = (folder / "metrics.json").read_text().splitlines()
     return {x["iteration"] for x in map(json.loads, lines)}
 
@@ -114,7 +114,7 @@ def test_training_goes_on_without_the_files_and_says_which(name, tmp_path):
     text = "\n".join(told["log"])
     for message in [*TOLD, *TOLD_OF[name]]:
         assert message in text, f"{message!r} is not in {text}"
-    assert told["stderr"].count("limited/log.txt cannot be written ([Errno 27] File too lar") == 1
+    assert told["stderr"].count("limited/log.txt could not be written: File too large") == 1
     whole, limited_run = tmp_path / "whole", tmp_path / "limited"
     for file in ("model_final.pth", "model_final_ema.pth", "model_best.pth", "model_0000005.pth"):
         ours, theirs = (torch.load(x / file, weights_only=True) for x in (limited_run, whole))
@@ -143,7 +143,7 @@ def test_a_file_that_is_needed_is_waited_for(failures, monkeypatch, caplog):
         return "written"
 
     assert write_when_possible(write, attempts=3) == "written"
-    assert waited == [60.0] * failures == [60.0] * caplog.text.count("a.pth was not written. Tried")
+    assert waited == [60.0] * failures == [60.0] * caplog.text.count("a.pth was not written. Try")
 
 
 def test_a_file_that_cannot_be_written_for_long_is_an_error(monkeypatch):

@@ -14,7 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from d2_isonet.config.options import check_name
-from d2_isonet.utils.files import warned, write_text, write_when_possible
+from d2_isonet.utils.files import tolerate, write_text, write_when_possible
 
 from .averaging import averaging_of
 
@@ -125,7 +125,7 @@ class BestCheckpoint(HookBase):
             if comm.is_main_process():
                 self._save(iteration)
         if comm.is_main_process():
-            with warned("A run resumed from before this evaluation repeats it"):
+            with tolerate(self.path, "A run resumed from before this evaluation repeats it"):
                 write_text(self.path, json.dumps(self.state_dict()))
 
     def _value(self) -> float:
@@ -146,7 +146,7 @@ class BestCheckpoint(HookBase):
 
     def _save(self, iteration: int) -> None:
         averaging = averaging_of(self.trainer)
-        with warned("The best checkpoint stays as it was"):
+        with tolerate("model_best.pth", "The best checkpoint stays as it was"):
             self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
             if averaging is not None:
                 averaging.save("model_best_ema")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from d2_isonet.data.coco_json import can_be_sorted, class_names, is_id, repeated
 from d2_isonet.preflight.findings import Finding, Severity, found
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 from .images import ImageEntry
 from .objects import LabelledObject, object_findings
@@ -68,7 +68,7 @@ def _categories(content: dict, where: str) -> Iterable[Finding]:
     )
     if ids != list(range(1, len(ids) + 1)):
         pairs = [f"{category} -> {index}" for index, category in enumerate(ids)]
-        yield Finding("fact", where, f"category ids become class indices: {some(pairs)}")
+        yield Finding("fact", where, f"category ids become class indices: {shortened(pairs)}")
 
 
 def _images(images: list[dict], where: str) -> Iterable[Finding]:
@@ -132,7 +132,7 @@ def _unknown_ids(content: dict, where: str) -> Iterable[Finding]:
         values = [f"{value} (in {count})" for value, count in counts.items()]
         what = f"{of} whose {key} is none of the {part}"
         for finding in found("error", where, values, "", f"correct them, or add the {part}"):
-            yield finding._replace(what=f"{len(bad)} {what}: {some(values)}")
+            yield finding._replace(what=f"{len(bad)} {what}: {shortened(values)}")
 
 
 def _is_in(value: object, known: set) -> bool:

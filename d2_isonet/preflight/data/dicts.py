@@ -9,7 +9,7 @@ from detectron2.structures import BoxMode
 
 from d2_isonet.data.coco_json import repeated
 from d2_isonet.preflight.findings import Finding, found
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 from .images import ImageEntry
 from .objects import LabelledObject, object_findings
@@ -84,9 +84,8 @@ def _class_indices(annotations: Sequence[dict], where: str, number: int) -> list
     values = [f"{value} (in {count})" for value, count in Counter(map(repr, bad)).items()]
     what = f"{len(bad)} of {len(annotations)} annotations whose category_id is not within "
     remedy = "it is a class index, counted from 0 without gaps: map the ids of the data to it"
-    return [
-        Finding("error", where, f"{what}0..{number - 1}: {some(values)}", remedy, tuple(values))
-    ]
+    what += f"0..{number - 1}: {shortened(values)}"
+    return [Finding("error", where, what, remedy, tuple(values))]
 
 
 def _is_index(annotation: dict, number: int) -> bool:

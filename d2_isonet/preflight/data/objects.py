@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from d2_isonet.preflight.findings import Finding, found
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import shortened
 
 _POINT = 1.0  # pixels that a box may go beyond its image, for rounding, without a word
 Size = tuple[float, float]  # width and height of an image in pixels
@@ -241,7 +241,7 @@ def _classes(where: str, learned: Sequence, classes: Sequence[str], trained: boo
     without = [name for index, name in enumerate(classes) if not count[index]]
     if not learned or not without:
         return []
-    what = f"{len(without)} of {len(classes)} classes have no object: {some(without)}"
+    what = f"{len(without)} of {len(classes)} classes have no object: {shortened(without)}"
     if not trained:
         return [Finding("fact", where, what, "their AP will be nan", tuple(without))]
     remedy = "nothing is learned of them; leave them out, or add objects"

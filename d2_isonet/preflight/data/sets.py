@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from d2_isonet.data import coco_json
 from d2_isonet.data.categories import head_section, number_of_classes
 from d2_isonet.preflight.findings import Finding, check_once
-from d2_isonet.utils.messages import nearest, some
+from d2_isonet.utils.messages import nearest, shortened
 
 from . import coco_content, objects
 from .cache import PreflightCache, file_stamp
@@ -99,8 +99,10 @@ def check_set(key: str, name: str, demands: Demands) -> CheckedSet:
     registered = metadata.get("thing_classes")
     known = registered is not None
     if known and checked.classes is not None and list(registered) != checked.classes:
-        what = f"its json has the classes {some(checked.classes)}, it is registered with others"
-        remedy = f"register it with those of the json, not with {some(registered)}"
+        what = (
+            f"its json has the classes {shortened(checked.classes)}, it is registered with others"
+        )
+        remedy = f"register it with those of the json, not with {shortened(registered)}"
         findings.append(Finding("error", f"data set {name!r}", what, remedy))
     if demands.number and checked.entries:
         share = demands.max_unreadable if trained else 0.0
@@ -138,7 +140,7 @@ def _classes(name: str, classes: list[str] | None, demands: Demands) -> list[Fin
     return [
         Finding(
             "error", key, f"it is {number}, but data set {name!r} has {len(classes)} classes "
-            f"({some(classes)})", f"set {key} {len(classes)}",
+            f"({shortened(classes)})", f"set {key} {len(classes)}",
         )
         for key, number in demands.heads.items()
         if classes is not None and len(classes) != number

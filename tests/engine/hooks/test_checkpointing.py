@@ -13,7 +13,7 @@ from fvcore.common.checkpoint import Checkpointer
 from two_convolutions import OwnShareTrainer, toy_config, train
 
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
-from d2_isonet.engine.writers import ForgivingWriter
+from d2_isonet.engine.writers import TolerantWriter
 from d2_isonet.utils.files import SaveError
 
 
@@ -193,7 +193,7 @@ class Full(EventWriter):
 
 def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(caplog):
     full = Full()
-    writer = ForgivingWriter(full)
+    writer = TolerantWriter(full)
     with caplog.at_level(logging.WARNING), EventStorage():
         for _ in range(3):
             writer.write()
@@ -202,5 +202,5 @@ def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(caplog):
         full.full = True
         writer.close()
     assert [r.message for r in caplog.records] == [
-        "Full cannot write ([Errno 28] No space left on device); lines of it may be missing"
+        "A file of Full could not be written: No space left on device. Lines of it may be missing"
     ] * 2
