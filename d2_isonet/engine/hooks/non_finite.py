@@ -16,6 +16,7 @@ from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.engine.train_loop import NonFiniteError
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError, write_text
+from d2_isonet.utils.messages import shortened
 
 from .averaging import averaging_of
 from .non_finite_layer import find_non_finite_layer
@@ -203,10 +204,10 @@ def format_message(facts: dict, why_stopped: str, file: str) -> str:
     met = (found or facts["processes"])[0]
     rows = {
         "losses": ", ".join(f"{name} {x}" for name, x in met["losses"].items()),
-        "weights not finite": _shortened(met["non_finite_weights"]),
+        "weights not finite": shortened(met["non_finite_weights"], 3),
         "first layer": _format_layer(met) if "images" in met else "",
-        "gradients not finite": _shortened(met["non_finite_gradients"]),
-        "images": _shortened([name for name in met.get("images", []) if name], 16),
+        "gradients not finite": shortened(met["non_finite_gradients"], 3),
+        "images": shortened([name for name in met.get("images", []) if name], 16),
         "learning rate": f"{facts['learning_rate']:g}",
         "last good checkpoint": facts["last_checkpoint"] or "none yet",
         "all facts": file,
@@ -226,8 +227,3 @@ def _format_layer(met: dict) -> str:
     if met["tensor"].startswith("gradient") and met["last_finite"]:
         return f"the {met['tensor']} of {layer}, as {met['last_finite']} hands it back"
     return f"the {met['tensor']} of {layer}"
-
-
-def _shortened(names: list[str], number: int = 3) -> str:
-    more = f" and {len(names) - number} more" if len(names) > number else ""
-    return ", ".join(names[:number]) + more
