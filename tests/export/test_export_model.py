@@ -20,7 +20,6 @@ from d2_isonet.config.loading import load_config
 from d2_isonet.data import examples as images
 from d2_isonet.engine.predictor import Predictor
 from d2_isonet.export import comparison, record, targets
-from d2_isonet.export import comparison as report
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +218,15 @@ def test_masks_differ_by_the_pixels_of_one_alone():
 def test_a_feature_of_nan_or_another_shape_is_a_failure():
     x = {"res5": torch.ones(1, 2, 3, 3)}
     for y in (torch.full((1, 2, 3, 3), torch.nan), torch.ones(1, 2, 3, 4)):
-        summary = report.summarize([comparison.compare_features(x, {"res5": y})])
-        assert len(report.failures(summary, 0.1)) == 1
-    assert report.failures(report.summarize([comparison.compare_features(x, x)]), 0.1) == []
+        summary = comparison.summarize([comparison.compare_features(x, {"res5": y})])
+        assert len(comparison.failures(summary, 0.1)) == 1
+    assert comparison.failures(comparison.summarize([comparison.compare_features(x, x)]), 0.1) == []
 
 
 def test_nothing_found_is_nothing_compared():
     nothing = outputs([], [], [])
     numbers = comparison.compare_detections(nothing, nothing, (9, 9), threshold=0.1, most=100)
-    assert "NOT compared" in report.failures(report.summarize([numbers]), 1.0)[0]
+    assert "NOT compared" in comparison.failures(comparison.summarize([numbers]), 1.0)[0]
 
 
 def test_without_images_noise_is_called_noise():
@@ -259,7 +258,7 @@ def test_unknown_names_are_numbered_and_said_so():
 
 def test_differences_that_are_not_finite_are_null_in_the_json(tmp_path):
     differences = {"share of box": float("nan"), "share of score": float("inf"), "matched": 0.0}
-    report.write_report(tmp_path / "x.json", differences=differences, problems=["NaN"])
+    comparison.write_report(tmp_path / "x.json", differences=differences, problems=["NaN"])
     read = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
     null = {"share of box": None, "share of score": None, "matched": 0.0}
     assert read == {"problems": ["NaN"], "differences": null}
