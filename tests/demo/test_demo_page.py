@@ -180,7 +180,7 @@ def test_picture_and_json_of_what_is_shown_are_saved(page, tmp_path):
 
 def test_what_is_no_image_is_told_and_the_next_one_is_taken(page):
     page.expected = ["422"]  # the browser's own line on the answer
-    assert "notes.png: this is no image that can be shown" in give(page, "drop", "notes.png", b"hi")
+    assert "notes.png: this image cannot be read" in give(page, "drop", "notes.png", b"hi")
     assert page.locator("#status.trouble").count() == 1 and page.is_hidden("#panel")
     assert give(page).startswith("2 objects")
     assert page.locator("#status.trouble").count() == 0

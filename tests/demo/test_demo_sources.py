@@ -77,12 +77,12 @@ def bad_words(folder: Path) -> dict[str, list[str]]:
     os.mkfifo(folder / "pipe")
     return {
         "there is no file or folder .*/missing.jpg$": [f"{folder}/missing.jpg"],
-        "no file fits the pattern .*/x\\*.jpg$": [f"{folder}/x*.jpg"],
+        "no file matches the pattern .*/x\\*.jpg$": [f"{folder}/x*.jpg"],
         "/empty has no image and no video in it \\(1 other files\\); images end in .jpg": [
             f"{folder}/empty"
         ],
         "/broken.jpg is a link to a file that is not there": [f"{folder}/broken.jpg"],
-        "/pipe is no file \\(a camera is --input webcam0": [f"{folder}/pipe"],
+        "/pipe is no file; a camera is --input webcam0": [f"{folder}/pipe"],
         "webcam1 must be given alone": ["webcam1", f"{folder}/b.jpg"],
     }
 
@@ -118,7 +118,7 @@ def refusals(files: Path, out: Path) -> dict:
     return {
         "lies in the --input folder .*; name a folder outside": (files, files),
         "sub/new lies in the --input folder": (files, files / "sub" / "new"),
-        "is where the input lies, and b.jpg would be overwritten": (files / "b.jpg", files),
+        "contains the input, and b.jpg would be overwritten": (files / "b.jpg", files),
         "already has 2 of the files that would be written: images.json, b.jpg; .*--overwrite": (
             files / "b.jpg",
             out,

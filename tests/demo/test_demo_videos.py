@@ -65,7 +65,7 @@ def test_it_ends_after_so_many_frames(tmp_path):
     "content, message",
     [
         (b"", r"it is empty \(0 bytes\)"),
-        (b"no video at all" * 50, "cannot be opened as a video: it is damaged, or of a kind"),
+        (b"no video at all" * 50, "cannot be opened as a video: it is damaged, or of a type"),
     ],
 )
 def test_what_is_no_video_is_skipped_with_a_reason(tmp_path, content, message, capfd):
