@@ -42,8 +42,7 @@ class Detector:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{len(images)} images at once are too many for the memory of the GPU",
-                "give a smaller --batch-size, or after --opts a smaller INPUT.MAX_SIZE_TEST or "
-                "MODEL.DEVICE cpu",
+                "give a smaller --batch-size, a smaller INPUT.MAX_SIZE_TEST, or MODEL.DEVICE cpu",
             ) from error
         return [self.instances([image])[0] for image in images]
 

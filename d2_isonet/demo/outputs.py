@@ -40,7 +40,7 @@ def check_targets(found: Found, folder: Path, overwrite: bool) -> None:
     folder = Path(os.path.abspath(folder.expanduser()))
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not existing.is_dir():
-        raise UserError(f"--output: {existing} is no folder", "name another")
+        raise UserError(f"--output: {existing} is not a folder", "name another")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"--output: {existing} cannot be written to", "name another folder")
     names = [IMAGES, RESULTS, *map(target_of, found.sources)]

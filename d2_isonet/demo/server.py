@@ -110,7 +110,7 @@ def _detect(detector: Detector, turns: Turns) -> Response:
         try:
             pixels = decode(data, MOST_PIXELS, LONGEST)
         except NoPicture as error:
-            abort(422, f"this image cannot be read: {error}")
+            abort(422, f"this file cannot be shown: {error}")
         start = time.perf_counter()
         found = detector.instances([pixels.bgr])[0]
         seconds = time.perf_counter() - start

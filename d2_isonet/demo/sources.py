@@ -101,8 +101,7 @@ def _require_regular(path: str) -> None:
         raise FileNotFoundError(f"--input: {path} is a link to a file that is not there")
     if not os.path.isfile(path):
         raise UserError(
-            f"--input: {path} is no file",
-            "a camera is --input webcam0, webcam1, ...",
+            f"--input: {path} is not a file", "a camera is --input webcam0, webcam1, ..."
         )
 
 

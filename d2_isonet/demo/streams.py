@@ -116,7 +116,7 @@ def require_camera(number: int) -> None:
 
 
 class NoPicture(UserError):
-    """The bytes are no image, or a damaged or too large one; the message says which."""
+    """The bytes are not an image, or a damaged or too large one; the message says which."""
 
 
 class Pixels(NamedTuple):
@@ -154,7 +154,7 @@ def decode(data: bytes, most_pixels: int = MOST_PIXELS, longest: int | None = No
     except NoPicture:
         raise
     except UnidentifiedImageError as error:
-        raise NoPicture("it is no image of a type that Pillow can read") from error
+        raise NoPicture("it is not an image that Pillow can read") from error
     except Image.DecompressionBombError as error:
         raise NoPicture(_too_large("it", most_pixels)) from error
     except MemoryError as error:

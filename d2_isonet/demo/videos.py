@@ -18,7 +18,7 @@ _USUAL_RATE = 25.0  # frames per second, if a file or camera does not give its r
 
 
 class NoVideo(UserError):
-    """The file is no video, or there is no such camera; the message says which."""
+    """The file is not a video, or there is no such camera; the message says which."""
 
 
 class FrameReader:

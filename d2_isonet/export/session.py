@@ -59,7 +59,9 @@ def _make_folder(output: str) -> Path:
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output: {Path(output).absolute()} can be no folder: {error}") from error
+        raise UserError(
+            f"--output: {Path(output).absolute()} cannot be a folder: {error}"
+        ) from error
     return Path(output)
 
 

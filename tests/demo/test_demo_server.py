@@ -1,4 +1,4 @@
-"""The demo's server: what it answers, and what it lets in."""
+"""The demo's server: its answers, and the requests that it refuses."""
 
 import argparse
 import http.client
@@ -91,7 +91,7 @@ def test_the_page_asks_for_nothing_from_elsewhere():
 
 NO_IMAGES = {
     "it is empty": b"",
-    "it is no image of a type that Pillow can read": b"<script>alert(1)</script>",
+    "it is not an image that Pillow can read": b"<script>alert(1)</script>",
     "it is damaged": png(np.zeros((200, 200, 3), np.uint8), "jpeg")[:700],
 }
 
@@ -100,7 +100,7 @@ NO_IMAGES = {
 def test_what_is_no_image_is_refused_in_words(reason):
     answer = detect(client_of(), NO_IMAGES[reason])
     assert answer.status_code == 422
-    assert f"this image cannot be read: {reason}" in answer.json["error"]
+    assert f"this file cannot be shown: {reason}" in answer.json["error"]
 
 
 def test_an_image_is_known_by_its_content_whatever_it_is_called():
@@ -202,7 +202,7 @@ def test_an_image_that_the_detector_refuses_is_refused_in_its_words():
 
 
 class Slow(demo_detector.BrightDetector):
-    """Counts the images that are looked at, and the most at a time, until it may go on."""
+    """Holds every image until `may_go_on`; `most` is the largest number held at the same time."""
 
     def __init__(self):
         self.entered, self.may_go_on = threading.Semaphore(0), threading.Event()
@@ -218,7 +218,7 @@ class Slow(demo_detector.BrightDetector):
 
 
 def in_threads(app, number: int) -> tuple[list, list]:
-    """Threads that send an image each, and the list that their status codes come into."""
+    """Threads that send one image each, and the list of their status codes."""
     answers = []
     send = lambda: answers.append(detect(app.test_client()).status_code)  # noqa: E731
     threads = [threading.Thread(target=send) for _ in range(number)]

@@ -82,7 +82,7 @@ def bad_words(folder: Path) -> dict[str, list[str]]:
             f"{folder}/empty"
         ],
         "/broken.jpg is a link to a file that is not there": [f"{folder}/broken.jpg"],
-        "/pipe is no file; a camera is --input webcam0": [f"{folder}/pipe"],
+        "/pipe is not a file; a camera is --input webcam0": [f"{folder}/pipe"],
         "webcam1 must be given alone": ["webcam1", f"{folder}/b.jpg"],
     }
 
@@ -123,7 +123,7 @@ def refusals(files: Path, out: Path) -> dict:
             files / "b.jpg",
             out,
         ),
-        "notes.txt is no folder; name another": (files / "b.jpg", files / "notes.txt" / "x"),
+        "notes.txt is not a folder; name another": (files / "b.jpg", files / "notes.txt" / "x"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Videos and cameras: every frame once, at its rate; what is none is told."""
+"""Videos and cameras: every frame is read once, at its rate; errors are reported."""
 
 import cv2
 import demo_detector
@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 
 
 class Camera:
-    """Stands for cv2.VideoCapture(0): three frames at 10 a second; it tells no number of frames."""
+    """A cv2.VideoCapture(0) with three frames, 10 per second, and no number of frames."""
 
     def __init__(self, number):
         self.left = frames(3)

@@ -1,4 +1,4 @@
-"""What is exported computes what the original computes, for images of any size and number."""
+"""An export computes the same as the original, for images of any size and number."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def noise(height: int, width: int) -> torch.Tensor:
 
 
 def detector(name: str, *opts: str):
-    """A detector that finds nothing in FLAT and something in noise, and its config."""
+    """A detector that finds objects in noise and none in FLAT, and its config."""
     cfg = load_config(f"configs/{name}.yaml", [*SMALL_DETECTOR, *opts])
     model = build_model(cfg).requires_grad_(False)
     predictor, find = model.roi_heads.box_predictor, function_of(model.eval(), "detector")

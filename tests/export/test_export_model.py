@@ -24,7 +24,7 @@ from d2_isonet.export import comparison, record, targets
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Of a small detector's weights and yaml (BGR, to be mixed up), and of two photographs."""
+    """A folder with weights and yaml of a small detector (BGR, easily mixed up), and two images."""
     folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(5)
     opts = [*SMALL_DETECTOR, "INPUT.FORMAT", "BGR", "OUTPUT_DIR", str(folder)]
@@ -55,7 +55,7 @@ def refusal(capsys, folder: Path, *options: str) -> str:
     return " ".join(message.split())
 
 
-# Where only these three can be imported
+# runs a script in which these packages cannot be imported
 ALONE = """
 import runpy, sys
 for name in ("torch", "torchvision", "detectron2", "d2_isonet", "onnx", "cv2"):
@@ -134,7 +134,7 @@ REFUSALS = {
     "there is no file .*no.txt": ["--class-names", "no.txt"],
     "--images: there is no folder": ["--images", "no_folder"],
     "--images: .* has no image": ["--images", "empty"],
-    "--output: .*two.txt can be no folder": ["--output", "two.txt"],
+    "--output: .*two.txt cannot be a folder": ["--output", "two.txt"],
     "broken.jpg cannot be read as an image": ["--images", "broken"],
 }  # fmt: skip
 
