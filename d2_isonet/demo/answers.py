@@ -20,7 +20,8 @@ _JPEG = [
 
 
 def answer_of(pixels: Pixels, found: Instances, categories: Categories, seconds: float) -> dict:
-    """
+    """The answer for one image, ready for json.
+
     Args:
         found: on the CPU, in pixel coordinates of `pixels`.
         seconds: time of the detector.

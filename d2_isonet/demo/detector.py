@@ -74,7 +74,8 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
 
 
 def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
-    """
+    """The detector with its weights, on the device of `cfg`.
+
     Raises:
         FileNotFoundError, UserError: the weights do not fit, the annotations have other classes,
             or --fuse is given for a network that cannot be fused.

@@ -86,7 +86,8 @@ class Sink:
         self._start = 0.0
 
     def write(self, picture: Picture, annotated: np.ndarray) -> None:
-        """
+        """Write the copy of an image, or add a frame to that of a video.
+
         Args:
             annotated: the pixels to write, (H, W, 3), uint8, BGR.
 

@@ -37,7 +37,8 @@ LEAST_SCORE = 0.05  # lower end of the slider on the page
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """
+    """A TCP socket that listens at the address.
+
     Raises:
         UserError: the port is taken or forbidden, or this machine has no such address.
     """

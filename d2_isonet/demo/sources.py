@@ -45,7 +45,8 @@ class Found(NamedTuple):
 
 
 def find_sources(words: list[str]) -> Found:
-    """
+    """The files, or the webcam, that the words of --input name.
+
     Raises:
         FileNotFoundError: there is no such file, or no file that matches a pattern.
         UserError: a folder has neither images nor videos, a webcam is not alone, or a path is a
