@@ -71,7 +71,7 @@ def _check_inputs(found: Found, folder: Path, names: Sequence[str]) -> None:
     lost = [name for name in names if os.path.realpath(folder / name) in inputs]
     if lost:
         raise UserError(
-            f"--output: {folder} contains the input, and {some(lost)} would be overwritten",
+            f"--output: {folder} holds the input, and {some(lost)} would be overwritten",
             "name another folder",
         )
 

@@ -118,7 +118,7 @@ def refusals(files: Path, out: Path) -> dict:
     return {
         "lies in the --input folder .*; name a folder outside": (files, files),
         "sub/new lies in the --input folder": (files, files / "sub" / "new"),
-        "contains the input, and b.jpg would be overwritten": (files / "b.jpg", files),
+        "holds the input, and b.jpg would be overwritten": (files / "b.jpg", files),
         "already has 2 of the files that would be written: images.json, b.jpg; .*--overwrite": (
             files / "b.jpg",
             out,
