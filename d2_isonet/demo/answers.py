@@ -1,4 +1,4 @@
-"""What the page is told of a picture: the pixels the detector saw, what it found, COCO's form."""
+"""The server's answer for an image: its pixels, the objects found, and COCO json."""
 
 import base64
 
@@ -12,20 +12,27 @@ from d2_isonet.engine.drawing import class_colour
 from .results import images_json, results_of
 from .streams import Pixels
 
-# What a person saves is made of this: no colour is given up for its size.
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
-
-_JPEG += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+# "Save picture" uses these pixels, so that they keep their full colour resolution.
+_JPEG = [
+    *(cv2.IMWRITE_JPEG_QUALITY, 95),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+]
 
 
 def answer_of(pixels: Pixels, found: Instances, categories: Categories, seconds: float) -> dict:
-    """
+    """The answer for one image, ready for json.
+
     Args:
-        found: on the CPU, in pixels of `pixels`.
-        seconds: that the detector took.
+        found: on the CPU, in pixel coordinates of `pixels`.
+        seconds: time of the detector.
     """
     height, width = pixels.bgr.shape[:2]
-    image = {"id": 1, "file_name": "", "width": width, "height": height}  # the page knows the name
+    image = {
+        "id": 1,
+        "file_name": "",
+        "width": width,
+        "height": height,
+    }  # the page fills in the name
     coco = images_json([image], categories)
     coco["annotations"] = [
         {"id": number, "iscrowd": 0, "area": result["bbox"][2] * result["bbox"][3], **result}
@@ -43,7 +50,7 @@ def answer_of(pixels: Pixels, found: Instances, categories: Categories, seconds:
 
 
 def classes_of(categories: Categories) -> list[dict]:
-    """Name and colour of each class, by its index."""
+    """Name and colour of each class, by class index."""
     return [
         {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
         for index, name in enumerate(categories.names)
@@ -52,7 +59,7 @@ def classes_of(categories: Categories) -> list[dict]:
 
 def _data_url(bgr: np.ndarray) -> str:
     _, data = cv2.imencode(".jpg", bgr, _JPEG)
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _objects(found: Instances) -> list[dict]:
@@ -68,7 +75,7 @@ def _objects(found: Instances) -> list[dict]:
 
 
 def _outlines(mask: np.ndarray | None) -> list[list[int]]:
-    """The edges of a mask (H, W), bool, and of its holes, to be filled by the even-odd rule."""
+    """The edges of a mask (H, W), bool, and of its holes; the even-odd rule fills them."""
     if mask is None:
         return []
     edges, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)

@@ -1,4 +1,4 @@
-"""The detector of a demo: loaded, fast where it can be, and told with what its classes are."""
+"""The detector of a demo: its config, its weights, and the names of its classes."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")
 
 
 class Detector:
-    """A Predictor with the names of its classes; `instances` gives what it finds, on the CPU.
+    """A Predictor and its categories.
 
     Args:
-        predictor: its model must give "instances".
+        predictor: of a model that returns "instances".
         categories: names and ids of its classes.
     """
 
@@ -33,7 +33,7 @@ class Detector:
         self.categories = categories
 
     def instances(self, images: Sequence[np.ndarray]) -> list[Instances | ValueError]:
-        """What is in each image (H, W, 3), BGR; for one that cannot be looked at, why not."""
+        """The objects in each image (H, W, 3), BGR, on the CPU; the error of a refused image."""
         try:
             return [output["instances"].to("cpu") for output in self.predictor.predict(images)]
         except ValueError as error:
@@ -42,26 +42,26 @@ class Detector:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{len(images)} images at once are too many for the memory of the GPU",
-                "give a "
-                "smaller --batch-size, INPUT.MAX_SIZE_TEST, or MODEL.DEVICE cpu (after --opts)",
+                "give a smaller --batch-size, a smaller INPUT.MAX_SIZE_TEST, or MODEL.DEVICE cpu",
             ) from error
         return [self.instances([image])[0] for image in images]
 
 
 def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
-    """The config of the detector, checked as far as that takes no model.
+    """The config of the detector, with all checks that need no model.
 
     Args:
-        least_score: of what is found.
+        least_score: detections below it are dropped.
 
     Raises:
-        FileNotFoundError, UserError: a file is not there, or the config asks for no detector.
+        FileNotFoundError, UserError: a file is missing, or the config describes no detector.
     """
     cfg = load_config(args.config_file, args.opts)
     if cfg.MODEL.META_ARCHITECTURE in _NO_DETECTORS:
         raise UserError(
             f"{args.config_file} describes no detector (MODEL.META_ARCHITECTURE "
-            f"{cfg.MODEL.META_ARCHITECTURE!r}), and the demo shows boxes and masks of one"
+            f"{cfg.MODEL.META_ARCHITECTURE!r})",
+            "the demo needs a model with boxes",
         )
     require_file(args.weights)
     cfg.MODEL.WEIGHTS = args.weights
@@ -74,10 +74,11 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
 
 
 def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
-    """
+    """The detector with its weights, on the device of `cfg`.
+
     Raises:
-        FileNotFoundError, UserError: the weights do not fit, the annotations are of other
-            classes, or --fuse is asked of a network that cannot be fused.
+        FileNotFoundError, UserError: the weights do not fit, the annotations have other classes,
+            or --fuse is given for a network that cannot be fused.
     """
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -87,42 +88,41 @@ def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
         categories = _named_by(args.annotations, categories, args.weights)
     if args.fuse:
         fuse_for_inference(predictor.model)
-    _tell(cfg, args, categories)
+    _print_summary(cfg, args, categories)
     return Detector(predictor, categories)
 
 
 def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
-    """The detector's classes by the names and ids of a COCO file, which must not contradict them.
+    """The classes with the names and ids of a COCO file, which must not contradict the weights.
 
     Args:
-        found: the detector's, which are certain where the weights themselves have them.
+        found: the classes of the detector. They are certain only if the weights name them.
     """
     asked = categories_of_json(read_annotations(annotations), annotations)
     if len(asked.names) != len(found.names):
         raise UserError(
             f"--annotations: {annotations} has {len(asked.names)} categories, the detector "
             f"{len(found.names)} classes",
-            "give a file of the data set it was trained on",
+            "give a file of the dataset it was trained on",
         )
     differing = [(a, b) for a, b in zip(found.names, asked.names, strict=True) if a != b]
     if found.source == weights and differing:
         raise UserError(
-            f"--annotations: {annotations} names {differing[0][1]!r} what is {differing[0][0]!r} "
-            f"by {found.source}, and {len(differing) - 1} more otherwise",
-            "give a file of the data set that the detector was trained on",
+            f"--annotations: {annotations} has {differing[0][1]!r} in place of "
+            f"{differing[0][0]!r} in {found.source}, and {len(differing) - 1} more differences",
+            "give a file of the dataset that the detector was trained on",
         )
     return asked
 
 
-def _tell(cfg: CfgNode, args: argparse.Namespace, categories: Categories) -> None:
-    names = f"by {categories.source}" if categories.source else (
-        "numbered: neither weights nor config name them (--annotations does)"
-    )  # fmt: skip
-    device, on_cpu = cfg.MODEL.DEVICE, cfg.MODEL.DEVICE == "cpu"
-    where = f"{device}, {torch.get_num_threads()} threads" if on_cpu else device
-    print(f"{args.weights}: {len(categories.names)} classes, {names}; device {where}", flush=True)
+def _print_summary(cfg: CfgNode, args: argparse.Namespace, categories: Categories) -> None:
+    unknown = "only numbered: neither weights nor config name them (--annotations does)"
+    names = f"named by {categories.source}" if categories.source else unknown
+    on_cpu = cfg.MODEL.DEVICE == "cpu"
+    device = f"cpu, {torch.get_num_threads()} threads" if on_cpu else cfg.MODEL.DEVICE
+    print(f"{args.weights}: {len(categories.names)} classes, {names}; device {device}", flush=True)
     if on_cpu and not args.fuse and _can_be_fused(cfg):
-        print("Hint: --fuse finds the same in less time on a CPU", flush=True)
+        print("Hint: --fuse finds the same objects in less time on a CPU", flush=True)
 
 
 def _can_be_fused(cfg: CfgNode) -> bool:

@@ -1,4 +1,4 @@
-"""What the demo's server lets in, and what it tells a browser to keep out."""
+"""Requests that the demo's server refuses, and headers that restrict the browser."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -29,17 +29,17 @@ def is_loopback(host: str) -> bool:
 
 
 def guard(app: Flask, host: str) -> None:
-    """Let `app` answer in plain words, with headers that keep a page to itself.
+    """Give `app` readable errors and headers that isolate its page.
 
-    Where it listens for this machine alone, it must be asked by a name of this machine: another
-    site's name that was made to lead here (DNS rebinding) is refused.
+    If it listens on a loopback address, it refuses requests by any name that is not a name of this
+    machine. Another site could point its own name here (DNS rebinding).
     """
 
     @app.before_request
     def require_own_name() -> None:
-        # not Flask's TRUSTED_HOSTS, which takes no IPv6 address
+        # Flask's TRUSTED_HOSTS accepts no IPv6 address
         if is_loopback(host) and not is_loopback(_name_in(request.headers.get("Host", ""))):
-            abort(403, "this server is asked as 127.0.0.1 or localhost, and by no other name")
+            abort(403, "this server answers to the names 127.0.0.1 and localhost only")
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -47,17 +47,17 @@ def guard(app: Flask, host: str) -> None:
         return response
 
     @app.errorhandler(HTTPException)
-    def say(error: HTTPException) -> tuple[Response, int]:
+    def explain(error: HTTPException) -> tuple[Response, int]:
         return jsonify(error=error.description), error.code or 500
 
     @app.errorhandler(Exception)
-    def say_nothing(error: Exception) -> tuple[Response, int]:
-        app.logger.exception("an image could not be looked at")
-        return jsonify(error="the server failed on this; its terminal says why"), 500
+    def hide(error: Exception) -> tuple[Response, int]:
+        app.logger.exception("an image could not be processed")
+        return jsonify(error="the server failed on this image; its terminal shows the reason"), 500
 
 
 def _name_in(host_header: str) -> str:
-    """The name in "name:port"; "" where there is none."""
+    """The name in "name:port"; "" if there is none."""
     try:
         return urlsplit(f"//{host_header}").hostname or ""
     except ValueError:
@@ -65,10 +65,10 @@ def _name_in(host_header: str) -> str:
 
 
 def require_own_page() -> None:
-    """Refuse an upload that another site's page has a browser send (CSRF)."""
+    """Refuse an upload that a page of another site sends through the browser (CSRF)."""
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     if site not in ("same-origin", "none") or (origin and urlsplit(origin).netloc != request.host):
         abort(403, "only the page of this server may send images to it")
-    if request.mimetype != UPLOAD_TYPE:  # a type that no other site's form can send
+    if request.mimetype != UPLOAD_TYPE:  # no form of another site can send this type
         abort(415, f"send the bytes of the image with Content-Type: {UPLOAD_TYPE}")

@@ -1,4 +1,4 @@
-"""Annotated copies: an image file each, or the video that a source's frames make."""
+"""Annotated copies: an image per image, and a video per video or webcam."""
 
 import os
 import time
@@ -17,35 +17,32 @@ from .streams import Picture
 from .videos import FrameWriter
 
 IMAGES, RESULTS = "images.json", "results.json"
-_AS_THEY_ARE = {
-    "image": (".jpg", ".jpeg", ".png"),
-    "video": (".mp4",),
-    "webcam": (),
-}
+_WRITTEN_SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "video": (".mp4",), "webcam": ()}
+_JPEG_QUALITY = 95  # of 100
 
 
 def target_of(source: Source) -> str:
     """The name of a source's annotated copy in the output folder.
 
-    It is the source's own, with .png or .mp4 behind it where OpenCV writes no such files (well).
+    It is the name of the source, followed by .png or .mp4 if we write no files of its own type.
     """
-    if source.name.lower().endswith(_AS_THEY_ARE[source.kind]):
+    if source.name.lower().endswith(_WRITTEN_SUFFIXES[source.kind]):
         return source.name
     return source.name + (".png" if source.kind == "image" else ".mp4")
 
 
 def check_targets(found: Found, folder: Path, overwrite: bool) -> None:
-    """Raise ValueError where writing would destroy something, or cannot be done.
+    """Raise UserError if a copy would replace another file, or cannot be written.
 
     Args:
-        overwrite: the copies of an earlier demo may be replaced; inputs never are.
+        overwrite: allows to replace the files of an earlier demo, but never an input.
     """
     folder = Path(os.path.abspath(folder.expanduser()))
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise UserError(f"--output: {there} is no folder", "name another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--output: {there} cannot be written to", "name another folder")
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UserError(f"--output: {existing} is not a folder", "name another")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--output: {existing} cannot be written to", "name another folder")
     names = [IMAGES, RESULTS, *map(target_of, found.sources)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -61,13 +58,13 @@ def check_targets(found: Found, folder: Path, overwrite: bool) -> None:
 
 
 def _check_inputs(found: Found, folder: Path, names: Sequence[str]) -> None:
-    """Refuse to write over an input, or where copies would be taken for inputs the next time."""
+    """Raise UserError if a copy would replace an input, or would be an input of the next demo."""
     real = Path(os.path.realpath(folder))
     for given in found.folders:
         if real.is_relative_to(os.path.realpath(given)):
             raise UserError(
-                f"--output: {folder} lies in the --input folder {given}, and copies would be taken "
-                "for images the next time",
+                f"--output: {folder} lies in the --input folder {given}, so that the next demo "
+                "would read the copies as images",
                 "name a folder outside",
             )
     inputs = {os.path.realpath(source.path) for source in found.sources}
@@ -79,11 +76,8 @@ def _check_inputs(found: Found, folder: Path, names: Sequence[str]) -> None:
         )
 
 
-_JPEG_QUALITY = 95  # of 100
-
-
 class Sink:
-    """Writes annotated pictures below `folder`; a source's frames must come one after the other."""
+    """Writes annotated copies below `folder`. The frames of one source must follow each other."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -92,7 +86,8 @@ class Sink:
         self._start = 0.0
 
     def write(self, picture: Picture, annotated: np.ndarray) -> None:
-        """
+        """Write the copy of an image, or add a frame to that of a video.
+
         Args:
             annotated: the pixels to write, (H, W, 3), uint8, BGR.
 
@@ -108,18 +103,15 @@ class Sink:
         if self._writer is None:
             self._source, self._writer = picture.source, FrameWriter(path, picture.rate)
             self._start = time.monotonic()
-        for _ in range(self._repeats(picture)):
+        repeats = 1
+        if picture.source.kind == "webcam":  # a frame stays until the next one, at a fixed rate
+            due = round((time.monotonic() - self._start) * picture.rate)
+            repeats = max(1, due - self._writer.number)
+        for _ in range(repeats):
             self._writer.write(annotated)
 
-    def _repeats(self, picture: Picture) -> int:
-        """How often a frame is written: a camera's for as long as the next one took to come."""
-        if picture.source.kind != "webcam":
-            return 1
-        due = round((time.monotonic() - self._start) * picture.rate)
-        return max(1, due - self._writer.number)
-
     def close(self) -> None:
-        """Complete the video that is being written, if there is one."""
+        """Complete the current video, if there is one."""
         if self._writer is not None:
             self._writer.close()
         self._source = self._writer = None
@@ -129,4 +121,4 @@ def _write_image(path: Path, pixels: np.ndarray) -> None:
     _, data = cv2.imencode(path.suffix.lower(), pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     with as_save_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        path.write_bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""What was found in COCO's form: results.json, and images.json that says what its ids mean."""
+"""Detections in COCO's format: results.json, and images.json with the meaning of its ids."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ from .outputs import IMAGES, RESULTS
 
 
 def results_of(found: Instances, image_id: int, categories: Categories) -> list[dict]:
-    """COCO's results for one image: image_id, category_id, bbox (x, y, w, h), score, segmentation.
+    """COCO results of one image: image_id, category_id, bbox (x, y, w, h), score, segmentation.
 
     Args:
-        found: on the CPU, its boxes and masks in pixels of the original image.
+        found: on the CPU, with boxes and masks in pixels of the original image.
     """
     results = instances_to_coco_json(found, image_id)
     for result in results:
@@ -26,7 +26,7 @@ def results_of(found: Instances, image_id: int, categories: Categories) -> list[
 
 
 def images_json(images: list[dict], categories: Categories) -> dict:
-    """A COCO annotation file without annotations, which pycocotools reads the results with."""
+    """A COCO file without annotations, which pycocotools needs to read the results."""
     named = zip(categories.ids, categories.names, strict=True)
     return {
         "info": {"description": "images and categories of the results beside this file"},
@@ -37,37 +37,36 @@ def images_json(images: list[dict], categories: Categories) -> dict:
 
 
 class CocoResults:
-    """Results as they come, written when all are there.
+    """Collects the results of all images, then writes them.
+
+    `unknown` counts the images that are not in `annotations`.
 
     Args:
-        categories: the detector's.
-        annotations: a COCO file whose image ids are taken, by file name. Other images, and all
-            without such a file, are numbered on from there, or from 1.
-
-    `unknown` counts the images that are not in that file.
+        categories: the classes of the detector.
+        annotations: a COCO file that gives the image ids by file name. Images that it does not
+            contain get the numbers after its largest id; without such a file, numbers from 1.
     """
 
     def __init__(self, categories: Categories, annotations: str | None = None):
         self.categories = categories
         self.images: list[dict] = []
         self.results: list[dict] = []
+        self.unknown = 0
         content = read_annotations(annotations) if annotations else {"images": []}
         self._ids = {image.get("file_name"): image.get("id") for image in content["images"]}
-        numbers = [i for i in self._ids.values() if isinstance(i, int)]
-        self._last = max(numbers, default=0)
-        self.unknown = 0
+        self._last = max((i for i in self._ids.values() if isinstance(i, int)), default=0)
 
     def add(self, entry: dict, found: Instances) -> None:
-        """Keep what was found in an image.
+        """Keep the detections in one image.
 
         Args:
-            entry: what images.json says of the image beside its id: file_name, width, height, ...
+            entry: of the image in images.json, without its id: file_name, width, height, ...
         """
-        known = self._ids.get(entry["file_name"]) if "frame" not in entry else None
-        if known is None:
+        image_id = self._ids.get(entry["file_name"]) if "frame" not in entry else None
+        if image_id is None:
             self._last += 1
             self.unknown += 1
-        image_id = self._last if known is None else known
+            image_id = self._last
         self.images.append({"id": image_id, **entry})
         self.results += results_of(found, image_id, self.categories)
 

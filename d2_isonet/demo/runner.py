@@ -1,11 +1,12 @@
-"""From sources to annotated copies and COCO json, with the time left and what was skipped."""
+"""From sources to annotated copies and COCO json, with a progress bar and a summary."""
 
 import argparse
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from detectron2.structures import Instances
 from tqdm import tqdm
 
 from d2_isonet.distributed.preemption import INTERRUPTED
@@ -15,71 +16,68 @@ from d2_isonet.utils.messages import shortened
 from .detector import Detector
 from .outputs import Sink
 from .results import CocoResults
-from .sources import Found, Source
+from .sources import Found
 from .streams import Picture, Report, count_pictures, read_pictures
 
 
 def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
-    """Look at all, write what is asked for, print what came of it; returns the exit code.
+    """Detect objects in all sources, write the results, print a summary, return the exit code.
 
-    Ctrl-C ends it early and keeps what there is, which is how a webcam is stopped.
+    Ctrl-C ends the run early and keeps the results so far. A webcam is stopped in this way.
     """
     start, report = time.time(), Report()
     results = CocoResults(detector.categories, args.annotations)
-    sink = Sink(args.output)
     args.output.mkdir(parents=True, exist_ok=True)
     if found.others:
-        report.note(f"left out, no image or video by their suffix: {shortened(found.others)}")
+        report.note(f"left out, not an image or video by suffix: {shortened(found.others)}")
+    exit_code = _detect_all(args, detector, found, results, report)
+    results.write(args.output)
+    _print_summary(args, len(found.sources), results, report, time.time() - start)
+    if exit_code == INTERRUPTED:
+        print("interrupted: the results so far are written", flush=True)
+        return 0 if found.sources[0].kind == "webcam" else INTERRUPTED
+    return exit_code
+
+
+def _detect_all(
+    args: argparse.Namespace,
+    detector: Detector,
+    found: Found,
+    results: CocoResults,
+    report: Report,
+) -> int:
     total = count_pictures(found.sources, args.max_frames)
     interval = 0.5 if sys.stderr.isatty() else 30
-    is_interrupted = False
-    with tqdm(total=total, desc="looking", unit=" pictures", mininterval=interval) as progress:
-        pictures = _all_pictures(found.sources, report, args.max_frames)
+    pictures = itertools.chain.from_iterable(
+        read_pictures(source, report, args.max_frames) for source in found.sources
+    )
+    names, sink = detector.categories.names, Sink(args.output)
+    with tqdm(total=total, desc="detecting", unit=" pictures", mininterval=interval) as progress:
         try:
-            _look_at(pictures, args.batch_size, detector, results, sink, report, progress)
+            for picture, instances in _detections(detector, pictures, args.batch_size):
+                progress.update()
+                if isinstance(instances, ValueError):
+                    report.skip(picture.source, instances)
+                    continue
+                results.add(picture.entry, instances)
+                sink.write(picture, draw_instances(picture.pixels, instances, names))
         except KeyboardInterrupt:
-            is_interrupted = True
+            return INTERRUPTED
         finally:
             sink.close()
-    results.write(args.output)
-    _tell(args, found.sources, results, report, time.time() - start)
-    if is_interrupted:
-        print("interrupted: what had been looked at is written", flush=True)
-        return 0 if found.sources[0].kind == "webcam" else INTERRUPTED
     return 0 if results.images else 1
 
 
-def _all_pictures(
-    sources: Sequence[Source], report: Report, max_frames: int | None
-) -> Iterator[Picture]:
-    for source in sources:
-        yield from read_pictures(source, report, max_frames)
-
-
-def _look_at(
-    pictures: Iterator[Picture],
-    batch_size: int,
-    detector: Detector,
-    results: CocoResults,
-    sink: Sink,
-    report: Report,
-    progress: tqdm,
-) -> None:
+def _detections(
+    detector: Detector, pictures: Iterator[Picture], batch_size: int
+) -> Iterator[tuple[Picture, Instances | ValueError]]:
     while batch := list(itertools.islice(pictures, batch_size)):
-        found = detector.instances([picture.pixels for picture in batch])
-        for picture, instances in zip(batch, found, strict=True):
-            if isinstance(instances, ValueError):
-                report.skip(picture.source, instances)
-                continue
-            results.add(picture.entry, instances)
-            names = detector.categories.names
-            sink.write(picture, draw_instances(picture.pixels, instances, names))
-        progress.update(len(batch))
+        yield from zip(batch, detector.instances([x.pixels for x in batch]), strict=True)
 
 
-def _tell(
+def _print_summary(
     args: argparse.Namespace,
-    sources: Sequence[Source],
+    number_of_files: int,
     results: CocoResults,
     report: Report,
     seconds: float,
@@ -94,7 +92,7 @@ def _tell(
         print(f"{results.unknown} of them are not in {args.annotations} and got new image ids")
     if report.skipped:
         print(
-            f"{len(report.skipped)} of {len(sources)} files could not be read: "
+            f"{len(report.skipped)} of {number_of_files} files could not be read: "
             f"{shortened(list(report.skipped))}",
             file=sys.stderr,
         )

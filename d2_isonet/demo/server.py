@@ -1,4 +1,4 @@
-"""A page on which a person drops an image and sees what the detector finds; nothing is written."""
+"""A server of a page that shows the objects in an image; it writes no files."""
 
 import argparse
 import contextlib
@@ -29,30 +29,31 @@ except ImportError as error:
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = ("index.html", "style.css", "page.js", "paint.js", "ask.js")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-MOST_PIXELS = 64_000_000  # of an upload, before it is reduced
-LONGEST = 2048  # pixels; larger than any detector sees them, and 100 masks still fit in memory
-MOST_WAITING = 4  # images that wait for their turn
-THREADS = 8  # more than wait, so that the page itself always comes
-LEAST_SCORE = 0.05  # of what the page's slider can show
+MOST_PIXELS = 64_000_000  # of an uploaded image, before it is reduced
+LONGEST = 2048  # pixels; detectors use smaller images, and 100 masks of this size fit in memory
+MOST_WAITING = 4  # images in the queue
+THREADS = 8  # more than can wait, so that the page itself always loads
+LEAST_SCORE = 0.05  # lower end of the slider on the page
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """
+    """A TCP socket that listens at the address.
+
     Raises:
-        UserError: the port is taken, not allowed, or there is no such address here.
+        UserError: the port is taken or forbidden, or this machine has no such address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UserError(
-            f"--host {host} --port {port} cannot be listened at ({error.strerror or error})",
+            f"--host {host} --port {port} cannot be opened ({error.strerror or error})",
             "give another --port, or 0 for any that is free",
         ) from error
 
 
 def create_app(detector: Detector, args: argparse.Namespace) -> Flask:
-    """The application; `args` are the demo's."""
+    """The application; `args` are the arguments of the demo command."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = most_bytes(args)
     guard(app, args.host)
@@ -82,7 +83,7 @@ def _file(path: Path):
 
 
 class Turns:
-    """One image at a time; few wait, others are told to come again."""
+    """Lets one image in at a time. A few wait; others are refused with status 503."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -110,7 +111,7 @@ def _detect(detector: Detector, turns: Turns) -> Response:
         try:
             pixels = decode(data, MOST_PIXELS, LONGEST)
         except NoPicture as error:
-            abort(422, f"this is no image that can be shown: {error}")
+            abort(422, f"this file cannot be shown: {error}")
         start = time.perf_counter()
         found = detector.instances([pixels.bgr])[0]
         seconds = time.perf_counter() - start
@@ -120,7 +121,7 @@ def _detect(detector: Detector, turns: Turns) -> Response:
 
 
 def create_server(app: Flask, listening: socket.socket, args: argparse.Namespace):
-    """Waitress, which keeps uploads in memory and serves `app` until it is closed."""
+    """A waitress server of `app` that keeps uploads in memory."""
     most = most_bytes(args)
     return waitress.create_server(
         app,
@@ -135,16 +136,16 @@ def create_server(app: Flask, listening: socket.socket, args: argparse.Namespace
 
 
 def serve(detector: Detector, listening: socket.socket, args: argparse.Namespace) -> int:
-    """Answer until Ctrl-C; returns the exit code."""
+    """Serve until Ctrl-C, return the exit code."""
     host, port = listening.getsockname()[:2]
     if not is_loopback(host):
         print(
-            f"warning: --host {args.host} lets everyone who can reach this machine send images; "
-            "there is no password and no encryption",
+            f"warning: with --host {args.host}, everyone who can reach this machine can send "
+            "images; there is no password and no encryption",
             file=sys.stderr,
         )
     name = f"[{host}]" if ":" in host else host
-    print(f"The page is at http://{name}:{port}/ (Ctrl-C ends it)", flush=True)
+    print(f"The page is at http://{name}:{port}/ (Ctrl-C ends the server)", flush=True)
     create_server(create_app(detector, args), listening, args).run()
     print("\nended")
     return 0

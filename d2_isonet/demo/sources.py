@@ -1,9 +1,8 @@
-"""From what --input says to a list of images, videos or a webcam."""
+"""The images, videos or webcam that --input names."""
 
 import glob
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,12 +17,12 @@ VIDEO_SUFFIXES = (
 
 
 class Source(NamedTuple):
-    """Something to look at.
+    """A file or a webcam.
 
     Args:
-        kind: what it is.
-        path: of the file; for a webcam its number.
-        name: of the file below the folder that all files share, with "/"; COCO's file_name.
+        path: of the file, or the number of a webcam.
+        name: path of the file below the folder that contains all of them, with "/". It is COCO's
+            file_name.
     """
 
     kind: Literal["image", "video", "webcam"]
@@ -32,12 +31,12 @@ class Source(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What --input names.
+    """The result of `find_sources`.
 
     Args:
         sources: each file once.
-        folders: those that were given as such.
-        others: the files in them that are no image and no video.
+        folders: the folders that --input names.
+        others: the files in these folders that are neither image nor video.
     """
 
     sources: list[Source]
@@ -46,10 +45,12 @@ class Found(NamedTuple):
 
 
 def find_sources(words: list[str]) -> Found:
-    """
+    """The files, or the webcam, that the words of --input name.
+
     Raises:
-        FileNotFoundError: there is no such file, or nothing that a pattern fits.
-        UserError: a folder without images and videos, a webcam beside others, a device.
+        FileNotFoundError: there is no such file, or no file that matches a pattern.
+        UserError: a folder has neither images nor videos, a webcam is not alone, or a path is a
+            device.
     """
     webcams = [word for word in words if _is_webcam(word)]
     if webcams and len(words) > 1:
@@ -58,23 +59,27 @@ def find_sources(words: list[str]) -> Found:
         number = webcams[0].removeprefix("webcam") or "0"
         return Found([Source("webcam", number, f"webcam{number}")], [], [])
     files: dict[str, str] = {}  # real path -> path
-    roots, folders, others = [], [], []
+    roots: list[str] = []
+    folders: list[str] = []
+    others: list[str] = []
     for word in words:
-        root, found, left_out = _look_at(word)
+        root, found, left_out = _find(word)
         roots.append(root)
         folders += [root] if os.path.isdir(os.path.expanduser(word)) else []
         others += left_out
         for path in found:
             files.setdefault(os.path.realpath(path), path)
-    return Found(_named(files.values(), os.path.commonpath(roots)), folders, others)
+    root = os.path.commonpath(roots)
+    sources = [_source(path, root) for path in files.values()]
+    return Found(sources, folders, others)
 
 
 def _is_webcam(word: str) -> bool:
     return re.fullmatch(r"webcam\d*", word) is not None and not os.path.exists(word)
 
 
-def _look_at(word: str) -> tuple[str, list[str], list[str]]:
-    """The folder that names are told from, the files, and those left out."""
+def _find(word: str) -> tuple[str, list[str], list[str]]:
+    """The folder that names start from, the files, and the files left out."""
     path = os.path.abspath(os.path.expanduser(word))
     if os.path.isdir(path):
         found, others = list_images(path, IMG_EXTENSIONS + VIDEO_SUFFIXES)
@@ -96,19 +101,18 @@ def _require_regular(path: str) -> None:
     if not os.path.exists(path):
         raise FileNotFoundError(f"--input: {path} is a link to a file that is not there")
     if not os.path.isfile(path):
-        raise UserError(f"--input: {path} is no file (a camera is --input webcam0, webcam1, ...)")
+        raise UserError(
+            f"--input: {path} is not a file", "a camera is --input webcam0, webcam1, ..."
+        )
 
 
 def _match(pattern: str) -> tuple[str, list[str], list[str]]:
     found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if not found:
-        raise FileNotFoundError(f"--input: no file fits the pattern {pattern}")
+        raise FileNotFoundError(f"--input: no file matches the pattern {pattern}")
     return os.path.commonpath([os.path.dirname(path) for path in found]), found, []
 
 
-def _named(paths: Iterable[str], root: str) -> list[Source]:
-    sources = []
-    for path in paths:
-        kind = "video" if path.lower().endswith(VIDEO_SUFFIXES) else "image"
-        sources.append(Source(kind, path, Path(os.path.relpath(path, root)).as_posix()))
-    return sources
+def _source(path: str, root: str) -> Source:
+    name = Path(os.path.relpath(path, root)).as_posix()
+    return Source("video" if path.lower().endswith(VIDEO_SUFFIXES) else "image", path, name)

@@ -1,9 +1,9 @@
-"""What an exported function returns, beside what the original does, on one image."""
+"""Differences between the outputs of an export and of the original, on the same images."""
 
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,13 +12,20 @@ from detectron2.structures import Boxes, pairwise_iou
 from tabulate import tabulate
 
 Outputs = dict[str, torch.Tensor]
-_SAME_OBJECT = 0.5  # intersection over union from which on two boxes of a class are one object
+# Largest "share" that passes. docs/export.md has measured values.
+TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.2, "int8": 0.3}
+_SAME_OBJECT = 0.5  # least IoU of two boxes of one class that are the same object
+_COUNTS = ("objects, original", "objects, exported", "matched", "other first class", "mask pixels")
+_NOTHING = (
+    "Neither network found anything in these images: boxes, scores and masks were NOT compared. "
+    "Give --images with objects in them, or export with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
+)
 
 
 def comparison_of(target: str, threshold: float, most: int) -> Callable:
     """The function (original, exported, image) -> {quantity: number} for a target.
 
-    "share" quantities are free of units and are what the tolerance is about.
+    Quantities named "share" have no unit. The tolerance limits them, and only them.
 
     Args:
         threshold, most: the detector's MODEL.ROI_HEADS.SCORE_THRESH_TEST and
@@ -31,7 +38,7 @@ def comparison_of(target: str, threshold: float, most: int) -> Callable:
 
 
 def compare_features(original: Outputs, exported: Outputs) -> dict[str, float]:
-    """Of each feature the largest difference, as a share of its largest value."""
+    """The largest difference of each feature, as a share of the feature's largest value."""
     return {f"share of {name}": _relative(x, exported[name]) for name, x in original.items()}
 
 
@@ -42,7 +49,7 @@ def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def compare_logits(original: Outputs, exported: Outputs) -> dict[str, float]:
-    """The largest differences of logits and of probabilities, and whether the first class stays."""
+    """The largest differences of logits and probabilities, and how many top classes differ."""
     x, y = original["logits"], exported["logits"]
     return {
         "logits": _largest(x - y),
@@ -54,38 +61,39 @@ def compare_logits(original: Outputs, exported: Outputs) -> dict[str, float]:
 def compare_detections(
     original: Outputs, exported: Outputs, size: tuple[int, int], threshold: float, most: int
 ) -> dict[str, float]:
-    """Differences of the objects that both have found, and how sure the others were.
+    """Differences of the objects that both networks found, and the scores of all others.
 
-    An object that one of them lacks may have dropped below the score threshold, or below the last
-    of the `most` that are kept; by what its score is above that, the two differ at least.
+    An object that only one network found may have dropped below the score threshold in the other,
+    or behind the last of the `most` objects that are kept. The networks differ at least by the
+    distance of its score from that limit.
 
     Args:
         size: height and width of the image in pixels.
     """
-    rows, columns = match(original, exported)
-    numbers = {
-        "objects, original": len(original["boxes"]),
-        "objects, exported": len(exported["boxes"]),
-    }
-    numbers["matched"] = len(rows)
-    floor = max(_floor(x["scores"], threshold, most) for x in (original, exported))
-    lonely = [_lonely(original["scores"], rows), _lonely(exported["scores"], columns)]
-    numbers["share of unmatched score"] = max(0.0, *(_largest(x - floor) for x in lonely))
+    rows, columns = _match(original, exported)
+    limit = max(_least_kept(x["scores"], threshold, most) for x in (original, exported))
+    unmatched = _without(original["scores"], rows), _without(exported["scores"], columns)
     a = {name: x[rows] for name, x in original.items()}
     b = {name: x[columns] for name, x in exported.items()}
-    numbers["boxes, pixels"] = _largest(a["boxes"] - b["boxes"])
-    numbers["share of box"] = numbers["boxes, pixels"] / max(size)
-    numbers["share of score"] = _largest(a["scores"] - b["scores"])
-    if "masks" in a:
-        numbers.update(_compare_masks(a, b, size))
-    return numbers
+    pixels = _largest(a["boxes"] - b["boxes"])
+    numbers: dict[str, float] = {
+        "objects, original": len(original["boxes"]),
+        "objects, exported": len(exported["boxes"]),
+        "matched": len(rows),
+        "share of unmatched score": _largest(torch.cat(unmatched) - limit),
+        "boxes, pixels": pixels,
+        "share of box": pixels / max(size),
+        "share of score": _largest(a["scores"] - b["scores"]),
+    }
+    return {**numbers, **_compare_masks(a, b, size)} if "masks" in a else numbers
 
 
-def match(original: Outputs, exported: Outputs) -> tuple[list[int], list[int]]:
-    """Pairs of detections of one class that overlap, the best first, each used once."""
+def _match(original: Outputs, exported: Outputs) -> tuple[list[int], list[int]]:
+    """Indices of overlapping pairs of one class, the best pair first; each object occurs once."""
     overlap = pairwise_iou(Boxes(original["boxes"]), Boxes(exported["boxes"]))
     overlap[original["classes"][:, None] != exported["classes"][None]] = 0
-    rows, columns = [], []
+    rows: list[int] = []
+    columns: list[int] = []
     for index in overlap.flatten().argsort(descending=True).tolist():
         row, column = divmod(index, overlap.shape[1])
         if overlap[row, column] < _SAME_OBJECT:
@@ -96,19 +104,18 @@ def match(original: Outputs, exported: Outputs) -> tuple[list[int], list[int]]:
     return rows, columns
 
 
-def _floor(scores: torch.Tensor, threshold: float, most: int) -> float:
+def _least_kept(scores: torch.Tensor, threshold: float, most: int) -> float:
+    """The score above which a network keeps an object."""
     is_full = 0 <= most <= len(scores)
     return float(scores.min()) if is_full and len(scores) else threshold
 
 
-def _lonely(scores: torch.Tensor, matched: list[int]) -> torch.Tensor:
-    is_alone = torch.ones(len(scores), dtype=torch.bool)
-    is_alone[matched] = False
-    return scores[is_alone]
+def _without(scores: torch.Tensor, matched: list[int]) -> torch.Tensor:
+    return scores[[i for i in range(len(scores)) if i not in matched]]
 
 
 def _compare_masks(a: Outputs, b: Outputs, size: tuple[int, int]) -> dict[str, float]:
-    """Over all objects: the pixels that only one has, of those that at least one has."""
+    """The pixels that only one mask of a pair has, and their share of those that any has."""
     masks = [paste_masks_in_image(x["masks"], x["boxes"], tuple(size)).bool() for x in (a, b)]
     different = (masks[0] ^ masks[1]).sum((1, 2))
     union = (masks[0] | masks[1]).sum((1, 2)).clamp(min=1)
@@ -121,22 +128,13 @@ def _largest(x: torch.Tensor) -> float:
     return float(x.abs().max()) if x.numel() else 0.0
 
 
-# largest share that is still equal; measured values are in docs/export.md
-TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.2, "int8": 0.3}
-_COUNTS = ("objects, original", "objects, exported", "matched", "other first class", "mask pixels")
-_NOTHING = (
-    "Neither network found anything in these images: boxes, scores and masks were NOT compared. "
-    "Give --images with objects in them, or export with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
-)
-
-
 def summarize(comparisons: list[dict[str, float]]) -> dict[str, float]:
-    """Over all images: sums of counts, the worst of everything else; NaN is worse than anything."""
+    """Over all images: the sum of counts, the worst of other quantities. NaN is the worst."""
     names = dict.fromkeys(name for numbers in comparisons for name in numbers)
-    return {name: _worst(name, [x[name] for x in comparisons if name in x]) for name in names}
+    return {name: _over_images(name, [x[name] for x in comparisons if name in x]) for name in names}
 
 
-def _worst(name: str, values: list[float]) -> float:
+def _over_images(name: str, values: list[float]) -> float:
     if name in _COUNTS:
         return sum(values)
     if any(map(math.isnan, values)):
@@ -145,12 +143,11 @@ def _worst(name: str, values: list[float]) -> float:
 
 
 def failures(summary: dict[str, float], tolerance: float) -> list[str]:
-    """What is wrong with the export: shares above the tolerance, nothing compared."""
-    shares = {name: value for name, value in summary.items() if name.startswith("share")}
+    """What is wrong with the export: shares above the tolerance, or no object to compare."""
     lines = [
         f"{name} differs by {value:.2g}, more than the tolerance {tolerance:g}"
-        for name, value in shares.items()
-        if not value <= tolerance  # also NaN
+        for name, value in summary.items()
+        if name.startswith("share") and not value <= tolerance  # also NaN
     ]
     if all(summary.get(f"objects, {side}", 1) == 0 for side in ("original", "exported")):
         lines.append(_NOTHING)
@@ -160,34 +157,24 @@ def failures(summary: dict[str, float], tolerance: float) -> list[str]:
 def format_summary(
     summary: dict[str, float], tolerance: float, seconds: dict[str, list[float]], sizes: dict
 ) -> str:
-    """Every quantity in a row, then latency and file size of both."""
+    """A table with a row per quantity, then latency and file size of both networks."""
     rows = [_row(name, value, tolerance) for name, value in summary.items()]
     original, exported = (statistics.median(seconds[side]) for side in ("original", "exported"))
-    rows.append(("seconds an image, original", f"{original:.4f}", ""))
-    rows.append(("seconds an image, exported", f"{exported:.4f}", ""))
+    rows.append(("seconds per image, original", f"{original:.4f}", ""))
+    rows.append(("seconds per image, exported", f"{exported:.4f}", ""))
     rows.append(("exported / original", f"{exported / original:.2f}", ""))
     rows += [(f"MB of the {name}", f"{size / 1e6:.1f}", "") for name, size in sizes.items()]
     return tabulate(rows, headers=("", "largest", "tolerance"), disable_numparse=True)
 
 
 def _row(name: str, value: float, tolerance: float) -> tuple[str, str, str]:
-    text = f"{value:.0f}" if name in _COUNTS else f"{value:.2g}"
-    if name.startswith("least"):
-        text = f"{value:.4f}"
-    if not name.startswith("share"):
-        return name, text, ""
-    return name, text, f"{tolerance:g}: {'yes' if value <= tolerance else 'NO'}"
+    digits = ".0f" if name in _COUNTS else ".4f" if name.startswith("least") else ".2g"
+    verdict = f"{tolerance:g}: {'yes' if value <= tolerance else 'NO'}"
+    return name, f"{value:{digits}}", verdict if name.startswith("share") else ""
 
 
 def write_report(path: Path, differences: Mapping[str, float], **facts) -> None:
-    """All numbers as json, which has no NaN and no infinity: null."""
+    """All numbers as json; NaN and infinity, which json does not have, become null."""
     finite = {name: x if math.isfinite(x) else None for name, x in differences.items()}
     content = {**facts, "differences": finite}
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def progress(items: Iterable, text: str) -> Iterable:
-    """The items, with a bar that leaves nothing behind."""
-    from tqdm import tqdm
-
-    return tqdm(items, text, unit="image", leave=False)

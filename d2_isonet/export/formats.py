@@ -1,4 +1,4 @@
-"""Backbones and classifiers by torch.export, for any number and size of images."""
+"""A writer for each format: torch.export and tracing, to .pt2, .onnx and .ts files."""
 
 import contextlib
 import json
@@ -14,7 +14,32 @@ from torch.export import Dim, ExportedProgram
 
 from d2_isonet.utils.compat import tracing_adapter
 
-from .targets import PixelFeatures, PixelLogits, detections, detector_outputs, smallest_side
+from .record import attach
+from .targets import PixelFeatures, PixelLogits, detections, detector_outputs, pixel_module
+
+RECORD = "record.json"  # name of the record inside a .pt2 or .ts file
+OPSET = 17  # the newest that the tracing exporter writes; detectron2's RoiAlign needs 16
+
+
+def write_export(model: nn.Module, record: dict, images: list[torch.Tensor], path: Path) -> None:
+    """Write the file that `record` describes, and the record.
+
+    Args:
+        images: (3, H, W), range 0-255. The first one is traced, all calibrate int8.
+    """
+    target, file_format = record["target"], record["format"]
+    if file_format == "torchscript":
+        write_torchscript(model, images[0], path, record)
+    elif target == "detector":
+        _write_traced_onnx(model, images[0], path)
+    elif file_format == "pt2":
+        program = export_program(pixel_module(model, target))
+        torch.export.save(program, path, extra_files={RECORD: json.dumps(record)})
+    else:
+        _write_onnx(pixel_module(model, target), path)
+    if record["precision"] == "int8":
+        _quantize(path, images, target)
+    attach(path, record)
 
 
 @contextlib.contextmanager
@@ -30,57 +55,80 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-RECORD = "record.json"  # the record's name in a .pt2 and a .ts file
-
-
 def export_program(module: PixelFeatures | PixelLogits) -> ExportedProgram:
-    """`module` of images (N, 3, H, W) with N, H and W left open."""
-    # with channels last torch.export asks of padded sizes what it cannot prove
+    """`module` as a program for any number and size of images."""
+    # with channels_last, torch.export needs facts about padded sizes that it cannot prove
     module = module.to(memory_format=torch.contiguous_format)
+    side = _least_side(module)
+    # torch.export takes equal sizes for one dimension, and a size of 1 for a constant
+    example = torch.full((2, 3, 2 * side, 3 * side), 128.0)
     with torch.no_grad(), quiet():
-        return torch.export.export(module, (_example(module),), dynamic_shapes=_open_sizes(module))
+        return torch.export.export(module, (example,), dynamic_shapes=_open_sizes(side))
 
 
-def _example(module: PixelFeatures | PixelLogits) -> torch.Tensor:
-    """Sizes that differ and are not 1: torch.export takes equal ones for one, and 1 for fixed."""
-    side = smallest_side(module.backbone)
-    return torch.full((2, 3, 2 * side, 3 * side), 128.0)
+def _least_side(module: PixelFeatures | PixelLogits) -> int:
+    """Height and width of an image whose features are larger than 1, a constant to torch.export."""
+    return max(shape.stride for shape in module.backbone.output_shape().values()) + 1
 
 
-def _open_sizes(module: PixelFeatures | PixelLogits) -> tuple[dict[int, Dim]]:
-    side = smallest_side(module.backbone)
+def _open_sizes(side: int) -> tuple[dict[int, Dim]]:
     return ({0: Dim("batch"), 2: Dim("height", min=side), 3: Dim("width", min=side)},)
 
 
-def write_program(module: PixelFeatures | PixelLogits, path: Path, record: dict) -> None:
-    """Write a .pt2 file with its record in it."""
-    program = export_program(module)
-    torch.export.save(program, path, extra_files={RECORD: json.dumps(record)})
-
-
-def write_onnx(module: PixelFeatures | PixelLogits, path: Path) -> None:
-    """Write an .onnx file, by way of torch.export; the sizes keep their names."""
+def _write_onnx(module: PixelFeatures | PixelLogits, path: Path) -> None:
     program = export_program(module)
     with quiet():
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,
-            dynamic_shapes=_open_sizes(module),
+            dynamic_shapes=_open_sizes(_least_side(module)),
             input_names=["images"],
             output_names=module.output_names(),
             verbose=False,
         )
+        assert onnx_program is not None  # it is None only without dynamo
         onnx_program.save(path)
 
 
-def quantize(path: Path, images: Iterable[torch.Tensor], target: str) -> None:
-    """Replace the file by one whose convolutions multiply int8 weights and uint8 maps.
-
-    Of a detector those of its backbone: the heads see few regions, or none, of which there is no
-    range to take, and they place the boxes.
+def write_torchscript(model: nn.Module, example: torch.Tensor, path: Path, record: dict) -> None:
+    """Write a detector to a .ts file that contains its record.
 
     Args:
-        images: (3, H, W), range 0-255, whose maps give the ranges.
+        example: an image (3, H, W), range 0-255.
+    """
+    adapter = tracing_adapter(model, example, detections)
+    with torch.no_grad(), quiet():
+        # the built-in check fails if equal scores swap places; export_and_compare compares instead
+        traced = torch.jit.trace(adapter, (example,), check_trace=False)
+        torch.jit.save(traced, str(path), _extra_files={RECORD: json.dumps(record)})
+
+
+def _write_traced_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
+    """Write a detector for any height, width and number of detections."""
+    names = detector_outputs(model)
+    sizes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in names}}
+    adapter = tracing_adapter(model, example, detections)
+    with torch.no_grad(), quiet():
+        torch.onnx.export(
+            adapter,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=names,
+            dynamic_axes=sizes,
+        )
+
+
+def _quantize(path: Path, images: Iterable[torch.Tensor], target: str) -> None:
+    """Replace an .onnx file by one whose convolutions multiply int8 weights and uint8 maps.
+
+    In a detector, only the backbone is quantized: the heads place the boxes, and see too few
+    regions, or none, to measure ranges.
+
+    Args:
+        images: (3, H, W), range 0-255. Their maps give the ranges.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
@@ -94,7 +142,7 @@ def quantize(path: Path, images: Iterable[torch.Tensor], target: str) -> None:
         quantize_static(
             simpler,
             path,
-            _calibration_reader(graph.input[0], images),
+            _CalibrationImages(graph.input[0], images),
             op_types_to_quantize=["Conv"],
             nodes_to_quantize=names,
             per_channel=True,
@@ -112,51 +160,13 @@ def _fold_constants(path: Path, simpler: Path) -> None:
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _calibration_reader(graph_input, images: Iterable[torch.Tensor]):
-    from onnxruntime.quantization import CalibrationDataReader
+class _CalibrationImages:
+    """The images in the interface of onnxruntime's CalibrationDataReader."""
 
-    batched = len(graph_input.type.tensor_type.shape.dim) == 4
+    def __init__(self, graph_input, images: Iterable[torch.Tensor]):
+        is_batched = len(graph_input.type.tensor_type.shape.dim) == 4
+        batches = (image[None] if is_batched else image for image in images)
+        self.feeds = ({graph_input.name: batch.numpy()} for batch in batches)
 
-    class Images(CalibrationDataReader):
-        def __init__(self):
-            self.feeds = iter(_feeds(graph_input.name, images, batched))
-
-        def get_next(self) -> dict | None:
-            return next(self.feeds, None)
-
-    return Images()
-
-
-def _feeds(name: str, images: Iterable[torch.Tensor], batched: bool) -> Iterator[dict]:
-    for image in images:
-        yield {name: (image[None] if batched else image).numpy()}
-
-
-OPSET = 17  # the newest that this exporter writes; RoiAlign as detectron2's came with 16
-
-
-def write_torchscript(model: nn.Module, example: torch.Tensor, path: Path, record: dict) -> None:
-    """Write a .ts file with its record in it; `example` is an image (3, H, W), 0-255."""
-    adapter = tracing_adapter(model, example, detections)
-    with torch.no_grad(), quiet():
-        # what it finds in noise may differ in the order of equal scores; we compare ourselves
-        traced = torch.jit.trace(adapter, (example,), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={RECORD: json.dumps(record)})
-
-
-def write_traced_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Write an .onnx file; height, width and the number of detections are left open."""
-    names = detector_outputs(model)
-    sizes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in names}}
-    adapter = tracing_adapter(model, example, detections)
-    with torch.no_grad(), quiet():
-        torch.onnx.export(
-            adapter,
-            (example,),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes=sizes,
-        )
+    def get_next(self) -> dict | None:
+        return next(self.feeds, None)

@@ -1,4 +1,4 @@
-"""The network that is exported, all its tensors from a file, and its variants."""
+"""The original network from its weights, the variant to export, and the exported file."""
 
 import contextlib
 import copy
@@ -18,54 +18,47 @@ from d2_isonet.preflight.network import check_names
 from d2_isonet.utils.messages import UserError
 
 from .formats import quiet
+from .targets import PixelFeatures
 
 
 def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = False) -> nn.Module:
-    """The model of `cfg` on the CPU; of a "backbone" alone every other part is left out.
+    """The model of `cfg` on the CPU. For the target "backbone", only the backbone and its pixels.
 
-    The backbone of a detector may come from a backbone.pth, from a classifier or from the
-    detector itself, as long as every tensor of it (the pyramid's too) is in the file.
+    A backbone can come from a backbone.pth, a classifier or a detector, if the file contains all
+    its tensors, including those of a pyramid.
 
     Raises:
-        UserError: there are no weights, or not all of this network's.
+        UserError: there are no weights, or some tensors of the network are missing.
         FileNotFoundError: there is no such file.
     """
     if not weights:
         raise UserError(
-            "there are no weights to export: give --weights FILE (model_final.pth of a training",
-            "a backbone.pth does for --target backbone)",
+            "there are no weights to export",
+            "give --weights FILE (the model_final.pth of a training; a backbone.pth does for "
+            "--target backbone)",
         )
     cfg = run_plainly(cfg)
     check_names(cfg)
     model = build_model(cfg).eval()
     if target == "backbone":
-        model = _BackboneOnly(model)
+        model = PixelFeatures(model)
     checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=trust_pickle)
-    # a backbone leaves the rest of a detector's file unread, which fvcore warns of
+    # for a backbone, fvcore would warn about the unused heads in a detector's file
     with quiet() if target == "backbone" else contextlib.nullcontext():
         checkpointer.load(weights, [])
     return model.requires_grad_(False).eval()
 
 
-class _BackboneOnly(nn.Module):
-    """A backbone by the name it has in every file, with the pixels it is made for."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.backbone = model.backbone
-        self.register_buffer("pixel_mean", model.pixel_mean, False)
-        self.register_buffer("pixel_std", model.pixel_std, False)
-
-
 def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, bool]:
-    """A copy of the model as it is exported, and whether SReLU's shifts are in its biases.
+    """A copy of the model to export, and whether SReLU's shifts are folded into its biases.
 
     Args:
-        fuse: "auto", where that is exact, "on" or "off".
-        precision: "float16" and "bfloat16" are those of the backbone; "int8" comes later.
+        fuse: "on", "off", or "auto": only if that is exact.
+        precision: "float16" and "bfloat16" convert the backbone. For "int8" the exported file is
+            quantized instead.
 
     Raises:
-        UserError: fuse "on" for a network without shifts.
+        UserError: fuse is "on", and the network has no shifts to fold.
     """
     model, fused = copy.deepcopy(model), False
     if fuse != "off":
@@ -81,9 +74,10 @@ def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, boo
 
 
 class HalfBackbone(Backbone):
-    """`backbone` in a half precision, between float32 images and float32 features.
+    """`backbone` in half precision, between float32 images and float32 features.
 
-    Box coordinates do not fit into half precision: 1333 has neighbours 1 (float16) and 8 away.
+    The heads stay in float32, because half precision is too coarse for box coordinates: the next
+    number after 1333 is 1 (float16) or 8 (bfloat16) away.
     """
 
     def __init__(self, backbone: Backbone, dtype: torch.dtype):
@@ -109,10 +103,10 @@ Function = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
 def load_exported(path: Path, record: dict) -> Function:
-    """The file as a function of an image (3, H, W), 0-255, to tensors by name.
+    """The file as a function from an image (3, H, W), range 0-255, to named tensors.
 
     Args:
-        record: of the export (see record.py); it names the format and the outputs.
+        record: the record of the export, which names its format and outputs (see record.py).
     """
     load = {"onnx": _load_onnx, "pt2": _load_program, "torchscript": _load_torchscript}
     return load[record["format"]](path, record)
@@ -122,7 +116,7 @@ def _load_onnx(path: Path, record: dict) -> Function:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # as many as the original
+    options.intra_op_num_threads = torch.get_num_threads()  # like the original
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names, image_name = [o.name for o in session.get_outputs()], session.get_inputs()[0].name

@@ -1,17 +1,18 @@
-"""What a user of an export must know, beside it as json and inside of it."""
+"""The record of an export: how to feed it and read its outputs, in the file and as json."""
 
 import json
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from torch import nn
 
 from d2_isonet import __version__
 from d2_isonet.checkpoint.checkpointer import describe
+from d2_isonet.data.categories import number_of_classes
 from d2_isonet.data.coco_json import class_names, read_annotations
 from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import UserError
@@ -19,24 +20,25 @@ from d2_isonet.utils.messages import UserError
 from .targets import detector_outputs, pixel_module
 
 FORMAT_VERSION = 1
-KEY = "d2_isonet"  # of the record in an ONNX file's metadata_props
+KEY = "d2_isonet"  # key of the record in the metadata_props of an ONNX file
 _MEANINGS = {
     "boxes": ("(R, 4)", "x0, y0, x1, y1 in pixels of the image given"),
     "classes": ("(R,)", "index into class_names"),
-    "scores": ("(R,)", "probability, falling"),
-    "masks": ("(R, M, M)", "probability inside of the box, to be resized to it; object above 0.5"),
+    "scores": ("(R,)", "probability, in falling order"),
+    "masks": ("(R, M, M)", "probability inside the box: resize it to the box; object above 0.5"),
     "logits": ("(N, classes)", "softmax gives probabilities; index into class_names"),
 }
 
 
-def make_record(cfg: CfgNode, model: nn.Module, target: str, names: list[str], **facts) -> dict:
-    """The record of an export of `model`; plain types only, no path of this machine.
+def make_record(cfg: CfgNode, model: Any, target: str, names: list[str], **facts) -> dict:
+    """The record of an export of `model`, of plain types and without paths.
 
     Args:
-        names: of the classes, in the order of their indices.
+        names: the class names by index.
         facts: "format", "precision", "fused", "weights".
     """
-    pixels = describe(cfg)
+    network = describe(cfg)
+    pixels = network["input"]
     is_detector = target == "detector"
     outputs = detector_outputs(model) if is_detector else pixel_module(model, target).output_names()
     record = {
@@ -48,15 +50,15 @@ def make_record(cfg: CfgNode, model: nn.Module, target: str, names: list[str], *
             "shape": ["3", "H", "W"] if is_detector else ["N", "3", "H", "W"],
             "dtype": "float32",
             "range": [0, 255],
-            "channel_order": pixels["input"]["format"],
+            "channel_order": pixels["format"],
             "normalization": "inside: do not subtract the mean",
-            "pixel_mean": pixels["input"]["pixel_mean"],
-            "pixel_std": pixels["input"]["pixel_std"],
+            "pixel_mean": pixels["pixel_mean"],
+            "pixel_std": pixels["pixel_std"],
         },
         "resize": _resize_rule(cfg),
         "outputs": [_output(name, model) for name in outputs],
         "class_names": names,
-        "architecture": pixels["architecture"],
+        "architecture": network["architecture"],
         "versions": _versions(),
     }
     if is_detector:
@@ -66,14 +68,14 @@ def make_record(cfg: CfgNode, model: nn.Module, target: str, names: list[str], *
 
 
 def _resize_rule(cfg: CfgNode) -> dict:
-    """How an image is resized before; bilinear with antialiasing, as Pillow does."""
+    """The size that an image needs; resize it bilinearly with antialiasing, as Pillow does."""
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         options = cfg.INPUT.CLASSIFICATION
         return {"shorter_side": options.RESIZE, "center_crop": options.CROP_SIZE}
     return {"shorter_side": cfg.INPUT.MIN_SIZE_TEST, "longer_side_at_most": cfg.INPUT.MAX_SIZE_TEST}
 
 
-def _output(name: str, model: nn.Module) -> dict:
+def _output(name: str, model: Any) -> dict:
     if name in _MEANINGS:
         shape, meaning = _MEANINGS[name]
         return {"name": name, "shape": shape, "meaning": meaning}
@@ -94,19 +96,20 @@ def _versions() -> dict[str, str]:
 
 
 def find_class_names(cfg: CfgNode, target: str, file: str | None) -> tuple[list[str], str]:
-    """The names of the classes in order, and where they come from.
+    """The class names by index, and where they come from.
 
     Args:
-        file: a COCO json, or a text file with a name a line; None for what detectron2 knows of
-            the data sets of `cfg`.
+        file: a COCO json, or a text file with one name per line. None: the names that the
+            datasets of `cfg` are registered with.
 
     Raises:
-        UserError: the file has another number of classes than the network.
+        UserError: the file and the network have different numbers of classes.
         FileNotFoundError: there is no such file.
     """
     if target == "backbone":
         return [], "a backbone has none"
-    number = num_classes(cfg, target)
+    is_detector = target == "detector"
+    number = number_of_classes(cfg) if is_detector else cfg.MODEL.CLASSIFIER.NUM_CLASSES
     if file:
         names = read_class_names(file)
         if len(names) != number:
@@ -114,19 +117,14 @@ def find_class_names(cfg: CfgNode, target: str, file: str | None) -> tuple[list[
         return names, file
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         known = MetadataCatalog.get(dataset)
-        names = known.get("thing_classes" if target == "detector" else "classes") or []
+        names = known.get("thing_classes" if is_detector else "classes") or []
         if len(names) == number:
-            return list(names), f"data set {dataset}"
+            return list(names), f"dataset {dataset}"
     return [f"class {i}" for i in range(number)], "NONE KNOWN, numbered: give --class-names FILE"
 
 
-def num_classes(cfg: CfgNode, target: str) -> int:
-    classifier, heads = cfg.MODEL.CLASSIFIER, cfg.MODEL.ROI_HEADS
-    return (heads if target == "detector" else classifier).NUM_CLASSES
-
-
 def read_class_names(file: str) -> list[str]:
-    """Of a COCO json in the order of its ids, or the lines of a text file."""
+    """The categories of a COCO json in the order of their ids, or the lines of a text file."""
     if file.endswith(".json"):
         return class_names(read_annotations(file))
     if not Path(file).is_file():
@@ -136,7 +134,7 @@ def read_class_names(file: str) -> list[str]:
 
 
 def attach(path: Path, record: dict) -> None:
-    """Put the record into an ONNX file's metadata_props, and beside any file as json."""
+    """Write the record as json beside the file, and into the metadata_props of an ONNX file."""
     if path.suffix == ".onnx":
         import onnx
 

@@ -1,4 +1,4 @@
-"""One export from its arguments to its verdict."""
+"""One export: read the arguments, write the file, compare it with the original."""
 
 import argparse
 from collections.abc import Callable
@@ -8,35 +8,33 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 from torch.utils.benchmark import Timer
+from tqdm import tqdm
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.examples import Examples, find_examples
 from d2_isonet.utils.messages import UserError
 
-from . import comparison as report
-from . import formats as dynamic
-from . import formats as traced
-from .comparison import comparison_of
-from .formats import quantize
-from .loading import load_exported, load_model, variant
-from .record import attach, find_class_names, make_record
-from .targets import (
-    SUFFIXES,
-    check_format,
-    check_traceable,
-    choose_target,
-    function_of,
-    pixel_module,
+from .comparison import (
+    TOLERANCES,
+    comparison_of,
+    failures,
+    format_summary,
+    summarize,
+    write_report,
 )
+from .formats import write_export
+from .loading import load_exported, load_model, variant
+from .record import find_class_names, make_record
+from .targets import SUFFIXES, check_format, check_traceable, choose_target, function_of
 
 
 def export_and_compare(args: argparse.Namespace) -> list[str]:
-    """Write what `args` ask for, print how it differs; returns what is wrong with it.
+    """Write the export that `args` describe, print how it differs, return what is wrong with it.
 
     Raises:
-        UserError, FileNotFoundError: `args` ask for what cannot be done; one line says why.
+        UserError, FileNotFoundError: the arguments name a missing file or an impossible export.
     """
-    cfg, folder = load_config(args.config_file, args.opts), _folder(args.output)
+    cfg, folder = load_config(args.config_file, args.opts), _make_folder(args.output)
     target = choose_target(cfg, args.target)
     check_format(target, args.format, args.precision)
     check_traceable(cfg, target, args.format)
@@ -54,42 +52,20 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     print(f"Written: {path}, {args.precision}, shifts folded: {'yes' if fused else 'no'}")
     print(f"Class names: {source_of_names}")
     print(f"Compared on {len(examples.images)} images {examples.source}")
-    return compare_and_report(cfg, original, path, record, examples, args)
+    return _compare(cfg, original, path, record, examples, args)
 
 
-def _folder(output: str) -> Path:
-    """Made before anything takes time."""
+def _make_folder(output: str) -> Path:
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output: {Path(output).absolute()} can be no folder: {error}") from error
+        raise UserError(
+            f"--output: {Path(output).absolute()} cannot be a folder: {error}"
+        ) from error
     return Path(output)
 
 
-def write_export(model: nn.Module, record: dict, images: list[torch.Tensor], path: Path) -> None:
-    """Write the file that `record` describes, and the record.
-
-    Args:
-        images: the first is the example that is traced; all calibrate int8.
-    """
-    target, file_format = record["target"], record["format"]
-    if target == "detector":
-        if file_format == "torchscript":
-            traced.write_torchscript(model, images[0], path, record)
-        else:
-            traced.write_traced_onnx(model, images[0], path)
-    else:
-        module = pixel_module(model, target)
-        if file_format == "pt2":
-            dynamic.write_program(module, path, record)
-        else:
-            dynamic.write_onnx(module, path)
-    if record["precision"] == "int8":
-        quantize(path, images, target)
-    attach(path, record)
-
-
-def compare_and_report(
+def _compare(
     cfg: CfgNode,
     original: nn.Module,
     path: Path,
@@ -99,17 +75,17 @@ def compare_and_report(
 ) -> list[str]:
     """Run original and file on the images, print and write the differences."""
     function, exported = function_of(original, record["target"]), load_exported(path, record)
-    heads = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
-    compare = comparison_of(record["target"], *heads)
-    images = report.progress(examples.images, "comparing")
-    summary = report.summarize([compare(function(x), exported(x), x) for x in images])
+    threshold, most = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
+    compare = comparison_of(record["target"], threshold, most)
+    images = tqdm(examples.images, "comparing", unit="image", leave=False)
+    summary = summarize([compare(function(x), exported(x), x) for x in images])
     seconds = _time(function, exported, examples.images[0], args.repetitions)
-    default = report.TOLERANCES[record["precision"]]
-    tolerance = default if args.tolerance is None else args.tolerance
-    sizes = {"weights": _size_of_weights(original), "export": path.stat().st_size}
-    problems = report.failures(summary, tolerance)
-    print(report.format_summary(summary, tolerance, seconds, sizes))
-    report.write_report(
+    tolerance = TOLERANCES[record["precision"]] if args.tolerance is None else args.tolerance
+    weights = sum(x.numel() * x.element_size() for x in original.state_dict().values())
+    sizes = {"weights": weights, "export": path.stat().st_size}
+    problems = failures(summary, tolerance)
+    print(format_summary(summary, tolerance, seconds, sizes))
+    write_report(
         path.with_name(f"{path.name}.comparison.json"),
         images=len(examples.images), source=examples.source, differences=summary, bytes=sizes,
         tolerance=tolerance, seconds=seconds, threads=torch.get_num_threads(), problems=problems,
@@ -118,7 +94,7 @@ def compare_and_report(
 
 
 def _time(function: Callable, exported: Callable, image, repetitions: int) -> dict[str, list]:
-    """Seconds of each call, the two sides in turn: what slows the machine slows both."""
+    """Seconds of each call. The calls alternate, so that a busy machine slows both."""
     sides, threads = {"exported": exported, "original": function}, torch.get_num_threads()
     timers = {
         name: Timer("run(image)", globals={"run": run, "image": image}, num_threads=threads)
@@ -131,7 +107,3 @@ def _time(function: Callable, exported: Callable, image, repetitions: int) -> di
         for name, timer in timers.items():
             seconds[name].append(timer.timeit(1).mean)
     return seconds
-
-
-def _size_of_weights(model: nn.Module) -> int:
-    return sum(x.numel() * x.element_size() for x in model.state_dict().values())

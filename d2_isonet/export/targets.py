@@ -1,19 +1,23 @@
-"""What can be exported how; everything else is refused with what can."""
+"""The parts of a network that can be exported, in which formats, and as which functions."""
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from d2_isonet.config.options import check_name
+from d2_isonet.modeling.classifier import ImageClassifier
 from d2_isonet.utils.messages import UserError
 
 TARGETS = ("detector", "backbone", "classifier")
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
+DETECTIONS = ("boxes", "classes", "scores", "masks")  # the outputs of a detector, in this order
 _EXPORTED = {"pt2": ("float32", "float16", "bfloat16"), "onnx": ("float32", "float16", "int8")}
 PRECISIONS = {  # target -> format -> precisions; the first of each is the default
     "detector": {
@@ -24,11 +28,11 @@ PRECISIONS = {  # target -> format -> precisions; the first of each is the defau
     "classifier": _EXPORTED,
 }
 _WHY_NOT = {
-    ("detector", "pt2"): "torch.export takes no model whose shapes depend on what it finds",
+    ("detector", "pt2"): "torch.export takes no model whose shapes depend on the objects it finds",
     ("backbone", "torchscript"): "torch.export has replaced it",
     ("classifier", "torchscript"): "torch.export has replaced it",
     ("onnx", "bfloat16"): "ONNX Runtime has no bfloat16 convolution for CPUs",
-    ("pt2", "int8"): "PyTorch's int8 needs another package and has no CPU kernels of ours",
+    ("pt2", "int8"): "PyTorch's int8 needs another package and has no CPU kernels for our layers",
     ("torchscript", "int8"): "PyTorch's int8 takes no traced model",
 }
 _META_ARCHITECTURES = {"detector": "GeneralizedRCNN", "classifier": "ImageClassifier"}
@@ -37,10 +41,10 @@ _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def choose_target(cfg: CfgNode, target: str | None) -> str:
-    """`target`, or what the config is where none is asked for.
+    """`target`, or if it is None, what the config describes.
 
     Raises:
-        UserError: the config is none of them, or another than asked for.
+        UserError: the config describes something else, or nothing that can be exported whole.
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
     kinds = {name: kind for kind, name in _META_ARCHITECTURES.items()}
@@ -62,11 +66,10 @@ def choose_target(cfg: CfgNode, target: str | None) -> str:
 
 def _check_heads(cfg: CfgNode) -> None:
     check_name("MODEL.ROI_HEADS.NAME (of --target detector)", cfg.MODEL.ROI_HEADS.NAME, _HEADS)
-    asked = {
-        "MODEL.PROPOSAL_GENERATOR.NAME": (cfg.MODEL.PROPOSAL_GENERATOR.NAME, "RPN"),
-        "MODEL.KEYPOINT_ON": (cfg.MODEL.KEYPOINT_ON, False),
-    }
-    for key, (value, legal) in asked.items():
+    for key, value, legal in (
+        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "RPN"),
+        ("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON, False),
+    ):
         if value != legal:
             raise UserError(
                 f"{key} is {value!r}",
@@ -75,7 +78,7 @@ def _check_heads(cfg: CfgNode) -> None:
 
 
 def check_format(target: str, file_format: str, precision: str) -> None:
-    """Raise ValueError where no library writes `target` that way, or it is not installed."""
+    """Raise UserError if no library writes `target` in this way, or if it is not installed."""
     formats = PRECISIONS[target]
     if file_format not in formats:
         raise _refusal(f"--target {target} --format", file_format, tuple(formats), target)
@@ -87,7 +90,7 @@ def check_format(target: str, file_format: str, precision: str) -> None:
 
 
 def check_traceable(cfg: CfgNode, target: str, file_format: str) -> None:
-    """Raise ValueError for the one detector that only ONNX takes."""
+    """Raise UserError for the one detector that can only be exported to ONNX."""
     is_cascade = cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
     if is_cascade and (target, file_format) == ("detector", "torchscript"):
         raise UserError(
@@ -115,21 +118,25 @@ def require_packages() -> None:
         )
 
 
-DETECTIONS = ("boxes", "classes", "scores", "masks")
-
-
 class PixelFeatures(nn.Module):
-    """Features {name: (N, C, H', W')} of images (N, 3, H, W); mean, std and padding are inside.
+    """Backbone features {name: (N, C, H', W')} of images (N, 3, H, W), range 0-255.
 
-    A pyramid's images are padded with the mean to a multiple of its size_divisibility, as in a
-    detector.
+    It normalizes the images. If the backbone is a pyramid, it also pads them, with the mean, to a
+    multiple of size_divisibility, as a detector does.
+
+    Args:
+        model: a meta-architecture, or anything else with backbone, pixel_mean and pixel_std.
     """
 
-    def __init__(self, model: nn.Module):
+    backbone: Backbone
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
+    def __init__(self, model: Any):
         super().__init__()
         self.backbone = model.backbone
-        self.register_buffer("pixel_mean", model.pixel_mean)
-        self.register_buffer("pixel_std", model.pixel_std)
+        self.register_buffer("pixel_mean", model.pixel_mean, False)
+        self.register_buffer("pixel_std", model.pixel_std, False)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         x = (images - self.pixel_mean) / self.pixel_std
@@ -146,9 +153,9 @@ class PixelFeatures(nn.Module):
 
 
 class PixelLogits(nn.Module):
-    """{"logits": (N, classes)} of images (N, 3, H, W); mean and std are inside."""
+    """{"logits": (N, classes)} of images (N, 3, H, W), range 0-255, which it normalizes."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: ImageClassifier):
         super().__init__()
         self.model = model
         self.backbone = model.backbone
@@ -160,37 +167,35 @@ class PixelLogits(nn.Module):
         return ["logits"]
 
 
-def detections(model: nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What a detector finds in an image (3, H, W), in the order of DETECTIONS.
+def pixel_module(model: Any, target: str) -> PixelFeatures | PixelLogits:
+    """The module that torch.export takes for a backbone or a classifier."""
+    return (PixelLogits if target == "classifier" else PixelFeatures)(model).eval()
 
-    Boxes (R, 4) as x0, y0, x1, y1 in pixels of that image, classes (R,), scores (R,), and of a
-    detector with masks the probabilities (R, M, M) inside of each box, not pasted into the image.
+
+def detections(model: GeneralizedRCNN, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The objects that a detector finds in an image (3, H, W), in the order of DETECTIONS.
+
+    Boxes (R, 4) as x0, y0, x1, y1 in pixels of that image, classes (R,), scores (R,). A detector
+    with masks adds probabilities (R, M, M) inside each box, not pasted into the image.
     """
     found = model.inference([{"image": image}], do_postprocess=False)[0]
     outputs = (found.pred_boxes.tensor, found.pred_classes, found.scores)
     return (*outputs, found.pred_masks[:, 0]) if found.has("pred_masks") else outputs
 
 
-def detector_outputs(model: nn.Module) -> list[str]:
-    """The names of what `detections` returns."""
-    heads = model.roi_heads
-    return list(DETECTIONS if heads.mask_on else DETECTIONS[:3])
+def detector_outputs(model: GeneralizedRCNN) -> list[str]:
+    """The names of the tensors that `detections` returns."""
+    return list(DETECTIONS if model.roi_heads.mask_on else DETECTIONS[:3])
 
 
-def function_of(model: nn.Module, target: str) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
-    """The model as what its export is: an image (3, H, W), 0-255, to tensors by name."""
+def function_of(model: Any, target: str) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """The original with the interface of its export: an image (3, H, W), 0-255, to named tensors.
+
+    Args:
+        model: the meta-architecture.
+    """
     if target != "detector":
         module = pixel_module(model, target)
         return torch.no_grad()(lambda image: module(image[None]))
     names = detector_outputs(model)
     return torch.no_grad()(lambda image: dict(zip(names, detections(model, image), strict=True)))
-
-
-def smallest_side(backbone: Backbone) -> int:
-    """Pixels that an image must have: torch.export takes a map of height or width 1 for fixed."""
-    return max(shape.stride for shape in backbone.output_shape().values()) + 1
-
-
-def pixel_module(model: nn.Module, target: str) -> PixelFeatures | PixelLogits:
-    """What torch.export is given."""
-    return (PixelLogits if target == "classifier" else PixelFeatures)(model).eval()

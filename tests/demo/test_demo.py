@@ -76,7 +76,7 @@ def test_a_folder_becomes_annotated_copies_and_coco_json(photos, tmp_path, capsy
     assert "2 pictures in" in told.out and "3 objects of score 0.5 or more" in told.out
     assert "skipped: empty.jpg: it is empty (0 bytes)" in told.err
     assert "2 of 4 files could not be read: empty.jpg, sub/text.jpg" in told.err
-    assert "left out, no image or video by their suffix: " in told.err and "notes.txt" in told.err
+    assert "left out, not an image or video by suffix: " in told.err and "notes.txt" in told.err
 
 
 def test_the_copy_of_a_turned_image_is_upright(photos, tmp_path):
@@ -187,7 +187,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, photos, capsys, monkeypatch):
     assert run(tmp_path, tmp_path / "clip.mp4") == 130
     assert len(read(tmp_path, "results.json")) == 3
     assert cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
-    assert "interrupted: what had been looked at is written" in capsys.readouterr().out
+    assert "interrupted: the results so far are written" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------ a real detector
@@ -235,7 +235,9 @@ def test_a_batch_finds_what_single_images_give_and_fused_layers_too(
             np.testing.assert_allclose(a["bbox"], b["bbox"], rtol=1e-3, atol=1e-2)
             assert a["score"] == pytest.approx(b["score"], rel=1e-4)
     told = capsys.readouterr().out
-    assert "3 classes, by " in told and "device cpu" in told and told.count("Hint: --fuse") == 2
+    assert (
+        "3 classes, named by " in told and "device cpu" in told and told.count("Hint: --fuse") == 2
+    )
 
 
 def test_only_the_scores_that_are_asked_for_are_written(weights, shapes, tmp_path):
@@ -286,7 +288,7 @@ def test_names_come_from_the_annotations_only_where_they_are_the_detectors(tmp_p
 
     assert named("w.pth") == (["red", "green", "blue"], [3, 7, 9], path)
     truth["categories"][0]["name"] = "cat"
-    with pytest.raises(ValueError, match="names 'cat' what is 'red' by w.pth, and 0 more"):
+    with pytest.raises(ValueError, match="has 'cat' in place of 'red' in w.pth, and 0 more"):
         named("w.pth")
     for uncertain in ("data set 'coco_2017_val'", ""):
         assert named(uncertain).names == ["cat", "green", "blue"]

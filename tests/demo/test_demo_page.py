@@ -1,4 +1,4 @@
-"""The demo's page in a real browser: what a person sees and does, and what goes over the net."""
+"""The demo's page in a real browser: what a person sees and does, and the requests sent."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ CLICKED = """document.getElementById("file").addEventListener("click", (event) =
   event.target.className = "clicked";
   event.preventDefault();
 })"""
-# what a drop or a paste of files is, in the page's own words
+# the events of a drop or a paste of files
 DROP = """([kind, name, bytes]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], name));
@@ -36,7 +36,7 @@ DROP = """([kind, name, bytes]) => {
 
 @pytest.fixture(scope="module")
 def address():
-    """Of a server that finds bright rectangles and takes 0.1 MB."""
+    """The address of a server that finds bright rectangles, with a limit of 0.1 MB."""
     args = argparse.Namespace(host="127.0.0.1", max_upload=0.1, threshold=0.5, weights="tiny.pth")
     with server.open_socket(args.host, 0) as listening:
         app = server.create_app(demo_detector.BrightDetector(), args)
@@ -50,7 +50,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def tab(chromium):  # noqa: F811
-    """A tab of the browser, which takes seconds to open where the machine is busy."""
+    """One tab for all tests, because a tab takes seconds to open on a busy machine."""
     context = chromium.new_context()
     opened = context.new_page()
     opened.set_default_timeout(30000)
@@ -60,7 +60,7 @@ def tab(chromium):  # noqa: F811
 
 @pytest.fixture
 def page(tab, address):
-    """The page, which must not complain (but of `expected`), nor ask for anything elsewhere."""
+    """The page. It must log nothing but `expected`, and send no request to another server."""
     complaints: list[str] = []
     requests: list[str] = []
     listeners = {
@@ -89,15 +89,15 @@ TWO = file_bytes(demo_detector.picture((10, 20, 30, 15), (50, 5, 20, 10)))
 
 
 def give(page, kind: str = "drop", name: str = "two.png", data: bytes | int = TWO) -> str:
-    """Drop or paste a file (or so many zeros), and return what the page then says."""
+    """Drop or paste a file, or one of `data` zeros, and return the status that follows."""
     page.evaluate(DROP, [kind, name, data if isinstance(data, int) else list(data)])
-    looking = re.compile("^(Looking.*)?$")
+    looking = re.compile("^(Processing.*)?$")
     playwright.expect(page.locator("#status")).not_to_have_text(looking, timeout=30000)
     return page.inner_text("#status")
 
 
 def colour_at(page, x: float, y: float) -> list[int]:
-    """RGB on the canvas, at a place in pixels of the image, 80 x 60."""
+    """RGB on the canvas, at a pixel of the 80 x 60 image."""
     return page.evaluate(
         """([x, y]) => { const c = document.getElementById("canvas");
         return [...c.getContext("2d").getImageData(x * c.width / 80, y * c.height / 60, 1, 1).data]
@@ -180,7 +180,7 @@ def test_picture_and_json_of_what_is_shown_are_saved(page, tmp_path):
 
 def test_what_is_no_image_is_told_and_the_next_one_is_taken(page):
     page.expected = ["422"]  # the browser's own line on the answer
-    assert "notes.png: this is no image that can be shown" in give(page, "drop", "notes.png", b"hi")
+    assert "notes.png: this file cannot be shown" in give(page, "drop", "notes.png", b"hi")
     assert page.locator("#status.trouble").count() == 1 and page.is_hidden("#panel")
     assert give(page).startswith("2 objects")
     assert page.locator("#status.trouble").count() == 0
@@ -190,7 +190,7 @@ def test_a_file_over_the_limit_is_not_sent(page):
     sent = []
     page.on("request", lambda request: sent.append(request.url))
     told = give(page, "drop", "huge.png", 123_456)
-    assert told == "huge.png has 0.1 MB; the server takes at most 0.1 MB." and sent == []
+    assert told == "huge.png has 0.1 MB; the limit is 0.1 MB." and sent == []
 
 
 def test_a_larger_body_than_allowed_is_refused_by_the_server_too(address):

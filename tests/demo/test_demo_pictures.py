@@ -70,8 +70,8 @@ def test_numbers_that_are_no_brightness_are_refused(value):
     "data, message",
     [
         (b"", r"it is empty \(0 bytes\)"),
-        (b"\x89PNG\r\n\x1a\n", "it is no image of a kind"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is no image of a kind"),
+        (b"\x89PNG\r\n\x1a\n", "it is not an image that Pillow"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is not an image that Pillow"),
         (encode(Image.fromarray(NOISE))[:60], "it is damaged"),
         (turned(1, "jpeg")[:-40], "it is damaged .image file is truncated"),
     ],

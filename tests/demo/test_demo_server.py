@@ -1,4 +1,4 @@
-"""The demo's server: what it answers, and what it lets in."""
+"""The demo's server: its answers, and the requests that it refuses."""
 
 import argparse
 import http.client
@@ -91,7 +91,7 @@ def test_the_page_asks_for_nothing_from_elsewhere():
 
 NO_IMAGES = {
     "it is empty": b"",
-    "it is no image of a kind that Pillow knows": b"<script>alert(1)</script>",
+    "it is not an image that Pillow can read": b"<script>alert(1)</script>",
     "it is damaged": png(np.zeros((200, 200, 3), np.uint8), "jpeg")[:700],
 }
 
@@ -100,7 +100,7 @@ NO_IMAGES = {
 def test_what_is_no_image_is_refused_in_words(reason):
     answer = detect(client_of(), NO_IMAGES[reason])
     assert answer.status_code == 422
-    assert f"this is no image that can be shown: {reason}" in answer.json["error"]
+    assert f"this file cannot be shown: {reason}" in answer.json["error"]
 
 
 def test_an_image_is_known_by_its_content_whatever_it_is_called():
@@ -191,7 +191,9 @@ class Refusing(demo_detector.BrightDetector):
 def test_an_error_of_the_server_is_not_told_to_the_browser():
     answer = detect(client_of(Failing()))
     assert answer.status_code == 500
-    assert answer.json == {"error": "the server failed on this; its terminal says why"}
+    assert answer.json == {
+        "error": "the server failed on this image; its terminal shows the reason"
+    }
 
 
 def test_an_image_that_the_detector_refuses_is_refused_in_its_words():
@@ -200,7 +202,7 @@ def test_an_image_that_the_detector_refuses_is_refused_in_its_words():
 
 
 class Slow(demo_detector.BrightDetector):
-    """Counts the images that are looked at, and the most at a time, until it may go on."""
+    """Holds every image until `may_go_on`; `most` is the largest number held at the same time."""
 
     def __init__(self):
         self.entered, self.may_go_on = threading.Semaphore(0), threading.Event()
@@ -216,7 +218,7 @@ class Slow(demo_detector.BrightDetector):
 
 
 def in_threads(app, number: int) -> tuple[list, list]:
-    """Threads that send an image each, and the list that their status codes come into."""
+    """Threads that send one image each, and the list of their status codes."""
     answers = []
     send = lambda: answers.append(detect(app.test_client()).status_code)  # noqa: E731
     threads = [threading.Thread(target=send) for _ in range(number)]
@@ -266,7 +268,7 @@ def test_a_port_that_is_taken_is_named():
 
 
 def test_an_address_that_is_not_here_is_named():
-    with pytest.raises(ValueError, match="--host 203.0.113.7 --port 0 cannot be listened at"):
+    with pytest.raises(ValueError, match="--host 203.0.113.7 --port 0 cannot be opened"):
         server.open_socket("203.0.113.7", 0)
 
 
@@ -277,7 +279,7 @@ def test_an_open_address_is_warned_of(host, is_warned, monkeypatch, capsys):
         port = listening.getsockname()[1]
         server.serve(demo_detector.BrightDetector(), listening, arguments(host=host))
     told = capsys.readouterr()
-    assert ("lets everyone who can reach this machine" in told.err) == is_warned
+    assert ("everyone who can reach this machine can send images" in told.err) == is_warned
     assert f"The page is at http://{host}:{port}/" in told.out
 
 

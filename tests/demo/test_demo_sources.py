@@ -77,12 +77,12 @@ def bad_words(folder: Path) -> dict[str, list[str]]:
     os.mkfifo(folder / "pipe")
     return {
         "there is no file or folder .*/missing.jpg$": [f"{folder}/missing.jpg"],
-        "no file fits the pattern .*/x\\*.jpg$": [f"{folder}/x*.jpg"],
+        "no file matches the pattern .*/x\\*.jpg$": [f"{folder}/x*.jpg"],
         "/empty has no image and no video in it \\(1 other files\\); images end in .jpg": [
             f"{folder}/empty"
         ],
         "/broken.jpg is a link to a file that is not there": [f"{folder}/broken.jpg"],
-        "/pipe is no file \\(a camera is --input webcam0": [f"{folder}/pipe"],
+        "/pipe is not a file; a camera is --input webcam0": [f"{folder}/pipe"],
         "webcam1 must be given alone": ["webcam1", f"{folder}/b.jpg"],
     }
 
@@ -123,7 +123,7 @@ def refusals(files: Path, out: Path) -> dict:
             files / "b.jpg",
             out,
         ),
-        "notes.txt is no folder; name another": (files / "b.jpg", files / "notes.txt" / "x"),
+        "notes.txt is not a folder; name another": (files / "b.jpg", files / "notes.txt" / "x"),
     }
 
 

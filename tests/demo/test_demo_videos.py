@@ -1,4 +1,4 @@
-"""Videos and cameras: every frame once, at its rate; what is none is told."""
+"""Videos and cameras: every frame is read once, at its rate; errors are reported."""
 
 import cv2
 import demo_detector
@@ -65,7 +65,7 @@ def test_it_ends_after_so_many_frames(tmp_path):
     "content, message",
     [
         (b"", r"it is empty \(0 bytes\)"),
-        (b"no video at all" * 50, "cannot be opened as a video: it is damaged, or of a kind"),
+        (b"no video at all" * 50, "cannot be opened as a video: it is damaged, or of a type"),
     ],
 )
 def test_what_is_no_video_is_skipped_with_a_reason(tmp_path, content, message, capfd):
@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 
 
 class Camera:
-    """Stands for cv2.VideoCapture(0): three frames at 10 a second; it tells no number of frames."""
+    """A cv2.VideoCapture(0) with three frames, 10 per second, and no number of frames."""
 
     def __init__(self, number):
         self.left = frames(3)

@@ -1,4 +1,4 @@
-"""What is exported computes what the original computes, for images of any size and number."""
+"""An export computes the same as the original, for images of any size and number."""
 
 import json
 import sys
@@ -10,12 +10,10 @@ from detectron2.modeling import build_model
 from narrow_networks import BASIC, NARROW, SMALL_DETECTOR, away_from_init, decided
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.export import formats as dynamic
-from d2_isonet.export import formats as traced
+from d2_isonet.export import formats
 from d2_isonet.export.comparison import compare_detections, failures
 from d2_isonet.export.loading import HalfBackbone, load_exported, variant
 from d2_isonet.export.record import KEY, attach, make_record
-from d2_isonet.export.session import write_export
 from d2_isonet.export.targets import function_of, pixel_module
 from d2_isonet.utils import compat
 
@@ -29,7 +27,7 @@ def noise(height: int, width: int) -> torch.Tensor:
 
 
 def detector(name: str, *opts: str):
-    """A detector that finds nothing in FLAT and something in noise, and its config."""
+    """A detector that finds objects in noise and none in FLAT, and its config."""
     cfg = load_config(f"configs/{name}.yaml", [*SMALL_DETECTOR, *opts])
     model = build_model(cfg).requires_grad_(False)
     predictor, find = model.roi_heads.box_predictor, function_of(model.eval(), "detector")
@@ -53,7 +51,7 @@ def exported(
     facts = {"format": file_format, "precision": precision, "fused": fused, "weights": "x.pth"}
     record = make_record(cfg, model, target, ["a", "b", "c"], **facts)
     path = folder / f"export.{file_format}"
-    write_export(copy, record, [options.get("example", FLAT)], path)
+    formats.write_export(copy, record, [options.get("example", FLAT)], path)
     return load_exported(path, record)
 
 
@@ -144,7 +142,7 @@ def test_torch_export_takes_any_number_and_size_of_images(row):
     name, opts, _ = ROWS[row]
     cfg = load_config(f"configs/{name}.yaml", [*NARROW, *BASIC, *opts])
     model = away_from_init(build_model(cfg)).requires_grad_(False)
-    program = dynamic.export_program(pixel_module(variant(model, "auto", "float32")[0], "backbone"))
+    program = formats.export_program(pixel_module(variant(model, "auto", "float32")[0], "backbone"))
     original, run = pixel_module(model, "backbone"), program.module()
     for number, size in zip((1, 3, 2), SIZES, strict=True):
         images = torch.rand(number, 3, *size) * 255
@@ -250,10 +248,10 @@ def test_the_record_is_in_the_file(tmp_path):
     model, cfg = detector("risonet18_dc5")
     facts = {"precision": "float32", "fused": False, "weights": "x.pth"}
     record = make_record(cfg, model, "detector", ["a", "b", "c"], format="torchscript", **facts)
-    traced.write_torchscript(model, FLAT, tmp_path / "x.ts", record)
-    files = {dynamic.RECORD: ""}
+    formats.write_torchscript(model, FLAT, tmp_path / "x.ts", record)
+    files = {formats.RECORD: ""}
     torch.jit.load(str(tmp_path / "x.ts"), _extra_files=files)
-    assert json.loads(files[dynamic.RECORD]) == record
+    assert json.loads(files[formats.RECORD]) == record
     graph = onnx.helper.make_graph([], "g", [], [])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "x.onnx")
     attach(tmp_path / "x.onnx", record)

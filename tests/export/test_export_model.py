@@ -20,12 +20,11 @@ from d2_isonet.config.loading import load_config
 from d2_isonet.data import examples as images
 from d2_isonet.engine.predictor import Predictor
 from d2_isonet.export import comparison, record, targets
-from d2_isonet.export import comparison as report
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Of a small detector's weights and yaml (BGR, to be mixed up), and of two photographs."""
+    """A folder with weights and yaml of a small detector (BGR, easily mixed up), and two images."""
     folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(5)
     opts = [*SMALL_DETECTOR, "INPUT.FORMAT", "BGR", "OUTPUT_DIR", str(folder)]
@@ -56,7 +55,7 @@ def refusal(capsys, folder: Path, *options: str) -> str:
     return " ".join(message.split())
 
 
-# Where only these three can be imported
+# runs a script in which these packages cannot be imported
 ALONE = """
 import runpy, sys
 for name in ("torch", "torchvision", "detectron2", "d2_isonet", "onnx", "cv2"):
@@ -135,7 +134,7 @@ REFUSALS = {
     "there is no file .*no.txt": ["--class-names", "no.txt"],
     "--images: there is no folder": ["--images", "no_folder"],
     "--images: .* has no image": ["--images", "empty"],
-    "--output: .*two.txt can be no folder": ["--output", "two.txt"],
+    "--output: .*two.txt cannot be a folder": ["--output", "two.txt"],
     "broken.jpg cannot be read as an image": ["--images", "broken"],
 }  # fmt: skip
 
@@ -219,15 +218,15 @@ def test_masks_differ_by_the_pixels_of_one_alone():
 def test_a_feature_of_nan_or_another_shape_is_a_failure():
     x = {"res5": torch.ones(1, 2, 3, 3)}
     for y in (torch.full((1, 2, 3, 3), torch.nan), torch.ones(1, 2, 3, 4)):
-        summary = report.summarize([comparison.compare_features(x, {"res5": y})])
-        assert len(report.failures(summary, 0.1)) == 1
-    assert report.failures(report.summarize([comparison.compare_features(x, x)]), 0.1) == []
+        summary = comparison.summarize([comparison.compare_features(x, {"res5": y})])
+        assert len(comparison.failures(summary, 0.1)) == 1
+    assert comparison.failures(comparison.summarize([comparison.compare_features(x, x)]), 0.1) == []
 
 
 def test_nothing_found_is_nothing_compared():
     nothing = outputs([], [], [])
     numbers = comparison.compare_detections(nothing, nothing, (9, 9), threshold=0.1, most=100)
-    assert "NOT compared" in report.failures(report.summarize([numbers]), 1.0)[0]
+    assert "NOT compared" in comparison.failures(comparison.summarize([numbers]), 1.0)[0]
 
 
 def test_without_images_noise_is_called_noise():
@@ -259,7 +258,7 @@ def test_unknown_names_are_numbered_and_said_so():
 
 def test_differences_that_are_not_finite_are_null_in_the_json(tmp_path):
     differences = {"share of box": float("nan"), "share of score": float("inf"), "matched": 0.0}
-    report.write_report(tmp_path / "x.json", differences=differences, problems=["NaN"])
+    comparison.write_report(tmp_path / "x.json", differences=differences, problems=["NaN"])
     read = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
     null = {"share of box": None, "share of score": None, "matched": 0.0}
     assert read == {"problems": ["NaN"], "differences": null}

@@ -1,4 +1,4 @@
-// Talking to the server; what goes wrong becomes an Error with words for a person.
+// Requests to the server. A failure becomes an Error whose message the page shows.
 
 const NO_ANSWER = "The server does not answer. Is it still running?";
 
@@ -10,8 +10,8 @@ export async function readSettings() {
   }
 }
 
-/** What the server says of an image file; throws an AbortError where `signal` ends it. */
-export async function ask(file, signal) {
+/** The objects in an image file. Throws an AbortError if `signal` cancels the request. */
+export async function detect(file, signal) {
   const headers = { "Content-Type": "application/octet-stream" };
   let response;
   try {
@@ -22,6 +22,6 @@ export async function ask(file, signal) {
   }
   const isJson = (response.headers.get("Content-Type") || "").includes("json");
   const body = isJson ? await response.json() : {};
-  if (!response.ok) throw new Error(`${file.name}: ${body.error || `the server says ${response.status}`}`);
+  if (!response.ok) throw new Error(`${file.name}: ${body.error || `the server answered with status ${response.status}`}`);
   return body;
 }

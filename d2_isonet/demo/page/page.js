@@ -1,15 +1,15 @@
-// One image goes to the server, which answers with the pixels it saw and the objects in them. All
-// else (threshold, classes shown, saving) happens here, with what has been answered.
+// The server receives one image and answers with its pixels and the objects in it. Everything else
+// (score threshold, hidden classes, saving) happens here.
 
-import { ask, readSettings } from "./ask.js";
+import { detect, readSettings } from "./ask.js";
 import { paint } from "./paint.js";
 
 const $ = (id) => document.getElementById(id);
 let settings = null;
-let answer = null; // what the server said of the image
+let answer = null; // of the server, for the current image
 let fileName = "";
-let marked = null; // the object that is pointed at
-let asking = null; // AbortController of the image that is looked at
+let highlighted = null; // the object under the pointer
+let pending = null; // AbortController of the current request
 const hidden = new Set(); // class indices
 
 async function start() {
@@ -17,9 +17,9 @@ async function start() {
   try {
     settings = await readSettings();
   } catch (error) {
-    return say(error.message, true);
+    return showStatus(error.message, true);
   }
-  const named = settings.named ? "" : ", whose names are unknown";
+  const named = settings.named ? "" : " without names";
   $("weights").textContent = `${settings.weights}, ${count(settings.classes.length, "class", "classes")}${named}`;
   $("threshold").min = settings.least_score;
   $("threshold").value = settings.threshold;
@@ -28,13 +28,13 @@ async function start() {
 function listen() {
   for (const id of ["choose", "again"]) $(id).addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => {
-    take([...$("file").files]);
+    process([...$("file").files]);
     $("file").value = ""; // so that the same file can be chosen again
   });
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
-    if (files.length) take(files);
-    else say("There is no image in the clipboard.", true);
+    if (files.length) process(files);
+    else showStatus("There is no image in the clipboard.", true);
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -47,8 +47,8 @@ function listen() {
     event.preventDefault();
     $("stage").classList.remove("over");
     const files = [...event.dataTransfer.files];
-    if (files.length) take(files);
-    else say("That was no file. Save the image first, then drop the file.", true);
+    if (files.length) process(files);
+    else showStatus("This is not a file. Save the image first, then drop the file.", true);
   });
   $("threshold").addEventListener("input", show);
   for (const id of ["show-masks", "show-boxes", "show-names"]) $(id).addEventListener("change", draw);
@@ -57,55 +57,55 @@ function listen() {
   new ResizeObserver(draw).observe($("stage"));
 }
 
-function say(text, trouble = false) {
+function showStatus(text, trouble = false) {
   $("status").textContent = text;
   $("status").classList.toggle("trouble", trouble);
 }
 
 const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
 
-// ------------------------------------------------------------------------------------ asking
+// --------------------------------------------------------------------------------- detecting
 
-async function take(files) {
+async function process(files) {
   if (!settings) await started;
-  if (!settings) return; // which has been said
+  if (!settings) return; // start() has shown the reason
   const file = files[0];
   if (file.size > settings.max_bytes) {
     const [size, most] = [file.size, settings.max_bytes].map((x) => `${(x / 1e6).toFixed(1)} MB`);
-    return say(`${file.name} has ${size}; the server takes at most ${most}.`, true);
+    return showStatus(`${file.name} has ${size}; the limit is ${most}.`, true);
   }
-  if (asking) asking.abort();
-  const mine = (asking = new AbortController());
+  if (pending) pending.abort();
+  const request = (pending = new AbortController());
   const begin = performance.now();
-  const tick = () => say(`Looking at ${file.name} … ${Math.floor((performance.now() - begin) / 1000)} s`);
+  const tick = () => showStatus(`Processing ${file.name} … ${Math.floor((performance.now() - begin) / 1000)} s`);
   tick();
   const timer = setInterval(tick, 1000);
   try {
-    const found = await ask(file, mine.signal);
-    await accept(found, file.name);
-    if (files.length > 1) say(`${$("status").textContent} Only the first of ${files.length} files was taken.`);
+    const found = await detect(file, request.signal);
+    await showAnswer(found, file.name);
+    if (files.length > 1) showStatus(`${$("status").textContent} Only the first of ${files.length} files was used.`);
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message, true);
+    if (error.name !== "AbortError") showStatus(error.message, true);
   } finally {
     clearInterval(timer);
-    if (asking === mine) asking = null;
+    if (pending === request) pending = null;
   }
 }
 
-async function accept(body, name) {
+async function showAnswer(body, name) {
   const picture = new Image();
   picture.src = body.picture;
   await picture.decode();
   answer = { ...body, picture };
   fileName = name;
-  marked = null;
+  highlighted = null;
   hidden.clear();
   const wasAtWelcome = $("welcome").contains(document.activeElement);
   $("welcome").hidden = true;
   for (const id of ["canvas", "panel"]) $(id).hidden = false;
   $("stage").classList.add("full");
   document.querySelector("main").classList.add("found");
-  if (wasAtWelcome) $("again").focus({ preventScroll: true }); // the button that had it is gone
+  if (wasAtWelcome) $("again").focus({ preventScroll: true }); // the focused button is gone
   show();
 }
 
@@ -129,7 +129,7 @@ function summarize() {
   const least = answer.objects.length && !shown.length ? " Lower the score to see more." : "";
   const note = answer.note ? ` ${answer.note.trim()}.` : "";
   const found = `${count(shown.length, "object", "objects")} in ${fileName}`;
-  say(`${found}, ${answer.width} × ${answer.height}, in ${answer.seconds.toFixed(2)} s.${least}${note}`);
+  showStatus(`${found}, ${answer.width} × ${answer.height}, in ${answer.seconds.toFixed(2)} s.${least}${note}`);
   const names = shown.map((object) => settings.classes[object.class].name);
   $("canvas").setAttribute("aria-label", `${fileName}: ${names.join(", ") || "nothing found"}`);
 }
@@ -172,7 +172,7 @@ function listObjects() {
     );
     button.setAttribute("aria-pressed", "false");
     const mark = (value) => () => {
-      marked = value;
+      highlighted = value;
       draw();
     };
     for (const kind of ["mouseenter", "focus"]) button.addEventListener(kind, mark(object));
@@ -180,7 +180,7 @@ function listObjects() {
     return element("li", {}, button);
   });
   $("found").replaceChildren(...rows);
-  $("found-title").textContent = rows.length ? `Found (${rows.length})` : "Nothing of that score";
+  $("found-title").textContent = rows.length ? `Found (${rows.length})` : "Nothing with this score";
 }
 
 // ----------------------------------------------------------------------------------- drawing
@@ -203,7 +203,7 @@ function scene() {
   return {
     ...answer,
     classes: settings.classes,
-    objects: objects.includes(marked) ? [marked] : objects,
+    objects: objects.includes(highlighted) ? [highlighted] : objects,
     masks: $("show-masks").checked,
     boxes: $("show-boxes").checked,
     names: $("show-names").checked,
@@ -219,7 +219,7 @@ function savePicture() {
   canvas.toBlob((blob) => save(blob, "png"), "image/png");
 }
 
-// COCO's form, of what is shown.
+// COCO json of the visible objects.
 function saveJson() {
   const { annotations, ...coco } = answer.coco;
   coco.images = coco.images.map((image) => ({ ...image, file_name: fileName }));

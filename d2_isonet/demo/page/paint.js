@@ -1,10 +1,10 @@
-// What was found, over the picture.
+// Draws the detected objects over the picture.
 
 /**
- * Draw a scene at `scale`, with letters of `size` pixels; large objects lie below small ones.
+ * Draw a scene at `scale`, with letters of `size` pixels. Small objects cover large ones.
  *
- * scene: {picture, width, height, classes, objects, masks, boxes, names}; the last three say
- * whether these are drawn.
+ * scene: {picture, width, height, classes, objects, masks, boxes, names}. The last three are
+ * booleans: whether to draw them.
  */
 export function paint(context, scene, scale, size) {
   const area = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
@@ -13,8 +13,8 @@ export function paint(context, scene, scale, size) {
   context.imageSmoothingQuality = "high";
   context.drawImage(scene.picture, 0, 0, scene.width * scale, scene.height * scale);
   context.lineJoin = "round";
-  for (const [isAsked, paintPart] of parts) {
-    if (!isAsked) continue;
+  for (const [isShown, paintPart] of parts) {
+    if (!isShown) continue;
     for (const object of objects) paintPart(context, object, scene.classes[object.class], scale, size);
   }
 }
@@ -42,7 +42,7 @@ function paintBox(context, object, { colour }, scale, size) {
   context.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }
 
-// On the upper edge of the box, inside it where the picture ends above.
+// The label stands on the upper edge of the box, or inside the box if there is no room above.
 function paintName(context, object, { name, colour }, scale, size) {
   const text = `${name} ${object.score.toFixed(2)}`;
   context.font = `600 ${size}px system-ui, sans-serif`;
