@@ -15,7 +15,7 @@ from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.stages import STAGES, stage_of
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import MissingFileError, some
 
 from .files import TAG, write_checkpoint
 from .matching import (
@@ -225,11 +225,11 @@ class ISONetCheckpointer(DetectionCheckpointer):
 def require_file(path: str) -> None:
     """Raise FileNotFoundError where the weights are not there."""
     if os.path.isdir(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"MODEL.WEIGHTS: {os.path.abspath(path)} is a folder; name a file in it"
         )
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
             "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
             "or set MODEL.WEIGHTS '' to start from initialization"

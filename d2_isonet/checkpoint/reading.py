@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
 
@@ -189,7 +189,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     path = os.path.abspath(path)
     if not os.path.isfile(path):
         problem = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise FileNotFoundError(f"{path} {problem}; name the checkpoint to convert")
+        raise MissingFileError(f"{path} {problem}; name the checkpoint to convert")
     state_dict = _unwrap(path, read_tensors(path))
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state_dict):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.utils.messages import UserError, some
+from d2_isonet.utils.messages import MissingFileError, UserError, some
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ def _visible_folders(folder: str) -> list[str]:
 def _require_split(root: str, split: str) -> None:
     if not os.path.isdir(root):
         problem = "is not a folder" if os.path.exists(root) else "does not exist"
-        raise FileNotFoundError(f"Image folder {root} {problem}; {_expected_tree(root)}")
+        raise MissingFileError(f"Image folder {root} {problem}; {_expected_tree(root)}")
     if not os.path.isdir(os.path.join(root, split)):
         there = some(_visible_folders(root)) or "none"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Image folder {root} has no {split}/ (folders there: {there}); {_expected_tree(root)}"
         )
 
@@ -169,15 +169,16 @@ def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> It
     """
     try:
         yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Image {path} does not exist (a broken link, or removed since it was listed); restore "
-            "it or start again"
-        ) from error
     except errors as error:
+        if getattr(error, "filename", None) not in (None, path):  # of a file that a mapper needs
+            raise
+        if isinstance(error, FileNotFoundError):
+            raise MissingFileError(
+                f"Image {path} does not exist (a broken link, or removed since it was listed)",
+                "restore it or start again",
+            ) from error
         raise UnreadableImage(
-            f"Image {path} cannot be read ({error})",
-            "replace or remove the file",
+            f"Image {path} cannot be read ({error})", "replace or remove the file"
         ) from error
 
 

@@ -53,7 +53,7 @@ def run(main: Callable, args: argparse.Namespace) -> None:
                 args=(args,),
                 timeout=timedelta(seconds=args.dist_timeout),
             )
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except (MeetingError, ProcessFailure) as error:

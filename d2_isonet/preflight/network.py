@@ -19,7 +19,7 @@ from d2_isonet.config.defaults import add_isonet_config
 from d2_isonet.config.options import NORMS, check_name, value_of
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
 from d2_isonet.modeling.backbone.checks import check_pyramid
-from d2_isonet.utils.messages import UserError, nearest
+from d2_isonet.utils.messages import UserError, is_from_user_code, nearest, refusals_of_libraries
 
 from .findings import Finding
 
@@ -128,13 +128,15 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), refusals_of_libraries("the network cannot be built"):
             return build_model(cfg)
-    except RuntimeError:  # a model of others computes with values; its own build will tell
+    except RuntimeError:  # a foreign model may compute with values; its real build says so
         return None
-    except KeyError as error:
-        raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
-    except AssertionError as error:
+    except (KeyError, AssertionError) as error:
+        if is_from_user_code(error):
+            raise
+        if isinstance(error, KeyError):
+            raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
         raise UserError(
             f"detectron2 refuses the network: {error or 'an assertion without a text'}",
             "the traceback is shown with D2_ISONET_TRACEBACK=1",
@@ -142,13 +144,14 @@ def outline(cfg: CfgNode) -> nn.Module | None:
 
 
 def _unknown_name(cfg: CfgNode, message: str) -> str:
-    """What a registry, or detectron2's get_norm, does not know."""
+    """Names the key whose value a registry, or detectron2's get_norm, does not know.
+
+    Raises:
+        UserError: it is a NORM; the message lists the values.
+    """
     for key, value in _values(cfg.MODEL, "MODEL.", str):
         if value == message and key.endswith("NORM"):
-            try:
-                check_name(key, value, NORMS)
-            except ValueError as error:
-                return str(error)
+            check_name(key, value, NORMS)
     for key, value in _values(cfg.MODEL, "MODEL.", str):
         if value and f"'{value}'" in message and "registry" in message:
             return f"{key} is {value!r}: {message.splitlines()[0]}"

@@ -7,6 +7,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from d2_isonet.data.image_folder import UnreadableImage
 from d2_isonet.data.loader import TrainLoader, images_per_process
 from d2_isonet.data.sampling import seed_of, seeded
 from d2_isonet.utils.messages import UserError
@@ -108,10 +109,10 @@ def _worker() -> tuple[int, int]:
 
 
 def map_sample(mapper: Mapper, sample: dict) -> dict:
-    """mapper(sample); its ValueError also says how an image in a shard is replaced."""
+    """mapper(sample); an UnreadableImage also says how an image in a shard is replaced."""
     try:
         return mapper(sample)
-    except ValueError as error:
+    except UnreadableImage as error:
         raise UserError(
             f"{error} in the folder that the shards were made of, and make them anew with "
             "tools/make_shards.py"

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from d2_isonet.data import coco_json
 from d2_isonet.data.categories import head_section, number_of_classes
 from d2_isonet.preflight.findings import Finding, check_once
-from d2_isonet.utils.messages import nearest, some
+from d2_isonet.utils.messages import UserError, nearest, some
 
 from . import coco_content, objects
 from .cache import PreflightCache, file_stamp
@@ -164,8 +164,8 @@ def check_coco(json_file: str, image_root: str, masks: bool, trained: bool) -> C
 def _check_coco_content(path: str, image_root: str, masks: bool, trained: bool) -> CheckedSet:
     try:
         content = coco_json.read_annotations(path)
-    except (ValueError, FileNotFoundError) as error:
-        return CheckedSet([Finding("error", "annotations", str(error))])
+    except UserError as error:
+        return CheckedSet([Finding("error", "annotations", error.what, error.remedy)])
     findings, has_rle = coco_content.coco_findings(content, path, masks, trained)
     entries = coco_content.coco_entries(content, image_root)
     return CheckedSet(findings, entries, coco_json.class_names(content), has_rle)
