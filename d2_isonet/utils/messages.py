@@ -142,10 +142,11 @@ def _has_readable_message(error: Exception) -> bool:
 
     if isinstance(error, (UserError, SaveError, FloatingPointError)):
         return True
-    is_of_path = isinstance(
+    if not isinstance(
         error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-    )
-    return is_of_path and error.filename is not None and not is_from_user_code(error)
+    ):
+        return False
+    return error.filename is not None and not is_from_user_code(error)
 
 
 def _original_message(error: Exception) -> str:
