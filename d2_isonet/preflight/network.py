@@ -1,4 +1,4 @@
-"""Keys that change nothing in the network at hand, though somebody has set them."""
+"""Checks the network: it can be built, and every key that was set has an effect."""
 
 import math
 import operator
@@ -25,7 +25,7 @@ from .findings import Finding
 
 
 class _Dependence(NamedTuple):
-    """Keys of a section that mean something for some values of another key only."""
+    """Keys of a section that have an effect only for some values of another key."""
 
     section: str
     keys: tuple[str, ...]
@@ -59,7 +59,7 @@ _DEPENDENCES = [
 def keys_without_effect(cfg: CfgNode) -> list[Finding]:
     """A warning for each key that differs from its default and changes nothing.
 
-    No error: a yaml whose CONV or NORM is overridden carries the others along.
+    It is no error: a yaml whose CONV or NORM is overridden still has the keys that belong to it.
     """
     defaults = get_cfg()
     add_isonet_config(defaults)
@@ -75,7 +75,7 @@ def keys_without_effect(cfg: CfgNode) -> list[Finding]:
 
 
 def check_names(cfg: CfgNode) -> None:
-    """Raise ValueError for a part of the model that nobody registered."""
+    """Raise UserError for a part of the model that nobody registered."""
     asked = {
         "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
         "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
@@ -89,9 +89,9 @@ def check_names(cfg: CfgNode) -> None:
 
 
 def check_pixels(cfg: CfgNode) -> None:
-    """Raise ValueError where images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
+    """Raise UserError if images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
     mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
-    channels = 1 if order == "L" else 3  # or more than 3, of a mapper of one's own
+    channels = 1 if order == "L" else 3  # a user's own mapper may give more than 3
     are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
     fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
     if not fit or not are_numbers or min(std) <= 0:
@@ -102,7 +102,7 @@ def check_pixels(cfg: CfgNode) -> None:
 
 
 def check_detector(cfg: CfgNode) -> None:
-    """Raise ValueError where cfg asks a detector for what an ImageClassifier alone does."""
+    """Raise UserError if cfg sets an option of ImageClassifier for a detector."""
     asked = {
         "INPUT.CLASSIFICATION.MIXUP_ALPHA": (cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA, 0.0),
         "SOLVER.ADVERSARIAL.ATTACK": (cfg.SOLVER.ADVERSARIAL.ATTACK, ""),
@@ -118,7 +118,7 @@ def check_detector(cfg: CfgNode) -> None:
 
 
 def outline(cfg: CfgNode) -> nn.Module | None:
-    """The model on the meta device, without values; None where its builder needs some.
+    """The model on the meta device, without values; None if its builder needs values.
 
     Raises:
         UserError: the network cannot be built.
@@ -160,7 +160,7 @@ def _unknown_name(cfg: CfgNode, message: str) -> str:
 
 
 def _missing_feature(cfg: CfgNode, name: str) -> str:
-    """Who wants a feature map that the backbone does not give; "" where nobody does."""
+    """The key that asks for a feature map which the backbone does not give; "" if none does."""
     model = cfg.MODEL.clone()
     if model.META_ARCHITECTURE != "RetinaNet":
         model.pop("RETINANET")

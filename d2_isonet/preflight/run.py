@@ -56,12 +56,13 @@ def run_findings(
             findings.append(Finding("error", where, error.what, error.remedy))
             return None
 
+    solver = cfg.SOLVER
     if falls_back_to_cpu(cfg):
         what = "there is no CUDA device: running on the CPU (MODEL.DEVICE cpu)"
         findings.append(Finding("warning", "device", what))
     collect_error("device", check_device, cfg)
-    collect_error("precision", check_precision, cfg.SOLVER.AMP.PRECISION)
-    collect_error("optimizer", check_name, "SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
+    collect_error("precision", check_precision, solver.AMP.PRECISION)
+    collect_error("optimizer", check_name, "SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)
     collect_error("training", check_training_options, cfg)
     scaled = collect_error("batch", scale_to_processes, cfg)
     if scaled is not None:
@@ -74,8 +75,7 @@ def run_findings(
         collect_error("network", check_detector, cfg)
     model = collect_error("network", _network, cfg)
     if model is not None:
-        findings.append(_size(cfg, model))
-        findings += keys_without_effect(cfg)
+        findings += [_size(cfg, model), *keys_without_effect(cfg)]
         collect_error("training", check_filter_options, cfg, model)
     findings += collect_error("weights", weights_findings, cfg, args, model) or []
     findings += collect_error("OUTPUT_DIR", output_findings, scaled, args, model) or []

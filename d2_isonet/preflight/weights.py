@@ -1,4 +1,4 @@
-"""Weights against the network, by names and shapes, before either takes memory."""
+"""Compares weights with the network, by names and shapes, before either takes memory."""
 
 import argparse
 import contextlib
@@ -18,10 +18,10 @@ from .output_folder import checkpoints_in
 
 
 def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
-    """The error that --eval-only has no weights."""
+    """The error of --eval-only without weights."""
     return UserError(
-        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
-        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
+        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights",
+        f"name a file, or add --resume to take the last checkpoint of {cfg.OUTPUT_DIR}",
     )
 
 
@@ -48,12 +48,11 @@ def weights_findings(
     """What a training or an evaluation would start from.
 
     Args:
-        model: the network of cfg on the meta device; None if there is none, then the file's kind
-            alone is checked.
+        model: the network of cfg on the meta device; None to check only the kind of the file.
 
     Raises:
-        FileNotFoundError, UserError: there is nothing to evaluate, no such file, or weights that
-            are none or do not fit.
+        UserError: there is nothing to evaluate, no such file, or the file holds no weights or
+            weights that do not fit.
     """
     path = cfg.MODEL.WEIGHTS
     rehearsal = WeightsRehearsal(
@@ -83,7 +82,7 @@ def weights_findings(
 
 
 def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
-    """What it is where no weights are named; raises where some are needed."""
+    """The finding if no weights are named; raises UserError if weights are needed."""
     if args.eval_only:
         raise nothing_to_evaluate(cfg)
     if cfg.MODEL.DECOUPLED.FROM_CONV2D:
@@ -96,7 +95,7 @@ def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
 
 @contextlib.contextmanager
 def _silence(*names: str) -> Iterator[None]:
-    """Loggers that say nothing, since the real load will say it."""
+    """Silence these loggers: the real load logs the same."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

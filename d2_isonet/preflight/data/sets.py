@@ -67,9 +67,10 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         checked = check_coco(demands, metadata.image_root)
     else:
         checked = _check_python(cfg, Demands(name, cfg.MODEL.MASK_ON, trained))
-    findings = [*checked.findings, *_classes(cfg, name, checked.classes)]
-    if None not in (registered, checked.classes) and list(registered) != checked.classes:
-        what = f"its json has the classes {some(checked.classes)}, it is registered with others"
+    classes = checked.classes
+    findings = [*checked.findings, *_classes(cfg, name, classes)]
+    if registered is not None and classes is not None and list(registered) != classes:
+        what = f"its json has the classes {some(classes)}, it is registered with others"
         remedy = f"register it with those of the json, not with {some(registered)}"
         findings.append(Finding("error", f"data set {name!r}", what, remedy))
     if number and checked.entries:
