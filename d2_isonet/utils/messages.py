@@ -146,7 +146,8 @@ def _has_readable_message(error: Exception) -> bool:
         error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
     ):
         return False
-    return error.filename is not None and not is_from_user_code(error)
+    from_worker = str(error).startswith("Caught ")  # torch raises it again, without its frames
+    return not from_worker and not is_from_user_code(error)
 
 
 def _original_message(error: Exception) -> str:
