@@ -80,7 +80,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
                 f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
                 " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
             )
-        trainer.resume_or_load(resume=args.resume)
+        with refusals_of_libraries("the weights cannot be loaded"):
+            trainer.resume_or_load(resume=args.resume)
     if comm.is_main_process():
         remember_run(cfg.OUTPUT_DIR)
     with readable_errors(of_this_process=True):
@@ -93,5 +94,6 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
     path = (args.resume and checkpoint_to_resume(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
     if not path:
         raise nothing_to_evaluate(cfg)
-    checkpointer.load(path, [])
+    with refusals_of_libraries("the weights cannot be loaded"):
+        checkpointer.load(path, [])
     return model

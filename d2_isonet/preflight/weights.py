@@ -11,7 +11,7 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
 from d2_isonet.checkpoint.reading import is_pickle_name, read_tensors, what_is_wrong
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, refusals_of_libraries
 
 from .findings import Finding
 from .output_folder import checkpoints_in
@@ -76,7 +76,8 @@ def weights_findings(
         raise UserError(f"{os.path.abspath(path)} {problem}")
     if model is None or is_pickle_name(path) or path.endswith(".pyth"):  # pycls's, detectron2 reads
         return [Finding("fact", _WHERE, f"whether {path} fits is checked when it is read")]
-    with _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint"):
+    silence = _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint")
+    with silence, refusals_of_libraries(f"{path} cannot be loaded"):
         rehearsal.load(path, [])
     return [Finding("fact", _WHERE, f"{os.path.abspath(path)} fits the network")]
 

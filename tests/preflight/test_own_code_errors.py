@@ -120,12 +120,12 @@ def test_a_dataset_function(own, detection):
     assert_it_shows_own_code(error)
 
 
-def train(cfg, *hooks, trainer_class=OwnShareTrainer):
-    class WithHooks(trainer_class):
+def train(cfg, *hooks, resume: bool = False):
+    class WithHooks(OwnShareTrainer):
         def hooks_after_evaluation(self):
             return list(hooks)
 
-    args = arguments("", resume=False, eval_only=False, trust_pickle=False)
+    args = arguments("", resume=resume, eval_only=False, trust_pickle=False)
     return evaluate_or_train(cfg, args, WithHooks)
 
 
@@ -234,6 +234,16 @@ def test_a_value_that_detectron2_refuses_is_one_line(tmp_path, capsys, monkeypat
     assert end.value.code == 2
     expected = "error: the training cannot be built: Unknown LR scheduler: WarmupLinearLR; "
     assert capsys.readouterr().err.splitlines()[-1].startswith(expected)
+
+
+def test_an_optimizer_that_torch_refuses_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
+    train(toy_config(tmp_path, "SOLVER.MAX_ITER", "2"))
+    with pytest.raises(SystemExit) as end:
+        train(toy_config(tmp_path, "SOLVER.BIAS_LR_FACTOR", "2.0"), resume=True)
+    assert end.value.code == 2
+    message = "error: the weights cannot be loaded: loaded state dict has a different number of"
+    assert message in capsys.readouterr().err
 
 
 def test_a_value_that_torch_refuses_is_a_user_error(tmp_path):
