@@ -23,7 +23,7 @@ from d2_isonet.evaluation.robustness import (
     load_source,
 )
 from d2_isonet.reporting.robustness import format_results, write_report
-from d2_isonet.utils.messages import readable_errors
+from d2_isonet.utils.messages import UserError, readable_errors
 
 
 def parse_args(arguments=None):
@@ -56,7 +56,7 @@ def parse_args(arguments=None):
 def check_arguments(args):
     """Raise what is wrong with them before anything is loaded; the output folder is there then."""
     if args.source_config and not args.source_weights:
-        raise ValueError(
+        raise UserError(
             f"--source-config is {args.source_config} without --source-weights; give the weights "
             "whose gradients a black-box attack takes, or neither"
         )
@@ -64,7 +64,7 @@ def check_arguments(args):
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"--output {args.output}: {error.strerror}; name a folder that can be written"
         ) from error
 
@@ -87,7 +87,7 @@ def main(args):
             results = evaluate_robustness(model, progress, settings, source, args.effort_images)
         except FloatingPointError as error:
             files = " or ".join(filter(None, (args.weights, args.source_weights)))
-            raise ValueError(f"{files}: {error}") from error
+            raise UserError(f"{files}: {error}") from error
     results = {**vars(args), **results, "gradient_masking": masking_signs(results)}
     print(format_results(results))
     write_report(results, model, next(iter(batches)), classes, cfg.INPUT.FORMAT)

@@ -45,10 +45,11 @@ def make_shards(options: argparse.Namespace) -> str:
 
     from d2_isonet.data.shards.plan import make_plan
     from d2_isonet.data.shards.writing import is_finished, open_journal, require_space, write_shards
+    from d2_isonet.utils.messages import UserError
 
     folder, output = options.folder.expanduser(), options.output.expanduser()
     if output.resolve() == folder.resolve():
-        raise ValueError(f"--output is the image folder {folder} itself; give another one")
+        raise UserError(f"--output is the image folder {folder} itself; give another one")
     plan = make_plan(folder, options.shard_megabytes, options.shard_samples, options.seed)
     if not is_finished(output, plan):
         with open_journal(output) as journal:

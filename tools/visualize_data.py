@@ -42,19 +42,20 @@ def setup(args: argparse.Namespace):
     from d2_isonet.data.datasets import load_registered, register_data_root, use_own_data
     from d2_isonet.preflight.data.sets import check_datasets
     from d2_isonet.solver.schedule import scale_to_processes
+    from d2_isonet.utils.messages import UserError
 
     cfg = load_config(args.config_file, args.opts)
     cfg.DATASETS.TEST = ()
     cfg.DATALOADER.NUM_WORKERS = 0
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         if args.train_json:
-            raise ValueError(f"{args.config_file} is of a classifier: give --data-root")
+            raise UserError(f"{args.config_file} is of a classifier: give --data-root")
         if args.data_root:
             cfg.DATASETS.TRAIN = register_data_root(args.data_root)[:1]
         load_registered(cfg.DATASETS.TRAIN)  # says what is wrong with the folder
     else:
         if args.data_root:
-            raise ValueError(f"{args.config_file} is of a detector: give --train-json")
+            raise UserError(f"{args.config_file} is of a detector: give --train-json")
         use_own_data(cfg, args)
         check_datasets(cfg)
     cfg = scale_to_processes(cfg)

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from d2_isonet.data.categories import categories_record
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
+from d2_isonet.utils.messages import MissingFileError
 
 from .files import TAG, write_checkpoint
 from .matching import check_loaded, match
@@ -164,11 +165,11 @@ class ISONetCheckpointer(DetectionCheckpointer):
 def require_file(path: str) -> None:
     """Raise FileNotFoundError if MODEL.WEIGHTS names no file."""
     if os.path.isdir(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"MODEL.WEIGHTS: {os.path.abspath(path)} is a folder; name a file in it"
         )
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
             "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
             "or set MODEL.WEIGHTS '' to start from initialization"

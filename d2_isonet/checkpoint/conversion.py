@@ -11,7 +11,7 @@ from torch import nn
 
 from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_isonet_stage
 from d2_isonet.modeling.stages import stage_of
-from d2_isonet.utils.messages import UserError, shortened
+from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 from .checkpointer import save_backbone, write_weights
 from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
@@ -215,7 +215,7 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     if source.endswith(SUFFIX) == target.endswith(SUFFIX):
         raise UserError(f"{source} and {target} are of one format", f"end one of them in {SUFFIX}")
     if not os.path.isfile(source):
-        raise FileNotFoundError(f"there is no file {os.path.abspath(source)}; name the weights")
+        raise MissingFileError(f"there is no file {os.path.abspath(source)}; name the weights")
     content = read_tensors(source)
     tensors = tensors_of(source, content, keys=("model",))
     content = {"model": tensors} if content is tensors else cast(dict, content)

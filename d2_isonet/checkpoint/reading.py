@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from d2_isonet.utils.messages import UserError, shortened
+from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
 
@@ -187,7 +187,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     path = os.path.abspath(path)
     if not os.path.isfile(path):
         problem = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise FileNotFoundError(f"{path} {problem}; name the checkpoint to convert")
+        raise MissingFileError(f"{path} {problem}; name the checkpoint to convert")
     remedy = f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}"
     state_dict = tensors_of(path, read_tensors(path), remedy, _WRAPPERS)
     for prefix in _PREFIXES:

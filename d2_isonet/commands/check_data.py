@@ -68,8 +68,8 @@ def findings_of(args: argparse.Namespace) -> list[Finding]:
     cfg = load_config(args.config_file, args.opts)
     try:
         return _repaired(args) if args.repair else _findings_of(cfg, args)
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        return [Finding("error", "data", str(error))]
+    except UserError as error:
+        return [Finding("error", "data", error.what, error.remedy)]
 
 
 def _findings_of(cfg: CfgNode, args: argparse.Namespace) -> list[Finding]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2_isonet.utils.messages import UserError, nearest
+from d2_isonet.utils.messages import MissingFileError, UserError, nearest
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -20,7 +20,7 @@ def config_folder() -> Path:
     for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
         if (folder / "Base-ISONet.yaml").is_file():
             return folder
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"d2_isonet's configs are neither in {_PACKAGE} nor in {_PACKAGE.parent}: install the "
         "package again, or use the whole repository"
     )

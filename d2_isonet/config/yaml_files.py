@@ -5,7 +5,7 @@ import os
 import yaml
 from fvcore.common.config import BASE_KEY
 
-from d2_isonet.utils.messages import UserError, nearest
+from d2_isonet.utils.messages import MissingFileError, UserError, nearest
 
 _MOST_BYTES = 1 << 20  # the longest config here has two thousand
 _MOST_NODES = 100_000  # with every alias written out
@@ -26,7 +26,7 @@ def check_yaml_files(path: str, inherited_by: tuple[str, ...] = ()) -> None:
         circle = " -> ".join([*inherited_by[inherited_by.index(path) :], path])
         raise UserError(f"{path}: _BASE_ goes in a circle ({circle})", "take one of them out")
     if not os.path.isfile(path):
-        raise FileNotFoundError(_missing(path, inherited_by))
+        raise MissingFileError(_missing(path, inherited_by))
     for base in _bases(path, _read(path)):
         check_yaml_files(base, (*inherited_by, path))
 

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from d2_isonet.utils.messages import UserError, shortened
+from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 
 def read_annotations(json_file: str) -> dict:
@@ -19,7 +19,7 @@ def read_annotations(json_file: str) -> dict:
     """
     path = os.path.abspath(json_file)
     if not os.path.isfile(json_file):
-        raise FileNotFoundError(f"annotations: there is no file {path}")
+        raise MissingFileError(f"annotations: there is no file {path}")
     reason: str | None
     try:
         with open(json_file, encoding="utf-8") as file:

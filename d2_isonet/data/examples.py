@@ -11,10 +11,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, detection_utils
 from PIL import Image
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .image_folder import list_images
 from .imagenet import classification_mapper
+from .shards.index import ShardedImages
 
 _NOISE_SIZES = ((480, 640), (640, 480), (500, 500), (375, 500))  # height, width
 
@@ -55,7 +56,7 @@ def image_files(folder: str, number: int) -> list[str]:
         FileNotFoundError: the folder does not exist.
     """
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"--images: there is no folder {os.path.abspath(folder)}")
+        raise MissingFileError(f"--images: there is no folder {os.path.abspath(folder)}")
     files, others = list_images(folder)
     if not files:
         raise UserError(
@@ -87,9 +88,10 @@ def _test_set_files(cfg: CfgNode) -> tuple[list[str], str]:
         return [], f"the test set {name} is not registered"
     try:
         dicts = DatasetCatalog.get(name)
-        files = [x["file_name"] for x in dicts if os.path.isfile(x["file_name"])]
-    except (OSError, ValueError, TypeError):  # no json or folder; shards have no dicts
-        files = []
+    except (UserError, FileNotFoundError, NotADirectoryError):  # no json, no folder
+        dicts = []
+    dicts = [] if isinstance(dicts, ShardedImages) else dicts
+    files = [x["file_name"] for x in dicts if os.path.isfile(x["file_name"])]
     return files, f"no image file of the test set {name} is here"
 
 

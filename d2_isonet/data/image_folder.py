@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.utils.messages import UserError, shortened
+from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def _require_split(root: str, split: str) -> None:
         problem = f"has no {split}/ (folders there: {shortened(_visible_folders(root)) or 'none'})"
     else:
         return
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"Image folder {root} {problem}; expected tree: {root}/{{train,val}}/<class>/<image>; set "
         "DETECTRON2_DATASETS to the folder that holds imagenet/, or give --data-root"
     )
@@ -160,15 +160,16 @@ def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> It
     """
     try:
         yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Image {path} does not exist (a broken link, or removed since it was listed); restore "
-            "it or start again"
-        ) from error
     except errors as error:
+        if getattr(error, "filename", None) not in (None, path):  # of a file that a mapper needs
+            raise
+        if isinstance(error, FileNotFoundError):
+            raise MissingFileError(
+                f"Image {path} does not exist (a broken link, or removed since it was listed)",
+                "restore it or start again",
+            ) from error
         raise UnreadableImage(
-            f"Image {path} cannot be read ({error})",
-            "replace or remove the file",
+            f"Image {path} cannot be read ({error})", "replace or remove the file"
         ) from error
 
 

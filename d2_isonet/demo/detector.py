@@ -36,7 +36,7 @@ class Detector:
         """The objects in each image (H, W, 3), BGR, on the CPU; the error of a refused image."""
         try:
             return [output["instances"].to("cpu") for output in self.predictor.predict(images)]
-        except ValueError as error:
+        except UserError as error:
             if len(images) == 1:
                 return [error]
         except torch.OutOfMemoryError as error:

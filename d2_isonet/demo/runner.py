@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from d2_isonet.distributed.preemption import INTERRUPTED
 from d2_isonet.engine.drawing import draw_instances
-from d2_isonet.utils.messages import shortened
+from d2_isonet.utils.messages import INTERRUPTED, shortened
 
 from .detector import Detector
 from .outputs import Sink

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from d2_isonet.data.image_folder import list_images
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif",
@@ -94,12 +94,12 @@ def _find(word: str) -> tuple[str, list[str], list[str]]:
         return os.path.dirname(path), [path], []
     if glob.has_magic(word):
         return _match(path)
-    raise FileNotFoundError(f"--input: there is no file or folder {path}")
+    raise MissingFileError(f"--input: there is no file or folder {path}")
 
 
 def _require_regular(path: str) -> None:
     if not os.path.exists(path):
-        raise FileNotFoundError(f"--input: {path} is a link to a file that is not there")
+        raise MissingFileError(f"--input: {path} is a link to a file that is not there")
     if not os.path.isfile(path):
         raise UserError(
             f"--input: {path} is not a file", "a camera is --input webcam0, webcam1, ..."
@@ -109,7 +109,7 @@ def _require_regular(path: str) -> None:
 def _match(pattern: str) -> tuple[str, list[str], list[str]]:
     found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if not found:
-        raise FileNotFoundError(f"--input: no file matches the pattern {pattern}")
+        raise MissingFileError(f"--input: no file matches the pattern {pattern}")
     return os.path.commonpath([os.path.dirname(path) for path in found]), found, []
 
 

@@ -17,7 +17,7 @@ from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .train_loop import AccumulatingTrainer, AMPTrainer
 from .writers import tolerant_writers
@@ -48,7 +48,7 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
     if not file.endswith(".py"):
         raise UserError(f"--config-file {file!r} is no LazyConfig (.py)", "yaml is train_net.py's")
     if not os.path.isfile(file):
-        raise FileNotFoundError(f"--config-file: there is no file {os.path.abspath(file)}")
+        raise MissingFileError(f"--config-file: there is no file {os.path.abspath(file)}")
     cfg = LazyConfig.load(file)
     needed = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
     missing = [name for name in needed if name not in cfg]

@@ -16,9 +16,9 @@ from d2_isonet.distributed.torchrun import remember_run, resume_if_restarted
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.preflight.run import check_run
 from d2_isonet.preflight.weights import nothing_to_evaluate
-from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes, what_was_scaled
+from d2_isonet.solver.schedule import what_was_scaled
 from d2_isonet.utils.files import tolerate
-from d2_isonet.utils.messages import readable_errors
+from d2_isonet.utils.messages import readable_errors, refusals_of_libraries
 
 from .resuming import settle_seed
 from .run_record import add_run_record
@@ -36,10 +36,9 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     """
     flush_denormals()
     restarted = resume_if_restarted(args, cfg.OUTPUT_DIR)
-    findings = check_run(cfg, args, num_training_images)
-    scaled = scale_to_processes(cfg)
+    scaled, findings = check_run(cfg, args, num_training_images)
     scaling = what_was_scaled(cfg, scaled)
-    cfg = settle_seed(epochs_to_iterations(scaled, num_training_images))
+    cfg = settle_seed(scaled)
     cfg.freeze()
     _set_up(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
@@ -71,13 +70,15 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
         with readable_errors(of_this_process=True):
             return trainer_class.test(cfg, model)
     with readable_errors():
-        trainer = trainer_class(cfg, trust_pickle=args.trust_pickle)
+        with refusals_of_libraries("the training cannot be built"):
+            trainer = trainer_class(cfg, trust_pickle=args.trust_pickle)
         if not cfg.MODEL.WEIGHTS and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
             logger.warning(
                 f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}:"
                 " the frozen stages keep their initialization; set MODEL.BACKBONE.FREEZE_AT 0"
             )
-        trainer.resume_or_load(resume=args.resume)
+        with refusals_of_libraries("the weights cannot be loaded"):
+            trainer.resume_or_load(resume=args.resume)
     if comm.is_main_process():
         remember_run(cfg.OUTPUT_DIR)
     with readable_errors(of_this_process=True):
@@ -90,5 +91,6 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
     path = (args.resume and checkpoint_to_resume(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
     if not path:
         raise nothing_to_evaluate(cfg)
-    checkpointer.load(path, [])
+    with refusals_of_libraries("the weights cannot be loaded"):
+        checkpointer.load(path, [])
     return model

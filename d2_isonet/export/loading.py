@@ -64,7 +64,7 @@ def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, boo
     if fuse != "off":
         try:
             model, fused = fuse_for_inference(copy.deepcopy(model)), True
-        except ValueError as error:
+        except UserError as error:
             if fuse == "on":
                 line = " ".join(str(error).split())
                 raise UserError(f"--fuse on: {line}", "--fuse auto leaves it as it is") from error

@@ -15,7 +15,7 @@ from d2_isonet.checkpoint.checkpointer import describe
 from d2_isonet.data.categories import number_of_classes
 from d2_isonet.data.coco_json import class_names, read_annotations
 from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .targets import detector_outputs, pixel_module
 
@@ -128,7 +128,7 @@ def read_class_names(file: str) -> list[str]:
     if file.endswith(".json"):
         return class_names(read_annotations(file))
     if not Path(file).is_file():
-        raise FileNotFoundError(f"--class-names: there is no file {Path(file).absolute()}")
+        raise MissingFileError(f"--class-names: there is no file {Path(file).absolute()}")
     lines = Path(file).read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()]
 

@@ -13,7 +13,7 @@ from d2_isonet.checkpoint.record import record_of
 from d2_isonet.config.model_zoo import config_names, get_config
 from d2_isonet.data.pixels import pixels_of, use_recorded_pixels
 from d2_isonet.modeling.stages import STAGES
-from d2_isonet.utils.messages import UserError, nearest
+from d2_isonet.utils.messages import MissingFileError, UserError, nearest
 
 from .networks import Classifier, FeatureMaps
 
@@ -95,7 +95,7 @@ def _read_record(pretrained: str | os.PathLike) -> tuple[Mapping | None, int | N
     """The record in a weights file, and its number of classes if the file has it."""
     path = os.path.abspath(pretrained)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"pretrained: there is no file {path}")
+        raise MissingFileError(f"pretrained: there is no file {path}")
     content = read_tensors(path, device="meta")
     if not isinstance(content, Mapping):
         return None, None

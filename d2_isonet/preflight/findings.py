@@ -1,4 +1,4 @@
-"""What checks before a run have found: one table, and one error that names every error."""
+"""Findings of the checks before a run: a table of all, and one error that names every error."""
 
 import textwrap
 from collections import Counter
@@ -12,18 +12,18 @@ from d2_isonet.utils.messages import UserError, shortened
 
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
-_WIDTHS = (36, 44, 36)  # of where, what and remedy, in characters
+_WIDTHS = (36, 44, 36)  # columns of where, what and remedy, in characters
 
 
 class Finding(NamedTuple):
-    """One line of a preflight.
+    """One row of the table.
 
     Args:
-        severity: an "error" stops the run, a "warning" does not, a "fact" is as it should be.
+        severity: an "error" stops the run, a "warning" does not, a "fact" is no problem.
         where: the file, the data set or the key.
-        what: what is the matter there, with the value.
+        what: what was found there, with the value.
         remedy: what to do about it.
-        items: all the files or objects that are meant, where `what` names the first ones.
+        items: all files or objects of the finding; `what` names the first ones.
     """
 
     severity: Severity
@@ -40,10 +40,10 @@ class Finding(NamedTuple):
 def found(
     severity: Severity, where: str, items: Sequence[str], what: str, remedy: str = ""
 ) -> list[Finding]:
-    """The one finding that so many `items` are `what`, the first of them named; [] for none.
+    """One finding that counts the `items` and names the first ones; [] without items.
 
     Args:
-        what: goes on after their number and before their names: "of 7 boxes are empty".
+        what: stands between their number and their names: "of 7 boxes are empty".
     """
     if not items:
         return []
@@ -53,7 +53,7 @@ def found(
 
 
 def findings_table(findings: Iterable[Finding]) -> str:
-    """A table of the findings, errors first, and below it how many there are of each severity."""
+    """A table of the findings, errors first; below it, the number of each severity."""
     ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     columns = ("", "where", "what", "remedy")
     rows = [(f.severity, *map(_wrap, f[1:4], _WIDTHS)) for f in ordered]
@@ -64,16 +64,16 @@ def findings_table(findings: Iterable[Finding]) -> str:
 
 
 def _wrap(text: str, width: int) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()  # what else cannot be printed
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates cannot be printed
     return "\n".join(
         line for part in text.splitlines() or [""] for line in textwrap.wrap(part, width) or [""]
     )
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
-    """Raise one UserError that names every error among the findings; nothing where there is none.
+    """Raise one UserError that names every error among the findings; return if there is none.
 
-    A single error is the message; several are listed below their number, one a line.
+    A single error is the message. Several are listed below their number, one a line.
     """
     errors = [str(finding) for finding in findings if finding.severity == "error"]
     if len(errors) == 1:
@@ -83,17 +83,17 @@ def raise_errors(findings: Iterable[Finding]) -> None:
 
 
 def check_once(check: Callable[[], list[Finding]]) -> list[Finding]:
-    """Run `check` in the main process, print its table there, and raise its errors in every one.
+    """Run `check` in the main process, print its table there, and raise its errors in all.
 
     Raises:
-        UserError: there are errors among the findings, all in one message.
-        Exception: `check` raised it, in the main process.
+        UserError: there are errors among the findings, all in one message; or `check` raised an
+            exception in the main process, which raises that exception.
     """
     findings, error = [], None
     if comm.is_main_process():
         try:
             findings = check()
-        except Exception as raised:  # for the others not to wait for it in vain
+        except Exception as raised:  # raised below: the other processes must not wait in vain
             error = raised
         if findings:
             print(findings_table(findings), flush=True)

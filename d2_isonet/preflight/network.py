@@ -1,4 +1,4 @@
-"""Keys that change nothing in the network at hand, though somebody has set them."""
+"""Checks the network: it can be built, and every key that was set has an effect."""
 
 import math
 import operator
@@ -18,14 +18,13 @@ from torch import nn
 from d2_isonet.config.defaults import add_isonet_config
 from d2_isonet.config.options import NORMS, check_name, dotted_items, value_of
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
-from d2_isonet.modeling.backbone.checks import check_pyramid
-from d2_isonet.utils.messages import UserError, nearest
+from d2_isonet.utils.messages import UserError, is_from_user_code, nearest, refusals_of_libraries
 
 from .findings import Finding
 
 
 class _Dependence(NamedTuple):
-    """Keys of a section that mean something for some values of another key only."""
+    """Keys of a section that have an effect only for some values of another key."""
 
     section: str
     keys: tuple[str, ...]
@@ -59,7 +58,7 @@ _DEPENDENCES = [
 def keys_without_effect(cfg: CfgNode) -> list[Finding]:
     """A warning for each key that differs from its default and changes nothing.
 
-    No error: a yaml whose CONV or NORM is overridden carries the others along.
+    It is no error: a yaml whose CONV or NORM is overridden still has the keys that belong to it.
     """
     defaults = get_cfg()
     add_isonet_config(defaults)
@@ -75,7 +74,7 @@ def keys_without_effect(cfg: CfgNode) -> list[Finding]:
 
 
 def check_names(cfg: CfgNode) -> None:
-    """Raise ValueError for a part of the model that nobody registered."""
+    """Raise UserError for a part of the model that nobody registered."""
     asked = {
         "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
         "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
@@ -89,9 +88,9 @@ def check_names(cfg: CfgNode) -> None:
 
 
 def check_pixels(cfg: CfgNode) -> None:
-    """Raise ValueError where images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
+    """Raise UserError if images cannot be normalized by MODEL.PIXEL_MEAN and PIXEL_STD."""
     mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
-    channels = 1 if order == "L" else 3  # or more than 3, of a mapper of one's own
+    channels = 1 if order == "L" else 3  # a user's own mapper may give more than 3
     are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
     fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
     if not fit or not are_numbers or min(std) <= 0:
@@ -102,7 +101,7 @@ def check_pixels(cfg: CfgNode) -> None:
 
 
 def check_detector(cfg: CfgNode) -> None:
-    """Raise ValueError where cfg asks a detector for what an ImageClassifier alone does."""
+    """Raise UserError if cfg sets an option of ImageClassifier for a detector."""
     asked = {
         "INPUT.CLASSIFICATION.MIXUP_ALPHA": (cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA, 0.0),
         "SOLVER.ADVERSARIAL.ATTACK": (cfg.SOLVER.ADVERSARIAL.ATTACK, ""),
@@ -118,7 +117,7 @@ def check_detector(cfg: CfgNode) -> None:
 
 
 def outline(cfg: CfgNode) -> nn.Module | None:
-    """The model on the meta device, without values; None where its builder needs some.
+    """The model on the meta device, without values; None if its builder needs values.
 
     Raises:
         UserError: the network cannot be built.
@@ -127,14 +126,15 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), refusals_of_libraries("the network cannot be built"):
             return build_model(cfg)
-    except RuntimeError:  # a model of others computes with values; its own build will tell
+    except RuntimeError:  # a foreign model may compute with values; its real build says so
         return None
-    except KeyError as error:
-        raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
-    except AssertionError as error:
-        check_pyramid(cfg)  # detectron2's own FPN: a message that names the key
+    except (KeyError, AssertionError) as error:
+        if is_from_user_code(error):
+            raise
+        if isinstance(error, KeyError):
+            raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
         raise UserError(
             f"detectron2 refuses the network: {error or 'an assertion without a text'}",
             "the traceback is shown with D2_ISONET_TRACEBACK=1",
@@ -142,14 +142,15 @@ def outline(cfg: CfgNode) -> nn.Module | None:
 
 
 def _unknown_name(cfg: CfgNode, message: str) -> str:
-    """What a registry, or detectron2's get_norm, does not know."""
+    """Names the key whose value a registry, or detectron2's get_norm, does not know.
+
+    Raises:
+        UserError: it is a NORM; the message lists the values.
+    """
     names = [(k, v) for k, v in dotted_items(cfg.MODEL, "MODEL.") if isinstance(v, str)]
     for key, value in names:
         if value == message and key.endswith("NORM"):
-            try:
-                check_name(key, value, NORMS)
-            except ValueError as error:
-                return str(error)
+            check_name(key, value, NORMS)
     for key, value in names:
         if value and f"'{value}'" in message and "registry" in message:
             return f"{key} is {value!r}: {message.splitlines()[0]}"
@@ -158,7 +159,7 @@ def _unknown_name(cfg: CfgNode, message: str) -> str:
 
 
 def _missing_feature(cfg: CfgNode, name: str) -> str:
-    """Who wants a feature map that the backbone does not give; "" where nobody does."""
+    """The key that asks for a feature map which the backbone does not give; "" if none does."""
     model = cfg.MODEL.clone()
     if model.META_ARCHITECTURE != "RetinaNet":
         model.pop("RETINANET")

@@ -1,4 +1,4 @@
-"""The output folder: whether it can be written to, has room, and is free for this run."""
+"""Checks that the output folder can be written to, has room, and holds no earlier run."""
 
 import argparse
 import os
@@ -12,16 +12,16 @@ from torch import nn
 from .findings import Finding
 
 _WHERE = "OUTPUT_DIR"
-_MOMENTS = {"SGD": 1, "Adam": 2}  # tensors that the optimizer keeps for each trained one
+_MOMENTS = {"SGD": 1, "Adam": 2}  # tensors of the optimizer for each trained tensor
 
 
 def output_findings(
     cfg: CfgNode, args: argparse.Namespace, model: nn.Module | None
 ) -> list[Finding]:
-    """What there is to say of cfg.OUTPUT_DIR; nothing is written or left there.
+    """The findings on cfg.OUTPUT_DIR; no file is left there.
 
     Args:
-        model: the network of cfg, on any device; None to leave out the room for its checkpoints.
+        model: the network of cfg, on any device; None to skip the check of free space.
     """
     if not cfg.OUTPUT_DIR:
         return []
@@ -47,7 +47,7 @@ def _why_not_writable(there: Path) -> str | None:
 
 
 def checkpoint_bytes(model: nn.Module, optimizer: str) -> int:
-    """The size of a checkpoint: every tensor of the model, and the optimizer's of trained ones."""
+    """Bytes of a checkpoint: every tensor of the model, and those of the optimizer."""
     whole = sum(x.numel() * x.element_size() for x in model.state_dict().values())
     trained = [p for p in model.parameters() if p.requires_grad]
     return whole + _MOMENTS.get(optimizer, 1) * sum(p.numel() * p.element_size() for p in trained)
@@ -61,13 +61,13 @@ def _room(cfg: CfgNode, folder: Path, there: Path, model: nn.Module) -> list[Fin
     remedy = "make room, keep fewer (SOLVER.CHECKPOINT_MAX_TO_KEEP) or set OUTPUT_DIR elsewhere"
     if free < one:
         return [Finding("error", _WHERE, what, remedy)]
-    if free < min(written, kept + 1) * one:  # a new one is complete before an old one goes
+    if free < min(written, kept + 1) * one:  # a new one is written before an old one is removed
         return [Finding("warning", _WHERE, what, remedy)]
     return [Finding("fact", _WHERE, what)]
 
 
 def checkpoints_in(folder: str | os.PathLike) -> list[str]:
-    """Names of the checkpoints in a folder, which need not be there; "model_final.pth" is last."""
+    """Sorted names of the checkpoints in a folder, "model_final.pth" last; [] without folder."""
     return sorted(path.name for path in Path(folder).glob("model_*.pth"))
 
 
@@ -76,4 +76,4 @@ def _earlier_run(folder: Path, resumes: bool) -> list[Finding]:
     if resumes or not files:
         return []
     what = f"{folder} holds an earlier run's {files[-1]}, and this one starts at iteration 0"
-    return [Finding("warning", _WHERE, what, "add --resume to go on, or name another folder")]
+    return [Finding("warning", _WHERE, what, "add --resume to continue it, or name another folder")]

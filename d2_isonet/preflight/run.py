@@ -1,4 +1,4 @@
-"""What is checked of a run before a model is built or a GPU touched, all of it in one table."""
+"""Checks the device, batch, network, weights and output folder of a run before a model is built."""
 
 import argparse
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from d2_isonet.config.loading import fall_back_to_cpu
 from d2_isonet.config.options import check_name
 from d2_isonet.solver.build import OPTIMIZERS
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes
+from d2_isonet.utils.messages import UserError
 
 from .findings import Finding, findings_table, raise_errors
 from .network import check_detector, check_names, check_pixels, keys_without_effect, outline
@@ -22,62 +23,63 @@ from .weights import weights_findings
 
 def check_run(
     cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0
-) -> list[Finding]:
-    """Print the findings on this run in a table and return them.
+) -> tuple[CfgNode, list[Finding]]:
+    """Print what the checks of this run find; return cfg scaled to the processes, and the findings.
 
-    cfg.MODEL.DEVICE becomes "cpu" where there is no GPU.
+    Without a GPU, MODEL.DEVICE becomes "cpu". The data sets have checks of their own.
 
-    Data sets are checked before, by their own modules.
+    Args:
+        num_training_images: needed if the schedule is in epochs (SOLVER.MAX_EPOCHS).
 
     Raises:
         UserError: something would end the run or make it worthless; all errors in one message.
     """
-    findings = run_findings(cfg, args, num_training_images)
+    scaled, findings = run_findings(cfg, args, num_training_images)
     if comm.is_main_process():
         print(findings_table(findings), flush=True)
     raise_errors(findings)
-    comm.synchronize()  # nobody writes to the output folder before all have looked at it
-    return findings
+    comm.synchronize()  # no process writes to the output folder before all have checked it
+    return scaled, findings
 
 
 def run_findings(
     cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0
-) -> list[Finding]:
-    """The findings on everything but the data: device, batch, network, weights, output folder."""
+) -> tuple[CfgNode, list[Finding]]:
+    """cfg scaled to the processes (as it is if that is an error), and what the checks find."""
     findings: list[Finding] = []
 
-    def passed(where: str, check: Callable, *arguments) -> Any:
-        """What `check` returns; None, and a finding more, where it refuses."""
+    def collect_error(where: str, check: Callable, *arguments) -> Any:
+        """What `check` returns; None if it raises a UserError, which becomes a finding."""
         try:
             return check(*arguments)
-        except (ValueError, FileNotFoundError) as error:
-            what, _, remedy = str(error).partition("; ")
-            findings.append(Finding("error", where, what, remedy))
+        except UserError as error:
+            findings.append(Finding("error", where, error.what, error.remedy))
             return None
 
+    solver = cfg.SOLVER
     if fall_back_to_cpu(cfg):
         what = "there is no CUDA device: running on the CPU (MODEL.DEVICE cpu)"
         findings.append(Finding("warning", "device", what))
-    passed("device", check_device, cfg)
-    passed("precision", check_precision, cfg.SOLVER.AMP.PRECISION)
-    passed("optimizer", check_name, "SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
-    passed("training", check_training_options, cfg)
-    scaled = passed("batch", scale_to_processes, cfg)
+    collect_error("device", check_device, cfg)
+    collect_error("precision", check_precision, solver.AMP.PRECISION)
+    collect_error("optimizer", check_name, "SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)
+    collect_error("training", check_training_options, cfg)
+    scaled = collect_error("batch", scale_to_processes, cfg)
     if scaled is not None:
-        scaled = passed("schedule", epochs_to_iterations, scaled, num_training_images)
+        scaled = collect_error("schedule", epochs_to_iterations, scaled, num_training_images)
     if scaled is not None:
         findings.append(_step(scaled))
-    passed("images", check_pixels, cfg)
+    scaled = scaled or cfg
+    collect_error("images", check_pixels, cfg)
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
-        passed("network", check_detector, cfg)
-    model = passed("network", _network, cfg)
+        collect_error("network", check_detector, cfg)
+    model = collect_error("network", _network, cfg)
     if model is not None:
-        findings.append(_size(cfg, model))
-        findings += keys_without_effect(cfg)
-        passed("training", check_filter_options, cfg, model)
-    findings += passed("weights", weights_findings, cfg, args, model) or []
-    findings += passed("OUTPUT_DIR", output_findings, scaled or cfg, args, model) or []
-    return findings
+        findings += [_size(cfg, model), *keys_without_effect(cfg)]
+        collect_error("training", check_filter_options, cfg, model)
+    findings += collect_error("weights", weights_findings, cfg, args, model) or []
+    findings += collect_error("OUTPUT_DIR", output_findings, scaled, args, model) or []
+    return scaled, findings
 
 
 def _network(cfg: CfgNode) -> nn.Module | None:
@@ -88,8 +90,7 @@ def _network(cfg: CfgNode) -> nn.Module | None:
 def _size(cfg: CfgNode, model: nn.Module) -> Finding:
     number = sum(parameter.numel() for parameter in model.parameters())
     names = f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}"
-    what = f"{names}, {number / 1e6:.3g} million parameters"
-    return Finding("fact", "network", what)
+    return Finding("fact", "network", f"{names}, {number / 1e6:.3g} million parameters")
 
 
 def _step(cfg: CfgNode) -> Finding:

@@ -1,4 +1,4 @@
-"""What SOLVER and TEST may ask of a training, checked before anything is built."""
+"""Validates the device and the keys of SOLVER and TEST before anything is built."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -15,26 +15,22 @@ from d2_isonet.utils.messages import UserError
 
 def check_precision(precision: str) -> None:
     """Raise UserError unless `precision` is one of PRECISIONS."""
-    if precision not in PRECISIONS:
-        raise UserError(
-            f"SOLVER.AMP.PRECISION is {precision!r}",
-            f"it must be one of {sorted(PRECISIONS)}",
-        )
+    check_name("SOLVER.AMP.PRECISION", precision, sorted(PRECISIONS))
 
 
 def check_wandb(cfg: CfgNode) -> None:
-    """Raise ValueError where WANDB.ENABLED is True and the package is not installed."""
+    """Raise UserError if WANDB.ENABLED is True and the package is not installed."""
     if not cfg.WANDB.ENABLED:
         return
     spec = importlib.util.find_spec("wandb")
     if spec is None or spec.origin is None:  # a folder of runs is called wandb too
         raise UserError(
-            "WANDB.ENABLED is True, but the package wandb is not installed: "
-            "pip install 'd2_isonet[wandb]', or set it to False"
+            "WANDB.ENABLED is True, but the package wandb is not installed",
+            "pip install 'd2_isonet[wandb]', or set it to False",
         )
 
 
-# Keys whose number has a range: the least of each, and for some the limit below which it must stay.
+# Numbers with a range: (least,), or (least, limit) for a number that must stay below the limit.
 _FROM_ZERO = (
     *("BASE_LR", "BACKBONE_LR_FACTOR", "RESIDUAL_SCALE_LR_FACTOR", "SCALAR_BIAS_LR_FACTOR"),
     *("BIAS_LR_FACTOR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_SHIFT", "GAMMA"),
@@ -59,7 +55,7 @@ _RANGES: dict[str, tuple[float, ...]] = {
 
 
 def check_training_options(cfg: CfgNode) -> None:
-    """Raise ValueError with the key and its legal values for what no training can do."""
+    """Raise UserError, with the key and its legal values, for a value that no training can use."""
     solver, test = cfg.SOLVER, cfg.TEST
     check_name("SOLVER.NON_FINITE.ACTION", solver.NON_FINITE.ACTION, ACTIONS)
     check_name("TEST.BEST_METRIC_MODE", test.BEST_METRIC_MODE, ("max", "min"))
@@ -74,7 +70,7 @@ def check_training_options(cfg: CfgNode) -> None:
 
 
 def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
-    """Raise ValueError where something is asked of decoupled filters and `model` has none."""
+    """Raise UserError if an option concerns decoupled filters and `model` has none."""
     if any(isinstance(module, DecoupledConv2d) for module in model.modules()):
         return
     for key in ("SOLVER.WEIGHT_PROJECTION_PERIOD", "SOLVER.FILTER_ORTHO_COEFF"):
@@ -99,7 +95,8 @@ def _check_best_metric(cfg: CfgNode) -> None:
     if test.EARLY_STOPPING_PATIENCE and not test.BEST_METRIC:
         raise UserError(
             f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but TEST.BEST_METRIC "
-            "'' names nothing to wait for: set it, e.g. bbox/AP or classification/top1"
+            "'' names nothing to wait for",
+            "set it, e.g. bbox/AP or classification/top1",
         )
     if test.BEST_METRIC and not cfg.DATASETS.TEST:
         raise UserError(
@@ -110,12 +107,13 @@ def _check_best_metric(cfg: CfgNode) -> None:
     if test.EARLY_STOPPING_PATIENCE and test.EVAL_PERIOD < 1 and cfg.SOLVER.MAX_EPOCHS < 1:
         raise UserError(
             f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but "
-            f"TEST.EVAL_PERIOD is {test.EVAL_PERIOD}: give the iterations between evaluations"
+            f"TEST.EVAL_PERIOD is {test.EVAL_PERIOD}",
+            "give the iterations between evaluations",
         )
 
 
 def check_device(cfg: CfgNode) -> None:
-    """Raise ValueError where MODEL.DEVICE is no device, or a GPU that is not there."""
+    """Raise UserError if MODEL.DEVICE is no device, or a GPU that this machine does not have."""
     name = cfg.MODEL.DEVICE
     try:
         device = torch.device(name)

@@ -11,17 +11,17 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
 from d2_isonet.checkpoint.reading import is_read_by_detectron2, what_is_wrong
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, refusals_of_libraries
 
 from .findings import Finding
 from .output_folder import checkpoints_in
 
 
 def nothing_to_evaluate(cfg: CfgNode) -> ValueError:
-    """The error that --eval-only has no weights."""
+    """The error of --eval-only without weights."""
     return UserError(
-        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights: name a file, or add "
-        f"--resume to take the last checkpoint of {cfg.OUTPUT_DIR}"
+        "--eval-only with MODEL.WEIGHTS '' would evaluate random weights",
+        f"name a file, or add --resume to take the last checkpoint of {cfg.OUTPUT_DIR}",
     )
 
 
@@ -34,11 +34,11 @@ def weights_findings(
     """What a training or an evaluation would start from.
 
     Args:
-        model: the network of cfg on the meta device; None checks the kind of the file alone.
+        model: the network of cfg on the meta device; None to check only the kind of the file.
 
     Raises:
-        FileNotFoundError, UserError: there is nothing to evaluate or no such file, or the file has
-            no weights or does not fit.
+        UserError: there is nothing to evaluate, no such file, or the file holds no weights or
+            weights that do not fit.
     """
     path = cfg.MODEL.WEIGHTS
     if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
@@ -59,13 +59,14 @@ def weights_findings(
         strict=args.eval_only,
         from_conv2d=cfg.MODEL.DECOUPLED.FROM_CONV2D,
     )
-    with _silence("d2_isonet.checkpoint", "detectron2.checkpoint"):
+    silence = _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint")
+    with silence, refusals_of_libraries(f"{path} cannot be loaded"):
         checkpointer.load(path, [])
     return [Finding("fact", _WHERE, f"{os.path.abspath(path)} fits the network")]
 
 
 def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
-    """The finding if no weights are named; raises UserError if some are needed."""
+    """The finding if no weights are named; raises UserError if weights are needed."""
     if args.eval_only:
         raise nothing_to_evaluate(cfg)
     if cfg.MODEL.DECOUPLED.FROM_CONV2D:
@@ -78,7 +79,7 @@ def _from_initialization(cfg: CfgNode, args: argparse.Namespace) -> Finding:
 
 @contextlib.contextmanager
 def _silence(*names: str) -> Iterator[None]:
-    """Silence the loggers: the real load logs the same."""
+    """Silence these loggers: the real load logs the same."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -14,7 +14,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .messages import UserError
+from .messages import MissingFileError, UserError
 
 if TYPE_CHECKING:
     from detectron2.engine import TrainerBase
@@ -86,7 +86,7 @@ def zoo_config(path: str) -> Any:
     for folder in (package / "model_zoo" / "configs", package.parent / "configs"):
         if (folder / path).is_file():
             return LazyConfig.load(str(folder / path))
-    raise FileNotFoundError(f"detectron2 in {package} has no config {path}: install it again")
+    raise MissingFileError(f"detectron2 in {package} has no config {path}: install it again")
 
 
 def inner_trainer(trainer: "TrainerBase") -> "TrainerBase":

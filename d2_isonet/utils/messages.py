@@ -3,7 +3,9 @@
 import contextlib
 import difflib
 import os
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,10 +14,10 @@ warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", Futur
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: its message is all that the user needs to mend it.
+    """A mistake in what the user gave: its message is all that the user needs to correct it.
 
-    Every script prints it in one line and ends with exit code 2. Any other exception keeps its
-    traceback.
+    Every command prints it in one line and ends with exit code 2. Any other exception keeps its
+    traceback, see `readable_errors`.
 
     Args:
         what: what is wrong, with the value and the file or key that holds it.
@@ -26,6 +28,68 @@ class UserError(ValueError):
         super().__init__(f"{what}; {remedy}" if remedy else what)
         self.what = what
         self.remedy = remedy
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that the user named does not exist."""
+
+
+# An error in their code is due to what it was called with, so that its caller tells whose it is.
+_LIBRARIES = {
+    *sys.stdlib_module_names,
+    *("PIL", "detectron2", "fvcore", "iopath", "numpy", "safetensors", "torch", "torchvision"),
+    *("webdataset", "yacs", "yaml"),
+}
+
+
+def is_from_user_code(error: BaseException) -> bool:
+    """Whether code of the user raised `error`, directly or by what it called a library with.
+
+    That is if the innermost frame outside of the libraries is not one of this package.
+    """
+    packages = [x for x in _packages(error) if x not in _LIBRARIES]
+    return packages[-1:] != [__name__.partition(".")[0]]
+
+
+def _packages(error: BaseException) -> list[str]:
+    """The package that each frame of the traceback belongs to, the innermost last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames]
+
+
+@contextlib.contextmanager
+def refusals_of_libraries(what: str) -> Iterator[None]:
+    """Turn a ValueError with which a library refuses a value of the config into a UserError.
+
+    A ValueError of the user's own code, or of this package's, stays as it is.
+    """
+    try:
+        yield
+    except ValueError as error:
+        is_of_library = _packages(error)[-1] in _LIBRARIES and not is_from_user_code(error)
+        if isinstance(error, UserError) or not is_of_library:
+            raise
+        raise UserError(
+            f"{what}: {error}", "D2_ISONET_TRACEBACK=1 shows where in the code"
+        ) from error
+
+
+INTERRUPTED = 130  # the exit code that shells report for Ctrl-C
+
+
+@contextlib.contextmanager
+def quiet_interrupt(message: str = "interrupted") -> Iterator[None]:
+    """On Ctrl-C, print `message` and end the process with exit code 130.
+
+    A command enters this before its slow imports. Under torchrun only one process prints.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the clean-up
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(message, file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
@@ -49,30 +113,23 @@ def shortened(names: Sequence[str], most: int = 5, separator: str = ", ") -> str
 
 @contextlib.contextmanager
 def readable_errors(of_this_process: bool = False) -> Iterator[None]:
-    """End the process with the message alone where the user's input is at fault.
+    """End the process with one line and exit code 2 if what the user gave is at fault.
 
-    detectron2 logs the traceback of an error in training; D2_ISONET_TRACEBACK=1 shows all.
+    That is a UserError, a file that cannot be saved, a training that diverged, or a path that the
+    operating system refuses to this package. Any other exception keeps its traceback, and with
+    D2_ISONET_TRACEBACK=1 every one does. (detectron2 logs the traceback of an error in training.)
 
     Args:
-        of_this_process: the error may be this process's alone (its share of the images); False
-            where all processes of a machine meet the same one and one message is enough.
+        of_this_process: whether the error may be of this process alone (its share of the images);
+            False if all processes of a machine meet the same one and one message is enough.
     """
-    from detectron2.utils import comm
-
-    from .files import SaveError
-
     try:
         yield
-    except (
-        ValueError,
-        FileNotFoundError,
-        NotADirectoryError,
-        PermissionError,
-        SaveError,
-        FloatingPointError,
-    ) as error:
-        if os.environ.get("D2_ISONET_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("D2_ISONET_TRACEBACK") or not _has_readable_message(error):
             raise
+        from detectron2.utils import comm
+
         # all processes stop at a loss that is not finite, with the same message
         of_this_process = of_this_process and not isinstance(error, FloatingPointError)
         if of_this_process or comm.get_local_rank() == 0:
@@ -80,9 +137,19 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
         sys.exit(2)
 
 
+def _has_readable_message(error: Exception) -> bool:
+    from .files import SaveError
+
+    if isinstance(error, (UserError, SaveError, FloatingPointError)):
+        return True
+    if not isinstance(
+        error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    ):
+        return False
+    from_worker = str(error).startswith("Caught ")  # torch raises it again, without its frames
+    return not from_worker and not is_from_user_code(error)
+
+
 def _original_message(error: Exception) -> str:
-    """What a loader's process said, which torch wraps into its traceback."""
-    message = str(error)
-    if message.startswith("Caught ") and "DataLoader" in message:
-        return message.rstrip().splitlines()[-1].split(": ", 1)[-1]
-    return message
+    """What a process of a DataLoader raised, which torch wraps into the traceback there."""
+    return str(error).rpartition(f"{type(error).__qualname__}: ")[2].rstrip()

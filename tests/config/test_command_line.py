@@ -8,7 +8,7 @@ from detectron2.utils import comm
 from d2_isonet.config.loading import load_config
 from d2_isonet.engine.arguments import argument_parser
 from d2_isonet.preflight.training import check_training_options
-from d2_isonet.utils.messages import readable_errors
+from d2_isonet.utils.messages import UserError, readable_errors
 
 BASE = "configs/risonet50_c4.yaml"
 
@@ -175,7 +175,7 @@ def test_a_yaml_never_executes_code(base, tmp_path):
 def test_a_users_mistake_ends_in_one_line(capsys, monkeypatch):
     monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
     with pytest.raises(SystemExit) as stop, readable_errors():
-        raise ValueError("this value is wrong; use that")
+        raise UserError("this value is wrong", "use that")
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: this value is wrong; use that\n"
 

@@ -117,7 +117,7 @@ def test_it_is_built_trained_and_evaluated(architecture, sets, tmp_path):
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     (tmp_path / "run").mkdir()
     args = Namespace(eval_only=False, resume=False, trust_pickle=False)
-    findings = run_findings(cfg, args)  # what train_net.py checks
+    _, findings = run_findings(cfg, args)  # what train_net.py checks
     findings += [] if data == "semantic" else dataset_findings(cfg)
     assert not [str(finding) for finding in findings if finding.severity == "error"]
     trainer = Trainer(cfg)

@@ -190,7 +190,7 @@ def checked(args) -> list:
 
     cfg = load_config(args.config_file, args.opts)
     use_own_data(cfg, args)
-    return check_run(cfg, args)
+    return check_run(cfg, args)[1]
 
 
 def test_a_pair_may_have_an_equals_sign(parsed, capsys):

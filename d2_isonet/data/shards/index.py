@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .source import read_all
 
@@ -53,14 +53,14 @@ def is_shard_root(root: str) -> bool:
     if is_url(root) or os.path.isfile(os.path.join(root, INDEX_NAME)):
         return True
     if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; run the "
             "same command again to continue"
         )
     if os.path.isdir(root) and not os.path.isdir(os.path.join(root, "train")):
         shards = sorted(name for name in os.listdir(root) if name.endswith(".tar"))
         if shards:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{root} has {len(shards)} tar files and no {INDEX_NAME}; {_REMEDY}"
             )
     return False
@@ -97,7 +97,7 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
 def _check_files(shards: list[Shard]) -> None:
     missing = [shard.url for shard in shards if not os.path.isfile(shard.url)]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}; "
             f"{_REMEDY}"
         )

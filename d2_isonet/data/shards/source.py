@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -105,7 +105,7 @@ def _open(url: str) -> io.BufferedIOBase:
                 f"{url} cannot be read: there is no program {error.filename!r}",
                 "install it",
             ) from error
-        raise FileNotFoundError(f"There is no file {url}") from error
+        raise MissingFileError(f"There is no file {url}") from error
     except OSError as error:
         raise ShardUnavailable(f"{url} cannot be read ({error})") from error
 

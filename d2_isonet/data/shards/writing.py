@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from webdataset import TarWriter
 
 from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
 from .plan import Plan, PlannedShard, record_of
@@ -192,7 +192,7 @@ def _sample(image: dict) -> dict:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Image {path} does not exist (removed since it was listed); restore it or start again "
             "with another --output"
         ) from error

@@ -1,4 +1,4 @@
-"""What a preflight has found out, kept between runs for as long as the file stays the same."""
+"""Caches the findings on a file between runs until the file changes."""
 
 import json
 import logging
@@ -9,27 +9,27 @@ from collections.abc import Iterable
 from iopath.common.file_io import get_cache_dir
 
 logger = logging.getLogger(__name__)
-FORMAT = 1  # another number when what is kept for a file changes its meaning
+FORMAT = 1  # raise it if the meaning of a cached value changes
 
 
 def file_stamp(path: str) -> str | None:
-    """Size and time of change of a file, or None where there is no such local file."""
+    """Size and time of change of a file; None if there is no such local file."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # the latter for a path with a null character
+    except (OSError, ValueError):  # ValueError: a path with a null character
         return None
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _plain(key: str) -> str:
-    """Names of files need not be UTF-8, a key must."""
+    """The key as valid UTF-8, which file names need not be."""
     return key.encode("utf-8", "backslashreplace").decode()
 
 
 class PreflightCache:
     """A table (key, stamp) -> JSON value in detectron2's cache folder, $FVCORE_CACHE/d2_isonet.
 
-    Where that cannot be written, one line says so and nothing is kept.
+    If that cannot be written, it logs a warning and nothing is kept.
     """
 
     def __init__(self):
@@ -51,7 +51,7 @@ class PreflightCache:
         self._open(":memory:")
 
     def get(self, key: str, stamp: str):
-        """The value kept for the key when the stamp was the same; None for none."""
+        """The value of the key if it was kept with this stamp, else None."""
         try:
             query = "SELECT value FROM kept WHERE key = ? AND stamp = ?"
             row = self._connection.execute(query, (_plain(key), stamp)).fetchone()
@@ -61,7 +61,7 @@ class PreflightCache:
         return row and json.loads(row[0])
 
     def put(self, rows: Iterable[tuple[str, str, object]]) -> None:
-        """Keep values by (key, stamp, value); an older one of the same key goes."""
+        """Keep rows of (key, stamp, value); a row replaces an older one of the same key."""
         rows = [(_plain(key), stamp, json.dumps(value)) for key, stamp, value in rows]
         try:
             with self._connection:

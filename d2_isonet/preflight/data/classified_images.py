@@ -1,4 +1,4 @@
-"""The check of classified images before a pretraining: are the files there and can they be read?"""
+"""Checks before a pretraining that its images are there and can be read."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,12 @@ Images = Sequence[dict] | ShardedImages
 def classified_image_findings(
     train: Images, test: Images, number: int = -1, max_unreadable: float = 0.0
 ) -> list[Finding]:
-    """What is wrong with the files of the two sets, each maybe empty; shards have checksums.
+    """What is wrong with the files of the two sets, each of which may be empty.
+
+    Shards are left out: their checksums are compared when they are read.
 
     Args:
-        number: images of each that are looked at; -1 for all, 0 for none.
+        number: images of each set that are read; -1 for all, 0 for none.
         max_unreadable: share of the training images that may be unreadable.
     """
     sets = {"DATASETS.TRAIN": dict_entries(train), "DATASETS.TEST": dict_entries(test)}
@@ -35,11 +37,11 @@ def classified_image_findings(
 
 
 def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
-    """Print what is found in the images that a run with `cfg` reads.
+    """Print the findings on the images that a run with `cfg` reads.
 
     Raises:
-        UserError: more than DATALOADER.MAX_UNREADABLE of those for training cannot be read, or
-            any for evaluation.
+        UserError: more than DATALOADER.MAX_UNREADABLE of the training images cannot be read, or
+            any image for evaluation.
     """
     number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE
     check_once(

@@ -1,4 +1,4 @@
-"""What is wrong with the content of a COCO json: its ids, its keys and its objects."""
+"""Checks the content of a COCO json: its ids, its keys and its objects."""
 
 import math
 import os
@@ -10,23 +10,15 @@ from d2_isonet.preflight.findings import Finding, Severity, found
 from d2_isonet.utils.messages import shortened
 
 from .images import ImageEntry
-from .objects import LabelledObject, object_findings
+from .objects import Demands, LabelledObject, object_findings
 
 REPAIR = "tools/check_dataset.py --json FILE --images DIR --repair NEW writes a file with {}"
 
 
-def coco_findings(
-    content: dict, where: str, masks: bool = False, trained: bool = True
-) -> tuple[list[Finding], bool]:
-    """What is wrong with the content of `read_annotations`, and whether any mask is RLE.
-
-    Args:
-        where: the file.
-        masks: whether every object needs a segmentation.
-        trained: whether the set is learned from; otherwise it may have no objects.
-    """
-    names = class_names(content)
-    objects, has_rle = object_findings(where, _objects(content), names, masks, trained)
+def coco_findings(content: dict, demands: Demands) -> tuple[list[Finding], bool]:
+    """What is wrong with the content of `read_annotations`, and whether any mask is RLE."""
+    where = demands.where
+    objects, has_rle = object_findings(_objects(content), class_names(content), demands)
     return [
         Finding("fact", where, *_summary(content)),
         *_categories(content, where),
@@ -39,7 +31,7 @@ def coco_findings(
 
 
 def coco_entries(content: dict, image_root: str) -> list[ImageEntry]:
-    """The image files of a COCO json; those without a name are left out, being an error above."""
+    """The image files of a COCO json; images without file_name, an error above, are left out."""
     root = os.path.abspath(image_root) if "://" not in image_root else image_root
     return [
         ImageEntry(os.path.join(root, image["file_name"]), *map(image.get, ("width", "height")))

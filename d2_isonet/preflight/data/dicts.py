@@ -1,4 +1,4 @@
-"""What is wrong with a data set that a user's Python registers, in detectron2's standard format."""
+"""Checks data sets that Python code registers, in detectron2's standard format."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,26 +12,20 @@ from d2_isonet.preflight.findings import Finding, found
 from d2_isonet.utils.messages import shortened
 
 from .images import ImageEntry
-from .objects import LabelledObject, object_findings
+from .objects import Demands, LabelledObject, object_findings
 
 _FORMAT = 'see detectron2\'s tutorial on datasets, "Standard Dataset Dicts"'
 
 
 def dict_findings(
-    dicts: object,
-    where: str,
-    classes: Sequence[str],
-    masks: bool = False,
-    trained: bool = True,
+    dicts: object, classes: Sequence[str], demands: Demands
 ) -> tuple[list[Finding], bool]:
     """What is wrong with the dicts of a registered data set, and whether any mask is RLE.
 
     Args:
-        where: the name of the set.
         classes: names by class index.
-        masks: whether every object needs a segmentation.
-        trained: whether the set is learned from; otherwise it is evaluated on.
     """
+    where = demands.where
     if not isinstance(dicts, (list, tuple)):
         what = f"it is a {type(dicts).__name__}, whose images and objects are not checked"
         return [Finding("fact", where, what)], False
@@ -40,18 +34,18 @@ def dict_findings(
         return [Finding("error", where, what, _FORMAT)], False
     annotations = [annotation for d in dicts for annotation in d.get("annotations") or ()]
     things = list(_objects(dicts))
-    objects, has_rle = object_findings(where, things, classes, masks, trained, drops_polygons=False)
+    objects, has_rle = object_findings(things, classes, demands, drops_polygons=False)
     summary = f"{len(dicts)} images, {len(annotations)} annotations, {len(classes)} classes"
     return [
         Finding("fact", where, summary),
-        *_keys(dicts, where, trained),
+        *_keys(dicts, demands),
         *_class_indices(annotations, where, len(classes)),
         *objects,
     ], has_rle
 
 
 def dict_entries(dicts: object) -> list[ImageEntry]:
-    """The image files of detectron2's dicts, where they are such."""
+    """The image files of detectron2's dicts; none if `dicts` is something else."""
     if not isinstance(dicts, (list, tuple)):
         return []
     return [
@@ -61,7 +55,8 @@ def dict_entries(dicts: object) -> list[ImageEntry]:
     ]
 
 
-def _keys(dicts: Sequence[dict], where: str, trained: bool) -> Iterable[Finding]:
+def _keys(dicts: Sequence[dict], demands: Demands) -> Iterable[Finding]:
+    where, trained = demands.where, demands.trained
     of = f"of {len(dicts)} images"
     # Evaluation converts the set to COCO's json; training measures the files.
     needed = ("annotations",) if trained else ("image_id", "width", "height")
@@ -109,7 +104,7 @@ def _objects(dicts: Sequence[dict]) -> Iterable[LabelledObject]:
 
 
 def _box(annotation: dict) -> object:
-    """x, y, width, height of a box in any mode; what it was where it has none that counts."""
+    """x, y, width, height of a box in any mode; a text of its value if it is no box."""
     box, mode = annotation.get("bbox"), annotation.get("bbox_mode")
     if box is None:
         return None

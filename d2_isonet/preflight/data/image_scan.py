@@ -1,4 +1,4 @@
-"""A look at image files: their size, kind and damage; many at once, each once until it changes."""
+"""Reads image files for their size, mode and damage: in parallel, and once until they change."""
 
 import hashlib
 import io
@@ -21,14 +21,14 @@ _BATCH = 512  # files between two writes to the cache
 
 
 class ImageFile(NamedTuple):
-    """What a look at a file has found.
+    """What reading an image file tells.
 
     Args:
-        error: why it cannot be read; "" where it can.
+        error: why the file cannot be read; "" if it can.
         width, height: pixels as they are stored, before the EXIF orientation is applied.
-        mode: Pillow's.
-        orientation: EXIF's number; 1 is upright, from 5 width and height are exchanged.
-        digest: of the file's content.
+        mode: the mode of Pillow.
+        orientation: the number of EXIF; 1 is upright, from 5 on width and height are exchanged.
+        digest: hash of the content.
     """
 
     error: str = ""
@@ -64,7 +64,7 @@ def look_at(path: str) -> ImageFile:
         return _decode(data)._replace(digest=digest)
     except UnidentifiedImageError:
         return ImageFile(f"no image of a kind that Pillow knows, {len(data)} bytes", digest=digest)
-    except Exception as error:  # Pillow's plug-ins raise of everything on a damaged file
+    except Exception as error:  # Pillow's plug-ins raise anything on a damaged file
         return ImageFile(str(error) or type(error).__name__, digest=digest)
 
 
@@ -73,7 +73,7 @@ def _decode(data: bytes) -> ImageFile:
         width, height = image.size
         orientation = image.getexif().get(_ORIENTATION, 1)
         mode = image.mode
-        # An eighth of a JPEG's pixels takes half the time and needs all of its bytes just as well.
+        # Decoding an eighth of the pixels of a JPEG takes half the time and reads all its bytes.
         image.draft(None, (1, 1))
         image.load()
     orientation = orientation if orientation in range(1, 9) else 1
@@ -81,9 +81,9 @@ def _decode(data: bytes) -> ImageFile:
 
 
 def look_at_all(paths: Iterable[str], title: str = "images") -> dict[str, ImageFile]:
-    """Look at every file, in parallel threads, with a bar of the time left where it takes long.
+    """Read every file in parallel threads; a progress bar shows if it takes long.
 
-    What is found is kept by path, size and time of change: the next look takes no time.
+    The results are cached by path, size and time of change, so that the next call takes no time.
     """
     found: dict[str, ImageFile] = {}
     left: list[tuple[str, str | None]] = []  # path, stamp

@@ -1,4 +1,4 @@
-"""What is wrong with the image files of a data set."""
+"""Checks the image files of a data set."""
 
 import random
 from collections import Counter
@@ -16,11 +16,11 @@ _RESTORE = (
     "--train-images, --val-images)"
 )
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK"}
-_SEED = 0  # of the sample: the same files at every start, whose looks are kept
+_SEED = 0  # of the sample: every start reads the same files, whose findings are cached
 
 
 class ImageEntry(NamedTuple):
-    """An image of a data set: where it lies, and the size in pixels that is claimed (or not)."""
+    """The path of an image, and the size in pixels that its data set states, if it does."""
 
     path: str
     width: float | None = None
@@ -28,7 +28,7 @@ class ImageEntry(NamedTuple):
 
 
 def sample_of(entries: Sequence[ImageEntry], number: int) -> Sequence[ImageEntry]:
-    """The first, the last and random ones, `number` in all; -1 for all."""
+    """`number` entries: the first, the last and random ones; -1 for all."""
     if number < 0 or number >= len(entries):
         return entries
     inner = random.Random(_SEED).sample(range(1, len(entries) - 1), max(0, number - 2))
@@ -42,11 +42,11 @@ def image_findings(
     max_unreadable: float = 0.0,
     turns: bool = True,
 ) -> list[Finding]:
-    """Look at `number` of the files (-1: all) and say what is wrong with them.
+    """What is wrong with `number` of the files (-1: all).
 
     Args:
-        max_unreadable: share of the files looked at that may be unreadable; they are a warning.
-        turns: whether the reader applies the EXIF orientation, as detectron2's does.
+        max_unreadable: share of these files that may be unreadable; up to it, they are a warning.
+        turns: whether the reader applies the EXIF orientation, as that of detectron2 does.
     """
     chosen = sample_of(entries, number)
     looks = look_at_all((entry.path for entry in chosen), title=f"{where}: images")
@@ -90,7 +90,7 @@ def _unusable(where: str, pairs: Pairs, of: str, max_unreadable: float) -> list[
 
 
 def _sizes(where: str, pairs: Pairs, of: str) -> list[Finding]:
-    """Claimed sizes that are not the file's, those that EXIF explains apart from the others."""
+    """Stated sizes that differ from the file; those that EXIF explains are a separate finding."""
     wrong: list[str] = []
     turned: list[str] = []
     for entry, look in pairs:
@@ -133,8 +133,10 @@ def _converted(where: str, pairs: Pairs) -> list[Finding]:
 def duplicate_findings(
     train: Iterable[ImageEntry], val: Iterable[ImageEntry], number: int = -1
 ) -> list[Finding]:
-    """Files of `val` whose content is that of one of `train`; unless all (-1) are looked at, those
-    of the same path alone, which costs no reading."""
+    """Files of `val` with the content of a file of `train`.
+
+    Unless all files are read (-1), only equal paths count, which costs no reading.
+    """
     train, val = list(train), list(val)
     paths = {entry.path for entry in train}
     if number < 0:
@@ -151,7 +153,7 @@ def duplicate_findings(
 
 
 def max_unreadable_findings(cfg: CfgNode) -> list[Finding]:
-    """An error where DATALOADER.MAX_UNREADABLE is no share."""
+    """An error if DATALOADER.MAX_UNREADABLE is no share."""
     share = cfg.DATALOADER.MAX_UNREADABLE
     if 0 <= share < 1:
         return []

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from d2_isonet.preflight.findings import Finding, found
 from d2_isonet.utils.messages import shortened
 
-_POINT = 1.0  # pixels that a box may go beyond its image, for rounding, without a word
+_POINT = 1.0  # pixels of rounding that a box may go beyond its image without a finding
 Size = tuple[float, float]  # width and height of an image in pixels
 
 
@@ -66,7 +66,7 @@ def _is_count(value: object) -> bool:
 
 
 def _pixels_of(counts: object) -> int | None:
-    """The sum of run lengths; beyond the image's pixels pycocotools would write past its memory."""
+    """The sum of run lengths. Above the pixels of the image, pycocotools writes past its memory."""
     if isinstance(counts, list):
         return sum(counts) if all(map(_is_count, counts)) else None
     if isinstance(counts, str):
@@ -88,14 +88,28 @@ def _pixels_of(counts: object) -> int | None:
     return sum(runs) if not shift and all(run >= 0 for run in runs) else None
 
 
+class Demands(NamedTuple):
+    """What a run needs of a data set.
+
+    Args:
+        where: the file or the name of the set, for its findings.
+        masks: whether every object needs a mask.
+        trained: whether the set is trained on; otherwise a set without objects is no error.
+    """
+
+    where: str
+    masks: bool = False
+    trained: bool = True
+
+
 class LabelledObject(NamedTuple):
-    """An object of any data set, as far as a check goes.
+    """What the checks need of an object of any data set.
 
     Args:
         name: by which the user finds it.
-        box: x, y, width, height in pixels; whatever else was found there; None for none.
-        segmentation: polygons, RLE, whatever else; None for none.
-        size: width and height of the image, None where they are not known.
+        box: x, y, width, height in pixels; or any other value that the data set has; None for none.
+        segmentation: polygons, RLE, or any other value; None for none.
+        size: width and height of the image; None if they are unknown.
     """
 
     name: str
@@ -108,9 +122,9 @@ class LabelledObject(NamedTuple):
 
 class _Problem(NamedTuple):
     severity: str
-    what: str  # goes on after "3 of 7 objects"
+    what: str  # follows "3 of 7 objects"
     remedy: str
-    learnable: bool = False  # all the same
+    learnable: bool = False  # despite the problem
 
 
 _XYXY = "correct or remove them; x1, y1, x2, y2 instead of x, y, width, height looks like this"
@@ -154,36 +168,32 @@ _MASK_PROBLEMS = {
 
 
 def object_findings(
-    where: str,
     objects: Iterable[LabelledObject],
     classes: Sequence[str],
-    masks: bool = False,
-    trained: bool = True,
+    demands: Demands,
     drops_polygons: bool = True,
 ) -> tuple[list[Finding], bool]:
     """What is wrong with the objects, and whether any mask is RLE.
 
     Args:
         classes: names by class index.
-        masks: whether every object needs a mask.
-        trained: whether the set is learned from; otherwise one without objects is no error.
-        drops_polygons: whether the reader of the set leaves out polygons of fewer than three
-            points and objects that have no others (that of COCO files); elsewhere they end a
+        drops_polygons: whether the reader of the set (that of COCO files) leaves out polygons of
+            fewer than three points and objects that have no others. Elsewhere such polygons end a
             training of masks.
     """
     objects = list(objects)
     boxes = _grouped(objects, lambda o: box_problem(o.box, o.size))
     shapes = _grouped(objects, lambda o: mask_problem(o.segmentation, o.size))
-    problems = _mask_problems(masks, drops_polygons)
+    problems = _mask_problems(demands.masks, drops_polygons)
     shapes = {key: group for key, group in shapes.items() if key in problems}
     lost = _lost(boxes, _BOX_PROBLEMS) | _lost(shapes, problems)
     learned = [o for o in objects if not o.is_crowd and o.name not in lost]
     of = f"of {len(objects)} objects"
     findings = [
-        *_named(where, boxes, _BOX_PROBLEMS, of, _name_and_box),
-        *_named(where, shapes, problems, of, lambda o: o.name),
-        *_learnable(where, objects, learned, trained),
-        *_classes(where, learned, classes, trained),
+        *_named(demands.where, boxes, _BOX_PROBLEMS, of, _name_and_box),
+        *_named(demands.where, shapes, problems, of, lambda o: o.name),
+        *_learnable(demands, objects, learned),
+        *_classes(demands, learned, classes),
     ]
     return findings, any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
 
@@ -224,25 +234,25 @@ def _named(where, groups, problems, of: str, text: Callable[[LabelledObject], st
         yield from found(problem.severity, where, items, f"{of} {problem.what}", problem.remedy)
 
 
-def _learnable(where: str, objects: Sequence, learned: Sequence, trained: bool) -> list[Finding]:
+def _learnable(demands: Demands, objects: Sequence, learned: Sequence) -> list[Finding]:
     if learned:
         return []
     reason = "all are iscrowd" if all(o.is_crowd for o in objects) else "see the other lines"
     reason = reason if objects else "there are no annotations"
-    if trained:
+    if demands.trained:
         remedy = "give another file, or objects with a box inside their image"
-        return [Finding("error", where, f"no object can be learned ({reason})", remedy)]
+        return [Finding("error", demands.where, f"no object can be learned ({reason})", remedy)]
     remedy = "AP will be nan; evaluate on a set with objects"
-    return [Finding("warning", where, f"there is no ground truth ({reason})", remedy)]
+    return [Finding("warning", demands.where, f"there is no ground truth ({reason})", remedy)]
 
 
-def _classes(where: str, learned: Sequence, classes: Sequence[str], trained: bool) -> list[Finding]:
+def _classes(demands: Demands, learned: Sequence, classes: Sequence[str]) -> list[Finding]:
     count = Counter(thing.class_index for thing in learned)
     without = [name for index, name in enumerate(classes) if not count[index]]
     if not learned or not without:
         return []
     what = f"{len(without)} of {len(classes)} classes have no object: {shortened(without)}"
-    if not trained:
-        return [Finding("fact", where, what, "their AP will be nan", tuple(without))]
+    if not demands.trained:
+        return [Finding("fact", demands.where, what, "their AP will be nan", tuple(without))]
     remedy = "nothing is learned of them; leave them out, or add objects"
-    return [Finding("warning", where, what, remedy, tuple(without))]
+    return [Finding("warning", demands.where, what, remedy, tuple(without))]
