@@ -18,6 +18,7 @@ from torch import nn
 from d2_isonet.config.defaults import add_isonet_config
 from d2_isonet.config.options import NORMS, check_name, dotted_items, value_of
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
+from d2_isonet.modeling.backbone.checks import check_pyramid
 from d2_isonet.utils.messages import UserError, is_from_user_code, nearest, refusals_of_libraries
 
 from .findings import Finding
@@ -135,6 +136,7 @@ def outline(cfg: CfgNode) -> nn.Module | None:
             raise
         if isinstance(error, KeyError):
             raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
+        check_pyramid(cfg)  # of detectron2's own FPN: a message that names the key
         raise UserError(
             f"detectron2 refuses the network: {error or 'an assertion without a text'}",
             "the traceback is shown with D2_ISONET_TRACEBACK=1",
