@@ -17,8 +17,7 @@ from d2_isonet.commands.demo import parse_args
 
 
 def main(args: argparse.Namespace) -> int:
-    from d2_isonet.distributed.preemption import INTERRUPTED
-    from d2_isonet.utils.messages import readable_errors
+    from d2_isonet.utils.messages import INTERRUPTED, readable_errors
 
     with readable_errors():
         try:

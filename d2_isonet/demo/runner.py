@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from d2_isonet.distributed.preemption import INTERRUPTED
-from d2_isonet.utils.messages import some
+from d2_isonet.utils.messages import INTERRUPTED, some
 
 from .detector import Detector
 from .drawing import draw

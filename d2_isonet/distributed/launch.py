@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from d2_isonet.utils.compat import create_local_process_group
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, quiet_interrupt
 
 from .meeting import (
     MeetingError,
@@ -27,9 +27,12 @@ from .meeting import (
     open_store,
     told_failure,
 )
-from .preemption import quiet_interrupt
 from .supervision import ProcessFailure, supervise
 from .torchrun import under_torchrun
+
+_INTERRUPTED = (
+    "interrupted: nothing was saved since the last checkpoint; --resume continues from there"
+)
 
 
 def run(main: Callable, args: argparse.Namespace) -> None:
@@ -40,7 +43,7 @@ def run(main: Callable, args: argparse.Namespace) -> None:
     """
     try:
         _check(args)
-        with quiet_interrupt():
+        with quiet_interrupt(_INTERRUPTED):
             launch(
                 main,
                 max(1, args.num_gpus),  # 0 is said to mean the CPU

@@ -1,10 +1,7 @@
 """Signals that end a training: a scheduler's, after which it is saved, and Ctrl-C."""
 
-import contextlib
 import signal
-import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,7 +47,6 @@ class StepExchange:
 # EX_TEMPFAIL of sysexits.h, "try again later": the training is saved and --resume goes on with it.
 # Not 143, with which a process also ends that SIGTERM killed before it could save.
 PREEMPTED = 75
-INTERRUPTED = 130  # what shells report for Ctrl-C
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -97,19 +93,3 @@ class StopRequest:
 
     def __str__(self) -> str:
         return signal.Signals(self.signal).name if self.signal else "no signal"
-
-
-@contextlib.contextmanager
-def quiet_interrupt() -> Iterator[None]:
-    """Ctrl-C ends this process with one line for all, and saves nothing."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough to end the clean-up
-        if comm.get_local_rank() == 0:
-            print(
-                "interrupted: nothing was saved since the last checkpoint; --resume goes on there",
-                file=sys.stderr,
-                flush=True,
-            )
-        sys.exit(INTERRUPTED)

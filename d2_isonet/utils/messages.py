@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,24 @@ class UserError(ValueError):
         super().__init__(f"{what}; {remedy}" if remedy else what)
         self.what = what
         self.remedy = remedy
+
+
+INTERRUPTED = 130  # the exit code that shells report for Ctrl-C
+
+
+@contextlib.contextmanager
+def quiet_interrupt(message: str = "interrupted") -> Iterator[None]:
+    """On Ctrl-C, print `message` and end the process with exit code 130.
+
+    A command enters this before its slow imports. Under torchrun only one process prints.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the clean-up
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(message, file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:

@@ -12,7 +12,8 @@ from detectron2.engine import HookBase
 from scripts import ENVIRONMENT
 from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
-from d2_isonet.distributed.preemption import INTERRUPTED, PREEMPTED, StopRequest, quiet_interrupt
+from d2_isonet.distributed.preemption import PREEMPTED, StopRequest
+from d2_isonet.utils.messages import INTERRUPTED, quiet_interrupt
 
 
 @pytest.fixture(autouse=True)
