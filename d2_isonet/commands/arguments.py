@@ -127,7 +127,7 @@ def add_pairs(add: Callable[..., argparse.Action]) -> None:
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="at the end of the line: pairs, also KEY=VALUE, that change the config (default: none)",
+        help="at the end of the line: pairs, also KEY=VALUE, that change the config",
     )
 
 

@@ -14,6 +14,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import Parser, add_pairs
 
 if TYPE_CHECKING:
@@ -61,7 +63,6 @@ def _problem(args: argparse.Namespace) -> str:
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
     from d2_isonet.preflight.findings import findings_table
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         findings = findings_of(args)

@@ -11,6 +11,8 @@ Examples:
 
 import argparse
 
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import Parser
 
 
@@ -27,7 +29,6 @@ def argument_parser(program: str | None = None) -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         (change if _changes_format(args) else rename)(args)

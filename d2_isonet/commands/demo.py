@@ -16,6 +16,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.messages import INTERRUPTED, readable_errors
+
 from .arguments import TRUST_PICKLE, Parser, add_pairs
 
 MOST_THREADS = 1024
@@ -105,8 +108,6 @@ def _server_problem(args: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
-    from d2_isonet.utils.command_line import require_packages
-    from d2_isonet.utils.messages import INTERRUPTED, readable_errors
 
     with readable_errors():
         require_packages("cv2", needed_by="the demo")
@@ -133,7 +134,6 @@ def _show_files(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from d2_isonet.utils.command_line import require_packages
 
     require_packages("flask", "waitress", needed_by="--serve")
     from d2_isonet.demo import server

@@ -15,6 +15,8 @@ Examples:
 import argparse
 import sys
 
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import TRUST_PICKLE, Parser, add_pairs
 
 
@@ -64,7 +66,6 @@ def _problem(args: argparse.Namespace) -> str:
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
     from d2_isonet.export.session import export_and_compare
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         problems = export_and_compare(args)

@@ -13,6 +13,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import TRUST_PICKLE, Parser, add_pairs
 
 if TYPE_CHECKING:
@@ -79,9 +82,6 @@ def analysis_of(args: argparse.Namespace) -> "Analysis":
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
     from detectron2.utils.logger import setup_logger
-
-    from d2_isonet.utils.command_line import require_packages
-    from d2_isonet.utils.messages import readable_errors
 
     setup_logger(name="d2_isonet")
     with readable_errors():

@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from d2_isonet.utils.messages import INTERRUPTED, UserError, readable_errors
+
 from .arguments import Parser
 
 
@@ -46,7 +48,6 @@ def make_shards(args: argparse.Namespace) -> str:
 
     from d2_isonet.data.shards.plan import make_plan
     from d2_isonet.data.shards.writing import is_finished, open_journal, require_space, write_shards
-    from d2_isonet.utils.messages import UserError
 
     folder, output = args.folder.expanduser(), args.output.expanduser()
     if output.resolve() == folder.resolve():
@@ -67,7 +68,6 @@ def make_shards(args: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
-    from d2_isonet.utils.messages import INTERRUPTED, readable_errors
 
     with readable_errors():
         try:

@@ -10,6 +10,8 @@ Examples:
 
 import argparse
 
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import Parser, training_parser
 
 
@@ -30,7 +32,6 @@ def pretrain(args: argparse.Namespace):
     from d2_isonet.config.loading import load_config
     from d2_isonet.engine.main import evaluate_or_train
     from d2_isonet.engine.pretraining import ClassificationTrainer, finish_pretraining_setup
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = finish_pretraining_setup(load_config(args.config_file, args.opts), args)

@@ -12,6 +12,9 @@ Examples:
 import argparse
 from pathlib import Path
 
+from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import Parser
 
 
@@ -60,8 +63,6 @@ def _problem(args: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
-    from d2_isonet.utils.command_line import require_packages
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         require_packages("jinja2", "matplotlib", "cv2", needed_by="the report")

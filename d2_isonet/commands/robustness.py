@@ -13,6 +13,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.messages import UserError, readable_errors
+
 from .arguments import Parser, add_pairs, config_path
 
 
@@ -52,8 +55,6 @@ def argument_parser(program: str | None = None) -> Parser:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise what is wrong with them before anything is loaded; create the output folder."""
     from d2_isonet.config.options import check_range
-    from d2_isonet.utils.command_line import require_packages
-    from d2_isonet.utils.messages import UserError
 
     require_packages("matplotlib", needed_by="the picture")
     if args.source_config and not args.source_weights:
@@ -80,7 +81,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from d2_isonet.evaluation import robustness
     from d2_isonet.evaluation.gradient_masking import masking_signs
     from d2_isonet.reporting.robustness import format_results, write_report
-    from d2_isonet.utils.messages import UserError
 
     settings = robustness.attack_settings(args.attacks, args.eps, args.step, args.iterations)
     cfg = load_config(args.config_file, args.opts)
@@ -112,7 +112,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         check_arguments(args)

@@ -14,6 +14,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.messages import UserError, readable_errors
+
 from .arguments import Parser, add_pairs, add_training_data
 
 if TYPE_CHECKING:
@@ -55,7 +58,6 @@ def setup(args: argparse.Namespace) -> "CfgNode":
     from d2_isonet.data.datasets import load_registered, register_data_root, use_own_data
     from d2_isonet.preflight.data.sets import check_datasets
     from d2_isonet.solver.schedule import scale_to_processes
-    from d2_isonet.utils.messages import UserError
 
     cfg = load_config(args.config_file, args.opts)
     cfg.DATASETS.TEST = ()
@@ -78,8 +80,6 @@ def setup(args: argparse.Namespace) -> "CfgNode":
 
 def main(arguments: list[str] | None = None) -> int:
     args = argument_parser().parse_args(arguments)
-    from d2_isonet.utils.command_line import require_packages
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         require_packages("jinja2", "matplotlib", "cv2", needed_by="the page")

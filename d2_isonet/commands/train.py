@@ -16,6 +16,8 @@ Examples:
 import argparse
 from typing import TYPE_CHECKING
 
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import Parser, add_training_data, training_parser
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ def train(args: argparse.Namespace, trainer_class: "type[Trainer] | None" = None
     """Train or evaluate in this process, one of those that `main` starts; returns the results."""
     from d2_isonet.engine.main import evaluate_or_train
     from d2_isonet.engine.trainer import Trainer
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = setup(args)

@@ -12,6 +12,8 @@ Examples:
 
 import argparse
 
+from d2_isonet.utils.messages import readable_errors
+
 from .arguments import Parser, training_parser
 
 
@@ -23,7 +25,6 @@ def argument_parser(program: str | None = None) -> Parser:
 def train_lazy(args: argparse.Namespace):
     """Train or evaluate in this process, one of those that `main` starts; returns the results."""
     from d2_isonet.engine.lazy_training import evaluate, load_lazy_config, train
-    from d2_isonet.utils.messages import readable_errors
 
     with readable_errors():
         cfg = load_lazy_config(args)

@@ -40,7 +40,7 @@ def test_both_machines_name_the_process_that_was_killed():
 
 
 if __name__ == "__main__":
+    from d2_isonet.commands.arguments import training_parser
     from d2_isonet.distributed.launch import run
-    from d2_isonet.engine.arguments import argument_parser
 
-    run(main, argument_parser(__doc__).parse_args())
+    run(main, training_parser("train", __doc__).parse_args())
