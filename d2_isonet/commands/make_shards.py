@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     with readable_errors():
         try:
             print(make_shards(args))
+        except OSError as error:  # a disk that is full or fails, a file that is gone
+            raise UserError(str(error)) from error
         except KeyboardInterrupt:
             print("make-shards: stopped; the same command continues from here", file=sys.stderr)
             return INTERRUPTED

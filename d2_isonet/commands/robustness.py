@@ -11,12 +11,17 @@ Examples:
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError, readable_errors
 
 from .arguments import Parser, add_pairs, config_path
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from d2_isonet.modeling.classifier import ImageClassifier
 
 
 def argument_parser(program: str | None = None) -> Parser:
@@ -87,14 +92,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     names = register_data_root(args.data_root)[1:] if args.data_root else cfg.DATASETS.TEST
     dicts, classes = robustness.choose_images(names, args.num_images, args.seed)
     model = robustness.load_classifier(cfg, args.weights, len(classes))
-    source = None
-    if args.source_weights:
-        yaml = (
-            (config_path(args.source_config), [])
-            if args.source_config
-            else (args.config_file, args.opts)
-        )
-        source = robustness.load_source(*yaml, args.source_weights, cfg, len(classes))
+    source = _load_source(args, cfg, len(classes)) if args.source_weights else None
     batches = ClassificationTrainer.build_test_loader(cfg, dicts)
     progress = tqdm(batches, "attacking", unit="batch")
     try:
@@ -108,6 +106,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     print(format_results(results))
     write_report(results, model, next(iter(batches)), classes, cfg.INPUT.FORMAT)
     return results
+
+
+def _load_source(
+    args: argparse.Namespace, target: "CfgNode", num_classes: int
+) -> "ImageClassifier":
+    from d2_isonet.evaluation.robustness import load_source
+
+    file, opts = args.config_file, args.opts
+    if args.source_config:
+        file, opts = config_path(args.source_config), []
+    return load_source(file, opts, args.source_weights, target, num_classes)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -47,7 +47,7 @@ class ClassificationTrainer(Trainer):
         )
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str | list[dict]):
         return build_image_test_loader(
             dataset_name,
             classification_mapper(cfg, is_train=False),

@@ -129,7 +129,7 @@ def open_journal(output: Path) -> Iterator[Journal]:
 
 
 def write_shards(
-    output: Path, plan: Plan, journal: Journal, workers: int, done: Callable[[int], None]
+    output: Path, plan: Plan, journal: Journal, workers: int, done: Callable[[int], object]
 ) -> None:
     """Write the shards that the journal has not, several at a time; `done` is told their bytes.
 
