@@ -11,6 +11,7 @@ from PIL import Image
 
 from d2_isonet.commands import robustness as tool
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_data_root
 from d2_isonet.evaluation.gradient_masking import masking_signs
 from d2_isonet.evaluation.robustness import (
     attack_settings,
@@ -106,7 +107,7 @@ def test_diverged_weights_are_no_accuracy(root):
 
 
 def test_the_seed_chooses_the_images(root):
-    names = tool.register_data_root(root)[1:]
+    names = register_data_root(root)[1:]
     chosen = [[x["file_name"] for x in choose_images(names, 5, seed)[0]] for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2] and len(set(chosen[0])) == 5
     assert len(choose_images(names, 1000, 0)[0]) == 12

@@ -144,11 +144,11 @@ def test_chromium_shows_the_page(red_square, chromium, tmp_path):  # noqa: F811
         (["--config-file", "not_there.yaml"], "not_there.yaml"),
         (
             ["--config-file", DETECTOR, "--data-root", "x"],
-            "is of a detector: give --train-annotations",
+            "is of a detector; give --train-annotations",
         ),
         (
             ["--config-file", CLASSIFIER, "--train-json", "x"],
-            "is of a classifier: give --data-root",
+            "is of a classifier; give --data-root",
         ),
         (["--config-file", CLASSIFIER, "--data-root", "not_there"], "does not exist"),
         (["--config-file", DETECTOR, "--train-json", "x"], "go together"),

@@ -308,7 +308,7 @@ def test_a_failed_shard_is_tried_again(root, monkeypatch, caplog):
 
 
 def test_webdataset_is_named_where_it_is_missing(root, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "webdataset.gopen", None)
+    monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
     with pytest.raises(
         ValueError, match="needs webdataset, which is not installed; pip install webdataset"
     ):
