@@ -50,10 +50,16 @@ class Parser(argparse.ArgumentParser):
         )
         self._check = check
         self._words: list[str] = []
+        self._new_names: set[str] = set()
 
     def accept_old(self, action: argparse.Action, *spellings: str) -> None:
-        """Accept earlier names of an option, which --help does not show."""
+        """Accept earlier names of an option, which --help does not show.
+
+        An abbreviation that fits its name of today and another option means the other: it did when
+        the name was new.
+        """
         self._option_string_actions.update(dict.fromkeys(spellings, action))
+        self._new_names.update(action.option_strings)
 
     def parse_args(self, args=None, namespace=None):
         """The arguments; config_file is a path, also if the name of a config was given."""
@@ -98,6 +104,7 @@ class Parser(argparse.ArgumentParser):
     def _get_option_tuples(self, option_string: str):
         """The options that start so; two spellings of one option are one."""
         found = super()._get_option_tuples(option_string)
+        found = [x for x in found if x[1] not in self._new_names] or found
         return list({id(action): (action, *rest) for action, *rest in reversed(found)}.values())
 
 

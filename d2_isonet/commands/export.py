@@ -1,4 +1,4 @@
-"""Export a trained network to ONNX, torch.export or TorchScript, and compare it with the original.
+"""Export a trained network to ONNX, torch.export or TorchScript, and compare the outputs.
 
 It writes OUTPUT/TARGET.onnx (.pt2, .ts), a .json that says how to feed it, and a .comparison.json.
 The exit code is 1 if the export differs from the original by more than --tolerance.

@@ -50,9 +50,10 @@ def _add_images(parser: Parser) -> None:
     add = parser.add_argument_group("the images that go through the network").add_argument
     add("--images", metavar="DIR",
         help="folder of images (default: the test set of the config)")  # fmt: skip
-    add("--annotations", metavar="FILE",
+    annotations = add("--annotations", metavar="FILE",
         help="COCO json of the images (default: all images in --images); its images lie in "
         "--images, or beside it")  # fmt: skip
+    parser.accept_old(annotations)
     add("--image-root", metavar="DIR", help=argparse.SUPPRESS)  # an old spelling, see _problem
     add("--num-images", type=int, default=2, metavar="N",
         help="number of images, spread over the folder")  # fmt: skip

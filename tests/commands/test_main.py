@@ -63,7 +63,7 @@ def test_the_versions_are_those_that_an_import_finds(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("trian", "did you mean train"), ("chekc-data", "did you mean check-data?"), ("x", "lists")],
+    [("trian", "did you mean train"), ("chekc-data", "did you mean check-data"), ("x", "lists")],
 )
 def test_an_unknown_command_is_named_with_the_nearest(word, hint, monkeypatch, capsys):
     assert main(monkeypatch, word) == 2
