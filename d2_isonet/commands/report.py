@@ -26,7 +26,7 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--output", type=Path, default=Path("report.html"), metavar="FILE", help="the page")
     add("--names", nargs="+", metavar="NAME",
         help="names of the runs, in order (default: those of their folders)")  # fmt: skip
-    add("--num-images", type=int, default=6, metavar="N",
+    number = add("--num-images", type=int, default=6, metavar="N",
         help="number of best images, and of worst images, that are drawn")  # fmt: skip
     add("--score-threshold", type=float, metavar="SCORE",
         help="least score of the detections in the confusion matrix and the pictures, 0 to 1 "
@@ -36,6 +36,7 @@ def argument_parser(program: str | None = None) -> Parser:
                 help="its COCO json (default: where the evaluation found it)")  # fmt: skip
     images = add("--images", action=_Images, metavar="DIR",
                  help="folder of its images (default: where it found them)")  # fmt: skip
+    parser.accept_old(number)  # --images N, see _Images
     parser.accept_old(truth, "--truth")
     parser.accept_old(images, "--image-root")
     return parser

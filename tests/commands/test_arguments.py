@@ -67,7 +67,7 @@ def parser_of(command: str) -> arguments.Parser:
 
 def prefixes(command: str) -> dict[str, str]:
     """Every beginning of an old option that stood for it alone, and the option."""
-    old = OLD[command]
+    old = {**OLD[command], "help": ""}
     cut = {word[:n]: word for word in old for n in range(1, len(word))} | {x: x for x in old}
     return {
         start: word for start, word in cut.items()
@@ -79,7 +79,7 @@ def prefixes(command: str) -> dict[str, str]:
 def test_old_options_and_their_abbreviations_still_work(command):
     parser = parser_of(command)
     for start, word in prefixes(command).items():
-        action = parser._option_string_actions[f"--{OLD[command][word] or word}"]
+        action = parser._option_string_actions[f"--{OLD[command].get(word) or word}"]
         exact = parser._option_string_actions.get(f"--{start}")
         found = [exact] if exact else [x[0] for x in parser._get_option_tuples(f"--{start}")]
         assert [x.option_strings for x in found] == [action.option_strings], start
