@@ -46,7 +46,7 @@ class _Images(argparse.Action):
     """A folder. A number is an earlier spelling of --num-images."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        is_number = option_string == "--images" and values.lstrip("-").isdigit()
+        is_number = option_string != "--image-root" and values.lstrip("-").isdigit()
         setattr(
             namespace, *(("num_images", int(values)) if is_number else ("images", Path(values)))
         )
