@@ -201,7 +201,7 @@ def _add_schedule_config(cfg: CN) -> None:
 
 def _add_wandb_config(cfg: CN) -> None:
     cfg.WANDB = CN()
-    # True: the log goes to Weights & Biases too (pip install 'd2_isonet[wandb]').
+    # True: the log goes to Weights & Biases too (pip install wandb).
     cfg.WANDB.ENABLED = False
     cfg.WANDB.PROJECT = "d2_isonet"
     # "" for your default; "" for OUTPUT_DIR.

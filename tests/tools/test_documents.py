@@ -101,6 +101,9 @@ def test_a_command_of_the_package_is_parsed_by_the_package(found, program):
     assert found(f"`{command} --num-gpus 8 SOLVER.BASE_LR 0.1`") == []
     assert "--no-such-thing" in found(f"`{command} --no-such-thing`")[0]
     assert "SOLVER.STEPSIZE" in found(f"`{command} SOLVER.STEPSIZE 3`")[0]
+    named = command.replace("configs/risonet18_c4.yaml", "risonet18_c4")
+    assert found(f"`{named} SOLVER.BASE_LR 0.1`") == []
+    assert "SOLVER.STEPSIZE" in found(f"`{named} SOLVER.STEPSIZE 3`")[0]
 
 
 def test_a_script_imports_the_modules_beside_it(tmp_path):
