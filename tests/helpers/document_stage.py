@@ -103,10 +103,8 @@ class Stage:
     def run(self, text: str, words: tuple[str, ...]) -> subprocess.CompletedProcess:
         """The ended process of the command, made small."""
         if words[0] == "d2-isonet":
-            script = SCRIPTS.get(words[1], f"tools/{words[1]}.py")
-            return self.run(
-                " ".join(("python", script, *words[2:])), ("python", script, *words[2:])
-            )
+            words = ("python", SCRIPTS.get(words[1], f"tools/{words[1]}.py"), *words[2:])
+            return self.run(" ".join(words), words)
         for pattern, needed in NEEDS.items():
             if re.search(pattern, text) and text != needed:
                 done = self.run(needed, tuple(needed.split()))
