@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from d2_isonet.config.model_zoo import get_config_file
+from d2_isonet.config.model_zoo import config_names, get_config_file
 from d2_isonet.utils.command_line import typed_program
 from d2_isonet.utils.messages import UserError, nearest
 
@@ -65,7 +65,10 @@ class Parser(argparse.ArgumentParser):
         """The arguments; config_file is a path, also if the name of a config was given."""
         parsed = super().parse_args(args, namespace)
         if getattr(parsed, "config_file", None):
-            parsed.config_file = config_path(parsed.config_file)
+            try:
+                parsed.config_file = config_path(parsed.config_file)
+            except UserError as error:
+                self.error(f"--config-file: {error}")
         problem = self._check(parsed) if self._check else ""
         if problem:
             self.error(problem)
@@ -119,12 +122,18 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def config_path(text: str) -> str:
-    """The file of a config that d2_isonet has by that name; a path is returned as it is."""
+    """The file of a config that d2_isonet has by that name; a path is returned as it is.
+
+    Raises:
+        UserError: there is no such file, and it is nearly the name of a config.
+    """
     if os.path.exists(text):
         return text
     try:
         return get_config_file(text)
     except (UserError, FileNotFoundError):
+        if not os.path.splitext(text)[1] and nearest(text, config_names()):
+            raise
         return text
 
 

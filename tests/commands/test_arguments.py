@@ -171,6 +171,11 @@ def test_numbers_and_folders_of_images_have_one_name_each():
         ("train", "--nmu-gpus 2 --config-file x", "--nmu-gpus; did you mean --num-gpus?"),
         ("train", "", "--config-file is missing: give a yaml file, or the name of a config such"),
         ("pretrain", "--resume", "--config-file is missing"),
+        (
+            "train",
+            "--config-file risonet51_fpn",
+            "no config 'risonet51_fpn'; did you mean risone",
+        ),
         ("demo", "--wieghts x --config-file x", "--wieghts; did you mean --weights?"),
         ("report", "run --score-treshold=0.5", "--score-treshold=0.5; did you mean --score-thres"),
         ("export", "--config-file x --frmat onnx", "--frmat; did you mean --format?"),

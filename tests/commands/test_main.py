@@ -1,5 +1,6 @@
 """`d2-isonet`, `python -m d2_isonet` and the scripts: they find a command, fast, and say so."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import detectron2
 import pytest
 import torch
 from repository import REPOSITORY, TOOLS
+from scripts import ENVIRONMENT, TORCHRUN, arguments, write_image_tree
 
 import d2_isonet
 from d2_isonet import __main__ as program
@@ -108,6 +110,19 @@ def test_an_interrupt_during_the_imports_is_one_line(words, tmp_path):
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     process = run(*words, PYTHONPATH=path)
     assert (process.returncode, process.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [[sys.executable], [*TORCHRUN, "--nproc-per-node", "2"]], ids=len)
+def test_the_package_starts_several_processes(start, tmp_path):
+    tree, output = write_image_tree(tmp_path / "tree"), tmp_path / "out"
+    flags = ["--num-gpus", "2"] if len(start) == 1 else []
+    words = [*start, "-m", "d2_isonet", "pretrain", *arguments(tree, output, 2, *flags)]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (record,) = json.loads((output / "runs.json").read_text())
+    assert record["processes"] == 2
+    assert record["command"].startswith("python -m d2_isonet pretrain ")
 
 
 def test_a_copy_of_train_net_takes_code_of_ones_own(tmp_path):
