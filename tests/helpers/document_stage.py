@@ -103,7 +103,9 @@ class Stage:
     def run(self, text: str, words: tuple[str, ...]) -> subprocess.CompletedProcess:
         """The ended process of the command, made small."""
         if words[0] == "d2-isonet":
-            words = ("python", SCRIPTS.get(words[1], f"tools/{words[1]}.py"), *words[2:])
+            command = words[1] if len(words) > 1 else ""
+            script = SCRIPTS.get(command, f"tools/{command}.py")
+            words = ("python", script, *words[2:]) if command else ("python", "-m", "d2_isonet")
             return self.run(" ".join(words), words)
         for pattern, needed in NEEDS.items():
             if re.search(pattern, text) and text != needed:
