@@ -15,6 +15,7 @@ _EXAMPLES = "\nExamples:\n"
 # A config key with a dot, and those without; the words from the first such word on are pairs.
 _SECTIONS = "DATALOADER|DATASETS|GLOBAL|INPUT|MODEL|SOLVER|TEST|WANDB"
 _SINGLE_KEYS = "CUDNN_BENCHMARK|FLOAT32_PRECISION|OUTPUT_DIR|SEED|VERSION|VIS_PERIOD"
+_OLD_PAIRS = ("--opts", "--opt", "--op")  # once stood before the pairs of the demo
 _PAIR = re.compile(rf"(?s)(({_SECTIONS})(\.[A-Z0-9_]+)+|{_SINGLE_KEYS})(=.*)?")
 
 
@@ -79,16 +80,15 @@ class Parser(argparse.ArgumentParser):
         end = self._end_of_options()
         parsed, left = super().parse_known_args(self._words[:end], namespace)
         if end < len(self._words):
-            parsed.opts = [*parsed.opts, *(x for x in self._words[end:] if x != "--opts")]
+            parsed.opts = self._words[end + (self._words[end] in _OLD_PAIRS) :]
         return parsed, left
 
     def _end_of_options(self) -> int:
         """Where the config pairs begin, if an option that takes several values might take them."""
-        if any(a.nargs == "+" for a in self._actions) and any(
-            a.dest == "opts" for a in self._actions
-        ):
+        is_greedy = any(action.nargs == "+" for action in self._actions)
+        if is_greedy and any(action.dest == "opts" for action in self._actions):
             for number, word in enumerate(self._words):
-                if word == "--opts" or _PAIR.fullmatch(word):
+                if word in _OLD_PAIRS or _PAIR.fullmatch(word):
                     return number
         return len(self._words)
 

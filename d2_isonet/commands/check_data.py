@@ -14,7 +14,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from d2_isonet.utils.messages import readable_errors
+from d2_isonet.utils.messages import UserError, readable_errors
 
 from .arguments import Parser, add_pairs
 
@@ -84,7 +84,7 @@ def findings_of(args: argparse.Namespace) -> "list[Finding]":
     cfg = load_config(args.config_file, args.opts)
     try:
         return _repaired(args) if args.repair else _checked(cfg, args)
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+    except (UserError, FileNotFoundError, NotADirectoryError) as error:
         return [Finding("error", "data", str(error))]
 
 

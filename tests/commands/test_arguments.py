@@ -140,7 +140,8 @@ def test_pairs_end_an_option_that_takes_several_values(pairs):
     demo = ["--config-file", "x", "--weights", "x", "--output", "y", "--input", "a.jpg", "TEST"]
     args = parser_of("demo").parse_args([*demo, *pairs])
     assert (args.input, args.opts) == (["a.jpg", "TEST"], pairs)
-    assert parser_of("demo").parse_args([*demo, "--opts", *pairs]).opts == pairs
+    for old in ("--opts", "--op"):
+        assert parser_of("demo").parse_args([*demo, old, *pairs]).opts == pairs
     eps = ["--config-file", "x", "--weights", "x", "--eps", "2", "4"]
     args = parser_of("robustness").parse_args([*eps, *pairs])
     assert (args.eps, args.opts) == ([2, 4], pairs)
