@@ -112,6 +112,29 @@ def test_an_interrupt_during_the_imports_is_one_line(words, tmp_path):
     assert (process.returncode, process.stderr) == (130, "interrupted\n")
 
 
+NETWORK = ["--config-file", "risonet50_fpn", "--weights", "x"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "package"),
+    [
+        ("report", ["x"], "jinja2"),
+        ("show-data", ["--config-file", "risonet50_fpn"], "matplotlib"),
+        ("isometry", NETWORK, "jinja2"),
+        ("robustness", NETWORK, "matplotlib"),
+        ("demo", [*NETWORK, "--input", "x", "--output", "y"], "cv2"),
+    ],
+)
+def test_a_package_of_one_command_is_named_if_it_is_missing(
+    command, words, package, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match="2"):
+        main(monkeypatch, command, *words)
+    error = capsys.readouterr().err
+    assert f" needs {package}, which is not installed; pip install " in error.splitlines()[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [[sys.executable], [*TORCHRUN, "--nproc-per-node", "2"]], ids=len)
 def test_the_package_starts_several_processes(start, tmp_path):
