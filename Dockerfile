@@ -14,7 +14,7 @@ RUN python -m pip install --constraint constraints.txt torch torchvision
 COPY third_party third_party
 RUN python -m pip install --constraint constraints.txt ./third_party/detectron2
 COPY --chown=user . .
-RUN python -m pip install --constraint constraints.txt --editable .
+RUN python -m pip install --constraint constraints.txt --editable ".[demo,report]"
 
 USER user
 ENTRYPOINT ["python"]

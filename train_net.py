@@ -1,48 +1,28 @@
 #!/usr/bin/env python
-"""Train or evaluate a detector: Faster or Mask R-CNN on COCO-format data.
+"""Train or evaluate a detector: the same as `d2-isonet train`, in a file to copy and change.
 
-python train_net.py --config-file configs/risonet50_c4.yaml --num-gpus 8
+Import your own modules at the top: an activation, a backbone, a dataset that they register. Every
+process of a training imports this file, so that each of them knows what was registered.
 """
 
-from d2_isonet.engine.arguments import argument_parser
+from d2_isonet.commands import train
+from d2_isonet.utils.messages import quiet_interrupt
 
-# The rest takes seconds to import: only when the arguments are read, so that --help does not wait.
+# import my_activation  # noqa: F401
 
 
 def parse_args():
-    parser = argument_parser(__doc__)
-    own = parser.add_argument_group("a COCO-format data set of your own (classes from the file)")
-    own.add_argument("--train-json", metavar="FILE", help="annotations to train on")
-    own.add_argument("--train-images", metavar="DIR", help="the folder of their images")
-    own.add_argument("--val-json", metavar="FILE", help="annotations to evaluate on")
-    own.add_argument("--val-images", metavar="DIR", help="the folder of their images")
-    return parser.parse_args()
-
-
-def setup(args):
-    from d2_isonet.config.loading import load_config
-    from d2_isonet.data.datasets import use_own_data
-    from d2_isonet.engine.main import finish_setup
-    from d2_isonet.preflight.data.sets import check_datasets
-
-    cfg = load_config(args.config_file, args.opts)
-    use_own_data(cfg, args)
-    check_datasets(cfg, args.eval_only)
-    return finish_setup(cfg, args)
+    return train.argument_parser().parse_args()
 
 
 def main(args):
-    from d2_isonet.engine.main import evaluate_or_train
-    from d2_isonet.engine.trainer import Trainer
-    from d2_isonet.utils.messages import readable_errors
-
-    with readable_errors():
-        cfg = setup(args)
-    return evaluate_or_train(cfg, args, Trainer)
+    """Every process runs this; `train.train(args, MyTrainer)` trains with your own trainer."""
+    return train.train(args)
 
 
 if __name__ == "__main__":
-    args = parse_args()
-    from d2_isonet.distributed.launch import run
+    with quiet_interrupt():
+        args = parse_args()
+        from d2_isonet.distributed.launch import run  # imports torch, which --help does not need
 
-    run(main, args)
+        run(main, args)

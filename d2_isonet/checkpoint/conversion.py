@@ -16,7 +16,7 @@ from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 from .checkpointer import save_backbone, write_weights
 from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
 from .safetensors_file import SUFFIX
-from .weight_names import rename_tensors
+from .weight_names import FOREIGN_STEMS, rename_tensors
 
 # Both sources were trained on RGB with the mean and std of ImageNet, here in the range 0-255.
 PIXELS = {
@@ -166,6 +166,11 @@ def convert(
     }
     save_backbone(target, tensors, meta)
     return meta, list(Counter(stage_of(name) for name in tensors).items())
+
+
+def has_names_of_others(path: str) -> bool:
+    """Whether the file holds weights of a known network under the names of another project."""
+    return os.path.isfile(path) and not FOREIGN_STEMS.isdisjoint(read_state_dict(path))
 
 
 def config_options(meta: Mapping, detector: bool = False) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.files import write_complete
 from d2_isonet.utils.messages import UserError
 
@@ -30,8 +31,8 @@ def safetensors_problem(path: str | os.PathLike) -> str | None:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         return (
-            "is in the safetensors format, and that package is not installed: "
-            "pip install 'd2_isonet[safetensors]'"
+            "is in the safetensors format, and that package is not installed: pip install "
+            "safetensors"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -71,13 +72,9 @@ def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
         UserError: the package safetensors is not installed.
         SaveError: there is no room, or the file cannot be written.
     """
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise UserError(
-            f"{path}: the safetensors format needs a package",
-            "pip install 'd2_isonet[safetensors]'",
-        ) from error
+    require_packages("safetensors", needed_by=f"{path}: the format")
+    from safetensors.torch import save
+
     record = {key: content[key] for key in _RECORDED if key in content}
     metadata = {"format": "pt", _KEY: json.dumps(record)}
     tensors = {name: _alone(tensor) for name, tensor in content["model"].items()}

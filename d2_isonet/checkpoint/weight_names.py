@@ -81,6 +81,7 @@ _NAMINGS = {  # by the name of the stem's convolution
         leaves={},
     ),
 }
+FOREIGN_STEMS = frozenset(_NAMINGS)  # a state dict with one of these names is of another project
 
 
 def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:

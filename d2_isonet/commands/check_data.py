@@ -1,28 +1,142 @@
-"""Filling in what a COCO json leaves out and what can be had without guessing."""
+"""Check a dataset before it costs time: annotations, image files, and whether they fit a config.
+
+The exit code is 1 if a training would be stopped. A file is read once, until it changes.
+
+Examples:
+  d2-isonet check-data --config-file risonet50_c4
+  d2-isonet check-data --annotations train.json --images images/
+  d2-isonet check-data --annotations train.json --images images/ --repair repaired.json
+  d2-isonet check-data --data-root imagenet
+"""
 
 import argparse
 import json
 import os
+from typing import TYPE_CHECKING
 
-from detectron2.config import CfgNode
+from d2_isonet.utils.messages import UserError, readable_errors
 
-from d2_isonet.config.loading import load_config
-from d2_isonet.data.coco_json import fill_in, is_id, read_annotations
-from d2_isonet.data.datasets import load_registered, register_coco_files, register_data_root
-from d2_isonet.preflight.data.classified_images import classified_image_findings
-from d2_isonet.preflight.data.coco_content import coco_entries
-from d2_isonet.preflight.data.image_scan import look_at_all
-from d2_isonet.preflight.data.sets import dataset_findings
-from d2_isonet.preflight.findings import Finding
-from d2_isonet.utils.messages import UserError
+from .arguments import Parser, add_pairs
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from d2_isonet.preflight.findings import Finding
+
+
+def argument_parser(program: str | None = None) -> Parser:
+    usage = "--config-file FILE|--annotations FILE|--data-root DIR [options] [KEY VALUE ...]"
+    parser = Parser("check-data", __doc__, program, usage=usage, check=_problem)
+    add = parser.add_argument_group("the data").add_argument
+    add("--config-file", metavar="FILE", default="",
+        help="a yaml file or the name of a config, whose DATASETS are checked, or which the data "
+        "below must fit (default: none)")  # fmt: skip
+    annotations = add("--annotations", metavar="FILE", help="COCO json to check (default: none)")
+    parser.accept_old(annotations, "--json")
+    add("--images", metavar="DIR", help="folder of its images (default: none)")
+    add("--data-root", metavar="DIR",
+        help="folder with train/<class>/ and val/<class>/ (default: none)")  # fmt: skip
+    add("--eval-only", action="store_true", help="check only what an evaluation needs")
+    add_pairs(add)
+    check = parser.add_argument_group("the check")
+    depth = check.add_mutually_exclusive_group().add_argument
+    depth("--full", action="store_true", help="read every image (the default)")
+    depth("--quick", action="store_true", help="read DATASETS.CHECKED_IMAGES, as a training does")
+    add = check.add_argument
+    add("--json-report", metavar="FILE",
+        help="write all findings, with all names, as json (default: no file)")  # fmt: skip
+    add("--repair", metavar="FILE", help="only write the --annotations, with what can be filled in "
+        "without guessing, to this new file (default: no file)")  # fmt: skip
+    return parser
+
+
+def _problem(args: argparse.Namespace) -> str:
+    if not (args.config_file or args.annotations or args.data_root):
+        return "name the data: --config-file, --annotations and --images, or --data-root"
+    if bool(args.annotations) != bool(args.images):
+        return "--annotations and --images go together; one is missing"
+    if args.repair and (not args.annotations or os.path.exists(args.repair)):
+        return "--repair needs --annotations, --images and the name of a file that does not exist"
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = argument_parser().parse_args(arguments)
+    from d2_isonet.preflight.findings import findings_table
+
+    with readable_errors():
+        findings = findings_of(args)
+        print(findings_table(findings))
+        if args.json_report:
+            with open(args.json_report, "w", encoding="utf-8") as opened:
+                json.dump([finding._asdict() for finding in findings], opened, indent=1)
+    return int(any(finding.severity == "error" for finding in findings))
+
+
+def findings_of(args: argparse.Namespace) -> "list[Finding]":
+    """The findings on the data that the arguments name: a config's, a COCO json's or a folder's.
+
+    With --repair they say what was filled in.
+    """
+    from d2_isonet.config.loading import load_config
+    from d2_isonet.preflight.findings import Finding
+
+    cfg = load_config(args.config_file, args.opts)
+    try:
+        return _repaired(args) if args.repair else _checked(cfg, args)
+    except UserError as error:
+        return [Finding("error", "data", error.what, error.remedy)]
+
+
+def _checked(cfg: "CfgNode", args: argparse.Namespace) -> "list[Finding]":
+    from d2_isonet.data.datasets import load_registered, register_data_root
+    from d2_isonet.preflight.data.classified_images import classified_image_findings
+    from d2_isonet.preflight.data.sets import dataset_findings
+
+    number = cfg.DATASETS.CHECKED_IMAGES if args.quick else -1
+    if args.data_root:
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
+    elif args.annotations:
+        _use_annotations(cfg, args)
+    if args.data_root or cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        train = [] if args.eval_only else load_registered(cfg.DATASETS.TRAIN)[0]
+        test = load_registered(cfg.DATASETS.TEST)[0] if cfg.DATASETS.TEST else []
+        share = cfg.DATALOADER.MAX_UNREADABLE
+        return classified_image_findings(train, test, number, share)
+    return dataset_findings(cfg, args.eval_only, number)
+
+
+def _use_annotations(cfg: "CfgNode", args: argparse.Namespace) -> None:
+    """Make --annotations the dataset; without a config, its classes are those of the head."""
+    from d2_isonet.data.datasets import register_coco_files
+
+    name = os.path.basename(args.annotations)
+    classes = register_coco_files(name, args.annotations, args.images)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((), (name,)) if args.eval_only else ((name,), ())
+    if not args.config_file:
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+        cfg.SOLVER.MAX_ITER = 0  # there is no schedule to check
+
+
+def _repaired(args: argparse.Namespace) -> "list[Finding]":
+    from d2_isonet.data.coco_json import read_annotations
+    from d2_isonet.preflight.findings import Finding
+
+    content = read_annotations(args.annotations)
+    done = repair(content, args.images) or ["there was nothing to fill in"]
+    with open(args.repair, "x", encoding="utf-8") as opened:
+        json.dump(content, opened)
+    return [Finding("fact", args.repair, what) for what in done]
 
 
 def repair(content: dict, image_root: str) -> list[str]:
     """Fill in ids of annotations, sizes of images, area and iscrowd, in place; say what was done.
 
-    Ids are given anew, 1 to N, where some are missing or given twice. Sizes are those of the files
-    with the EXIF orientation applied.
+    If some ids are missing or occur twice, all annotations get new ones, 1 to N. Sizes are those of
+    the files after their EXIF orientation is applied.
     """
+    from d2_isonet.data.coco_json import fill_in, is_id
+
     done = []
     annotations = content.get("annotations", [])
     ids = {a["id"] for a in annotations if is_id(a.get("id"))}
@@ -39,6 +153,9 @@ def repair(content: dict, image_root: str) -> list[str]:
 
 
 def _fill_in_sizes(content: dict, image_root: str) -> list[str]:
+    from d2_isonet.preflight.data.coco_content import coco_entries
+    from d2_isonet.preflight.data.image_scan import look_at_all
+
     named = [image for image in content["images"] if isinstance(image.get("file_name"), str)]
     sizeless = [i for i in named if not {"width", "height"} <= i.keys()]
     entries = coco_entries({"images": sizeless}, image_root)
@@ -49,62 +166,3 @@ def _fill_in_sizes(content: dict, image_root: str) -> list[str]:
             image["width"], image["height"] = looks[entry.path].upright_size()
             number += 1
     return [f"{number} images have the width and height of their files now"] if sizeless else []
-
-
-def findings_of(args: argparse.Namespace) -> list[Finding]:
-    """The findings on the data that the arguments name: a config's, a COCO json's or a folder's.
-
-    With --repair a json that lacks less is written, and what was done are the findings.
-
-    Raises:
-        UserError, FileNotFoundError: the arguments do not say which data.
-    """
-    if not (args.config_file or args.json or args.data_root):
-        raise UserError("name the data: --config-file, --json and --images, or --data-root")
-    if bool(args.json) != bool(args.images):
-        raise UserError("--json and --images go together", "one is missing")
-    if args.repair and (not args.json or os.path.exists(args.repair)):
-        raise UserError("--repair needs --json, --images and the name of a file that is not there")
-    cfg = load_config(args.config_file, args.opts)
-    try:
-        return _repaired(args) if args.repair else _findings_of(cfg, args)
-    except UserError as error:
-        return [Finding("error", "data", error.what, error.remedy)]
-
-
-def _findings_of(cfg: CfgNode, args: argparse.Namespace) -> list[Finding]:
-    number = cfg.DATASETS.CHECKED_IMAGES if args.quick else -1
-    if args.data_root:
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
-    elif args.json:
-        _take_json(cfg, args)
-    if args.data_root or cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
-        train = [] if args.eval_only else load_registered(cfg.DATASETS.TRAIN)[0]
-        test = load_registered(cfg.DATASETS.TEST)[0] if cfg.DATASETS.TEST else []
-        share = cfg.DATALOADER.MAX_UNREADABLE
-        return classified_image_findings(train, test, number, share)
-    return dataset_findings(cfg, args.eval_only, number)
-
-
-def _take_json(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Make --json and --images the set; without a config, its own classes are the head's."""
-    name = os.path.basename(args.json)
-    classes = register_coco_files(name, args.json, args.images)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((), (name,)) if args.eval_only else ((name,), ())
-    if not args.config_file:
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-        cfg.SOLVER.MAX_ITER = 0  # no schedule is asked for
-
-
-def _repaired(args: argparse.Namespace) -> list[Finding]:
-    content = read_annotations(args.json)
-    done = repair(content, args.images) or ["nothing was to be filled in"]
-    with open(args.repair, "x", encoding="utf-8") as opened:
-        json.dump(content, opened)
-    return [Finding("fact", args.repair, what) for what in done]
-
-
-def write_report(findings: list[Finding], file: str) -> None:
-    """Write the findings as a json list of objects with the names of `Finding`."""
-    with open(file, "w", encoding="utf-8") as opened:
-        json.dump([finding._asdict() for finding in findings], opened, indent=1)

@@ -202,7 +202,7 @@ def _add_schedule_config(cfg: CN) -> None:
 
 def _add_wandb_config(cfg: CN) -> None:
     cfg.WANDB = CN()
-    # True: also log to Weights & Biases (pip install 'd2_isonet[wandb]').
+    # True: also log to Weights & Biases (pip install wandb).
     cfg.WANDB.ENABLED = False
     cfg.WANDB.PROJECT = "d2_isonet"
     # "" for your default entity, and for OUTPUT_DIR as the name.

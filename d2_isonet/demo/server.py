@@ -9,23 +9,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import waitress
+from flask import Flask, Response, abort, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
 from d2_isonet.utils.messages import UserError
 
 from .answers import answer_of, classes_of
 from .detector import Detector
+from .guard import guard, is_loopback, require_own_page
 from .streams import NoPicture, decode
 
-try:
-    import waitress
-    from flask import Flask, Response, abort, jsonify, request
-    from werkzeug.exceptions import RequestEntityTooLarge
-
-    from .guard import guard, is_loopback, require_own_page
-except ImportError as error:
-    raise UserError(
-        f"--serve needs Flask and waitress, and there is no {error.name}: pip install "
-        "'.[serve]' in this repository"
-    ) from error
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = ("index.html", "style.css", "page.js", "paint.js", "ask.js")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}

@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from detectron2.utils import comm
 
 from d2_isonet import __version__
+from d2_isonet.utils.command_line import typed_command
 from d2_isonet.utils.files import tolerate, write_text
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def run_record(args: argparse.Namespace) -> dict:
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "kind": kind,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(typed_command()),
         "folder": os.getcwd(),
         "processes": comm.get_world_size(),
         "commit": commit_of(Path(__file__).resolve().parent),

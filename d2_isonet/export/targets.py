@@ -1,6 +1,5 @@
 """The parts of a network that can be exported, in which formats, and as which functions."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from d2_isonet.config.options import check_name
 from d2_isonet.modeling.classifier import ImageClassifier
+from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError
 
 TARGETS = ("detector", "backbone", "classifier")
@@ -86,7 +86,7 @@ def check_format(target: str, file_format: str, precision: str) -> None:
         option = f"--format {file_format} --precision"
         raise _refusal(option, precision, formats[file_format], file_format)
     if file_format == "onnx":
-        require_packages()
+        require_packages(*_PACKAGES, needed_by="--format onnx")
 
 
 def check_traceable(cfg: CfgNode, target: str, file_format: str) -> None:
@@ -108,14 +108,7 @@ def _refusal(option: str, value: str, choices: tuple[str, ...], of: str) -> Valu
     )
 
 
-def require_packages() -> None:
-    """Raise ValueError unless everything that ONNX needs is installed."""
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"--format onnx needs the packages {', '.join(missing)}: "
-            "pip install 'd2_isonet[export]'"
-        )
+DETECTIONS = ("boxes", "classes", "scores", "masks")
 
 
 class PixelFeatures(nn.Module):

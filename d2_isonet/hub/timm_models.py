@@ -20,7 +20,7 @@ try:
     from timm.models import FeatureInfo, is_model, model_entrypoint, register_model
 except ImportError as error:
     raise ImportError(
-        "d2_isonet.hub.timm_models needs timm: pip install 'd2_isonet[timm]'", name="timm"
+        "d2_isonet.hub.timm_models needs timm: pip install timm", name="timm"
     ) from error
 _MAPS = STAGES[1:]  # timm's out_indices are 0 to 3
 

@@ -108,3 +108,6 @@ class _WatchedLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._watcher.execute(self._loader.exec_module, module)
+
+    def __getattr__(self, name: str):
+        return getattr(self._loader, name)  # get_code, with which `python -m d2_isonet` runs

@@ -1,6 +1,5 @@
 """Validates the device and the keys of SOLVER and TEST before anything is built."""
 
-import importlib.util
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from d2_isonet.config.options import ACTIONS, PRECISIONS, check_name, check_range, value_of
 from d2_isonet.isometry.criterion import FORMS
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError
 
 
@@ -20,14 +20,8 @@ def check_precision(precision: str) -> None:
 
 def check_wandb(cfg: CfgNode) -> None:
     """Raise UserError if WANDB.ENABLED is True and the package is not installed."""
-    if not cfg.WANDB.ENABLED:
-        return
-    spec = importlib.util.find_spec("wandb")
-    if spec is None or spec.origin is None:  # a folder of runs is called wandb too
-        raise UserError(
-            "WANDB.ENABLED is True, but the package wandb is not installed",
-            "pip install 'd2_isonet[wandb]', or set it to False",
-        )
+    if cfg.WANDB.ENABLED:
+        require_packages("wandb", needed_by="WANDB.ENABLED True")
 
 
 # Numbers with a range: (least,), or (least, limit) for a number that must stay below the limit.

@@ -5,8 +5,8 @@ import yaml
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
+from d2_isonet.commands.arguments import training_parser
 from d2_isonet.config.loading import load_config
-from d2_isonet.engine.arguments import argument_parser
 from d2_isonet.preflight.training import check_training_options
 from d2_isonet.utils.messages import UserError, readable_errors
 
@@ -24,7 +24,7 @@ def described(parser) -> dict:
 
 
 def test_the_arguments_are_detectron2s_but_for_the_port_the_timeout_and_trust_pickle():
-    ours, theirs = described(argument_parser("")), described(default_argument_parser())
+    ours, theirs = described(training_parser("train", "")), described(default_argument_parser())
     assert ours.pop("trust_pickle")["const"] is True
     assert ours.pop("dist_timeout")["default"] == 1800
     assert (ours["dist_url"].pop("default"), theirs["dist_url"].pop("default")[:3]) == (
@@ -35,14 +35,23 @@ def test_the_arguments_are_detectron2s_but_for_the_port_the_timeout_and_trust_pi
 
 
 def test_pairs_end_the_arguments():
-    words = ["--num-gpus", "2", "--eval-only", "SOLVER.BASE_LR", "-1", "--resume"]
-    parsed = vars(argument_parser("").parse_args(words))
+    words = [
+        "--config-file",
+        BASE,
+        "--num-gpus",
+        "2",
+        "--eval-only",
+        "SOLVER.BASE_LR",
+        "-1",
+        "--resume",
+    ]
+    parsed = vars(training_parser("train", "").parse_args(words))
     assert (parsed["num_gpus"], parsed["eval_only"], parsed["resume"]) == (2, True, False)
     assert parsed["opts"] == ["SOLVER.BASE_LR", "-1", "--resume"]
 
 
 def test_help_says_what_the_script_does_and_explains_each_argument():
-    parser = argument_parser("Train a thing.")
+    parser = training_parser("train", "Train a thing.")
     assert parser.format_help().count("Train a thing.") == 1
     assert all(action.help for action in parser._actions)
 

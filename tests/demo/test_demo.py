@@ -1,4 +1,4 @@
-"""tools/demo.py as a user runs it: what is written, what is told, and every mistake in words."""
+"""d2-isonet demo as a user runs it: what is written, what is told, and every mistake in words."""
 
 import argparse
 import json
@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from repository import TOOLS
 
-from d2_isonet.commands import demo as arguments
+from d2_isonet.commands import demo
 from d2_isonet.data.categories import Categories
 from d2_isonet.demo import detector, runner
 from d2_isonet.demo.sources import find_sources
@@ -43,7 +42,7 @@ def photos(tmp_path):
 
 def options(tmp_path, *words, **changes) -> argparse.Namespace:
     given = ["--config-file", "x", "--weights", "x", "--output", str(tmp_path / "out")]
-    args = arguments.parse_args("", [*given, "--input", *map(str, words)])
+    args = demo.argument_parser().parse_args([*given, "--input", *map(str, words)])
     return argparse.Namespace(**{**vars(args), **changes})
 
 
@@ -199,12 +198,10 @@ def weights(tmp_path_factory):
 
 
 def main(weights, *words) -> int:
-    """The exit code of `python tools/demo.py` with words after config and weights."""
-    import demo  # found since demo_detector is imported
-
+    """The exit code of `d2-isonet demo` with words after config and weights."""
     given = ["--config-file", demo_detector.SMALL, "--weights", str(weights), *map(str, words)]
     opts = [] if "--opts" in given else ["--opts", *demo_detector.OPTS]
-    return demo.main(arguments.parse_args("", [*given, *opts]))
+    return demo.main([*given, *opts])
 
 
 @pytest.fixture
@@ -340,9 +337,9 @@ def test_a_mistake_is_told_in_one_message(message, weights, shapes, tmp_path, ca
 ARGUMENTS = {
     "the following arguments are required: --weights": "--config-file x",
     "there is nothing to look at: give --input": "--config-file x --weights x",
-    "--output FOLDER is missing": "--config-file x --weights x --input a",
+    "--output DIR is missing": "--config-file x --weights x --input a",
     "--weights is empty; name": "--config-file x --input a --output b --weights=",
-    "--threshold is 50; it must be from 0 to 1": "--config-file x --weights x --threshold 50",
+    "--score-threshold is 50; it must be from 0 to 1": "--config-file x --weights x --threshold 50",
     "--batch-size is 0; it must be": "--config-file x --weights x --batch-size 0",
     "--max-frames is 0": "--config-file x --weights x --max-frames 0",
     "--threads is -1": "--config-file x --weights x --threads -1",
@@ -355,7 +352,7 @@ ARGUMENTS = {
 @pytest.mark.parametrize("message", ARGUMENTS)
 def test_arguments_that_cannot_be_meant_are_told(message, capsys):
     with pytest.raises(SystemExit) as end:
-        arguments.parse_args("", ARGUMENTS[message].split())
+        demo.argument_parser().parse_args(ARGUMENTS[message].split())
     assert end.value.code == 2 and message in capsys.readouterr().err
 
 
@@ -367,7 +364,8 @@ def test_without_flask_the_extra_is_named(weights, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "waitress", None)
     with pytest.raises(SystemExit):
         main(weights, "--serve")
-    assert "--serve needs Flask and waitress" in capsys.readouterr().err
+    message = "--serve needs waitress, which is not installed; pip install waitress"
+    assert message in capsys.readouterr().err
 
 
 def test_the_page_shows_what_a_real_detector_finds(weights, shapes, monkeypatch, capsys):
@@ -402,7 +400,7 @@ def test_ctrl_c_before_the_start_ends_quietly(weights, shapes, tmp_path, monkeyp
 def test_help_does_not_wait_for_torch():
     import subprocess
 
-    code = "import sys; sys.argv = ['demo', '--help']\n"
-    code += "try:\n    import demo; demo.parse_args('')\nexcept SystemExit:\n    pass\n"
+    code = "import sys; sys.argv = ['demo', '--help']\nfrom d2_isonet.commands import demo\n"
+    code += "try:\n    demo.main()\nexcept SystemExit:\n    pass\n"
     code += "assert not {'torch', 'cv2', 'flask', 'numpy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=TOOLS, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,6 +1,5 @@
 """The Trainer: one step, resume, several processes, evaluation, and both scripts end to end."""
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +12,11 @@ from PIL import Image
 from script_arguments import DETECT, PRETRAIN, arguments
 from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
+from d2_isonet.commands.pretrain import pretrain
+from d2_isonet.commands.train import train as train_detector
 from d2_isonet.distributed.launch import launch
+
+PROCESS = {"train": train_detector, "pretrain": pretrain}  # what each process runs
 
 
 @pytest.mark.parametrize("option", ["CLIP_GRADIENTS.ENABLED False", "CLIP_GRADIENTS.ENABLED True",
@@ -103,25 +106,22 @@ def image_tree(tmp_path) -> Path:
 def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
     image_tree, coco_files, tmp_path
 ):
-    import pretrain_imagenet
-
-    import train_net
 
     out = tmp_path / "pretraining"
     results = {}
-    pretrain = arguments(
+    asked = arguments(
         "configs/imagenet/risonet18.yaml",
         *PRETRAIN, "OUTPUT_DIR", str(out), data_root=str(image_tree),
     )  # fmt: skip
-    pretrain_imagenet.main(pretrain)
+    pretrain(asked)
     backbone = torch.load(out / "backbone.pth", weights_only=True)
     assert backbone["meta"]["accuracy"]["top1"] == 100
     assert backbone["meta"]["num_classes"] == 2
     assert backbone["meta"]["iteration"] == 12
 
-    pretrain.eval_only = True
-    pretrain.opts += ["MODEL.WEIGHTS", str(out / "model_final.pth")]
-    results = pretrain_imagenet.main(pretrain)
+    asked.eval_only = True
+    asked.opts += ["MODEL.WEIGHTS", str(out / "model_final.pth")]
+    results = pretrain(asked)
     assert results["classification"]["top1"] == 100
 
     files = dict(zip(("json", "images"), map(str, coco_files), strict=True))
@@ -131,73 +131,73 @@ def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
         *DETECT, "MODEL.WEIGHTS", str(out / "backbone.pth"), "OUTPUT_DIR", str(tmp_path / "det"),
         **own,
     )  # fmt: skip
-    train_net.main(detect)
+    train_detector(detect)
     detect.eval_only = True
     detect.opts[detect.opts.index("MODEL.WEIGHTS") + 1] = str(tmp_path / "det" / "model_final.pth")
-    results = train_net.main(detect)
+    results = train_detector(detect)
     for task in ("bbox", "segm"):
         assert {"AP", "AP50", "AP75", "AP-cat", "AP-tree", "AP-ship"} <= set(results[task])
 
 
 @pytest.mark.parametrize("checked", ["0", "500"])  # found in training; found before it
-@pytest.mark.parametrize("script", ["train_net", "pretrain_imagenet"])
+@pytest.mark.parametrize("command", ["train", "pretrain"])
 def test_an_image_that_breaks_off_is_named(
-    script, checked, image_tree, coco_files, tmp_path, capsys, monkeypatch
+    command, checked, image_tree, coco_files, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
     json_file, images = coco_files
-    folder = images if script == "train_net" else image_tree / "train" / "red"
+    folder = images if command == "train" else image_tree / "train" / "red"
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:200])
     own = {f"{s}_json": str(json_file) for s in ("train", "val")}
     own |= {f"{s}_images": str(images) for s in ("train", "val")}
     configured = {
-        "train_net": arguments("configs/risonet18_dc5.yaml", *DETECT, "MODEL.WEIGHTS", "", **own),
-        "pretrain_imagenet": arguments(
+        "train": arguments("configs/risonet18_dc5.yaml", *DETECT, "MODEL.WEIGHTS", "", **own),
+        "pretrain": arguments(
             "configs/imagenet/risonet18.yaml", *PRETRAIN, data_root=str(image_tree)
         ),
-    }[script]
+    }[command]
     configured.opts += ["OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "1"]
     configured.opts += ["DATASETS.CHECKED_IMAGES", checked]
     with pytest.raises(SystemExit):
-        importlib.import_module(script).main(configured)
+        PROCESS[command](configured)
     message = "error: " + capsys.readouterr().err.rpartition("error: ")[2]
     assert str(folder) in message.splitlines()[-1]
     assert (tmp_path / "out").exists() == (checked == "0")
 
 
 @pytest.mark.parametrize(
-    ("script", "opts", "given", "message"),
+    ("command", "opts", "given", "message"),
     [
-        ("train_net", ["MODEL.WEIGHTS", "nowhere.pth"], {}, "there is no file .*nowhere.pth"),
-        ("train_net", ["MODEL.WEIGHTS", ""], {"eval_only": True}, "would evaluate random weights"),
-        ("train_net", ["SOLVER.IMS_PER_BATCH", "0"], {}, "SOLVER.IMS_PER_BATCH is 0"),
+        ("train", ["MODEL.WEIGHTS", "nowhere.pth"], {}, "there is no file .*nowhere.pth"),
+        ("train", ["MODEL.WEIGHTS", ""], {"eval_only": True}, "would evaluate random weights"),
+        ("train", ["SOLVER.IMS_PER_BATCH", "0"], {}, "SOLVER.IMS_PER_BATCH is 0"),
         (
-            "train_net",
+            "train",
             ["SOLVER.REFERENCE_WORLD_SIZE", "8"],
             {},
             "IMS_PER_BATCH is 2, for SOLVER.REFERENCE_WORLD_SIZE 8.*REFERENCE_WORLD_SIZE 0",
         ),
-        ("train_net", ["SOLVER.AMP.PRECISION", "half"], {}, "PRECISION is 'half'"),
-        ("train_net", ["SOLVER.BASE_LRR", "1"], {}, "did you mean SOLVER.BASE_LR?"),
+        ("train", ["SOLVER.AMP.PRECISION", "half"], {}, "PRECISION is 'half'"),
+        ("train", ["SOLVER.BASE_LRR", "1"], {}, "did you mean SOLVER.BASE_LR?"),
         (
-            "train_net",
+            "train",
             ["MODEL.BACKBONE.NAME", "build_isonet"],
             {},
             "did you mean build_isonet_backbone?",
         ),
-        ("train_net", ["INPUT.CLASSIFICATION.MIXUP_ALPHA", "1.0"], {}, "1.0 with .*RCNN'; only Im"),
-        ("train_net", ["SOLVER.ADVERSARIAL.ATTACK", "PGD"], {}, "ATTACK is 'PGD' with .*set it"),
-        ("pretrain_imagenet", ["SOLVER.ADVERSARIAL.ATTACK", "PGD"], {}, "ATTACK is 'PGD'.*'BIM'"),
-        ("pretrain_imagenet", [], {"data_root": "nowhere"}, "nowhere does not exist"),
-        ("pretrain_imagenet", ["MODEL.CLASSIFIER.NUM_CLASSES", "3"], {}, "NUM_CLASSES is 3, but"),
+        ("train", ["INPUT.CLASSIFICATION.MIXUP_ALPHA", "1.0"], {}, "1.0 with .*RCNN'; only Im"),
+        ("train", ["SOLVER.ADVERSARIAL.ATTACK", "PGD"], {}, "ATTACK is 'PGD' with .*set it"),
+        ("pretrain", ["SOLVER.ADVERSARIAL.ATTACK", "PGD"], {}, "ATTACK is 'PGD'.*'BIM'"),
+        ("pretrain", [], {"data_root": "nowhere"}, "nowhere does not exist"),
+        ("pretrain", ["MODEL.CLASSIFIER.NUM_CLASSES", "3"], {}, "NUM_CLASSES is 3, but"),
     ],
 )
 def test_a_scripts_user_gets_one_clear_message(
-    script, opts, given, message, image_tree, coco_files, tmp_path, capsys, monkeypatch
+    command, opts, given, message, image_tree, coco_files, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
-    if script == "train_net":
+    if command == "train":
         files = dict(zip(("json", "images"), map(str, coco_files), strict=True))
         given = {**{f"{s}_{k}": v for s in ("train", "val") for k, v in files.items()}, **given}
         configured = arguments("configs/risonet18_dc5.yaml", *DETECT, **given)
@@ -206,7 +206,7 @@ def test_a_scripts_user_gets_one_clear_message(
         configured = arguments("configs/imagenet/risonet18.yaml", *PRETRAIN, **given)
     configured.opts += ["OUTPUT_DIR", str(tmp_path / "out"), *opts]
     with pytest.raises(SystemExit):
-        importlib.import_module(script).main(configured)
+        PROCESS[command](configured)
     error = capsys.readouterr().err
     assert re.search(f"error: .*{message}", error, re.DOTALL), error
     assert "Traceback" not in error

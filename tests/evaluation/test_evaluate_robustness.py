@@ -4,13 +4,14 @@ import json
 import re
 from pathlib import Path
 
-import evaluate_robustness as tool
 import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
+from d2_isonet.commands import robustness as tool
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_data_root
 from d2_isonet.evaluation.gradient_masking import masking_signs
 from d2_isonet.evaluation.robustness import (
     attack_settings,
@@ -106,7 +107,7 @@ def test_diverged_weights_are_no_accuracy(root):
 
 
 def test_the_seed_chooses_the_images(root):
-    names = tool.register_data_root(root)[1:]
+    names = register_data_root(root)[1:]
     chosen = [[x["file_name"] for x in choose_images(names, 5, seed)[0]] for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2] and len(set(chosen[0])) == 5
     assert len(choose_images(names, 1000, 0)[0]) == 12
@@ -146,7 +147,7 @@ def test_the_tool_prints_and_writes_what_it_returns(root, tmp_path, capsys):
         *("--source-weights", str(root / "1.pth"), "--num-images", "7", "--effort-images", "2"),
         *("--eps", "2", "16", "--iterations", "2", "--output", str(tmp_path), *OPTS),
     ]
-    results = tool.main(tool.parse_args(arguments))
+    results = tool.measure(tool.argument_parser().parse_args(arguments))
     said = capsys.readouterr().out
     assert json.loads((tmp_path / "robustness.json").read_text()) == results
     assert Image.open(tmp_path / "robustness.png").size > (400, 400)
@@ -161,7 +162,7 @@ def test_the_tool_prints_and_writes_what_it_returns(root, tmp_path, capsys):
 def test_a_missing_file_is_one_message(root, capsys):
     arguments = ["--config-file", CONFIG, "--weights", "no.pth", "--data-root", str(root)]
     with pytest.raises(SystemExit):
-        tool.main(tool.parse_args([*arguments, "--seed", "0", *OPTS]))
+        tool.main([*arguments, "--seed", "0", *OPTS])
     assert "there is no file" in capsys.readouterr().err
 
 
@@ -177,7 +178,7 @@ def test_a_missing_file_is_one_message(root, capsys):
 def test_impossible_arguments_end_before_weights_are_read(words, message, root, capsys):
     arguments = ["--config-file", CONFIG, "--weights", "no.pth", "--data-root", str(root)]
     with pytest.raises(SystemExit):
-        tool.main(tool.parse_args([*arguments, *words, "--seed", "0", *OPTS]))
+        tool.main([*arguments, *words, "--seed", "0", *OPTS])
     assert re.search(f"error: {message}", capsys.readouterr().err)
 
 
@@ -198,7 +199,7 @@ def test_diverged_weights_are_one_message_with_their_file(option, value, root, t
     arguments = ["--config-file", CONFIG, "--data-root", str(root), "--output", str(tmp_path)]
     arguments += [word for pair in weights.items() for word in pair]
     with pytest.raises(SystemExit):
-        tool.main(tool.parse_args([*arguments, "--num-images", "4", "--seed", "0", *OPTS]))
+        tool.main([*arguments, "--num-images", "4", "--seed", "0", *OPTS])
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert "diverged" in error.split("error: ")[1] and weights[option] in error.split("error: ")[1]

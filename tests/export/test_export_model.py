@@ -1,4 +1,4 @@
-"""tools/export_model.py: its verdict, its refusals, and its files without detectron2."""
+"""d2-isonet export: its verdict, its refusals, and its files without detectron2."""
 
 import json
 import re
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import export_model
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from narrow_networks import SMALL_DETECTOR, decided
 from PIL import Image
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.commands import export
 from d2_isonet.config.loading import load_config
 from d2_isonet.data import examples as images
 from d2_isonet.engine.predictor import Predictor
@@ -44,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
 def run(folder: Path, *options: str) -> int:
     files = ["--config-file", f"{folder}/config.yaml", "--weights", f"{folder}/detector.pth"]
     output = ["--output", f"{folder}/out", "--repetitions", "1", "--num-images", "2"]
-    return export_model.main(export_model.parse_args([*files, *output, *options]))
+    return export.main([*files, *output, *options])
 
 
 def refusal(capsys, folder: Path, *options: str) -> str:
@@ -162,7 +162,7 @@ def test_weights_are_asked_for(capsys, folder):
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(targets, "_PACKAGES", ("onnx", "onnxnothing"))
-    with pytest.raises(ValueError, match=r"needs the packages onnxnothing: .*d2_isonet\[export\]"):
+    with pytest.raises(ValueError, match="needs onnxnothing, which is not .*; pip install onnxno"):
         targets.check_format("detector", "onnx", "float32")
     targets.check_format("detector", "torchscript", "float32")
 

@@ -44,6 +44,18 @@ PAIRS = {
     "tools/benchmark.py": "--quick --repetitions 1 --output output/benchmark",
     "tools/analyze_isometry.py": "--frequencies 2",
 }
+SCRIPTS = {  # what `d2-isonet COMMAND` is run as
+    "train": "train_net.py",
+    "pretrain": "tools/pretrain_imagenet.py",
+    "train-lazy": "tools/train_lazy.py",
+    "check-data": "tools/check_dataset.py",
+    "show-data": "tools/visualize_data.py",
+    "export": "tools/export_model.py",
+    "isometry": "tools/analyze_isometry.py",
+    "robustness": "tools/evaluate_robustness.py",
+    "convert": "tools/convert_isonet_weights.py",
+    "make-shards": "tools/make_shards.py",
+}
 # Before a command that has the words on the left, the one on the right is run.
 PRETRAIN = "python tools/pretrain_imagenet.py --config-file configs/imagenet/"
 TRAIN = "python train_net.py --config-file configs/"
@@ -90,6 +102,11 @@ class Stage:
 
     def run(self, text: str, words: tuple[str, ...]) -> subprocess.CompletedProcess:
         """The ended process of the command, made small."""
+        if words[0] == "d2-isonet":
+            command = words[1] if len(words) > 1 else ""
+            script = SCRIPTS.get(command, f"tools/{command}.py")
+            words = ("python", script, *words[2:]) if command else ("python", "-m", "d2_isonet")
+            return self.run(" ".join(words), words)
         for pattern, needed in NEEDS.items():
             if re.search(pattern, text) and text != needed:
                 done = self.run(needed, tuple(needed.split()))

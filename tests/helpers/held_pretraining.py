@@ -2,7 +2,7 @@
 
 import time
 
-import pretrain_imagenet
+from d2_isonet.commands import pretrain
 
 ALONE_UNTIL, TOGETHER_UNTIL = 30, 70  # steps
 
@@ -30,11 +30,11 @@ def main(args) -> None:
             return [Held(), *super().build_hooks()]
 
     pretraining.ClassificationTrainer = HeldTrainer
-    pretrain_imagenet.main(args)
+    pretrain.pretrain(args)
 
 
 if __name__ == "__main__":
-    args = pretrain_imagenet.parse_args()
+    args = pretrain.argument_parser().parse_args()
     from d2_isonet.distributed.launch import run
 
     run(main, args)

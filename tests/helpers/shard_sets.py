@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import make_shards
 import numpy as np
 from PIL import Image
+
+from d2_isonet.commands import make_shards
 
 
 def write_images(root: Path, counts: dict[str, int], splits: tuple[str, ...] = ("train", "val")):

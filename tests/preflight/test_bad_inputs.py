@@ -1,10 +1,8 @@
 """What users really do to a detection trainer, row by row of docs/reliability.md."""
 
 import ast
-import importlib
 import re
 import socket
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,7 @@ import torch
 from detectron2.config import get_cfg
 from repository import REPOSITORY
 
+from d2_isonet.commands import train
 from d2_isonet.distributed import meeting
 
 SMALL = "--config-file configs/quickstart/small_risonet18_dc5.yaml"
@@ -27,7 +26,7 @@ HEAD_ONLY = "FLOAT32_PRECISION"
 
 
 class Stop(NamedTuple):
-    """A command line of train_net.py that ends with one message before a model is built."""
+    """A command line of d2-isonet train that ends with one message before a model is built."""
 
     row: int
     words: str
@@ -139,12 +138,11 @@ def words_of(tmp_path, coco_files):
 
 @pytest.fixture
 def parsed(words_of, monkeypatch):
-    """What train_net.py makes of a command line."""
+    """What d2-isonet train makes of a command line."""
 
     def parse(words: str):
-        monkeypatch.setattr(sys, "argv", ["train_net.py", *words_of(words)])
         monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
-        return importlib.import_module("train_net").parse_args()
+        return train.argument_parser().parse_args(words_of(words))
 
     return parse
 
@@ -153,7 +151,6 @@ def parsed(words_of, monkeypatch):
 def test_it_ends_with_one_message_before_a_model_is_built(
     stop, parsed, tmp_path, capsys, monkeypatch
 ):
-    import train_net
     from d2_isonet.engine import trainer as engine
 
     def build(*args):
@@ -161,7 +158,7 @@ def test_it_ends_with_one_message_before_a_model_is_built(
 
     monkeypatch.setattr(engine.Trainer, "build_model", build)
     with pytest.raises(SystemExit) as end:
-        train_net.main(parsed(stop.words))
+        train.train(parsed(stop.words))
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert re.search(f"error: .*{stop.message}", error, re.DOTALL), error
@@ -170,11 +167,9 @@ def test_it_ends_with_one_message_before_a_model_is_built(
 
 
 def test_all_errors_come_in_one_table(parsed, capsys):
-    import train_net
-
     words = f"{SMALL} {DATA} {RUN} MODEL.RESNETS.NORM BNN MODEL.WEIGHTS {{file:page.pth}}"
     with pytest.raises(SystemExit):
-        train_net.main(parsed(f"{words} OUTPUT_DIR /proc/out MODEL.DEVICE gpu"))
+        train.train(parsed(f"{words} OUTPUT_DIR /proc/out MODEL.DEVICE gpu"))
     captured = capsys.readouterr()
     assert "4 errors, 0 warnings, 1 fact" in captured.out
     assert "4 things must be put right first" in captured.err

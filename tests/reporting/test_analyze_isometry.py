@@ -1,14 +1,14 @@
-"""tools/analyze_isometry.py: networks of every kind, the files it writes, and what it refuses."""
+"""d2-isonet isometry: networks of every kind, the files it writes, and what it refuses."""
 
 import json
 import math
 import re
 
-import analyze_isometry
 import pytest
 import torch
 from browser import chromium, opened  # noqa: F401
 
+from d2_isonet.commands import isometry
 from d2_isonet.reporting.isometry.analysis import analyze, as_json
 from d2_isonet.reporting.isometry.networks import MODEL_ZOO, detectron2_network
 from d2_isonet.reporting.isometry.pictures import histogram_figure, singular_value_figure
@@ -25,7 +25,8 @@ FEW = ["--num-images", "1", "--frequencies", "2"]
 
 
 def analysis(*arguments, opts=TINY):
-    return analyze_isometry.analysis_of(analyze_isometry.parse_args([*arguments, *FEW, *opts]))
+    words = [*arguments, *FEW, *opts]
+    return isometry.analysis_of(isometry.argument_parser().parse_args(words))
 
 
 def analyzed(*arguments, opts=TINY) -> dict:
@@ -42,7 +43,7 @@ def risonet(tmp_path_factory):
     """(content of isometry.json, its folder)."""
     folder = tmp_path_factory.mktemp("risonet")
     arguments = [*RISONET18, *FEW, "--output", str(folder), *TINY]
-    analyze_isometry.main(analyze_isometry.parse_args(arguments))
+    isometry.main(arguments)
     return json.loads((folder / "isometry.json").read_text()), folder
 
 
@@ -156,7 +157,7 @@ def test_an_untrained_batch_norm_takes_the_image_s_statistics():
 
 
 def test_weights_that_are_not_finite_are_shown_as_such(capsys):
-    network = detectron2_network(analyze_isometry.parse_args([*RISONET18, *FEW, *TINY]))
+    network = detectron2_network(isometry.argument_parser().parse_args([*RISONET18, *FEW, *TINY]))
     torch.nn.init.constant_(network.model.backbone.res3[0].shortcut.weight, math.nan)
     found = analyze(network, frequencies=2, limit=10.0, seed=0)
     print_analysis(found)
@@ -217,7 +218,7 @@ class TestTimm:
 def error(capsys, arguments: list[str]) -> str:
     """The one line on stderr with which it ends."""
     with pytest.raises(SystemExit) as ended:
-        analyze_isometry.main(analyze_isometry.parse_args(arguments))
+        isometry.main(arguments)
     lines = capsys.readouterr().err.strip().splitlines()
     assert ended.value.code == 2
     return next(line for line in lines if line.startswith("error: "))
@@ -253,7 +254,7 @@ def test_weights_without_a_config_are_reported_what_is_missing(trained, tmp_path
 def test_a_json_whose_images_are_elsewhere_is_reported(coco_files, tmp_path, capsys):
     arguments = ["--config-file", "configs/risonet18_dc5.yaml", "--images", str(coco_files[0]),
                  "--image-root", str(tmp_path / "nowhere"), *TINY]  # fmt: skip
-    assert "none of its images is in --image-root" in error(capsys, arguments)
+    assert "none of its images is in" in error(capsys, arguments)
 
 
 @pytest.mark.parametrize(
@@ -261,4 +262,4 @@ def test_a_json_whose_images_are_elsewhere_is_reported(coco_files, tmp_path, cap
 )
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(SystemExit):
-        analyze_isometry.parse_args(arguments)
+        isometry.argument_parser().parse_args(arguments)

@@ -1,4 +1,4 @@
-"""tools/report.py: the files it reads, its notes on missing ones, and its pages in a browser."""
+"""d2-isonet report: the files it reads, its notes on missing ones, and its pages in a browser."""
 
 import contextlib
 import io
@@ -8,10 +8,10 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-import report
 from browser import chromium, opened  # noqa: F401
 from run_folders import EVIL, classification_run, detection_run, step, write_config, write_metrics
 
+from d2_isonet.commands import report
 from d2_isonet.engine.run_record import add_run_record
 from d2_isonet.reporting.page.page import Page
 from d2_isonet.reporting.runs import training

@@ -1,4 +1,4 @@
-"""tools/visualize_data.py: the pixels, boxes, masks and names that the network is fed."""
+"""d2-isonet show-data: the pixels, boxes, masks and names that the network is fed."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import visualize_data
 from browser import chromium, opened  # noqa: F401
 from PIL import Image
 
+from d2_isonet.commands import show_data
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.pixels import pixels_of
 from d2_isonet.reporting.data_preview import (
@@ -47,9 +47,8 @@ def red_square(tmp_path) -> list[str]:
 
 
 def config_of(config_file: str, data: list[str], *opts: str):
-    return visualize_data.setup(
-        visualize_data.parse_args(["--config-file", config_file, *data, *opts])
-    )
+    words = ["--config-file", config_file, *data, *opts]
+    return show_data.setup(show_data.argument_parser().parse_args(words))
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
@@ -131,8 +130,8 @@ def test_an_unreadable_image_is_stepped_over_as_in_training(folder):
 
 def test_chromium_shows_the_page(red_square, chromium, tmp_path):  # noqa: F811
     output = tmp_path / "preview"
-    visualize_data.main(["--config-file", DETECTOR, *red_square, "--output", str(output),
-                         "--images", "3", "SOLVER.IMS_PER_BATCH=1"])  # fmt: skip
+    show_data.main(["--config-file", DETECTOR, *red_square, "--output", str(output),
+                         "--num-images", "3", "SOLVER.IMS_PER_BATCH=1"])  # fmt: skip
     assert len(list(output.glob("*.jpg"))) == 3
     with opened(chromium, output / "index.html") as page:
         assert "<b>square</b>" in page.locator("table").last.inner_text()
@@ -143,18 +142,21 @@ def test_chromium_shows_the_page(red_square, chromium, tmp_path):  # noqa: F811
     "arguments, message",
     [
         (["--config-file", "not_there.yaml"], "not_there.yaml"),
-        (["--config-file", DETECTOR, "--data-root", "x"], "is of a detector: give --train-json"),
+        (
+            ["--config-file", DETECTOR, "--data-root", "x"],
+            "is of a detector; give --train-annotations",
+        ),
         (
             ["--config-file", CLASSIFIER, "--train-json", "x"],
-            "is of a classifier: give --data-root",
+            "is of a classifier; give --data-root",
         ),
         (["--config-file", CLASSIFIER, "--data-root", "not_there"], "does not exist"),
         (["--config-file", DETECTOR, "--train-json", "x"], "go together"),
-        (["--config-file", DETECTOR, "--images", "0"], "--images must be at least 1"),
+        (["--config-file", DETECTOR, "--images", "0"], "--num-images is 0; it must be at least 1"),
         (["--config-file", DETECTOR, "--output", "setup.py"], "is a file: give a folder"),
     ],
 )
 def test_bad_input_is_one_message(arguments, message, capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
-        visualize_data.main(arguments)
+        show_data.main(arguments)
     assert message in capsys.readouterr().err

@@ -24,7 +24,15 @@ def main(_) -> None:
 def test_both_machines_name_the_process_that_was_killed():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    flags = ["--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{port}", "--machine-rank"]
+    flags = [
+        "--config-file",
+        "none",
+        "--num-machines",
+        "2",
+        "--dist-url",
+        f"tcp://127.0.0.1:{port}",
+        "--machine-rank",
+    ]
     machines = [
         subprocess.Popen(
             [sys.executable, __file__, *flags, str(rank)], cwd=REPOSITORY, env=ENVIRONMENT,
@@ -40,7 +48,7 @@ def test_both_machines_name_the_process_that_was_killed():
 
 
 if __name__ == "__main__":
+    from d2_isonet.commands.arguments import training_parser
     from d2_isonet.distributed.launch import run
-    from d2_isonet.engine.arguments import argument_parser
 
-    run(main, argument_parser(__doc__).parse_args())
+    run(main, training_parser("train", __doc__).parse_args())

@@ -58,7 +58,7 @@ def the_command(page: Page, *parts: str) -> Command:
 
 
 def test_the_data_are_checked(folder):
-    said = run(folder, the_command(OWN_DATA, "tools/check_dataset.py", "--json"))
+    said = run(folder, the_command(OWN_DATA, "tools/check_dataset.py", "--annotations"))
     assert "16 of 16 image files looked at" in said and "0 errors" in said
 
 
@@ -75,7 +75,7 @@ def test_a_detector_is_trained_with_an_activation_of_their_own(folder):
     (folder / "my_train.py").write_text(script)
     tried = the_command(OWN_DATA, "train_net.py", "SOLVER.MAX_ITER").words
     first = tried.index("MODEL.WEIGHTS")
-    data, pairs = tried[tried.index("--train-json") : first], tried[first:-1]
+    data, pairs = tried[tried.index("--train-annotations") : first], tried[first:-1]
     words = the_command(EXTEND, "my_train.py").words
     own = words.index("MODEL.ISONET.ACTIVATION")
     command = Command((*words[:own], *data, *words[own:]), 0)

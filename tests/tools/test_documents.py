@@ -1,7 +1,5 @@
 """What the documents say is so; and the checks find what is not."""
 
-import importlib.util
-
 import pytest
 from documented_commands import ELSEWHERE, documented, elsewhere
 from documents.command import check_page, main
@@ -97,15 +95,15 @@ def test_a_wrong_argument_is_found_under_torchrun_and_sbatch(found):
     assert sum("unrecognized arguments: --no-such-thing" in problem for problem in problems) == 2
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("d2_isonet.__main__") is None, reason="no d2_isonet.__main__ yet"
-)
 @pytest.mark.parametrize("program", ["d2-isonet", "python -m d2_isonet", "torchrun -m d2_isonet"])
 def test_a_command_of_the_package_is_parsed_by_the_package(found, program):
     command = f"{program} train --config-file configs/risonet18_c4.yaml"
     assert found(f"`{command} --num-gpus 8 SOLVER.BASE_LR 0.1`") == []
     assert "--no-such-thing" in found(f"`{command} --no-such-thing`")[0]
     assert "SOLVER.STEPSIZE" in found(f"`{command} SOLVER.STEPSIZE 3`")[0]
+    named = command.replace("configs/risonet18_c4.yaml", "risonet18_c4")
+    assert found(f"`{named} SOLVER.BASE_LR 0.1`") == []
+    assert "SOLVER.STEPSIZE" in found(f"`{named} SOLVER.STEPSIZE 3`")[0]
 
 
 def test_a_script_imports_the_modules_beside_it(tmp_path):

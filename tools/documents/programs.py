@@ -52,8 +52,10 @@ def why_left_alone(words: tuple[str, ...]) -> str:
 
 def _check_own(program: str, arguments: list[str]) -> None:
     """Let a program of this repository parse the arguments; load the config that they name."""
+    from d2_isonet.commands.arguments import config_path
+
     parsed = parse(program, arguments)
-    config = getattr(parsed, "config_file", "") or ""
+    config = config_path(getattr(parsed, "config_file", "") or "")
     if (ROOT / config).is_file():
         _load(ROOT / config, list(getattr(parsed, "opts", None) or []))
     elif config.startswith("configs/") and not has(re.sub("[A-Z]{3,}", "*", config)):  # NAME: any

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import MissingFileError, UserError
 
 if TYPE_CHECKING:
@@ -83,12 +84,9 @@ def open_source(url: str) -> Iterator[Source]:
 
 
 def _open(url: str) -> io.BufferedIOBase:
-    try:
-        from webdataset.gopen import gopen, gopen_schemes
-    except ImportError as error:
-        raise UserError(
-            f"{url}: image shards need the package webdataset", "pip install 'd2_isonet[shards]'"
-        ) from error
+    require_packages("webdataset", needed_by=f"{url}: a set of image shards")
+    from webdataset.gopen import gopen, gopen_schemes
+
     scheme = url.partition(":")[0] if ":" in url and not url.startswith("/") else ""
     if scheme not in ("", "file", *gopen_schemes):
         known = ", ".join(sorted(set(gopen_schemes) - {"__default__"}))

@@ -131,7 +131,7 @@ def open_journal(output: Path) -> Iterator[Journal]:
 
 
 def write_shards(
-    output: Path, plan: Plan, journal: Journal, workers: int, done: Callable[[int], None]
+    output: Path, plan: Plan, journal: Journal, workers: int, done: Callable[[int], object]
 ) -> None:
     """Write the shards that the journal lacks, several at a time.
 

@@ -26,6 +26,7 @@ from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.execution import run_plainly
 from d2_isonet.modeling.stages import RES5, blocks_of, chain_of, deepest_feature, res5_of, trunk_of
 from d2_isonet.preflight.network import check_names, outline
+from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError, nearest
 
 
@@ -177,7 +178,7 @@ def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor],
         cfg.DATASETS.TEST, folder, what = ("analyzed",), None, f" ({args.images})"
     examples = find_examples(cfg, folder, args.num_images)
     if what and "NOISE" in examples.source:
-        raise UserError(f"--images {args.images}: none of its images is in --image-root {root}")
+        raise UserError(f"--images {args.images}: none of its images is in {root}")
     normalize = pixels_of(cfg).normalize
     return [normalize(image)[None] for image in examples.images], examples.source + what
 
@@ -190,12 +191,11 @@ def timm_network(args: argparse.Namespace) -> Network:
             network, or there is no image.
         FileNotFoundError: the weights or the folder do not exist.
     """
-    try:
-        import timm
+    require_packages("timm", needed_by="--timm")
+    import timm
 
-        import d2_isonet.hub.timm_models  # noqa: F401 (registers the names of this project)
-    except ImportError as error:
-        raise UserError("--timm needs timm", "pip install 'd2_isonet[timm]'") from error
+    import d2_isonet.hub.timm_models  # noqa: F401 (our names, too)
+
     if not timm.is_model(args.timm):
         hint = nearest(args.timm, timm.list_models())
         raise UserError(f"--timm: timm {timm.__version__} has no network {args.timm!r}{hint}")

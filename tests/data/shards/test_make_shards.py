@@ -1,4 +1,4 @@
-"""tools/make_shards.py: unchanged bytes, the same shards every time, no partial result."""
+"""d2-isonet make-shards: unchanged bytes, the same shards every time, no partial result."""
 
 import json
 import os
@@ -130,7 +130,7 @@ def test_kill_9_leaves_no_shard_that_looks_whole(folder, tmp_path):
         "    os.kill(os.getpid(), 9) if len(count) == 8 else None\n"
         "    return read(path)\n"
         "read, write.Path.read_bytes = write.Path.read_bytes, dying\n"
-        "import make_shards; make_shards.main(sys.argv[1:])"
+        "from d2_isonet.commands import make_shards; make_shards.main(sys.argv[1:])"
     )
     options = [str(folder), "--output", str(tmp_path / "out"), "--shard-samples", "3"]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tools'}"}
@@ -152,7 +152,8 @@ def test_a_finished_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
 
 
 def refused(capsys, *arguments: str) -> str:
-    assert make_shards.main([*arguments]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        make_shards.main([*arguments])
     return capsys.readouterr().err.splitlines()[-1]
 
 
@@ -228,7 +229,7 @@ def test_what_is_wrong_with_the_folder_is_told(problem, folder, tmp_path, capsys
 )  # fmt: skip
 def test_impossible_options_are_refused(options, capsys):
     with pytest.raises(SystemExit, match="2"):
-        make_shards.parse_arguments(["x", "--output", "y", *options])
+        make_shards.argument_parser().parse_args(["x", "--output", "y", *options])
 
 
 def test_help_does_not_wait_for_torch():

@@ -1,4 +1,4 @@
-"""tools/pretrain_imagenet.py on shards: training, evaluation as on the folder, and errors."""
+"""d2-isonet pretrain on shards: training, evaluation as on the folder, and errors."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 from script_arguments import PRETRAIN, arguments
 from shard_sets import write_images, write_shards
 
+from d2_isonet.commands.pretrain import pretrain
 from d2_isonet.data.datasets import register_data_root
 from d2_isonet.evaluation.robustness import choose_images
 
@@ -19,12 +20,10 @@ def roots(tmp_path):
 
 
 def run(root, output, *opts: str, **given):
-    import pretrain_imagenet
-
     options = [*PRETRAIN, "SOLVER.MAX_EPOCHS", "2", "DATALOADER.NUM_WORKERS", "1", *opts]
     options += ["OUTPUT_DIR", str(output)]
     given = {"data_root": str(root), **given}
-    return pretrain_imagenet.main(arguments("configs/imagenet/risonet18.yaml", *options, **given))
+    return pretrain(arguments("configs/imagenet/risonet18.yaml", *options, **given))
 
 
 def test_a_network_pretrained_on_shards_has_the_accuracy_of_the_folder(roots, tmp_path):

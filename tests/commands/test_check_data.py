@@ -1,22 +1,22 @@
-"""tools/check_dataset.py: what it is asked, what it ends with, what it writes."""
+"""d2-isonet check-data: its arguments, its exit codes, and the files that it writes."""
 
 import json
 import re
 import subprocess
 import sys
 
-import check_dataset
 import pytest
 from PIL import Image
 
+from d2_isonet.commands import check_data
 
-def run(monkeypatch, *arguments) -> int:
-    monkeypatch.setattr(sys, "argv", ["check_dataset.py", *map(str, arguments)])
-    return check_dataset.main(check_dataset.parse_args())
+
+def run(*arguments) -> int:
+    return check_data.main([*map(str, arguments)])
 
 
 def own(coco_files) -> list:
-    return ["--json", coco_files[0], "--images", coco_files[1]]
+    return ["--annotations", coco_files[0], "--images", coco_files[1]]
 
 
 def change(coco_files, function) -> None:
@@ -25,40 +25,40 @@ def change(coco_files, function) -> None:
     coco_files[0].write_text(json.dumps(content))
 
 
-def test_a_good_set_ends_with_0(coco_files, monkeypatch, capsys):
-    assert run(monkeypatch, *own(coco_files)) == 0
+def test_a_good_set_ends_with_0(coco_files, capsys):
+    assert run(*own(coco_files)) == 0
     printed = capsys.readouterr().out
     assert "4 of 4 image files looked at" in printed and "0 errors" in printed
 
 
-def test_a_bad_set_ends_with_1_and_the_report_has_every_name(coco_files, tmp_path, monkeypatch):
+def test_a_bad_set_ends_with_1_and_the_report_has_every_name(coco_files, tmp_path):
     def unknown(content):
         for annotation in content["annotations"]:
             annotation["bbox"] = None
 
     change(coco_files, unknown)
     report = tmp_path / "report.json"
-    assert run(monkeypatch, *own(coco_files), "--json-report", report) == 1
+    assert run(*own(coco_files), "--json-report", report) == 1
     findings = [f for f in json.loads(report.read_text()) if "without bbox" in f["what"]]
     assert findings[0]["severity"] == "error" and len(findings[0]["items"]) == 7
 
 
-def test_a_file_that_is_no_json_ends_with_1(coco_files, monkeypatch, capsys):
+def test_a_file_that_is_no_json_ends_with_1(coco_files, capsys):
     coco_files[0].write_text("{")
-    assert run(monkeypatch, *own(coco_files)) == 1
+    assert run(*own(coco_files)) == 1
     words = re.findall(r"\w+", capsys.readouterr().out)  # the table wraps by the path's length
     assert {"error", "COCO", "annotation"} <= set(words)
 
 
-def test_a_config_adds_what_its_head_needs(coco_files, monkeypatch, capsys):
+def test_a_config_adds_what_its_head_needs(coco_files, capsys):
     config = ["--config-file", "configs/risonet18_c4.yaml"]
-    assert run(monkeypatch, *config, *own(coco_files)) == 1
+    assert run(*config, *own(coco_files)) == 1
     assert "it is 80, but data set" in " ".join(capsys.readouterr().out.split())
-    assert run(monkeypatch, *config, *own(coco_files), "MODEL.ROI_HEADS.NUM_CLASSES", "3") == 0
+    assert run(*config, *own(coco_files), "MODEL.ROI_HEADS.NUM_CLASSES", "3") == 0
 
 
-def test_quick_looks_at_a_sample(coco_files, monkeypatch, capsys):
-    assert run(monkeypatch, *own(coco_files), "--quick", "DATASETS.CHECKED_IMAGES", "2") == 0
+def test_quick_looks_at_a_sample(coco_files, capsys):
+    assert run(*own(coco_files), "--quick", "DATASETS.CHECKED_IMAGES", "2") == 0
     assert "2 of 4 image files looked at" in capsys.readouterr().out
 
 
@@ -74,42 +74,42 @@ def tree(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_classes_is_checked(tree, monkeypatch):
-    assert run(monkeypatch, "--data-root", tree) == 0
+def test_a_folder_of_classes_is_checked(tree):
+    assert run("--data-root", tree) == 0
     (tree / "train/b/1.png").write_bytes(b"")
-    assert run(monkeypatch, "--data-root", tree) == 1
+    assert run("--data-root", tree) == 1
 
 
-def test_images_in_train_and_val_are_told(tree, monkeypatch, capsys):
+def test_images_in_train_and_val_are_told(tree, capsys):
     (tree / "val/a/2.png").write_bytes((tree / "train/b/1.png").read_bytes())
-    assert run(monkeypatch, "--data-root", tree) == 0
+    assert run("--data-root", tree) == 0
     printed = "".join(
         line.split("|")[2] for line in capsys.readouterr().out.splitlines() if "|" in line
     )
     assert "DATASETS.TEST" in printed
 
 
-def test_a_folder_that_is_not_there_ends_with_1(tmp_path, monkeypatch):
-    assert run(monkeypatch, "--data-root", tmp_path / "nowhere") == 1
+def test_a_folder_that_is_not_there_ends_with_1(tmp_path):
+    assert run("--data-root", tmp_path / "nowhere") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "name the data: --config-file"),
-        (["--json", "x.json"], "--json and --images go together"),
-        (["--data-root", "x", "--repair", "y"], "--repair needs --json"),
+        (["--annotations", "x.json"], "--annotations and --images go together"),
+        (["--data-root", "x", "--repair", "y"], "--repair needs --annotations"),
         (["--config-file", "nowhere.yaml"], "there is no file /.*nowhere.yaml"),
     ],
 )
-def test_arguments_that_do_not_say_which_data_end_with_2(arguments, message, monkeypatch, capsys):
+def test_arguments_that_do_not_say_which_data_end_with_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
-        run(monkeypatch, *arguments)
+        run(*arguments)
     assert end.value.code == 2
     assert message.split("/.*")[-1] in capsys.readouterr().err
 
 
-def test_repair_fills_in_what_can_be_had_without_guessing(coco_files, tmp_path, monkeypatch):
+def test_repair_fills_in_what_can_be_had_without_guessing(coco_files, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(coco_files[1] / "0.jpg").save(coco_files[1] / "0.jpg", exif=exif)
@@ -121,16 +121,16 @@ def test_repair_fills_in_what_can_be_had_without_guessing(coco_files, tmp_path, 
             del annotation["area"], annotation["iscrowd"]
 
     change(coco_files, spoil)
-    assert run(monkeypatch, *own(coco_files)) == 1
+    assert run(*own(coco_files)) == 1
     new = tmp_path / "new.json"
-    assert run(monkeypatch, *own(coco_files), "--repair", new) == 0
+    assert run(*own(coco_files), "--repair", new) == 0
     content = json.loads(new.read_text())
     assert [a["id"] for a in content["annotations"]] == list(range(1, 8))
     assert [(i["width"], i["height"]) for i in content["images"][:2]] == [(60, 80), (80, 60)]
     assert {(a["area"], a["iscrowd"]) for a in content["annotations"]} == {(720, 0)}
-    assert run(monkeypatch, "--json", new, "--images", coco_files[1]) == 0
+    assert run("--json", new, "--images", coco_files[1]) == 0
     with pytest.raises(SystemExit):  # it does not write over a file
-        run(monkeypatch, *own(coco_files), "--repair", new)
+        run(*own(coco_files), "--repair", new)
 
 
 def test_the_help_takes_no_time_to_import(coco_files):
