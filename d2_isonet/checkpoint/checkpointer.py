@@ -146,7 +146,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
         self.record = record_of(checkpoint)
         # a training that resumes must get back everything it saved
         strict = self.strict or (self._resumes and "trainer" in checkpoint)
-        remedy = "convert weights of another program with tools/convert_isonet_weights.py first"
+        remedy = "convert weights of another program with d2-isonet convert first"
         tensors = tensors_of(self.path, checkpoint["model"], remedy)
         optional = match(
             self.path,
@@ -171,7 +171,7 @@ def require_file(path: str) -> None:
     if not os.path.isfile(path):
         raise MissingFileError(
             f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
-            "tools/pretrain_imagenet.py or tools/convert_isonet_weights.py, name another, "
+            "d2-isonet pretrain or d2-isonet convert, name another, "
             "or set MODEL.WEIGHTS '' to start from initialization"
         )
 

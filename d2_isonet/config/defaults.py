@@ -47,7 +47,7 @@ def add_isonet_config(cfg: CN) -> None:
 
 def _add_data_config(cfg: CN) -> None:
     # Number of image files of each set that are checked before a run, spread over the set: 0 for
-    # none, -1 for all, as tools/check_dataset.py does. The result is cached until a file changes.
+    # none, -1 for all, as d2-isonet check-data does. The result is cached until a file changes.
     cfg.DATASETS.CHECKED_IMAGES = 500
     # Share of the training images that may be unreadable: other images replace them, and each is
     # logged once and counted (unreadable_images in metrics.json). 0: the first one is an error.

@@ -54,7 +54,7 @@ def register_image_shards(name: str, root: str, split: str = "train") -> None:
         if split not in splits:
             raise UserError(
                 f"The shards of {root} have no split {split!r}, only {', '.join(splits)}",
-                "make them from a folder that has it (tools/make_shards.py)",
+                "make them from a folder that has it (d2-isonet make-shards)",
             )
         return splits[split], list(splits[split].classes)
 
@@ -172,7 +172,7 @@ def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]
 
 
 def use_own_data(cfg: CfgNode, args) -> None:
-    """Register --train-json ... --val-images; set cfg.DATASETS and the head's number of classes.
+    """Register --train-annotations ... --val-images; set cfg.DATASETS and the classes of the head.
 
     Raises:
         UserError: a json has no image folder or the other way round, there is nothing to train
@@ -183,17 +183,20 @@ def use_own_data(cfg: CfgNode, args) -> None:
         json_file = getattr(args, f"{split}_json")
         image_root = getattr(args, f"{split}_images")
         if bool(json_file) != bool(image_root):
-            raise UserError(f"--{split}-json and --{split}-images go together", "one is missing")
+            raise UserError(
+                f"--{split}-annotations and --{split}-images go together", "one is missing"
+            )
         if json_file:
             names[key] = f"own_{split}"
             classes[key] = register_coco_files(names[key], json_file, image_root)
     if not names:
         return
     if "TRAIN" not in names and not args.eval_only:
-        raise UserError("--val-json without --train-json", "add it, or --eval-only")
+        raise UserError("--val-annotations without --train-annotations", "add it, or --eval-only")
     if len(classes) == 2 and classes["TRAIN"] != classes["TEST"]:
         raise UserError(
-            f"--train-json has the categories {classes['TRAIN']}, --val-json {classes['TEST']}",
+            f"--train-annotations has the categories {classes['TRAIN']}, --val-annotations "
+            f"{classes['TEST']}",
             "they must be the same, in the same order of ids",
         )
     cfg.DATASETS.TRAIN = (names.get("TRAIN", names.get("TEST")),)

@@ -46,7 +46,9 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
         FileNotFoundError: there is no such file.
     """
     if not file.endswith(".py"):
-        raise UserError(f"--config-file {file!r} is no LazyConfig (.py)", "yaml is train_net.py's")
+        raise UserError(
+            f"--config-file {file!r} is no LazyConfig (.py)", "yaml is for d2-isonet train"
+        )
     if not os.path.isfile(file):
         raise MissingFileError(f"--config-file: there is no file {os.path.abspath(file)}")
     cfg = LazyConfig.load(file)

@@ -109,8 +109,7 @@ class ImageClassifier(PooledClassifier):
         if cfg.MODEL.CLASSIFIER.NUM_CLASSES < 1:
             raise UserError(
                 f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}",
-                "set it to the number of classes (tools/pretrain_imagenet.py takes it from the "
-                "data set)",
+                "set it to the number of classes (d2-isonet pretrain takes it from the data set)",
             )
         classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
         mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA

@@ -113,7 +113,7 @@ def check_detector(cfg: CfgNode) -> None:
         if value != none:
             raise UserError(
                 f"{key} is {value!r} with MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r}",
-                f"only ImageClassifier has it (tools/pretrain_imagenet.py): set it to {none!r}",
+                f"only ImageClassifier has it (d2-isonet pretrain): set it to {none!r}",
             )
 
 

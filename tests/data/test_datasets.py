@@ -54,8 +54,8 @@ def test_own_data_sets_names_and_the_heads_classes(coco_files):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("train_json",), "--train-json and --train-images go together"),
-        (("val_json", "val_images"), "--val-json without --train-json"),
+        (("train_json",), "--train-annotations and --train-images go together"),
+        (("val_json", "val_images"), "--val-annotations without --train-annotations"),
     ],
 )
 def test_incomplete_own_data_is_refused(given, message, coco_files):

@@ -122,7 +122,7 @@ def test_a_config_is_loaded_with_its_pairs(tmp_path):
 
 
 def test_what_is_no_lazy_config_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no LazyConfig .*yaml is train_net.py's"):
+    with pytest.raises(ValueError, match="is no LazyConfig .*yaml is for d2-isonet train"):
         load_lazy_config(arguments("configs/risonet50_c4.yaml"))
     with pytest.raises(FileNotFoundError, match="there is no file /.*none.py"):
         load_lazy_config(arguments(tmp_path / "none.py"))

@@ -13,7 +13,7 @@ from .source import read_all
 INDEX_NAME = "index.json"
 JOURNAL_NAME = "shards.partial.jsonl"  # of an unfinished set
 FORMAT, VERSION = "d2_isonet image shards", 1
-_REMEDY = "copy the whole set again, or make it again with tools/make_shards.py"
+_REMEDY = "copy the whole set again, or make it again with d2-isonet make-shards"
 # A plain name: the index may come from anybody, and WebDataset executes what follows "pipe:".
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
 
@@ -54,7 +54,7 @@ def is_shard_root(root: str) -> bool:
         return True
     if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
         raise MissingFileError(
-            f"{root} has no {INDEX_NAME}: tools/make_shards.py has not finished it; run the "
+            f"{root} has no {INDEX_NAME}: d2-isonet make-shards has not finished it; run the "
             "same command again to continue"
         )
     if os.path.isdir(root) and not os.path.isdir(os.path.join(root, "train")):

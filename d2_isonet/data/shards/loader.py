@@ -114,7 +114,7 @@ def map_sample(mapper: Mapper, sample: dict) -> dict:
     except UserError as error:
         raise UserError(
             f"{error} in the folder that the shards were made of, and make them again with "
-            "tools/make_shards.py"
+            "d2-isonet make-shards"
         ) from error
 
 

@@ -17,7 +17,7 @@ from .source import ShardUnavailable, Source, open_source
 logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _WAITS = (1, 5, 25)  # seconds before a URL is tried again
-_REMEDY = "copy it again, or make the shards again with tools/make_shards.py"
+_REMEDY = "copy it again, or make the shards again with d2-isonet make-shards"
 
 
 def read_shard(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[int, dict]:
@@ -61,7 +61,7 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
     if count != shard.samples:
         raise UserError(
             f"Shard {shard.url} has {count} images and not {shard.samples} as the index says",
-            "make the shards again with tools/make_shards.py",
+            "make the shards again with d2-isonet make-shards",
         )
     return samples
 

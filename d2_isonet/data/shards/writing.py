@@ -122,7 +122,7 @@ def open_journal(output: Path) -> Iterator[Journal]:
     try:
         lock = FileLock(path).acquire(blocking=False)
     except Timeout as error:
-        raise UserError(f"Another make_shards.py is writing to {output}") from error
+        raise UserError(f"Another make-shards is writing to {output}") from error
     with lock, open(output / JOURNAL_NAME, "a+", encoding="utf-8") as file:
         try:
             yield Journal(output, file)

@@ -12,7 +12,7 @@ from d2_isonet.utils.messages import shortened
 from .images import ImageEntry
 from .objects import Demands, LabelledObject, object_findings
 
-REPAIR = "tools/check_dataset.py --json FILE --images DIR --repair NEW writes a file with {}"
+REPAIR = "d2-isonet check-data --annotations FILE --images DIR --repair NEW writes a file with {}"
 
 
 def coco_findings(content: dict, demands: Demands) -> tuple[list[Finding], bool]:

@@ -55,7 +55,7 @@ def image_findings(
     findings = [Finding("fact", where, f"{len(pairs)} of {len(entries)} image files looked at")]
     if len(pairs) < len(entries):
         findings[0] = findings[0]._replace(
-            remedy="tools/check_dataset.py looks at all, DATASETS.CHECKED_IMAGES -1 too"
+            remedy="d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
         )
     return [
         *findings,

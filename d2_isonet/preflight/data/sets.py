@@ -22,11 +22,11 @@ from .objects import Demands
 
 _TREE = (
     "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
-    "coco/val2017, or give --train-json, --train-images, --val-json, --val-images"
+    "coco/val2017, or give --train-annotations, --train-images, --val-annotations, --val-images"
 )
 _MOST_PASSES = 1000  # over the training images; a schedule with more must be an oversight
 OWN_SETS = {  # the flags that give a set, by its name in the config.yaml of a run
-    f"own_{split}": f"--{split}-json and --{split}-images" for split in ("train", "val")
+    f"own_{split}": f"--{split}-annotations and --{split}-images" for split in ("train", "val")
 }
 # The cached findings on a file depend on the code of these modules.
 _CHECKS = (coco_json, coco_content, objects)

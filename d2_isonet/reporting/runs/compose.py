@@ -45,7 +45,7 @@ def compose(runs: Sequence[Run], options: Options) -> Page:
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
     folders = ", ".join(str(run.folder) for run in runs)
     now = f"{datetime.now():%Y-%m-%d %H:%M}"
-    page = Page(title, f"{folders}. Written {now} by tools/report.py of d2_isonet {__version__}.")
+    page = Page(title, f"{folders}. Written {now} by d2-isonet report of d2_isonet {__version__}.")
     add_summary(page, runs)
     add_training(page, runs)
     add_results_in_time(page, runs)

@@ -90,7 +90,7 @@ def _read_truth(dataset: DatasetResults, file: Path | None, image_root: Path | N
         )
     if file is None and not files:
         dataset.notes.append(
-            "The file of the true annotations is unknown: add --truth FILE and --image-root DIR "
+            "The file of the true annotations is unknown: add --annotations FILE and --images DIR "
             "for curves, errors and pictures."
         )
         return
@@ -99,7 +99,7 @@ def _read_truth(dataset: DatasetResults, file: Path | None, image_root: Path | N
     except (OSError, ValueError) as error:
         dataset.notes.append(
             f"The truth cannot be read, so curves, errors and pictures are missing: {error}. If "
-            "the file has moved, add --truth FILE and --image-root DIR."
+            "the file has moved, add --annotations FILE and --images DIR."
         )
 
 

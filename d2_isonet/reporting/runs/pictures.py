@@ -40,7 +40,7 @@ def add_pictures(
         + (f" of {runs[0].run}." if len(runs) > 1 else "."),
     )
     if dataset.image_root is None:
-        page.note("The folder of the images is unknown: add --image-root DIR.")
+        page.note("The folder of the images is unknown: add --images DIR.")
         return
     first = runs[0].analysis
     scores = image_scores(first.truth, first.matches, runs[0].threshold)

@@ -116,7 +116,7 @@ def _check_folder(folder: Path) -> None:
         return
     inside = sorted(str(path) for path in folder.glob("*") if path.is_dir() and _is_run(path))
     raise UserError(
-        f"{folder} is not the OUTPUT_DIR of train_net.py or tools/pretrain_imagenet.py: it has "
+        f"{folder} is not the OUTPUT_DIR of train_net.py or d2-isonet pretrain: it has "
         f"neither {metrics.NAME} nor {CONFIG} nor inference/",
         f"there are runs in it: {' '.join(inside[:8])}" if inside else "",
     )

@@ -188,7 +188,7 @@ def test_tar_files_of_others_are_not_overwritten(folder, tmp_path, capsys):
 def test_a_second_run_beside_the_first_is_refused(folder, tmp_path, capsys):
     with FileLock(tmp_path / "shards.partial.lock"):
         message = refused(capsys, str(folder), "--output", str(tmp_path))
-    assert f"Another make_shards.py is writing to {tmp_path}" in message
+    assert f"Another make-shards is writing to {tmp_path}" in message
 
 
 def test_too_full_a_disk_is_told_before_anything_is_written(folder, tmp_path, capsys, monkeypatch):

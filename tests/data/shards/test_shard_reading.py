@@ -163,7 +163,7 @@ def test_a_missing_index_is_told_from_an_unfinished_one(root):
     with pytest.raises(FileNotFoundError, match=r"has 4 tar files and no index.json; copy"):
         register_data_root(str(root))
     (root / "shards.partial.jsonl").write_text("")
-    with pytest.raises(FileNotFoundError, match="make_shards.py has not finished it; run the same"):
+    with pytest.raises(FileNotFoundError, match="make-shards has not finished it; run the same"):
         register_data_root(str(root))
 
 
