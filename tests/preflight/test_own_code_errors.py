@@ -13,6 +13,7 @@ from scripts import ENVIRONMENT
 from two_convolutions import OwnShareTrainer, toy_config
 
 import train_net
+from d2_isonet.commands.train import setup
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.shards.loader import map_sample
 from d2_isonet.distributed.launch import launch
@@ -164,7 +165,7 @@ def with_mapper(mapper):
 )
 def test_a_mapper(mapper, kind, message, workers, own, detection):
     args = detection("DATALOADER.NUM_WORKERS", workers)
-    cfg = train_net.setup(args)
+    cfg = setup(args)
     with pytest.raises(kind) as error:
         evaluate_or_train(cfg, args, with_mapper(getattr(own, mapper)))
     assert_it_shows_own_code(error, kind, message)
@@ -173,7 +174,7 @@ def test_a_mapper(mapper, kind, message, workers, own, detection):
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_user_error_of_a_mapper_is_one_line(workers, own, detection, capsys):
     args = detection("DATALOADER.NUM_WORKERS", workers)
-    cfg = train_net.setup(args)
+    cfg = setup(args)
     with pytest.raises(SystemExit) as end:
         evaluate_or_train(cfg, args, with_mapper(own.refuse))
     assert end.value.code == 2

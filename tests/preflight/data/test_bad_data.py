@@ -364,5 +364,5 @@ def test_a_set_of_one_s_own_from_the_config_of_a_run_asks_for_its_flags(monkeypa
     cfg = load_config("configs/risonet18_c4.yaml", ["DATASETS.TRAIN", "('own_train',)"])
     cfg.DATASETS.TEST = ()
     assert [x.remedy for x in dataset_findings(cfg, False) if "own_train" in x.what] == [
-        "this run used your own data set: repeat --train-json and --train-images"
+        "this run used your own data set: repeat --train-annotations and --train-images"
     ]
