@@ -1,12 +1,14 @@
 """Starts a training: in one process, on --num-gpus, on several machines, or under torchrun."""
 
 import argparse
+import atexit
 import contextlib
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -179,6 +181,15 @@ def _spawned(
     host, port = address
     store = dist.TCPStore(host, port, is_master=False, timeout=timeout)
     _run_member(main, args, member, store, timeout)
+    _end_process()
+
+
+def _end_process() -> NoReturn:
+    """End a process that has succeeded: gloo threads sometimes abort the usual end of Python."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _run_member(main, args, member: Member, store: dist.Store, timeout: timedelta) -> None:
