@@ -4,12 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from detectron2.utils import comm
-from PIL import Image
 from script_arguments import DETECT, PRETRAIN, arguments
+from scripts import write_image_tree
 from two_convolutions import OwnShareTrainer, toy_config, train, weights
 
 from d2_isonet.commands.pretrain import pretrain
@@ -91,16 +90,7 @@ def test_a_two_process_run_equals_a_one_process_run(tmp_path):
 
 @pytest.fixture
 def image_tree(tmp_path) -> Path:
-    """Two classes, red and blue, with four training and two validation images each."""
-    root = tmp_path / "classified"
-    for split, count in (("train", 4), ("val", 2)):
-        for channel, name in ((0, "red"), (2, "blue")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = np.random.RandomState(i).randint(0, 60, (40, 48, 3), dtype=np.uint8)
-                pixels[..., channel] += 180
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
+    return write_image_tree(tmp_path / "classified")
 
 
 def test_pretraining_learns_and_feeds_a_detector_that_is_evaluated(
