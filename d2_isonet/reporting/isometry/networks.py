@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ from d2_isonet.preflight.network import check_names, outline
 from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError, nearest
 
+# model_zoo.get_config_file needs pkg_resources, which new versions of setuptools lack.
+MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
+_UNKNOWN_CLASSES = 1000  # if the config takes the number of classes from the data
+
 
 @dataclass(frozen=True)
 class Network:
@@ -53,7 +57,29 @@ class Network:
     forward: Callable[[torch.Tensor], torch.Tensor]
     images: list[torch.Tensor]
     image_source: str
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+
+
+def network_of(args: argparse.Namespace) -> Network:
+    """The network of --timm, of --config-file, or of the config.yaml beside --weights.
+
+    Raises:
+        UserError, FileNotFoundError: a file or timm is missing, timm has no such network, the
+            weights belong to another network, or there is no image.
+    """
+    return _timm_network(args) if args.timm else _detectron2_network(args)
+
+
+def _weights(args: argparse.Namespace) -> str:
+    return args.weights or f"as initialized (--seed {args.seed})"
+
+
+def _notes(model: nn.Module, args: argparse.Namespace) -> list[str]:
+    notes = [] if args.weights else initial_norms(model)
+    number = sum(isinstance(module, DecoupledConv2d) for module in model.modules())
+    if number:
+        notes.append(f"{number} decoupled convolutions are skipped: they are not linear maps.")
+    return notes
 
 
 def initial_norms(model: nn.Module) -> list[str]:
@@ -75,36 +101,18 @@ def initial_norms(model: nn.Module) -> list[str]:
     return notes
 
 
-# model_zoo.get_config_file needs pkg_resources, which new versions of setuptools lack.
-MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
-_UNKNOWN_CLASSES = 1000  # if the config takes the number of classes from the data
-
-
-def detectron2_network(args: argparse.Namespace) -> Network:
-    """The network of --config-file (or of the config.yaml beside --weights).
-
-    Raises:
-        UserError, FileNotFoundError: a file is missing, the weights belong to another network, or
-            there is no image.
-    """
+def _detectron2_network(args: argparse.Namespace) -> Network:
     file = config_file(args.config_file, args.weights)
     cfg = run_plainly(load_config(file, args.opts))
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and not cfg.MODEL.CLASSIFIER.NUM_CLASSES:
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = _UNKNOWN_CLASSES
     model = _model(cfg, args)
-    images, source = _images(cfg, args)
-    notes = [] if args.weights else initial_norms(model)
-    return Network(
-        title=Path(file).stem if Path(file).stem != "config" else str(Path(file).parent),
-        weights=args.weights or f"as initialized (--seed {args.seed})",
-        model=model,
-        convolutions=_convolutions(model, args.all),
-        blocks=chain_of(model),
-        forward=_forward(model),
-        images=images,
-        image_source=source,
-        notes=notes + _left_out(model),
-    )
+    # of the backbone with its pyramid and of C4's res5
+    analyzed = ("",) if args.all else ("backbone.", RES5)
+    convolutions = {n: c for n, c in linear_convolutions(model).items() if n.startswith(analyzed)}
+    title = Path(file).stem if Path(file).stem != "config" else str(Path(file).parent)
+    return Network(title, _weights(args), model, convolutions, chain_of(model), _forward(model),
+                   *_images(cfg, args), _notes(model, args))  # fmt: skip
 
 
 def config_file(given: str | None, weights: str | None) -> str:
@@ -143,30 +151,11 @@ def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
     return model.eval()
 
 
-def _convolutions(model: nn.Module, include_heads: bool) -> dict:
-    """The convolutions of the backbone with its pyramid and of C4's res5; or all of the model."""
-    ours = ("backbone.", RES5)
-    convolutions = linear_convolutions(model)
-    return {n: c for n, c in convolutions.items() if include_heads or n.startswith(ours)}
-
-
-def _left_out(model: nn.Module) -> list[str]:
-    number = sum(isinstance(module, DecoupledConv2d) for module in model.modules())
-    if not number:
-        return []
-    return [f"{number} decoupled convolutions are skipped: they are not linear maps."]
-
-
 def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Through the trunk and, in a C4 detector, through res5, as if the map were one region."""
     _, trunk = trunk_of(model)
-    res5 = res5_of(model)
-
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        features = trunk(images)[deepest_feature(trunk)]
-        return features if res5 is None else res5(features)
-
-    return forward
+    res5 = res5_of(model) or nn.Identity()
+    return lambda images: res5(trunk(images)[deepest_feature(trunk)])
 
 
 def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
@@ -183,14 +172,7 @@ def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor],
     return [normalize(image)[None] for image in examples.images], examples.source + what
 
 
-def timm_network(args: argparse.Namespace) -> Network:
-    """The network of --timm.
-
-    Raises:
-        UserError: timm is not installed or has no such network, the weights belong to another
-            network, or there is no image.
-        FileNotFoundError: the weights or the folder do not exist.
-    """
+def _timm_network(args: argparse.Namespace) -> Network:
     require_packages("timm", needed_by="--timm")
     import timm
 
@@ -203,18 +185,9 @@ def timm_network(args: argparse.Namespace) -> Network:
     model: Any = timm.create_model(args.timm, pretrained=False).eval()
     if args.weights:
         _load(model, args.weights)
-    images, source = _timm_images(model, args)
-    return Network(
-        title=f"{args.timm} of timm",
-        weights=args.weights or f"as initialized (--seed {args.seed})",
-        model=model,
-        convolutions=linear_convolutions(model),
-        blocks=blocks_of(model),
-        forward=model.forward_features,
-        images=images,
-        image_source=source,
-        notes=[] if args.weights else initial_norms(model),
-    )
+    return Network(f"{args.timm} of timm", _weights(args), model, linear_convolutions(model),
+                   blocks_of(model), model.forward_features, *_timm_images(model, args),
+                   _notes(model, args))  # fmt: skip
 
 
 def _load(model: nn.Module, path: str) -> None:
@@ -226,16 +199,13 @@ def _load(model: nn.Module, path: str) -> None:
     unfit = [n for n, x in wanted.items() if n not in state or state[n].shape != x.shape]
     unknown = [n for n in state if n not in own]
     if unfit or unknown:
+        examples = [f" ({names[0]}, ...)" if names else "" for names in (unfit, unknown)]
         raise WeightsError(
             f"{path} is not this network: {len(unfit)} of its {len(wanted)} tensors are missing or "
-            f"have another shape{_first(unfit)}, and it does not have {len(unknown)} tensors of "
-            f"the file{_first(unknown)}"
+            f"have another shape{examples[0]}, and it does not have {len(unknown)} tensors of "
+            f"the file{examples[1]}"
         )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
-
-
-def _first(names: list[str]) -> str:
-    return f" ({names[0]}, ...)" if names else ""
 
 
 def _timm_images(model: nn.Module, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from d2_isonet.reporting.figures import add_legend, bars, colour, grid, matrix
-from d2_isonet.reporting.page.page import Page, plain_text
-from d2_isonet.reporting.page.tables import Cell
+from d2_isonet.reporting.page.page import Cell, Page, plain_text
 
 from .datasets import DatasetResults
 from .detection import STATS

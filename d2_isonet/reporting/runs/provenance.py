@@ -6,8 +6,7 @@ from typing import Any
 from detectron2.config import get_cfg
 
 from d2_isonet.config.defaults import add_isonet_config
-from d2_isonet.reporting.page.page import Page
-from d2_isonet.reporting.page.tables import Cell
+from d2_isonet.reporting.page.page import Cell, Page
 
 from .run import Run
 

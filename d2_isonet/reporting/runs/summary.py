@@ -3,8 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from d2_isonet.reporting.page.page import Page
-from d2_isonet.reporting.page.tables import Cell
+from d2_isonet.reporting.page.page import Cell, Page
 
 from .detection_sections import delta
 from .run import Run, option, result_keys
