@@ -127,7 +127,7 @@ def write_preview(samples: Iterable[Sample], cfg: CfgNode, source: str, folder: 
     """
     folder.mkdir(parents=True, exist_ok=True)
     samples = list(samples)
-    numbers = Counter(name for sample in samples for name in sample.names)
+    numbers = Counter(itertools.chain.from_iterable(sample.names for sample in samples))
     pictures = []
     for place, sample in enumerate(samples):
         image = drawn(sample, sorted(numbers))

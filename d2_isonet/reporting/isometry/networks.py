@@ -39,24 +39,24 @@ class Network:
     """
     Args:
         title: its name in tables and titles.
-        weights: their file, or that they are as initialized.
         model: in eval mode.
         convolutions: the analyzed ones, by name.
         blocks: the chain through which a signal runs.
         forward: normalized images (1, C, H, W) -> the output of the last block.
         images: (1, C, H, W) each, normalized; their sizes differ.
         image_source: where the images come from.
+        weights: their file, or that they are as initialized.
         notes: remarks that a reader of the numbers needs.
     """
 
     title: str
-    weights: str
     model: nn.Module
     convolutions: Mapping[str, Convolution]
     blocks: dict[str, nn.Module]
     forward: Callable[[torch.Tensor], torch.Tensor]
     images: list[torch.Tensor]
     image_source: str
+    weights: str
     notes: list[str]
 
 
@@ -70,35 +70,26 @@ def network_of(args: argparse.Namespace) -> Network:
     return _timm_network(args) if args.timm else _detectron2_network(args)
 
 
-def _weights(args: argparse.Namespace) -> str:
-    return args.weights or f"as initialized (--seed {args.seed})"
-
-
-def _notes(model: nn.Module, args: argparse.Namespace) -> list[str]:
-    notes = [] if args.weights else initial_norms(model)
-    number = sum(isinstance(module, DecoupledConv2d) for module in model.modules())
-    if number:
-        notes.append(f"{number} decoupled convolutions are skipped: they are not linear maps.")
-    return notes
-
-
-def initial_norms(model: nn.Module) -> list[str]:
-    """Let batch norms of an untrained network normalize by the image, and return notes on norms.
+def _weights_and_notes(model: nn.Module, args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Let batch norms of an untrained network normalize by the image; return the last two fields.
 
     Without training, a ResNet with the stored statistics doubles its signal in each block.
     """
-    notes = []
-    batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for batch_norm in batch_norms:
-        batch_norm.train()
-    if batch_norms:
+    notes, modules = [], list(model.modules())
+    batch_norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    if batch_norms and not args.weights:
+        for batch_norm in batch_norms:
+            batch_norm.train()
         notes.append("Batch norms use the statistics of each image: there are none of a training.")
-    if any(type(module).__name__ == "FrozenBatchNorm2d" for module in model.modules()):
+    if any(type(x).__name__ == "FrozenBatchNorm2d" for x in modules) and not args.weights:
         notes.append(
             "FrozenBatchNorm2d without trained statistics changes nothing: without --weights, the "
             "signals are those of a network without norms."
         )
-    return notes
+    number = sum(isinstance(module, DecoupledConv2d) for module in modules)
+    if number:
+        notes.append(f"{number} decoupled convolutions are skipped: they are not linear maps.")
+    return args.weights or f"as initialized (--seed {args.seed})", notes
 
 
 def _detectron2_network(args: argparse.Namespace) -> Network:
@@ -107,12 +98,19 @@ def _detectron2_network(args: argparse.Namespace) -> Network:
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and not cfg.MODEL.CLASSIFIER.NUM_CLASSES:
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = _UNKNOWN_CLASSES
     model = _model(cfg, args)
+    _, trunk = trunk_of(model)
+    res5, feature = res5_of(model) or nn.Identity(), deepest_feature(trunk)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        """Through the trunk and, in a C4 detector, res5, as if the map were one region."""
+        return res5(trunk(images)[feature])
+
     # of the backbone with its pyramid and of C4's res5
     analyzed = ("",) if args.all else ("backbone.", RES5)
     convolutions = {n: c for n, c in linear_convolutions(model).items() if n.startswith(analyzed)}
     title = Path(file).stem if Path(file).stem != "config" else str(Path(file).parent)
-    return Network(title, _weights(args), model, convolutions, chain_of(model), _forward(model),
-                   *_images(cfg, args), _notes(model, args))  # fmt: skip
+    return Network(title, model, convolutions, chain_of(model), forward, *_images(cfg, args),
+                   *_weights_and_notes(model, args))  # fmt: skip
 
 
 def config_file(given: str | None, weights: str | None) -> str:
@@ -151,13 +149,6 @@ def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
     return model.eval()
 
 
-def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Through the trunk and, in a C4 detector, through res5, as if the map were one region."""
-    _, trunk = trunk_of(model)
-    res5 = res5_of(model) or nn.Identity()
-    return lambda images: res5(trunk(images)[deepest_feature(trunk)])
-
-
 def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
     """Images, resized and normalized as in an evaluation of this network, and their source."""
     folder, what = args.images, ""
@@ -185,9 +176,9 @@ def _timm_network(args: argparse.Namespace) -> Network:
     model: Any = timm.create_model(args.timm, pretrained=False).eval()
     if args.weights:
         _load(model, args.weights)
-    return Network(f"{args.timm} of timm", _weights(args), model, linear_convolutions(model),
-                   blocks_of(model), model.forward_features, *_timm_images(model, args),
-                   _notes(model, args))  # fmt: skip
+    return Network(f"{args.timm} of timm", model, linear_convolutions(model), blocks_of(model),
+                   model.forward_features, *_timm_images(model, args),
+                   *_weights_and_notes(model, args))  # fmt: skip
 
 
 def _load(model: nn.Module, path: str) -> None:

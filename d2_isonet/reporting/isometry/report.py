@@ -42,11 +42,9 @@ _READING = {
 
 
 def print_analysis(analysis: Analysis) -> None:
-    network = analysis.network
-    print(f"\n{network.title}, weights {network.weights}")
-    for note in network.notes:
-        print(f"Note: {note}")
-    n = analysis.frequencies
+    network, n = analysis.network, analysis.frequencies
+    notes = [f"Note: {note}" for note in network.notes]
+    print(f"\n{network.title}, weights {network.weights}", *notes, sep="\n")
     print(f"\nSingular values of each convolution on a circular grid of {n} x {n} output pixels\n")
     print(as_text(convolution_rows(analysis)))
     print(f"\n{as_text(stage_rows(analysis))}")
@@ -54,9 +52,7 @@ def print_analysis(analysis: Analysis) -> None:
         print(f"\nResidual scales\n\n{as_text(scale_rows(analysis))}")
     print(f"\nSignals of {len(network.images)} images {network.image_source}\n")
     print(as_text(signal_rows(analysis)))
-    print(f"\n{verdict(analysis)}")
-    for line in analysis.deviations:
-        print(f"  {line}")
+    print(f"\n{verdict(analysis)}", *analysis.deviations, sep="\n  ")
 
 
 def as_text(rows: list[dict]) -> str:
@@ -108,23 +104,23 @@ def make_page(analysis: Analysis, drawn: dict[str, Figure]) -> Page:
         page.section("Signals through depth", text)
         add_figure("signals")
         page.table(signal_rows(analysis), formats=FORMATS)
-    for name, title in (("shifts", "Shifts of SReLU"), ("residual_scales", "Residual scales")):
-        if name in drawn:
-            page.section(title, _READING[name])
-            add_figure(name)
+    if "shifts" in drawn:
+        page.section("Shifts of SReLU", _READING["shifts"])
+        add_figure("shifts")
     if "residual_scales" in drawn:
+        page.section("Residual scales", _READING["residual_scales"])
+        add_figure("residual_scales")
         page.table(scale_rows(analysis), fold="Table")
     return page
 
 
 def _marked(row: dict) -> dict:
     """The row with singular convolutions and perfect isometries in colour."""
-    near, condition = row[NEAR], row["condition"]
     marked = dict(row)
-    if near > 99.95:
-        marked[NEAR] = Cell(near, f"{near:.1f}", "good")
-    if math.isinf(condition):
-        marked["condition"] = Cell(condition, "inf", "bad", "a singular value is 0")
+    if row[NEAR] > 99.95:
+        marked[NEAR] = Cell(row[NEAR], f"{row[NEAR]:.1f}", "good")
+    if math.isinf(row["condition"]):
+        marked["condition"] = Cell(math.inf, "inf", "bad", "a singular value is 0")
     return marked
 
 
@@ -178,16 +174,12 @@ def signal_rows(analysis: Analysis) -> list[dict]:
     """A row per point of the chain, with the factors of the block that ends there."""
     signals = analysis.signals
     return [
-        {
-            "output of": signal.name,
-            "RMS": signal.rms,
-            "x before": signal.rms / before.rms if before and before.rms else None,
-            "|y| / |x|": signal.norm,
-            "gradient": signal.gradient,
-            "x after": before.gradient / signal.gradient if before and signal.gradient else None,
-        }
+        {"output of": signal.name, "RMS": signal.rms,
+         "x before": signal.rms / before.rms if before and before.rms else None,
+         "|y| / |x|": signal.norm, "gradient": signal.gradient,
+         "x after": before.gradient / signal.gradient if before and signal.gradient else None}
         for before, signal in zip([None, *signals], signals, strict=False)
-    ]
+    ]  # fmt: skip
 
 
 def summary(analysis: Analysis) -> dict[str, str]:

@@ -1,16 +1,22 @@
-"""Reads metrics.json: one json object per line, maybe cut off, maybe written by several starts."""
+"""Reads metrics.json and log.txt: maybe cut off, maybe written by several starts."""
 
 import json
 import math
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NAME = "metrics.json"
+METRICS = "metrics.json"
 # Keys of an evaluation, maybe after the data set's name; all others are of a training step.
 _OF_EVALUATION = re.compile(
     r"(^|/)(bbox|segm|keypoints|classification|box_proposals|sem_seg|panoptic_seg)/"
 )
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LINE = re.compile(r"^\[[^\]]+\] (\S+?):? (DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)$")
+_ARGUMENTS = "Command line arguments: "
+_MAX_BYTES = 64 * 2**20  # read from the end of a log that grew for weeks
 
 
 @dataclass
@@ -38,9 +44,8 @@ class Metrics:
         return values[-1] if values else None
 
     def keys(self) -> list[str]:
-        """Every quantity of a training step."""
-        names = dict.fromkeys(key for record in self.steps for key in record)
-        return sorted(names.keys() - {"iteration"})
+        """Every quantity of a training step, sorted."""
+        return sorted({key for record in self.steps for key in record} - {"iteration"})
 
     def results(self) -> list[str]:
         """Every quantity of an evaluation, in the order of the file."""
@@ -50,38 +55,26 @@ class Metrics:
 
 def read_metrics(file: Path) -> Metrics:
     """The metrics of a run; unreadable lines are skipped and reported in `notes`."""
-    metrics = Metrics()
     if not file.is_file():
+        why = "no training wrote here, or it has not reached its first record"
+        return Metrics(notes=[f"There is no {METRICS}: {why}."])
+    metrics = Metrics()
+    # splitlines would split at characters inside names
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    records = [_record(line) for line in lines]
+    damaged = [i for i, line in enumerate(lines) if records[i] is None and line.strip()]
+    for i in damaged:  # a resumed run may have continued a line that was cut off
+        records[i] = _record(lines[i][max(0, lines[i].rfind("{")) :])
+    if damaged and damaged[-1] == len(lines) - 1:
+        damaged.pop()
         metrics.notes.append(
-            f"There is no {NAME}: no training wrote here, or it has not reached its first record."
-        )
-        return metrics
-    records, damaged, is_cut_off = _records(file.read_text(encoding="utf-8", errors="replace"))
-    if is_cut_off:
-        metrics.notes.append(
-            f"The last line of {NAME} is cut off: the run was killed, or is writing it now."
+            f"The last line of {METRICS} is cut off: the run was killed, or is writing it now."
         )
     if damaged:
-        lines = ", ".join(map(str, damaged[:10])) + (" ..." if len(damaged) > 10 else "")
-        metrics.notes.append(f"{len(damaged)} damaged lines of {NAME} are skipped: {lines}.")
-    _add_records(records, metrics)
+        numbers = ", ".join(str(i + 1) for i in damaged[:10]) + (" ..." if damaged[10:] else "")
+        metrics.notes.append(f"{len(damaged)} damaged lines of {METRICS} are skipped: {numbers}.")
+    _add_records(filter(None, records), metrics)
     return metrics
-
-
-def _records(text: str) -> tuple[list[dict], list[int], bool]:
-    """Records, numbers of damaged lines, and whether the last line is cut off."""
-    records, damaged = [], []
-    lines = text.split("\n")  # splitlines would split at characters inside names
-    for number, line in enumerate(lines, 1):
-        record = _record(line)
-        if record is None:
-            record = _record(line[max(0, line.rfind("{")) :])  # a resumed run continued this line
-            if line.strip():
-                damaged.append(number)
-        if record is not None:
-            records.append(record)
-    is_cut_off = bool(damaged) and damaged[-1] == len(lines)
-    return records, damaged[:-1] if is_cut_off else damaged, is_cut_off
 
 
 def _record(line: str) -> dict | None:
@@ -95,7 +88,7 @@ def _record(line: str) -> dict | None:
     return {k: v for k, v in content.items() if type(v) in (int, float)}
 
 
-def _add_records(records: list[dict], metrics: Metrics) -> None:
+def _add_records(records: Iterable[dict], metrics: Metrics) -> None:
     """Fill in steps and evaluations; if iterations go back, a later start replaces what it redid.
 
     A record may be of both. The record of an evaluation may follow that of a later step, and so
@@ -113,7 +106,7 @@ def _add_records(records: list[dict], metrics: Metrics) -> None:
             steps = {i: x for i, x in steps.items() if i < iteration}
             last_step = iteration
             metrics.notes.append(
-                f"The training was started again: {NAME} has two versions from iteration "
+                f"The training was started again: {METRICS} has two versions from iteration "
                 f"{iteration} on, and the later one is shown."
             )
         if is_restart or (results and iteration < last_evaluation):
@@ -127,3 +120,50 @@ def _add_records(records: list[dict], metrics: Metrics) -> None:
             last_evaluation = max(last_evaluation, iteration)
     metrics.steps = [steps[i] for i in sorted(steps)]
     metrics.evaluations = [evaluations[i] for i in sorted(evaluations)]
+
+
+@dataclass
+class Log:
+    """
+    Attributes:
+        warnings: message -> how many times it was logged.
+        error: the last line of a traceback that ends the log; "" without one.
+        arguments, environment: of the last start, as text.
+    """
+
+    warnings: Counter[str] = field(default_factory=Counter)
+    error: str = ""
+    arguments: str = ""
+    environment: str = ""
+
+
+def read_log(file: Path) -> Log:
+    """The log of a run; empty if there is no file."""
+    log = Log()
+    for level, message, following in _log_records(file):
+        if level == "WARNING":
+            log.warnings[message] += 1
+        if message.startswith(_ARGUMENTS):
+            log.arguments, log.error = message.removeprefix(_ARGUMENTS), ""
+        if message.startswith("Environment info"):
+            log.environment = following
+        if level == "ERROR":
+            log.error = following.split("\n")[-1] if "Traceback" in following else message
+    return log
+
+
+def _log_records(file: Path) -> list[tuple[str, str, str]]:
+    """Level, first line, and following lines of each message."""
+    if not file.is_file():
+        return []
+    with open(file, "rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _MAX_BYTES))
+        text = opened.read().decode("utf-8", errors="replace")
+    records: list[tuple[str, str, list[str]]] = []
+    for line in _COLOURS.sub("", text).split("\n"):
+        match = _LINE.match(line)
+        if match:
+            records.append((match[2], match[3], []))
+        elif records:
+            records[-1][2].append(line)
+    return [(level, first, "\n".join(lines).strip()) for level, first, lines in records]
