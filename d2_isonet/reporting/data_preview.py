@@ -35,18 +35,14 @@ _SOURCES = {
 
 @dataclass
 class Sample:
-    """
-    Attributes:
-        pixels: (H, W, 3) uint8, RGB.
-        names: the classes of the objects or, without objects, of the image.
-        objects: COCO's form: bbox (x, y, width, height) in these pixels, maybe segmentation.
-        fed: (3, H, W) float, normalized, in the network's order of channels; None if annotated.
-    """
+    """One image to show."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray  # (H, W, 3) uint8, RGB
     file_name: str
-    names: list[str]
+    names: list[str]  # the classes of the objects or, without objects, of the image
+    # COCO's form: bbox (x, y, width, height) in these pixels, maybe segmentation
     objects: list[dict] = field(default_factory=list)
+    # (3, H, W) float, normalized, in the network's order of channels; None if annotated
     fed: torch.Tensor | None = None
 
 

@@ -10,7 +10,7 @@ from d2_isonet.reporting.page.page import plain_text
 
 COLOURS = ("#1f5fbf", "#d95f02", "#1b9e77", "#7b3fb5", "#c2185b", "#8a6d00", "#00838f", "#5d4037")
 MOST_POINTS = 1500  # of a line: more would be invisible and make the page large
-Series = tuple[Sequence, Sequence]  # iterations and values of one quantity
+Series = tuple[list[int], list[float]]  # iterations and values of one quantity
 
 
 def colour(number: int) -> str:

@@ -29,25 +29,16 @@ _CONVOLUTION = ("name", "shape", "stride", "dilation", "groups", "smallest", "la
 
 @dataclass(frozen=True)
 class Analysis:
-    """
-    Args:
-        frequencies: number per axis of each convolution's output.
-        convolutions: in the order of the network.
-        shifts: by stage.
-        scales: the residual scales by block.
-        signals: at the input and at each block, over all images.
-        deviations: the blocks in which signals vanish or explode, a line each.
-        limit: the factor above which they do.
-    """
+    """The measurements of a network."""
 
     network: Network
-    frequencies: int
-    convolutions: list[ConvolutionIsometry]
-    shifts: Mapping[str, torch.Tensor]
-    scales: Mapping[str, torch.Tensor]
-    signals: list[Signal]
-    deviations: list[str]
-    limit: float
+    frequencies: int  # number per axis of each convolution's output
+    convolutions: list[ConvolutionIsometry]  # in the order of the network
+    shifts: Mapping[str, torch.Tensor]  # by stage
+    scales: Mapping[str, torch.Tensor]  # the residual scales by block
+    signals: list[Signal]  # at the input and at each block, over all images
+    deviations: list[str]  # the blocks in which signals vanish or explode, a line each
+    limit: float  # the factor above which they do
 
     def stages(self) -> dict[str, torch.Tensor]:
         """The singular values of all convolutions of a stage."""

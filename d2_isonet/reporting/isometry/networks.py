@@ -36,28 +36,18 @@ _UNKNOWN_CLASSES = 1000  # if the config takes the number of classes from the da
 
 @dataclass(frozen=True)
 class Network:
-    """
-    Args:
-        title: its name in tables and titles.
-        model: in eval mode.
-        convolutions: the analyzed ones, by name.
-        blocks: the chain through which a signal runs.
-        forward: normalized images (1, C, H, W) -> the output of the last block.
-        images: (1, C, H, W) each, normalized; their sizes differ.
-        image_source: where the images come from.
-        weights: their file, or that they are as initialized.
-        notes: remarks that a reader of the numbers needs.
-    """
+    """A network, its images, and what a report says about them."""
 
-    title: str
-    model: nn.Module
-    convolutions: Mapping[str, Convolution]
-    blocks: dict[str, nn.Module]
+    title: str  # its name in tables and titles
+    model: nn.Module  # in eval mode
+    convolutions: Mapping[str, Convolution]  # the analyzed ones, by name
+    blocks: dict[str, nn.Module]  # the chain through which a signal runs
+    # normalized images (1, C, H, W) -> the output of the last block
     forward: Callable[[torch.Tensor], torch.Tensor]
-    images: list[torch.Tensor]
+    images: list[torch.Tensor]  # (1, C, H, W) each, normalized; their sizes differ
     image_source: str
-    weights: str
-    notes: list[str]
+    weights: str  # their file, or that they are as initialized
+    notes: list[str]  # that a reader of the numbers needs
 
 
 def network_of(args: argparse.Namespace) -> Network:

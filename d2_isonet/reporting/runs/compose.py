@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -25,23 +24,20 @@ _RESULTS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Options:
-    """
-    Attributes:
-        images: number of best images and of worst images.
+def compose(
+    runs: Sequence[Run],
+    number: int,
+    score_threshold: float | None,
+    truth: Path | None,
+    image_root: Path | None,
+) -> Page:
+    """The report of one run, or of several side by side.
+
+    Args:
+        number: of best images, and of worst images.
         score_threshold: of detections in matrix and pictures; None for the best F1.
         truth, image_root: used instead of those that the evaluations name.
     """
-
-    images: int
-    score_threshold: float | None
-    truth: Path | None
-    image_root: Path | None
-
-
-def compose(runs: Sequence[Run], options: Options) -> Page:
-    """The report of one run, or of several side by side."""
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs side by side"
     folders = ", ".join(str(run.folder) for run in runs)
     now = f"{datetime.now():%Y-%m-%d %H:%M}"
@@ -55,9 +51,10 @@ def compose(runs: Sequence[Run], options: Options) -> Page:
     detectors = [run for run in runs if run.task == "detection"]
     classifiers = [run for run in runs if run.task == "classification"]
     if detectors:
-        _add_detection(page, detectors, options)
+        datasets = detection_results(detectors, truth, image_root)
+        _add_detection(page, datasets, number, score_threshold)
     if classifiers:
-        add_classification(page, classifiers, options.images)
+        add_classification(page, classifiers, number)
     add_provenance(page, runs)
     add_config(page, runs)
     return page
@@ -116,8 +113,9 @@ def _course(run: Run) -> dict[str, str | None]:
     return values
 
 
-def _add_detection(page: Page, runs: Sequence[Run], options: Options) -> None:
-    datasets = detection_results(runs, options.truth, options.image_root)
+def _add_detection(
+    page: Page, datasets: Sequence[DatasetResults], number: int, score_threshold: float | None
+) -> None:
     if not datasets:
         page.section("Results").note(
             "inference/ has no predictions: no evaluation has run yet, so classes, curves, errors "
@@ -130,25 +128,27 @@ def _add_detection(page: Page, runs: Sequence[Run], options: Options) -> None:
         sections.add_numbers(page, dataset)
         sections.add_classes(page, dataset)
         if dataset.analyses["bbox"]:
-            _add_measurements(page, dataset, options)
+            _add_measurements(page, dataset, number, score_threshold)
 
 
-def _add_measurements(page: Page, dataset: DatasetResults, options: Options) -> None:
+def _add_measurements(
+    page: Page, dataset: DatasetResults, number: int, score_threshold: float | None
+) -> None:
     sections.add_precision_recall(page, dataset)
     sections.add_errors(page, dataset)
     sections.add_sizes(page, dataset)
     analyses = dataset.analyses["bbox"]
-    if options.score_threshold is None:
+    if score_threshold is None:
         each = ", ".join(f"{name} {analysis.threshold:.2f}" for name, analysis in analyses.items())
         text = (
             f"Matrix and pictures use {each}: the threshold with the best F1 over all classes at "
             "IoU 0.5. --score-threshold sets another one."
         )
     else:
-        text = f"Matrix and pictures use {options.score_threshold:g}, from --score-threshold."
+        text = f"Matrix and pictures use {score_threshold:g}, from --score-threshold."
         for analysis in analyses.values():
-            analysis.threshold = options.score_threshold
+            analysis.threshold = score_threshold
     page.subsection("Score threshold", text)
     sections.add_confusion(page, dataset)
-    if options.images:
-        add_pictures(page, dataset, options.images)
+    if number:
+        add_pictures(page, dataset, number)

@@ -15,24 +15,18 @@ from .run import Evaluation, Run, evaluations_by_dataset
 
 @dataclass
 class DatasetResults:
-    """
-    Attributes:
-        evaluations: name of the run -> its evaluation of the data set.
-        names: of all runs in the report; the place of a name is its colour.
-        truth: None if the annotations cannot be read.
-        analyses: "bbox" and "segm" -> name of the run -> its measured predictions.
-        notes: what is missing, in sentences.
-    """
+    """The evaluations of several runs on one data set."""
 
     name: str
-    evaluations: dict[str, Evaluation]
-    names: list[str]
-    truth: COCO | None = None
+    evaluations: dict[str, Evaluation]  # by the name of the run
+    names: list[str]  # of all runs in the report; the place of a name is its colour
+    truth: COCO | None = None  # None if the annotations cannot be read
     image_root: Path | None = None
+    # "bbox" and "segm" -> name of the run -> its measured predictions
     analyses: dict[str, dict[str, Analysis]] = field(
         default_factory=lambda: {"bbox": {}, "segm": {}}
     )
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is missing, in sentences
 
     def rows(self, task: str) -> dict[str, list[dict]]:
         """Name of the run -> a row per class: measured now if possible, else as recorded."""

@@ -24,21 +24,13 @@ STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", 
 
 @dataclass
 class Matches:
-    """Which detections are right and which objects are found, as COCO matches them at IoU 0.5.
+    """Which detections are right and which objects are found, as COCO matches them at IoU 0.5."""
 
-    Attributes:
-        detections: those of the data set's categories, in COCO's form.
-        right: (D,) whether the detection matches an object; False if it does not count.
-        counts: (D,) False in a crowd, or beyond the largest number of detections per image.
-        score_of_match: annotation's place in the json -> score of the detection that found it.
-        objects: places of all annotations that are not crowds.
-    """
-
-    detections: list[dict]
-    right: np.ndarray
-    counts: np.ndarray
-    score_of_match: dict[int, float]
-    objects: list[int]
+    detections: list[dict]  # those of the data set's categories, in COCO's form
+    right: np.ndarray  # (D,) whether it matches an object; False if it does not count
+    counts: np.ndarray  # (D,) False in a crowd, or beyond the largest number per image
+    score_of_match: dict[int, float]  # annotation's place in the json -> score of its detection
+    objects: list[int]  # places of all annotations that are not crowds
 
     def scores(self) -> np.ndarray:
         return np.array([d["score"] for d in self.detections])
@@ -61,25 +53,16 @@ class Matches:
 
 @dataclass
 class Analysis:
-    """The measurements of one task of one evaluation.
-
-    Attributes:
-        stats: COCO's twelve numbers in percent; None if undefined.
-        rows: one per class, see `detection_measures`.
-        precision: (T, R, K) at IoU thresholds (T,), recalls (R,), and classes; -1 if undefined.
-        errors: TIDE's: "counts" and "delta_ap" per kind.
-        matches: at IoU 0.5.
-        threshold: least score of the detections in matrix and pictures; at first the best one.
-    """
+    """The measurements of one task of one evaluation."""
 
     truth: COCO
-    stats: dict[str, float | None]
-    rows: list[dict]
-    precision: np.ndarray
-    recalls: np.ndarray
-    errors: dict
-    matches: Matches
-    threshold: float
+    stats: dict[str, float | None]  # COCO's twelve numbers in percent; None if undefined
+    rows: list[dict]  # one per class, see `detection_measures`
+    precision: np.ndarray  # (T, R, K): IoU thresholds, recalls, classes; -1 if undefined
+    recalls: np.ndarray  # (R,)
+    errors: dict  # TIDE's: "counts" and "delta_ap" per kind
+    matches: Matches  # at IoU 0.5
+    threshold: float  # least score in matrix and pictures; at first the one with the best F1
 
 
 def read_truth(json_file: Path) -> COCO:

@@ -21,17 +21,11 @@ _MAX_BYTES = 64 * 2**20  # read from the end of a log that grew for weeks
 
 @dataclass
 class Metrics:
-    """The records of a run.
+    """The records of a run, in the order of "iteration"; an evaluation follows its iteration."""
 
-    Attributes:
-        steps: records of training steps, in the order of "iteration".
-        evaluations: records of evaluations, likewise; each follows its iteration.
-        notes: what is missing or damaged in the file, in sentences.
-    """
-
-    steps: list[dict] = field(default_factory=list)
+    steps: list[dict] = field(default_factory=list)  # of the training
     evaluations: list[dict] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is missing or damaged, in sentences
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Iterations and values of one quantity, without those that are not finite."""
@@ -124,17 +118,12 @@ def _add_records(records: Iterable[dict], metrics: Metrics) -> None:
 
 @dataclass
 class Log:
-    """
-    Attributes:
-        warnings: message -> how many times it was logged.
-        error: the last line of a traceback that ends the log; "" without one.
-        arguments, environment: of the last start, as text.
-    """
+    """What log.txt says about a run."""
 
-    warnings: Counter[str] = field(default_factory=Counter)
-    error: str = ""
-    arguments: str = ""
-    environment: str = ""
+    warnings: Counter[str] = field(default_factory=Counter)  # how often each message was logged
+    error: str = ""  # the last line of a traceback that ends the log; "" without one
+    arguments: str = ""  # of the last start, as text
+    environment: str = ""  # likewise
 
 
 def read_log(file: Path) -> Log:

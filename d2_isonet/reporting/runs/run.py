@@ -23,41 +23,29 @@ _ABOUT = {"json_file": str, "image_root": str, "max_detections": int, "classes":
 
 @dataclass
 class Evaluation:
-    """The last evaluation of one data set.
-
-    Attributes:
-        about: of per_class.json: json_file, image_root, max_detections; or classes.
-        tasks: "bbox", "segm" or "classification" -> a row per class.
-        predictions: the file of all predictions; None if there is none.
-    """
+    """The last evaluation of one data set."""
 
     dataset: str
+    # of per_class.json: json_file, image_root, max_detections; or classes
     about: dict = field(default_factory=dict)
+    # "bbox", "segm" or "classification" -> a row per class
     tasks: dict[str, list[dict]] = field(default_factory=dict)
-    predictions: Path | None = None
+    predictions: Path | None = None  # the file of all predictions
 
 
 @dataclass
 class Run:
-    """
-    Attributes:
-        name: a short name, unique in the report.
-        task: "detection" or "classification".
-        metrics, log: see their classes.
-        config: dotted key -> value; {} if there is no config.yaml.
-        records: the entries of runs.json, oldest first.
-        notes: what is missing or damaged, in sentences.
-    """
+    """What an output folder says about its run."""
 
     folder: Path
-    name: str
-    task: str
+    name: str  # short, and unique in the report
+    task: str  # "detection" or "classification"
     metrics: Metrics
-    config: dict[str, Any]
+    config: dict[str, Any]  # dotted key -> value; {} if there is no config.yaml
     log: Log
-    records: list[dict]
+    records: list[dict]  # the entries of runs.json, oldest first
     evaluations: list[Evaluation] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is missing or damaged, in sentences
 
 
 def result_keys(runs: Sequence[Run]) -> list[str]:

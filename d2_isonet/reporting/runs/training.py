@@ -3,9 +3,8 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 
-from d2_isonet.reporting.figures import curves
+from d2_isonet.reporting.figures import Series, curves
 from d2_isonet.reporting.page.page import Page
 
 from .run import Run, result_keys
@@ -78,28 +77,23 @@ def _add_penalty(page: Page, runs: Sequence[Run], keys: dict[str, str]) -> None:
 
 def _add_isometry(page: Page, run: Run) -> None:
     """A panel per quantity, a line per stage: the mean of its blocks."""
-    # title -> stage -> iteration -> values of the blocks
-    panels: dict[str, dict] = {
-        title: defaultdict(partial(defaultdict, list)) for title in _QUANTITIES.values()
-    }
+    panels: dict[str, dict[str, Series]] = {title: {} for title in _QUANTITIES.values()}
+    values = defaultdict(list)  # (title, stage, iteration) -> of each block
     for key in run.metrics.keys():
         quantity, _, place = key.removeprefix(_ISOMETRY).partition("/")
         if key.startswith(_ISOMETRY) and quantity in _QUANTITIES:
-            values = panels[_QUANTITIES[quantity]][place.split(".")[0]]
+            title, stage = _QUANTITIES[quantity], place.split(".")[0]
+            panels[title][stage] = ([], [])
             for iteration, value in zip(*run.metrics.series(key), strict=True):
-                values[iteration].append(value)
-    means = {
-        title: {stage: _means(values) for stage, values in lines.items()}
-        for title, lines in panels.items()
-    }
-    stages = sorted({s for lines in means.values() for s in lines}, key=lambda s: (s != "stem", s))
-    figure = curves(means, stages, markers=True)
+                values[title, stage, iteration].append(value)
+    for (title, stage, iteration), own in sorted(values.items()):
+        iterations, means = panels[title][stage]
+        iterations.append(iteration)
+        means.append(statistics.fmean(own))
+    stages = sorted({s for lines in panels.values() for s in lines}, key=lambda s: (s != "stem", s))
+    figure = curves(panels, stages, markers=True)
     if figure:
         page.figure(figure, f"Isometry of {run.name} by stage, as TEST.ISOMETRY_PERIOD records it.")
-
-
-def _means(values: dict[int, list[float]]) -> tuple[list[int], list[float]]:
-    return sorted(values), [statistics.fmean(values[i]) for i in sorted(values)]
 
 
 def add_results_in_time(page: Page, runs: Sequence[Run]) -> None:
