@@ -92,12 +92,13 @@ def _in_turn(values: Sequence, changes: Sequence) -> list:
 
 def _main_keys(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(key, title) of the main results of any run; the name of a data set, if any, is in both."""
-    return [
-        (key, f"{title}, {dataset}" if (dataset := key.removesuffix(main).strip("/")) else title)
-        for main, title in _RESULTS.items()
-        for key in result_keys(runs)
-        if key == main or key.endswith(f"/{main}")
-    ]
+    found = []
+    for main, title in _RESULTS.items():
+        for key in result_keys(runs):
+            if key == main or key.endswith(f"/{main}"):
+                dataset = key.removesuffix(main).strip("/")
+                found.append((key, f"{title}, {dataset}" if dataset else title))
+    return found
 
 
 def _course(run: Run) -> dict[str, str | None]:

@@ -51,10 +51,12 @@ def add_numbers(page: Page, dataset: DatasetResults) -> None:
 
 def add_classes(page: Page, dataset: DatasetResults) -> None:
     """A table per task; with several runs, their AP side by side and its change."""
-    tables = {task: by_run for task in _TITLES if (by_run := dataset.rows(task))}
-    if tables:
+    tables = {task: dataset.rows(task) for task in _TITLES}
+    if any(tables.values()):
         page.subsection("Class by class")
     for task, by_run in tables.items():
+        if not by_run:
+            continue
         if len(by_run) > 1:
             rows = side_by_side(by_run, "objects", ("AP", "AP50"))
         else:
