@@ -72,11 +72,8 @@ def _problem(args: argparse.Namespace) -> str:
 def analysis_of(args: argparse.Namespace) -> "Analysis":
     """All measurements of the network that `args` name."""
     from d2_isonet.reporting.isometry.analysis import analyze
+    from d2_isonet.reporting.isometry.networks import network_of
 
-    if args.timm:
-        from d2_isonet.reporting.isometry.networks import timm_network as network_of
-    else:
-        from d2_isonet.reporting.isometry.networks import detectron2_network as network_of
     return analyze(network_of(args), args.frequencies, args.limit, args.seed)
 
 

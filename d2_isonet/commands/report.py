@@ -67,13 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     with readable_errors():
         require_packages("jinja2", "matplotlib", "cv2", needed_by="the report")
-        from d2_isonet.reporting.runs.compose import Options, compose
+        from d2_isonet.reporting.runs.compose import compose
         from d2_isonet.reporting.runs.run import names_of, read_run
 
         names = args.names or names_of(args.output_dirs)
         runs = [read_run(*pair) for pair in zip(args.output_dirs, names, strict=True)]
-        options = Options(args.num_images, args.score_threshold, args.annotations, args.images)
-        file = compose(runs, options).write(args.output)
+        page = compose(runs, args.num_images, args.score_threshold, args.annotations, args.images)
+        file = page.write(args.output)
     for run in runs:
         for note in run.notes:
             print(f"{run.name}: {note}")
