@@ -127,8 +127,7 @@ def load_registered(names: str | Iterable[str]) -> tuple[Images, list[str]]:
         dicts, classes = dicts + images, own
     if not dicts or classes is None:
         raise UserError(
-            "No data set is named",
-            "use imagenet_train and imagenet_val, or --data-root",
+            "No data set is named", "use imagenet_train and imagenet_val, or --data-root"
         )
     return dicts, classes
 

@@ -180,8 +180,7 @@ def refuse_deep_pixels(path: str, mode: str) -> None:
     """
     if mode.startswith(("I", "F")):
         raise UnreadableImage(
-            f"Image {path} has more than 8 bits a channel (mode {mode})",
-            "save it with 8 bits",
+            f"Image {path} has more than 8 bits a channel (mode {mode})", "save it with 8 bits"
         )
 
 

@@ -79,8 +79,7 @@ def _check_milestones(key: str, steps: Sequence[int]) -> None:
     are_numbers = all(isinstance(step, int | float) for step in steps)
     if not are_numbers or list(steps) != sorted(steps) or min(steps, default=0) < 0:
         raise UserError(
-            f"{key} is {steps}",
-            "they must be numbers from 0, each at least the one before",
+            f"{key} is {steps}", "they must be numbers from 0, each at least the one before"
         )
 
 
@@ -113,8 +112,7 @@ def check_device(cfg: CfgNode) -> None:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(
-            f"MODEL.DEVICE is {name!r}",
-            "it must be 'cpu', 'cuda' or 'cuda:N'",
+            f"MODEL.DEVICE is {name!r}", "it must be 'cpu', 'cuda' or 'cuda:N'"
         ) from error
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:

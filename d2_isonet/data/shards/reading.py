@@ -54,10 +54,7 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
             pass
     _compare(source, shard)
     if error is not None:
-        raise UserError(
-            f"Shard {shard.url} cannot be used: {error.args[0]}",
-            _REMEDY,
-        ) from error
+        raise UserError(f"Shard {shard.url} cannot be used: {error.args[0]}", _REMEDY) from error
     if count != shard.samples:
         raise UserError(
             f"Shard {shard.url} has {count} images and not {shard.samples} as the index says",
