@@ -14,10 +14,9 @@ from d2_isonet.data.categories import head_section, number_of_classes
 from d2_isonet.preflight.findings import Finding, check_once
 from d2_isonet.utils.messages import UserError, nearest, shortened
 
-from . import coco_content, objects
+from . import coco_content, images, objects
 from .cache import PreflightCache, file_stamp
-from .dicts import dict_entries, dict_findings
-from .images import ImageEntry, duplicate_findings, image_findings, max_unreadable_findings
+from .dicts import dict_findings
 from .objects import Demands
 
 _TREE = (
@@ -36,19 +35,95 @@ class CheckedSet(NamedTuple):
     """What the check of a data set finds; `classes` is None if the set does not name them."""
 
     findings: list[Finding]
-    entries: list[ImageEntry] = []
+    entries: list[images.ImageEntry] = []
     classes: list[str] | None = None
     has_rle: bool = False
 
 
-def _schedule(cfg: CfgNode, images: int) -> list[Finding]:
+Sets = dict[str, list[CheckedSet]]  # by the key of cfg.DATASETS; for an evaluation TEST alone
+
+
+def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
+    """Print the findings on the sets of cfg.DATASETS; set INPUT.MASK_FORMAT to fit their masks.
+
+    The main process checks for all. Args: see `dataset_findings`.
+
+    Raises:
+        UserError: a set is unknown, missing, does not fit the head, or cannot be trained on or
+            evaluated; all errors of all sets in one message.
+    """
+    number, needs_bitmask = cfg.DATASETS.CHECKED_IMAGES, False
+
+    def check() -> list[Finding]:
+        nonlocal needs_bitmask
+        sets = _check_sets(cfg, eval_only, number)
+        needs_bitmask = _needs_bitmask(cfg, sets)
+        return _all_findings(cfg, sets, number)
+
+    check_once(check)
+    if comm.all_gather(needs_bitmask)[0]:
+        cfg.INPUT.MASK_FORMAT = "bitmask"
+
+
+def dataset_findings(
+    cfg: CfgNode, eval_only: bool = False, number: int | None = None
+) -> list[Finding]:
+    """The findings on the sets of cfg.DATASETS, for the model and the options of cfg.
+
+    Args:
+        eval_only: then DATASETS.TEST may not be empty, otherwise DATASETS.TRAIN.
+        number: images of each set that are read; None for DATASETS.CHECKED_IMAGES.
+    """
+    number = cfg.DATASETS.CHECKED_IMAGES if number is None else number
+    return _all_findings(cfg, _check_sets(cfg, eval_only, number), number)
+
+
+def _check_sets(cfg: CfgNode, eval_only: bool, number: int) -> Sets:
+    keys = ("TEST",) if eval_only else ("TRAIN", "TEST")
+    return {key: [check_set(cfg, key, x, number) for x in cfg.DATASETS[key]] for key in keys}
+
+
+def _all_findings(cfg: CfgNode, sets: Sets, number: int) -> list[Finding]:
+    """The findings on each set, then those on all sets together."""
+    train, val = (
+        [e for one in sets.get(key, ()) for e in one.entries] for key in ("TRAIN", "TEST")
+    )
+    return [
+        *(finding for checked in sets.values() for one in checked for finding in one.findings),
+        *images.duplicate_findings(train, val, number),
+        *(_schedule(cfg, len(train)) if "TRAIN" in sets else []),
+        *_empty(cfg, next(iter(sets))),
+        *_mask_format(cfg, sets),
+        *images.max_unreadable_findings(cfg.DATALOADER.MAX_UNREADABLE),
+    ]
+
+
+def _schedule(cfg: CfgNode, number: int) -> list[Finding]:
     """A warning if the schedule fits another, much larger data set."""
-    passes = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // max(1, images)
+    passes = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // max(1, number)
     if passes < _MOST_PASSES:
         return []
-    what = f"the schedule shows each of {images} training images {passes:,} times; COCO's 12 times"
+    what = f"the schedule shows each of {number} training images {passes:,} times; COCO's 12 times"
     remedy = "set MAX_ITER, STEPS and WARMUP_ITERS to what these data need (docs/own_data.md)"
     return [Finding("warning", "SOLVER.MAX_ITER", what, remedy)]
+
+
+def _empty(cfg: CfgNode, key: str) -> list[Finding]:
+    remedy = "name a data set, e.g. \"('my_set',)\""
+    error = Finding("error", f"DATASETS.{key}", "it is empty", remedy)
+    return [] if cfg.DATASETS[key] else [error]
+
+
+def _needs_bitmask(cfg: CfgNode, sets: Sets) -> bool:
+    """Whether INPUT.MASK_FORMAT cannot read all masks of the training sets."""
+    has_rle = any(one.has_rle for one in sets.get("TRAIN", ()))
+    return has_rle and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
+
+
+def _mask_format(cfg: CfgNode, sets: Sets) -> list[Finding]:
+    what, remedy = "it is 'polygon', but some masks are RLE", "'bitmask' is taken, which reads both"
+    warning = Finding("warning", "INPUT.MASK_FORMAT", what, remedy)
+    return [warning] if _needs_bitmask(cfg, sets) else []
 
 
 def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
@@ -57,25 +132,22 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
     Args:
         number: images that are read; -1 for all, 0 for none.
     """
-    unknown = _unknown_name(key, name) or _missing_paths(name)
     metadata, trained = MetadataCatalog.get(name), key == "TRAIN"
-    registered = metadata.get("thing_classes")
-    if unknown:
-        return CheckedSet([*unknown, *_classes(cfg, name, registered)])
+    unusable = _unknown_name(key, name) or _missing_paths(name)
+    if unusable:
+        return CheckedSet([*unusable, *_classes(cfg, name, metadata.get("thing_classes"))])
     if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
         demands = Demands(metadata.json_file, cfg.MODEL.MASK_ON, trained)
         checked = check_coco(demands, metadata.image_root)
     else:
         checked = _check_python(cfg, Demands(name, cfg.MODEL.MASK_ON, trained))
-    classes = checked.classes
-    findings = [*checked.findings, *_classes(cfg, name, classes)]
-    if registered is not None and classes is not None and list(registered) != classes:
-        what = f"its json has the classes {shortened(classes)}, it is registered with others"
-        remedy = f"register it with those of the json, not with {shortened(registered)}"
-        findings.append(Finding("error", f"data set {name!r}", what, remedy))
-    if number and checked.entries:
-        share = cfg.DATALOADER.MAX_UNREADABLE if trained else 0.0
-        findings += image_findings(name, checked.entries, number, share)
+    share = cfg.DATALOADER.MAX_UNREADABLE if trained else 0.0
+    findings = [
+        *checked.findings,
+        *_classes(cfg, name, checked.classes),
+        *_registered_classes(name, checked.classes),
+        *images.image_findings(name, checked.entries, number, share),
+    ]
     return checked._replace(findings=findings)
 
 
@@ -83,11 +155,9 @@ def _unknown_name(key: str, name: str) -> list[Finding]:
     known = DatasetCatalog.list()
     if name in known:
         return []
-    if name in OWN_SETS:
-        remedy = f"this run used your own data set: repeat {OWN_SETS[name]}"
-    else:
-        near = nearest(name, known).removeprefix("; ")
-        remedy = near or "register it, or import what registers it"
+    near = nearest(name, known).removeprefix("; ") or "register it, or import what registers it"
+    own = f"this run used your own data set: repeat {OWN_SETS.get(name)}"
+    remedy = own if name in OWN_SETS else near
     return [Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)]
 
 
@@ -116,20 +186,28 @@ def _classes(cfg: CfgNode, name: str, classes: list[str] | None) -> list[Finding
     return [Finding("error", key, what, f"set {key} {len(classes)}")]
 
 
+def _registered_classes(name: str, classes: list[str] | None) -> list[Finding]:
+    registered = MetadataCatalog.get(name).get("thing_classes")
+    if registered is None or classes is None or list(registered) == classes:
+        return []
+    what = f"its json has the classes {shortened(classes)}, it is registered with others"
+    remedy = f"register it with those of the json, not with {shortened(registered)}"
+    return [Finding("error", f"data set {name!r}", what, remedy)]
+
+
 def check_coco(demands: Demands, image_root: str) -> CheckedSet:
     """Check the COCO json `demands.where`; the findings are cached until the file changes."""
     path = os.path.abspath(PathManager.get_local_path(demands.where))
     key, stamp = f"{path}|{image_root}|{demands.masks}|{demands.trained}", file_stamp(path)
     key += "".join(f"|{file_stamp(str(module.__file__))}" for module in _CHECKS)
     with closing(PreflightCache()) as cache:
-        kept = stamp and cache.get(key, stamp)
+        kept = cache.get(key, stamp)
         if not kept:
             kept = _check_coco_content(demands._replace(where=path), image_root)
-            if stamp:
-                cache.put([(key, stamp, kept)])
+            cache.put([(key, stamp, kept)])
     findings, entries, classes, has_rle = kept
     findings = [Finding(*f)._replace(items=tuple(f[4])) for f in findings]
-    return CheckedSet(findings, [ImageEntry(*e) for e in entries], classes, has_rle)
+    return CheckedSet(findings, [images.ImageEntry(*e) for e in entries], classes, has_rle)
 
 
 def _check_coco_content(demands: Demands, image_root: str) -> CheckedSet:
@@ -153,64 +231,4 @@ def _check_python(cfg: CfgNode, demands: Demands) -> CheckedSet:
         findings = [Finding("error", f"data set {name!r}", what, remedy)]
     names = classes or [f"class {i}" for i in range(number_of_classes(cfg))]
     more, has_rle = dict_findings(dicts, names, demands)
-    return CheckedSet(findings + more, dict_entries(dicts), classes, has_rle)
-
-
-def dataset_findings(
-    cfg: CfgNode, eval_only: bool = False, number: int | None = None
-) -> list[Finding]:
-    """The findings on the sets of cfg.DATASETS, for the model and the options of cfg.
-
-    Args:
-        eval_only: then DATASETS.TEST may not be empty, otherwise DATASETS.TRAIN.
-        number: images of each set that are read; None for DATASETS.CHECKED_IMAGES.
-    """
-    return _findings_and_mask_format(cfg, eval_only, number)[0]
-
-
-def _findings_and_mask_format(
-    cfg: CfgNode, eval_only: bool, number: int | None = None
-) -> tuple[list[Finding], str]:
-    """The findings, and the INPUT.MASK_FORMAT that can read all masks of the training sets."""
-    number = cfg.DATASETS.CHECKED_IMAGES if number is None else number
-    sets = {
-        key: [check_set(cfg, key, name, number) for name in cfg.DATASETS[key]]
-        for key in (("TEST",) if eval_only else ("TRAIN", "TEST"))
-    }
-    findings = [f for checked in sets.values() for one in checked for f in one.findings]
-    entries = {key: [e for one in checked for e in one.entries] for key, checked in sets.items()}
-    if not eval_only:
-        if number and all(entries.values()):
-            findings += duplicate_findings(entries["TRAIN"], entries["TEST"], number)
-        findings += _schedule(cfg, len(entries["TRAIN"]))
-    needed = "TEST" if eval_only else "TRAIN"
-    if not cfg.DATASETS[needed]:
-        remedy = "name a data set, e.g. \"('my_set',)\""
-        findings.append(Finding("error", f"DATASETS.{needed}", "it is empty", remedy))
-    mask_format = cfg.INPUT.MASK_FORMAT
-    has_rle = any(one.has_rle for one in sets.get("TRAIN", []))
-    if has_rle and cfg.MODEL.MASK_ON and mask_format == "polygon":
-        mask_format = "bitmask"
-        findings.append(Finding("warning", "INPUT.MASK_FORMAT", "it is 'polygon', but some masks "
-                                "are RLE", "'bitmask' is taken, which reads both"))  # fmt: skip
-    return findings + max_unreadable_findings(cfg), mask_format
-
-
-def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
-    """Print the findings on the sets of cfg.DATASETS; set INPUT.MASK_FORMAT to fit their masks.
-
-    The main process checks for all. Args: see `dataset_findings`.
-
-    Raises:
-        UserError: a set is unknown, missing, does not fit the head, or cannot be trained on or
-            evaluated; all errors of all sets in one message.
-    """
-    mask_format = cfg.INPUT.MASK_FORMAT
-
-    def check() -> list[Finding]:
-        nonlocal mask_format
-        findings, mask_format = _findings_and_mask_format(cfg, eval_only)
-        return findings
-
-    check_once(check)
-    cfg.INPUT.MASK_FORMAT = comm.all_gather(mask_format)[0]
+    return CheckedSet(findings + more, images.dict_entries(dicts), classes, has_rle)
