@@ -29,10 +29,8 @@ def read_annotations(json_file: str) -> dict:
     else:
         reason = _why_not_coco(content)
     if reason:
-        raise UserError(
-            f"{path} is no COCO annotation file: {reason}",
-            "it needs images, annotations and categories",
-        )
+        what = f"{path} is no COCO annotation file: {reason}"
+        raise UserError(what, "it needs images, annotations and categories")
     return content
 
 

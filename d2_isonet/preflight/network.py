@@ -95,10 +95,8 @@ def check_pixels(cfg: CfgNode) -> None:
     are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
     fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
     if not fit or not are_numbers or min(std) <= 0:
-        raise UserError(
-            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}",
-            f"each must have {channels} numbers, the deviations above 0",
-        )
+        what = f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}"
+        raise UserError(what, f"each must have {channels} numbers, the deviations above 0")
 
 
 def check_detector(cfg: CfgNode) -> None:
@@ -137,10 +135,8 @@ def outline(cfg: CfgNode) -> nn.Module | None:
         if isinstance(error, KeyError):
             raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
         check_pyramid(cfg)  # of detectron2's own FPN: a message that names the key
-        raise UserError(
-            f"detectron2 refuses the network: {error or 'an assertion without a text'}",
-            "the traceback is shown with D2_ISONET_TRACEBACK=1",
-        ) from error
+        what = f"detectron2 refuses the network: {error or 'an assertion without a text'}"
+        raise UserError(what, "the traceback is shown with D2_ISONET_TRACEBACK=1") from error
 
 
 def _unknown_name(cfg: CfgNode, message: str) -> str:
