@@ -2,13 +2,13 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
 from d2_isonet.data.shards.index import ShardedImages
-from d2_isonet.preflight.findings import Finding, Rule, broken_rules, check_once, found
+from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, check_once, found
 
 from .image_scan import MISSING, ImageFile, look_at_all
 
@@ -82,35 +82,33 @@ def image_findings(
     chosen = sample_of(entries, number)
     files = look_at_all((entry.path for entry in chosen), title=f"{where}: images")
     looks = [Look(entry, files[entry.path]) for entry in chosen]
-    all_looked_at = "d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
-    summary = Finding(
-        "fact", where, f"{len(looks)} of {len(entries)} image files looked at",
-        all_looked_at if len(looks) < len(entries) else "",
-    )  # fmt: skip
+    what = f"{len(looks)} of {len(entries)} image files looked at"
+    remedy = "d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
     rules = [*_unusable(looks, max_unreadable), *(_SIZES if turns else _TURNED)]
-    broken = broken_rules(where, "images", looks, lambda look, _: look.stated.path, rules)
-    return [summary, *broken, *_converted(where, looks)]
+    return [
+        Finding("fact", where, what, remedy if len(looks) < len(entries) else ""),
+        *broken_rules(where, "images", looks, lambda look, _: look.stated.path, rules),
+        *_converted(where, looks),
+    ]
 
 
-def _unusable(looks: Sequence[Look], max_unreadable: float) -> Iterable[Rule]:
+def _unusable(looks: Sequence[Look], max_unreadable: float) -> list[Rule]:
     """The rules of files that cannot be trained on: warnings up to that share, else errors."""
     number = sum(bool(look.file.error) or look.file.has_deep_pixels for look in looks)
+    severity: Severity = "error" if number > max_unreadable * len(looks) else "warning"
     passes = f"; DATALOADER.MAX_UNREADABLE {max_unreadable:g} is the share that may be so"
-    rules = (
-        Rule("error", lambda look: look.file.error == MISSING, "looked for and not there",
+    return [
+        Rule(severity, lambda look: look.file.error == MISSING, "looked for and not there",
              "restore them, take them out of the data set, or give the right folder "
              "(DETECTRON2_DATASETS, --train-images, --val-images)"),
-        Rule("error", lambda look: look.file.error not in ("", MISSING), "unreadable",
+        Rule(severity, lambda look: look.file.error not in ("", MISSING), "unreadable",
              "replace the files, or take them out of the data set" + passes,
              lambda look: f"({look.file.error})"),
-        Rule("error", lambda look: look.file.has_deep_pixels,
+        Rule(severity, lambda look: look.file.has_deep_pixels,
              "with more than 8 bits a channel, which a conversion would turn white",
              "save them with 8 bits, scaled as their content asks for",
              lambda look: f"(mode {look.file.mode})"),
-    )  # fmt: skip
-    if number > max_unreadable * len(looks):
-        return rules
-    return [rule._replace(severity="warning") for rule in rules]
+    ]  # fmt: skip
 
 
 _SIZES = (  # for readers that apply the EXIF orientation
@@ -128,14 +126,13 @@ _TURNED = (  # for readers that do not
 )  # fmt: skip
 
 
-def _converted(where: str, looks: Sequence[Look]) -> list[Finding]:
+def _converted(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
     files = [look.file for look in looks if not look.file.error and not look.file.has_deep_pixels]
     modes = Counter(file.mode for file in files if file.mode != "RGB")
-    if not modes:
-        return []
     counts = ", ".join(f"{n} {_KINDS.get(mode, mode)}" for mode, n in sorted(modes.items()))
     alpha = "; their alpha channel is dropped" if any("A" in mode for mode in modes) else ""
-    return [Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")]
+    if modes:
+        yield Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")
 
 
 def duplicate_findings(
@@ -194,13 +191,11 @@ def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
     )
 
 
-def max_unreadable_findings(share: float, in_shards: bool = False) -> list[Finding]:
+def max_unreadable_findings(share: float, in_shards: bool = False) -> Iterator[Finding]:
     """The errors of DATALOADER.MAX_UNREADABLE: it is no share, or shards cannot have one."""
-    findings = []
     if not 0 <= share < 1:
         remedy = "give the share of images that may be unreadable, say 0.01, or 0 for none"
-        findings.append(Finding("error", "DATALOADER.MAX_UNREADABLE", f"it is {share}", remedy))
+        yield Finding("error", "DATALOADER.MAX_UNREADABLE", f"it is {share}", remedy)
     if share and in_shards:
         what = f"it is {share:g}, but image shards have no others to take for unreadable images"
-        findings.append(Finding("error", "DATALOADER.MAX_UNREADABLE", what, "set it to 0"))
-    return findings
+        yield Finding("error", "DATALOADER.MAX_UNREADABLE", what, "set it to 0")

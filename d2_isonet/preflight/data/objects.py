@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from d2_isonet.preflight.findings import Finding, Severity, found
@@ -207,26 +207,22 @@ def _problems(masks: bool, drops_polygons: bool) -> dict[str, _Problem]:
     return problems
 
 
-def _learnable(demands: Demands, objects: Sequence, learned: Sequence) -> list[Finding]:
-    if learned:
-        return []
+def _learnable(demands: Demands, objects: Sequence, learned: Sequence) -> Iterator[Finding]:
     reason = "all are iscrowd" if all(o.is_crowd for o in objects) else "see the other lines"
     reason = reason if objects else "there are no annotations"
-    if demands.trained:
+    if not learned and demands.trained:
         remedy = "give another file, or objects with a box inside their image"
-        return [Finding("error", demands.where, f"no object can be learned ({reason})", remedy)]
-    remedy = "AP will be nan; evaluate on a set with objects"
-    return [Finding("warning", demands.where, f"there is no ground truth ({reason})", remedy)]
+        yield Finding("error", demands.where, f"no object can be learned ({reason})", remedy)
+    elif not learned:
+        remedy = "AP will be nan; evaluate on a set with objects"
+        yield Finding("warning", demands.where, f"there is no ground truth ({reason})", remedy)
 
 
 def _classes(demands: Demands, learned: Sequence, classes: Sequence[str]) -> list[Finding]:
-    if not learned:
-        return []
     used = {thing.class_index for thing in learned}
-    without = [name for index, name in enumerate(classes) if index not in used]
-    severity: Severity = "warning" if demands.trained else "fact"
+    unused = [name for index, name in enumerate(classes) if used and index not in used]
+    what = f"of {len(classes)} classes have no object"
+    if not demands.trained:
+        return found("fact", demands.where, unused, what, "their AP will be nan")
     remedy = "nothing is learned of them; leave them out, or add objects"
-    remedy = remedy if demands.trained else "their AP will be nan"
-    return found(
-        severity, demands.where, without, f"of {len(classes)} classes have no object", remedy
-    )
+    return found("warning", demands.where, unused, what, remedy)

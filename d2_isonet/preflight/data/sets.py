@@ -1,6 +1,7 @@
 """Checks all data sets of a run before a model is built."""
 
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -91,39 +92,38 @@ def _all_findings(cfg: CfgNode, sets: Sets, number: int) -> list[Finding]:
     return [
         *(finding for checked in sets.values() for one in checked for finding in one.findings),
         *images.duplicate_findings(train, val, number),
-        *(_schedule(cfg, len(train)) if "TRAIN" in sets else []),
+        *(_schedule(cfg, len(train)) if "TRAIN" in sets else ()),
         *_empty(cfg, next(iter(sets))),
         *_mask_format(cfg, sets),
         *images.max_unreadable_findings(cfg.DATALOADER.MAX_UNREADABLE),
     ]
 
 
-def _schedule(cfg: CfgNode, number: int) -> list[Finding]:
+def _schedule(cfg: CfgNode, number: int) -> Iterator[Finding]:
     """A warning if the schedule fits another, much larger data set."""
     passes = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // max(1, number)
-    if passes < _MOST_PASSES:
-        return []
     what = f"the schedule shows each of {number} training images {passes:,} times; COCO's 12 times"
     remedy = "set MAX_ITER, STEPS and WARMUP_ITERS to what these data need (docs/own_data.md)"
-    return [Finding("warning", "SOLVER.MAX_ITER", what, remedy)]
+    if passes >= _MOST_PASSES:
+        yield Finding("warning", "SOLVER.MAX_ITER", what, remedy)
 
 
-def _empty(cfg: CfgNode, key: str) -> list[Finding]:
+def _empty(cfg: CfgNode, key: str) -> Iterator[Finding]:
     remedy = "name a data set, e.g. \"('my_set',)\""
-    error = Finding("error", f"DATASETS.{key}", "it is empty", remedy)
-    return [] if cfg.DATASETS[key] else [error]
+    if not cfg.DATASETS[key]:
+        yield Finding("error", f"DATASETS.{key}", "it is empty", remedy)
+
+
+def _mask_format(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
+    what, remedy = "it is 'polygon', but some masks are RLE", "'bitmask' is taken, which reads both"
+    if _needs_bitmask(cfg, sets):
+        yield Finding("warning", "INPUT.MASK_FORMAT", what, remedy)
 
 
 def _needs_bitmask(cfg: CfgNode, sets: Sets) -> bool:
     """Whether INPUT.MASK_FORMAT cannot read all masks of the training sets."""
     has_rle = any(one.has_rle for one in sets.get("TRAIN", ()))
     return has_rle and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
-
-
-def _mask_format(cfg: CfgNode, sets: Sets) -> list[Finding]:
-    what, remedy = "it is 'polygon', but some masks are RLE", "'bitmask' is taken, which reads both"
-    warning = Finding("warning", "INPUT.MASK_FORMAT", what, remedy)
-    return [warning] if _needs_bitmask(cfg, sets) else []
 
 
 def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
@@ -133,10 +133,11 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         number: images that are read; -1 for all, 0 for none.
     """
     metadata, trained = MetadataCatalog.get(name), key == "TRAIN"
-    unusable = _unknown_name(key, name) or _missing_paths(name)
-    if unusable:
-        return CheckedSet([*unusable, *_classes(cfg, name, metadata.get("thing_classes"))])
-    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
+    if name not in DatasetCatalog.list():
+        checked = CheckedSet([_unknown_name(key, name)], classes=metadata.get("thing_classes"))
+    elif missing := _missing_paths(name):
+        checked = CheckedSet(missing, classes=metadata.get("thing_classes"))
+    elif metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
         demands = Demands(metadata.json_file, cfg.MODEL.MASK_ON, trained)
         checked = check_coco(demands, metadata.image_root)
     else:
@@ -144,55 +145,49 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
     share = cfg.DATALOADER.MAX_UNREADABLE if trained else 0.0
     findings = [
         *checked.findings,
-        *_classes(cfg, name, checked.classes),
+        *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
         *images.image_findings(name, checked.entries, number, share),
     ]
     return checked._replace(findings=findings)
 
 
-def _unknown_name(key: str, name: str) -> list[Finding]:
-    known = DatasetCatalog.list()
-    if name in known:
-        return []
-    near = nearest(name, known).removeprefix("; ") or "register it, or import what registers it"
-    own = f"this run used your own data set: repeat {OWN_SETS.get(name)}"
-    remedy = own if name in OWN_SETS else near
-    return [Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)]
+def _unknown_name(key: str, name: str) -> Finding:
+    near = nearest(name, DatasetCatalog.list()).removeprefix("; ")
+    remedy = near or "register it, or import what registers it"
+    if name in OWN_SETS:
+        remedy = f"this run used your own data set: repeat {OWN_SETS[name]}"
+    return Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)
 
 
 def _missing_paths(name: str) -> list[Finding]:
     metadata = MetadataCatalog.get(name)
     if metadata.get("json_file_is_made"):  # from the dicts of the set, for its evaluation
         return []
+    paths = {key: metadata.get(key) for key in ("json_file", "image_root")}
     missing = [
-        f"{what} {os.path.abspath(path)}"
-        for what in ("json_file", "image_root")
-        if (path := metadata.get(what)) and "://" not in path and not os.path.exists(path)
+        f"{key} {os.path.abspath(path)}"
+        for key, path in paths.items()
+        if path and "://" not in path and not os.path.exists(path)
     ]
-    if not missing:
-        return []
-    return [Finding("error", f"data set {name!r}", f"{', '.join(missing)} not there", _TREE)]
+    what = f"{', '.join(missing)} not there"
+    return [Finding("error", f"data set {name!r}", what, _TREE)] if missing else []
 
 
-def _classes(cfg: CfgNode, name: str, classes: list[str] | None) -> list[Finding]:
+def _number_of_classes(cfg: CfgNode, name: str, classes: list[str] | None) -> Iterator[Finding]:
     """An error if the head has another number of classes than the set names."""
     key, number = f"MODEL.{head_section(cfg)}.NUM_CLASSES", number_of_classes(cfg)
-    if classes is None or len(classes) == number:
-        return []
-    what = (
-        f"it is {number}, but data set {name!r} has {len(classes)} classes ({shortened(classes)})"
-    )
-    return [Finding("error", key, what, f"set {key} {len(classes)}")]
+    if classes is not None and len(classes) != number:
+        of_set = f"data set {name!r} has {len(classes)} classes ({shortened(classes)})"
+        yield Finding("error", key, f"it is {number}, but {of_set}", f"set {key} {len(classes)}")
 
 
-def _registered_classes(name: str, classes: list[str] | None) -> list[Finding]:
+def _registered_classes(name: str, classes: list[str] | None) -> Iterator[Finding]:
     registered = MetadataCatalog.get(name).get("thing_classes")
-    if registered is None or classes is None or list(registered) == classes:
-        return []
-    what = f"its json has the classes {shortened(classes)}, it is registered with others"
-    remedy = f"register it with those of the json, not with {shortened(registered)}"
-    return [Finding("error", f"data set {name!r}", what, remedy)]
+    if registered is not None and classes is not None and list(registered) != list(classes):
+        what = f"its json has the classes {shortened(classes)}, it is registered with others"
+        remedy = f"register it with those of the json, not with {shortened(registered)}"
+        yield Finding("error", f"data set {name!r}", what, remedy)
 
 
 def check_coco(demands: Demands, image_root: str) -> CheckedSet:
@@ -224,11 +219,10 @@ def _check_python(cfg: CfgNode, demands: Demands) -> CheckedSet:
     name = demands.where
     dicts = DatasetCatalog.get(name)
     classes = MetadataCatalog.get(name).get("thing_classes")
-    findings = []
+    names = classes or [f"class {i}" for i in range(number_of_classes(cfg))]
+    findings, has_rle = dict_findings(dicts, names, demands)
     if classes is None and not demands.trained:
         what = "its metadata have no thing_classes, which evaluation needs"
         remedy = f"MetadataCatalog.get({name!r}).thing_classes = [...]"
-        findings = [Finding("error", f"data set {name!r}", what, remedy)]
-    names = classes or [f"class {i}" for i in range(number_of_classes(cfg))]
-    more, has_rle = dict_findings(dicts, names, demands)
-    return CheckedSet(findings + more, images.dict_entries(dicts), classes, has_rle)
+        findings.insert(0, Finding("error", f"data set {name!r}", what, remedy))
+    return CheckedSet(findings, images.dict_entries(dicts), classes, has_rle)
