@@ -90,7 +90,7 @@ def findings_of(args: argparse.Namespace) -> "list[Finding]":
 
 def _checked(cfg: "CfgNode", args: argparse.Namespace) -> "list[Finding]":
     from d2_isonet.data.datasets import load_registered, register_data_root
-    from d2_isonet.preflight.data.classified_images import classified_image_findings
+    from d2_isonet.preflight.data.images import classified_image_findings
     from d2_isonet.preflight.data.sets import dataset_findings
 
     number = cfg.DATASETS.CHECKED_IMAGES if args.quick else -1

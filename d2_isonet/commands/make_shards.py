@@ -54,14 +54,13 @@ def make_shards(args: argparse.Namespace) -> str:
         raise UserError(f"--output is the image folder {folder} itself", "give another one")
     plan = make_plan(folder, args.shard_megabytes, args.shard_samples, args.seed)
     if not is_finished(output, plan):
-        with open_journal(output) as journal:
-            journal.start(plan)
-            require_space(output, plan, journal)
+        with open_journal(output, plan) as journal:
+            require_space(journal)
             total = sum(shard.bytes for shard in plan.shards)
-            begun = sum(shard.bytes for shard in plan.shards if shard.file in journal.entries)
+            begun = total - sum(shard.bytes for shard in journal.missing())
             with tqdm(total=total, initial=begun, unit="B", unit_scale=True) as bar:
-                write_shards(output, plan, journal, args.workers, bar.update)
-            journal.finish(plan)
+                write_shards(journal, args.workers, bar.update)
+            journal.finish()
     images = sum(len(shard.images) for shard in plan.shards)
     return f"{output}: {images} images of {len(plan.classes)} classes in {len(plan.shards)} shards"
 

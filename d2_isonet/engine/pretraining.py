@@ -22,7 +22,7 @@ from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.engine.hooks.averaging import averaging_of
 from d2_isonet.evaluation.classification import ImageNetEvaluator
-from d2_isonet.preflight.data.classified_images import check_classified_images
+from d2_isonet.preflight.data.images import check_classified_images
 from d2_isonet.utils.files import tolerate, write_when_possible
 from d2_isonet.utils.messages import UserError
 
