@@ -130,11 +130,10 @@ def _titles(titles: list[str]) -> np.ndarray:
 
 
 def _draw(pixels: np.ndarray, objects: list[dict], truth: COCO) -> np.ndarray:
-    names = [truth.cats[o["category_id"]]["name"] for o in objects]
-    scores = [f" {o['score']:.0%}" if "score" in o else "" for o in objects]
     categories = sorted(truth.cats)
     colours = [class_colour(categories.index(o["category_id"])) for o in objects]
-    labels = [name + score for name, score in zip(names, scores, strict=True)]
+    names = (truth.cats[o["category_id"]]["name"] for o in objects)
+    labels = [f"{n} {o['score']:.0%}" if "score" in o else n for n, o in zip(names, objects)]
     return draw_objects(pixels, objects, labels, colours, WIDTH)
 
 

@@ -145,15 +145,11 @@ def command(cell: Cell, words: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: cells by column, None if the table has no figure there.
-
-    Args:
-        paper: the paper's figures by column, "" if it prints none.
-    """
+    """One row of a table."""
 
     label: str
-    cells: tuple[Cell | None, ...]
-    paper: tuple[str, ...]
+    cells: tuple[Cell | None, ...]  # by column, None if the table has no figure there
+    paper: tuple[str, ...]  # the paper's figures by column, "" if it prints none
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,10 @@ from pathlib import Path
 
 from d2_isonet.utils.messages import readable_errors
 
-from .cells import (
-    Cell,
-    Folders,
-    Table,
-    arguments,
-    command,
-    jobs_of,
-    read_result,
-    select,
-    with_processes,  # fmt: skip
-)
+from .cells import Folders, Table, arguments, command, jobs_of, read_result, select, with_processes
 from .documents import DEFAULT_SEEDS, fill
 from .report import draw_figure3, write_report
-from .runner import run_jobs
+from .runner import Job, run_jobs
 from .small import data_arguments, prepare
 from .tables import TABLES
 from .training_run import REPOSITORY
@@ -119,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def print_commands(jobs: list[tuple[Cell, int]], folders: Folders) -> None:
+def print_commands(jobs: list[Job], folders: Folders) -> None:
     """Print a line for each cell and learning rate, and whether the cell has a result."""
     for cell, seed in jobs:
         done = " (has a result)" if read_result(folders, cell, seed) else ""

@@ -70,10 +70,10 @@ class _Run:
     def start_what_can_be_started(self) -> None:
         for job in list(self.waiting):
             before = _job_before(job, [*self.waiting, *self.running.values(), *self.failed])
-            if before in self.failed and not _is_to_be_run(job, self.folders, self.jobs):
-                self._end(job, "has its result")
-            elif before in self.failed:
+            if before in self.failed and _is_to_be_run(job, self.folders, self.jobs):
                 self._end(job, f"not run, it needs {before[0].name}", has_failed=True)
+            elif before in self.failed:
+                self._end(job, "has its result")
             elif before is None and len(self.running) < self.processes:
                 self._start(job)
 

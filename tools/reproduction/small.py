@@ -13,28 +13,23 @@ from .training_run import REPOSITORY, data_of_detection
 # The papers' depths and the ones that stand for them (6n + 2).
 DEPTHS = dict(zip(papers.DEPTHS, (20, 56, 110, 218), strict=True))
 
+
+def _keys(section: str, **values: object) -> tuple[str, ...]:
+    """The KEY=VALUE pairs of a section of the config."""
+    return tuple(f"{section}.{key}={value}" for key, value in values.items())
+
+
 # Fashion-MNIST at half its size: depth 110 takes minutes on one CPU core.
 _FASHION_MNIST = (
     "MODEL.ISONET.SMALL_IMAGES=True",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS=16",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS=16",
-    "MODEL.RESNETS.OUT_FEATURES=['res4']",
-    "MODEL.PIXEL_MEAN=[72.9,72.9,72.9]",
-    "MODEL.PIXEL_STD=[90.0,90.0,90.0]",
-    "INPUT.CLASSIFICATION.CROP_SIZE=14",
-    "INPUT.CLASSIFICATION.RESIZE=14",
-    "INPUT.CLASSIFICATION.PADDING=2",
-    "TEST.CLASSIFICATION_BATCH_SIZE=500",
-    "TEST.EVAL_PERIOD=0",
+    *_keys("MODEL.RESNETS", STEM_OUT_CHANNELS=16, RES2_OUT_CHANNELS=16, OUT_FEATURES=["res4"]),
+    *_keys("MODEL", PIXEL_MEAN="[72.9,72.9,72.9]", PIXEL_STD="[90.0,90.0,90.0]"),
+    *_keys("INPUT.CLASSIFICATION", CROP_SIZE=14, RESIZE=14, PADDING=2),
+    *_keys("TEST", CLASSIFICATION_BATCH_SIZE=500, EVAL_PERIOD=0),
     "DATALOADER.NUM_WORKERS=0",
-    "SOLVER.REFERENCE_WORLD_SIZE=0",
-    "SOLVER.IMS_PER_BATCH=64",
-    "SOLVER.MAX_EPOCHS=0",
-    "SOLVER.MAX_ITER=600",
-    "SOLVER.STEPS=(400,520)",
-    "SOLVER.WARMUP_ITERS=60",
-    "SOLVER.CHECKPOINT_PERIOD=100000",
-)
+    *_keys("SOLVER", REFERENCE_WORLD_SIZE=0, IMS_PER_BATCH=64, MAX_EPOCHS=0, MAX_ITER=600,
+           STEPS="(400,520)", WARMUP_ITERS=60, CHECKPOINT_PERIOD=100000),
+)  # fmt: skip
 # A run of minutes is too short for scales that start at 0 and learn at a tenth; Fixup's start at 1.
 _FAST_SCALES = ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
 # The paper's protocol for networks without a recipe: "the largest learning rate that makes them
@@ -47,28 +42,16 @@ _SGD_RATES = (0.2, 0.05, 0.01, 0.002)
 
 # The quick start's pretraining, for networks whose yaml has its own recipe.
 _CUTOUTS = (
-    "INPUT.CLASSIFICATION.CROP_SIZE=64",
-    "INPUT.CLASSIFICATION.RESIZE=72",
-    "INPUT.CLASSIFICATION.MIN_AREA=0.35",
+    *_keys("INPUT.CLASSIFICATION", CROP_SIZE=64, RESIZE=72, MIN_AREA=0.35),
     "DATALOADER.NUM_WORKERS=0",
-    "SOLVER.REFERENCE_WORLD_SIZE=0",
-    "SOLVER.IMS_PER_BATCH=64",
-    "SOLVER.MAX_EPOCHS=5",
-    "SOLVER.EPOCH_STEPS=(3,4)",
-    "SOLVER.WARMUP_EPOCHS=1",
-)
+    *_keys("SOLVER", REFERENCE_WORLD_SIZE=0, IMS_PER_BATCH=64, MAX_EPOCHS=5, EPOCH_STEPS="(3,4)",
+           WARMUP_EPOCHS=1),
+)  # fmt: skip
 # Two images a batch, 1,200 iterations.
-_TWO_IMAGES = (
-    "SOLVER.IMS_PER_BATCH=2",
-    "SOLVER.BASE_LR=0.005",
-    "SOLVER.MAX_ITER=1200",
-    "SOLVER.STEPS=(900,1080)",
-    "SOLVER.WARMUP_ITERS=150",
-)
+_TWO_IMAGES = _keys("SOLVER", IMS_PER_BATCH=2, BASE_LR=0.005, MAX_ITER=1200, STEPS="(900,1080)",
+                    WARMUP_ITERS=150)  # fmt: skip
 _RESNET = (
-    "MODEL.ISONET.ACTIVATION=ReLU",
-    "MODEL.ISONET.RESIDUAL_SCALE=None",
-    "MODEL.ISONET.INIT=msra",
+    *_keys("MODEL.ISONET", ACTIVATION="ReLU", RESIDUAL_SCALE=None, INIT="msra"),
     "SOLVER.ORTHO_COEFF=0",
 )
 NETWORKS = {
@@ -121,40 +104,31 @@ def cutouts_detection(name: str, network: str, *opts: str) -> Cell:
 
 
 _FROZEN_BN, _FREEZE_2 = "MODEL.RESNETS.NORM=FrozenBN", "MODEL.BACKBONE.FREEZE_AT=2"
-# label -> name, network and options
-_DETECTORS = {
-    "R-ISONet": ("risonet18", "risonet18"),
+# label -> other learning rates; name, network and options. The rates: twice the quick start's, and
+# further doublings while that helps; half of it too for the rows that it does not help, and for
+# the two that are compared first.
+_DETECTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "R-ISONet": (("0.0025", "0.01"), ("risonet18", "risonet18")),
     "R-ISONet, no penalty in fine-tuning": (
-        "risonet18_no_penalty", "risonet18", "SOLVER.ORTHO_COEFF=0"
-    ),
-    "R-ISONet, stem and res2 frozen": ("risonet18_freeze2", "risonet18", _FREEZE_2),
-    "ResNet, FrozenBN": ("resnet18_frozenbn", "resnet18_bn", _FROZEN_BN),
+        (), ("risonet18_no_penalty", "risonet18", "SOLVER.ORTHO_COEFF=0")),
+    "R-ISONet, stem and res2 frozen": ((), ("risonet18_freeze2", "risonet18", _FREEZE_2)),
+    "ResNet, FrozenBN": (
+        ("0.0025", "0.01", "0.02"), ("resnet18_frozenbn", "resnet18_bn", _FROZEN_BN)),
     "ResNet, FrozenBN, stem and res2 frozen": (
-        "resnet18_frozenbn_freeze2", "resnet18_bn", _FROZEN_BN, _FREEZE_2
-    ),
-    "ResNet, BN (SyncBN of two processes with one image)": ("resnet18_bn", "resnet18_bn"),
-    "ResNet, GN": ("resnet18_gn", "resnet18_gn"),
-    "R-ISONet, random": ("risonet18_random", "risonet18"),
-    "ResNet, BN, random": ("resnet18_bn_random", "resnet18_bn"),
-    "ResNet, GN, random": ("resnet18_gn_random", "resnet18_gn"),
+        (), ("resnet18_frozenbn_freeze2", "resnet18_bn", _FROZEN_BN, _FREEZE_2)),
+    "ResNet, BN (SyncBN of two processes with one image)": (
+        ("0.01", "0.02"), ("resnet18_bn", "resnet18_bn")),
+    "ResNet, GN": (("0.0025", "0.01"), ("resnet18_gn", "resnet18_gn")),
+    "R-ISONet, random": (("0.01", "0.02"), ("risonet18_random", "risonet18")),
+    "ResNet, BN, random": (("0.0025", "0.01"), ("resnet18_bn_random", "resnet18_bn")),
+    "ResNet, GN, random": (("0.0025", "0.01"), ("resnet18_gn_random", "resnet18_gn")),
 }  # fmt: skip
-# Twice the quick start's learning rate, and further doublings while that helps; for the rows that
-# it does not help, and the two that are compared first, half of it too.
-_OTHER_RATES = {
-    "R-ISONet": ("0.0025", "0.01"),
-    "ResNet, FrozenBN": ("0.0025", "0.01", "0.02"),
-    "ResNet, BN (SyncBN of two processes with one image)": ("0.01", "0.02"),
-    "ResNet, GN": ("0.0025", "0.01"),
-    "R-ISONet, random": ("0.01", "0.02"),
-    "ResNet, BN, random": ("0.0025", "0.01"),
-    "ResNet, GN, random": ("0.0025", "0.01"),
-}
 
 
 def detectors() -> dict[str, Cell]:
     """The rows of table 6: the detectors, then those with other learning rates."""
-    cells = {label: cutouts_detection(*row) for label, row in _DETECTORS.items()}
-    for label, rates in _OTHER_RATES.items():
+    cells = {label: cutouts_detection(*detector) for label, (_, detector) in _DETECTORS.items()}
+    for label, (rates, _) in _DETECTORS.items():
         cell = cells[label]
         for rate in rates:
             opts = (*cell.opts, f"SOLVER.BASE_LR={rate}")

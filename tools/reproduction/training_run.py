@@ -1,5 +1,6 @@
 """Runs the training scripts as a user does, and shows the progress in their metrics.json."""
 
+import contextlib
 import json
 import os
 import re
@@ -59,23 +60,18 @@ def read_metrics(metrics_file: Path) -> dict:
 
 
 def _show_progress(title: str, process: subprocess.Popen, output_dir: Path) -> None:
+    """Until the process ends, show its last iteration of those that its config asks for."""
     form = "{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left{postfix}"
+    config, ended = output_dir / "config.yaml", False
     with tqdm(total=1, desc=title, bar_format=form, mininterval=1) as bar:
-        while process.poll() is None:
-            _update(bar, output_dir)
-            try:
+        while not ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(2)
-            except subprocess.TimeoutExpired:
-                continue
-        _update(bar, output_dir)
-
-
-def _update(bar: tqdm, output_dir: Path) -> None:
-    """Show the last iteration of those that the run's config asks for, once both are written."""
-    metrics, config = read_metrics(output_dir / "metrics.json"), output_dir / "config.yaml"
-    text = config.read_text() if config.is_file() else ""
-    total = re.search(r"^\s*MAX_ITER: *(\d+)", text, re.MULTILINE)
-    if total and "iteration" in metrics:
-        bar.total = int(total[1])
-        bar.n = min(metrics["iteration"] + 1, bar.total)
-        bar.set_postfix_str(f"loss {metrics.get('total_loss', float('nan')):.2f}")
+            ended = process.poll() is not None
+            metrics = read_metrics(output_dir / "metrics.json")
+            text = config.read_text() if config.is_file() else ""
+            total = re.search(r"^\s*MAX_ITER: *(\d+)", text, re.MULTILINE)
+            if total and "iteration" in metrics:
+                bar.total = int(total[1])
+                bar.n = min(metrics["iteration"] + 1, bar.total)
+                bar.set_postfix_str(f"loss {metrics.get('total_loss', float('nan')):.2f}")
