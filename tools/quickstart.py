@@ -130,10 +130,10 @@ def _titles(titles: list[str]) -> np.ndarray:
 
 
 def _draw(pixels: np.ndarray, objects: list[dict], truth: COCO) -> np.ndarray:
-    categories = sorted(truth.cats)
-    colours = [class_colour(categories.index(o["category_id"])) for o in objects]
-    names = (truth.cats[o["category_id"]]["name"] for o in objects)
-    labels = [f"{n} {o['score']:.0%}" if "score" in o else n for n, o in zip(names, objects)]
+    categories, found = sorted(truth.cats), [o["category_id"] for o in objects]
+    colours = [class_colour(categories.index(category)) for category in found]
+    scores = [f" {o['score']:.0%}" if "score" in o else "" for o in objects]
+    labels = [truth.cats[c]["name"] + score for c, score in zip(found, scores, strict=True)]
     return draw_objects(pixels, objects, labels, colours, WIDTH)
 
 

@@ -24,10 +24,7 @@ class Cell:
 
     Args:
         name: data set, network and, at small scale, depth; its training's folder has this name.
-        script: path of the script in the repository.
-        config: yaml file in the repository.
         data: name of the data, see `small.py`; "" for the sets in DETECTRON2_DATASETS.
-        opts: KEY=VALUE pairs.
         learning_rates: SOLVER.BASE_LR, descending. Seed 1 tries them until accuracy falls; the
             other seeds take its best, or the next smaller one that converges. () takes the
             config's.
@@ -37,10 +34,10 @@ class Cell:
     """
 
     name: str
-    script: str
-    config: str
+    script: str  # path in the repository
+    config: str  # yaml file in the repository
     data: str = ""
-    opts: tuple[str, ...] = ()
+    opts: tuple[str, ...] = ()  # KEY=VALUE pairs
     learning_rates: tuple[float, ...] = ()
     converges_at: float = 40.0  # "N/A stands for not converging or ... lower than 40", table 4
     weights: "Cell | None" = None

@@ -57,25 +57,22 @@ def section(table: Table, folders: Folders, seeds: int) -> str:
     found = [r for cell, seed in wanted if (r := read_result(folders, cell, seed))]
     options = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
     options += "" if seeds == DEFAULT_SEEDS else f" --seeds {seeds}"
-    return (
+    text = (
         f"{table.title}. {table.measured()}: ours [the paper's].\n\n"
         f"{as_text(table, folders, seeds, 'github')}\n\n"
         f"`python tools/reproduce.py {table.name}{options}`; "
-        f"{len(found)} of {len(wanted)} cells run{_circumstances(found)}.\n"
+        f"{len(found)} of {len(wanted)} cells run"
     )
-
-
-def _circumstances(found: list[dict]) -> str:
-    if not found:
-        return ""
-    commits, machines, versions = (
-        sorted({r[key] for r in found}) for key in ("commit", "machine", "torch")
-    )
-    hours = sum(r["seconds"] for r in found) / 3600
-    return (
-        f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {', '.join(versions)}; "
-        f"commit {', '.join(commits)})"
-    )
+    if found:
+        hours = sum(r["seconds"] for r in found) / 3600
+        machines, versions, commits = (
+            sorted({r[key] for r in found}) for key in ("machine", "torch", "commit")
+        )
+        text += (
+            f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {', '.join(versions)}; "
+            f"commit {', '.join(commits)})"
+        )
+    return f"{text}.\n"
 
 
 # MODEL_ZOO.md

@@ -41,24 +41,18 @@ class Place:
     def __str__(self) -> str:
         if not self.done:
             return "not run" if self.asked else "-"
+        seeds = "1 seed" if self.done == 1 else f"{self.done} seeds"
         failed = self.done - len(self.values) - self.undefined
+        failures = f"{failed} of {seeds} {'fails' if self.done == 1 else 'fail'}"
         if not self.values:
-            return "none" if self.undefined else f"N/A ({_failed(failed, self.done)})"
+            return "none" if self.undefined else f"N/A ({failures})"
         text = f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if len(self.values) > 1 else "")
-        remarks = [_failed(failed, self.done)] if failed else []
+        remarks = [failures] if failed else []
         if self.smaller:
-            remarks.append(f"{self.smaller} of {_seeds(self.done)} at a smaller rate")
+            remarks.append(f"{self.smaller} of {seeds} at a smaller rate")
         elif self.done < max(3, self.asked) and not failed:
-            remarks.append(_seeds(self.done))
+            remarks.append(seeds)
         return text + (f" ({', '.join(remarks)})" if remarks else "")
-
-
-def _failed(count: int, done: int) -> str:
-    return f"{count} of {_seeds(done)} fail" + ("s" if done == 1 else "")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + ("s" if count > 1 else "")
 
 
 def places(table: Table, row: Row, folders: Folders, seeds: int) -> list[Place]:
@@ -134,14 +128,15 @@ def draw(table: Table, folders: Folders, seeds: int, picture: Path) -> None:
 
 
 # Figure 3: where the learned shifts of SReLU end, by stage.
-_LEAVES = {"ISONet": "isonet34_no_dropout", "R-ISONet": "risonet34_no_dropout"}
 _MOMENTS = ("mean", "deviation")
 
 
 def figure3_cells(scale: str) -> dict[str, Cell]:
     """The networks whose shifts are shown, by their titles."""
-    depth = depth_at(scale, 34)
-    return {f"{name}, depth {depth}": classifier(scale, leaf, 34) for name, leaf in _LEAVES.items()}
+    return {
+        f"{name}, depth {depth_at(scale, 34)}": classifier(scale, f"{leaf}34_no_dropout", 34)
+        for name, leaf in (("ISONet", "isonet"), ("R-ISONet", "risonet"))
+    }
 
 
 def _shifts(scale: str, folders: Folders, seeds: int) -> dict[str, dict[str, list[dict]]]:

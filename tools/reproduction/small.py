@@ -137,18 +137,11 @@ def detectors() -> dict[str, Cell]:
     return cells
 
 
-_PREPARE = {
-    "fashion_mnist": ["tools/prepare_fashion_mnist.py"],
-    "cutouts": ["tools/prepare_cutouts.py", "--scale", "small"],
-}
-
-
 def prepare(name: str, folder: Path) -> None:
     """Make the data unless it is there; a failure ends the program with the tool's message."""
-    if name in _PREPARE:
-        script, *options = _PREPARE[name]
-        words = [sys.executable, REPOSITORY / script, "--output", folder / name, *options]
-        if subprocess.call([str(w) for w in words]):
+    if name in ("fashion_mnist", "cutouts"):
+        script = str(REPOSITORY / "tools" / f"prepare_{name}.py")
+        if subprocess.call([sys.executable, script, "--output", str(folder / name)]):
             sys.exit(f"{name}: the data could not be prepared, see above")
     elif name and not (folder / name / "train").is_dir():
         sys.exit(

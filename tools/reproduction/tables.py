@@ -34,9 +34,8 @@ def depth_at(scale: str, depth: int) -> int:
 
 def classifier(scale: str, network: str, depth: int) -> Cell:
     """A network on ImageNet or, at small scale, on Fashion-MNIST at the corresponding depth."""
-    if scale == "small":
-        return small.fashion_mnist(network, small.DEPTHS[depth])
-    return imagenet(network)
+    depth = depth_at(scale, depth)
+    return small.fashion_mnist(network, depth) if scale == "small" else imagenet(network)
 
 
 def _classifiers(
