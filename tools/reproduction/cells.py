@@ -24,24 +24,22 @@ class Cell:
 
     Args:
         name: data set, network and, at small scale, depth; its training's folder has this name.
-        data: name of the data, see `small.py`; "" for the sets in DETECTRON2_DATASETS.
         learning_rates: SOLVER.BASE_LR, descending. Seed 1 tries them until accuracy falls; the
             other seeds take its best, or the next smaller one that converges. () takes the
             config's.
         converges_at: lowest top-1 in percent; a training below it has not converged.
         weights: the cell whose backbone.pth (ROBUSTNESS: whose model_final.pth) it starts from.
-        processes: the value of --num-gpus; 0 leaves the flag out.
     """
 
     name: str
     script: str  # path in the repository
     config: str  # yaml file in the repository
-    data: str = ""
+    data: str = ""  # its name, see `small.py`; "" for the sets in DETECTRON2_DATASETS
     opts: tuple[str, ...] = ()  # KEY=VALUE pairs
     learning_rates: tuple[float, ...] = ()
     converges_at: float = 40.0  # "N/A stands for not converging or ... lower than 40", table 4
     weights: "Cell | None" = None
-    processes: int = 0
+    processes: int = 0  # the value of --num-gpus; 0 leaves the flag out
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,7 @@ def with_processes(table: Table, count: int) -> Table:
     def changed(cell: Cell | None) -> Cell | None:
         if cell is None:
             return None
-        processes = count if cell.processes else 0
-        return replace(cell, weights=changed(cell.weights), processes=processes)
+        return replace(cell, weights=changed(cell.weights), processes=cell.processes and count)
 
     rows = (replace(row, cells=tuple(map(changed, row.cells))) for row in table.rows)
     return replace(table, rows=tuple(rows))

@@ -84,11 +84,7 @@ _Network = tuple[str, tuple[str, ...]]  # the yaml and the options of a row
 
 
 def zoo_table(section: str, results: Path) -> str:
-    """The networks of a folder of configs in markdown: every yaml, then its rows with options.
-
-    Args:
-        results: the folder of the full-scale results.
-    """
+    """A folder of configs in markdown, with its full-scale runs: each yaml, then its other rows."""
     figures, cells = _by_network()
     folders = Folders(results, Path("output/reproduce/full"), Path("output/reproduce/data"))
     rows = []

@@ -36,10 +36,8 @@ def run_cell(
     """Train with the learning rates left to try; store the best result and return it.
 
     If none converges, that is a result too. If another process has stored a complete result in the
-    meantime, this returns it; if another process is running the cell, None.
-
-    Args:
-        again: train once more if the result is complete but its weights were not kept.
+    meantime, this returns it; if another process is running the cell, None. With `again`, it trains
+    once more if the result is complete but its weights were not kept.
     """
     with _alone(folders.lock(cell, seed)) as alone:
         if not alone:

@@ -43,9 +43,8 @@ def _read(path: Path, *_state: int) -> _Results:
     if _is_json(last):  # an editor may leave the end of the line out
         lines.append(last)
     elif last:
-        logging.getLogger(__name__).warning(
-            "%s: the last line is cut off (its writer was killed) and is skipped", path
-        )
+        message = "%s: the last line is cut off (its writer was killed) and is skipped"
+        logging.getLogger(__name__).warning(message, path)
     for number, line in enumerate(lines, start=1):
         try:
             result = _result(line)

@@ -36,13 +36,12 @@ def search(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[di
         if rate not in by_rate:
             return best, rates[done:]
         attempt = by_rate[rate]
-        if not attempt["converged"]:
-            continue
-        if best and _accuracy(attempt) < _accuracy(best):
-            return best, ()
-        best = max(best or attempt, attempt, key=_accuracy)
-        if seed > 1:
-            return best, ()
+        if attempt["converged"]:
+            if best and _accuracy(attempt) < _accuracy(best):
+                return best, ()
+            best = max(best or attempt, attempt, key=_accuracy)
+            if seed > 1:
+                return best, ()
     return best, ()
 
 

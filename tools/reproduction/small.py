@@ -30,8 +30,6 @@ _FASHION_MNIST = (
     *_keys("SOLVER", REFERENCE_WORLD_SIZE=0, IMS_PER_BATCH=64, MAX_EPOCHS=0, MAX_ITER=600,
            STEPS="(400,520)", WARMUP_ITERS=60, CHECKPOINT_PERIOD=100000),
 )  # fmt: skip
-# A run of minutes is too short for scales that start at 0 and learn at a tenth; Fixup's start at 1.
-_FAST_SCALES = ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
 # The paper's protocol for networks without a recipe: "the largest learning rate that makes them
 # converge". The first is ResNet's and R-ISONet's.
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
@@ -65,7 +63,8 @@ def fashion_mnist(network: str, depth: int) -> Cell:
     """A network of the ImageNet tables in the shape for small images."""
     config, opts = imagenet_network(network)
     kept = (opt for opt in opts if not opt.startswith("MODEL.RESNETS.DEPTH="))
-    scales = () if network.startswith("fixup") else _FAST_SCALES
+    # Minutes are too short for scales that start at 0 and learn at a tenth; Fixup's start at 1.
+    scales = () if network.startswith("fixup") else ("SOLVER.RESIDUAL_SCALE_LR_FACTOR=1.0",)
     opts = (f"MODEL.RESNETS.DEPTH={depth}", *kept, *_FASHION_MNIST, *scales)
     name = f"fashion_mnist/{network}/depth{depth}"
     return Cell(name, CLASSIFICATION, config, "fashion_mnist", opts, LEARNING_RATES)

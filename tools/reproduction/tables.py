@@ -1,6 +1,6 @@
 """Every table of the papers by name: scale -> Table."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -38,17 +38,15 @@ def classifier(scale: str, network: str, depth: int) -> Cell:
     return small.fashion_mnist(network, depth) if scale == "small" else imagenet(network)
 
 
-def _classifiers(
-    number: int, title: str, networks: dict, depths: Iterable[int], scale: str
-) -> Table:
+def _classifiers(number: int, title: str, rows: dict, depths: Sequence[int], scale: str) -> Table:
     """A table of the ISONet paper with a column for each depth, {d} in the networks' names."""
     columns = tuple(f"depth {depth_at(scale, d)}" for d in depths)
-    rows = tuple(
+    made = tuple(
         Row(label, tuple(classifier(scale, network.format(d=d), d) for d in depths), figures)
-        for label, (network, figures) in networks.items()
+        for label, (network, figures) in rows.items()
     )
     title = f"{ISONET}, table {number}: {title}"
-    return Table(f"table{number}", title, columns, ("top-1",) * len(columns), rows)
+    return Table(f"table{number}", title, columns, ("top-1",) * len(columns), made)
 
 
 def _table6(scale: str) -> Table:
