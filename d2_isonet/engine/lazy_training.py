@@ -19,7 +19,7 @@ from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
-from .train_loop import AccumulatingTrainer, AMPTrainer
+from .train_loop import AccumulatingTrainer
 from .writers import tolerant_writers
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,8 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
     model = create_ddp_model(model)
-    trainer = (AMPTrainer if cfg.train.amp.enabled else AccumulatingTrainer)(
-        model, loader, optimizer
-    )
+    precision = "float16" if cfg.train.amp.enabled else ""
+    trainer = AccumulatingTrainer(model, loader, optimizer, precision=precision)
     checkpointer = ISONetCheckpointer(
         model, cfg.train.output_dir, trust_pickle=trust_pickle, trainer=trainer
     )
