@@ -1,10 +1,11 @@
 """COCO's measures of boxes and masks by hotcoco: pycocotools' numbers in a fraction of its time."""
 
+import contextlib
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from detectron2.evaluation import COCOEvaluator
@@ -17,28 +18,6 @@ from .coco_measures import REGIONS, coco_measures, import_hotcoco, measures_of_n
 from .per_class import current_iteration, detection_measures, folder_of, write_per_class
 
 logger = logging.getLogger(__name__)
-
-
-_WITHOUT = "The evaluation continues without it"
-
-
-def save_predictions(folder: str, predictions: Sequence[dict]) -> None:
-    """Write detectron2's instances_predictions.pth, or warn."""
-    file = os.path.join(folder, "instances_predictions.pth")
-    with tolerate(file, _WITHOUT):
-        os.makedirs(folder, exist_ok=True)
-        write_checkpoint(file, predictions)
-
-
-def save_results(folder: str, results: Sequence[dict]) -> None:
-    """Write detectron2's coco_instances_results.json, or warn.
-
-    Args:
-        results: detections in COCO's format, with the category ids of the data set.
-    """
-    file = os.path.join(folder, "coco_instances_results.json")
-    with tolerate(file, _WITHOUT):
-        write_text(file, json.dumps(results))
 
 
 class FastCOCOEvaluator(COCOEvaluator):
@@ -136,8 +115,9 @@ class FastCOCOEvaluator(COCOEvaluator):
         results = self._with_categories_of_dataset(found)
         if self._folder:
             if "proposals" not in predictions[0]:
-                save_predictions(self._folder, predictions)
-            save_results(self._folder, results)
+                self._save_predictions(predictions)
+            with self._file("coco_instances_results.json") as file:
+                write_text(file, json.dumps(results))
         if self._hotcoco is None or not self._is_for_hotcoco(found, tasks):
             super()._eval_predictions(predictions, img_ids=img_ids)
             return
@@ -150,11 +130,23 @@ class FastCOCOEvaluator(COCOEvaluator):
                 measures, task, class_names=self._metadata.get("thing_classes")
             )
 
+    @contextlib.contextmanager
+    def _file(self, name: str) -> Iterator[str]:
+        """The path of a file in the output folder; a failed write is only a warning."""
+        file = os.path.join(self._folder or "", name)
+        with tolerate(file, "The evaluation continues without it"):
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            yield file
+
+    def _save_predictions(self, predictions: list[dict]) -> None:
+        with self._file("instances_predictions.pth") as file:
+            write_checkpoint(file, predictions)
+
     def _eval_box_proposals(self, predictions: list[dict]) -> None:
         if self._folder:
-            save_predictions(self._folder, predictions)
+            self._save_predictions(predictions)
             self._output_dir = self._folder
-            with tolerate(f"{self._folder}/box_proposals.pkl", _WITHOUT):
+            with self._file("box_proposals.pkl"):
                 return super()._eval_box_proposals(predictions)
             self._output_dir = None
         super()._eval_box_proposals(predictions)

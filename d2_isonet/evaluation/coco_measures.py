@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -73,47 +74,6 @@ def evaluated(
     Raises:
         UserError: the image of a detection is not in `truth`, or a score is NaN.
     """
-    # hotcoco accepts only integers from 0 as ids; in sorted order, ties are as in pycocotools
-    images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
-    categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
-    ours = hotcoco.COCO(_truth(truth, images, categories, task))
-    found = ours.load_res(_detections(truth, results, images, categories, REGIONS[task]))
-    evaluation = hotcoco.COCOeval(ours, found, task)
-    for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
-        setattr(evaluation.params, name, list(getattr(params, name)))
-    evaluation.evaluate()
-    return evaluation
-
-
-def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
-    """The data set with `images` and `categories` (id -> number) applied to its ids."""
-    sizes = () if task == "bbox" else ("height", "width")
-    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
-    return {
-        "images": [{"id": number, **{k: image[k] for k in sizes}} for image, number in present],
-        "annotations": _annotations(truth, images, categories, REGIONS[task]),
-        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
-    }
-
-
-def _annotations(truth: COCO, images: dict, categories: dict, region: str) -> list[dict]:
-    return [
-        {
-            "id": number,
-            "image_id": images[annotation["image_id"]],
-            "category_id": categories[annotation["category_id"]],
-            "iscrowd": int(bool(annotation["iscrowd"])),
-            "area": annotation["area"],
-            region: annotation[region],
-        }
-        for number, annotation in enumerate(truth.dataset["annotations"], 1)
-        if annotation["image_id"] in images and annotation["category_id"] in categories
-    ]
-
-
-def _detections(
-    truth: COCO, results: list[dict], images: dict, categories: dict, region: str
-) -> list[dict]:
     unknown = {result["image_id"] for result in results} - truth.imgs.keys()
     if unknown:
         raise UserError(
@@ -121,15 +81,41 @@ def _detections(
             f"{next(iter(unknown))!r}",
             "evaluate on the data set that was predicted",
         )
+    # hotcoco accepts only integers from 0 as ids; in sorted order, ties are as in pycocotools
+    images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
+    categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
+    renumbered = functools.partial(_renumbered, images=images, categories=categories)
+    annotations = [
+        {**annotation, "id": number, "iscrowd": int(bool(annotation["iscrowd"]))}
+        for number, annotation in enumerate(truth.dataset["annotations"], 1)
+    ]
+    sizes = () if task == "bbox" else ("height", "width")
+    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
+    ours = hotcoco.COCO({
+        "images": [{"id": number, **{k: image[k] for k in sizes}} for image, number in present],
+        "annotations": renumbered(annotations, ("id", "iscrowd", "area", REGIONS[task])),
+        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
+    })  # fmt: skip
+    found = ours.load_res(renumbered(results, ("score", REGIONS[task])))
+    evaluation = hotcoco.COCOeval(ours, found, task)
+    for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
+        setattr(evaluation.params, name, list(getattr(params, name)))
+    evaluation.evaluate()
+    return evaluation
+
+
+def _renumbered(
+    items: list[dict], keys: Sequence[str], images: dict, categories: dict
+) -> list[dict]:
+    """`keys` of the items of these images and categories, and numbers instead of their ids."""
     return [
         {
-            "image_id": images[result["image_id"]],
-            "category_id": categories[result["category_id"]],
-            "score": result["score"],
-            region: result[region],
+            "image_id": images[item["image_id"]],
+            "category_id": categories[item["category_id"]],
+            **{key: item[key] for key in keys},
         }
-        for result in results
-        if result["image_id"] in images and result["category_id"] in categories
+        for item in items
+        if item["image_id"] in images and item["category_id"] in categories
     ]
 
 

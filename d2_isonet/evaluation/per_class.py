@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.utils.events import get_event_storage
 
 from d2_isonet.utils.files import tolerate, write_text
 
@@ -83,13 +84,9 @@ def write_per_class(
     with tolerate(folder, "The evaluation continues without the results of each class"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")
-        write_text(folder / f"{NAME}.csv", _csv(rows))
-
-
-def _csv(rows: Mapping[str, Sequence[Mapping]]) -> str:
-    """One table of all tasks, with the task in the first column."""
-    flat = [{"task": task, **row} for task, table in rows.items() for row in table]
-    return csv_text(list(dict.fromkeys(key for row in flat for key in row)), flat)
+        flat = [{"task": task, **row} for task, table in rows.items() for row in table]
+        columns = list(dict.fromkeys(key for row in flat for key in row))
+        write_text(folder / f"{NAME}.csv", csv_text(columns, flat))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
@@ -103,8 +100,6 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
 
 def current_iteration() -> int | None:
     """The current iteration of the training; None outside of a training."""
-    from detectron2.utils.events import get_event_storage
-
     try:
         return get_event_storage().iter
     except AssertionError:
