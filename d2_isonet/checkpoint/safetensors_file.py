@@ -30,10 +30,8 @@ def safetensors_problem(path: str | os.PathLike) -> str | None:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        return (
-            "is in the safetensors format, and that package is not installed: pip install "
-            "safetensors"
-        )
+        needed = "is in the safetensors format, and that package is not installed"
+        return f"{needed}: pip install safetensors"
     try:
         with safe_open(path, framework="pt") as file:
             _record_in(file.metadata())
@@ -77,12 +75,11 @@ def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
 
     record = {key: content[key] for key in _RECORDED if key in content}
     metadata = {"format": "pt", _KEY: json.dumps(record)}
-    tensors = {name: _alone(tensor) for name, tensor in content["model"].items()}
+    # contiguous copies that share no memory, as the format requires
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in content["model"].items()
+    }
     write_complete(
         path, lambda file: file.write(save(tensors, metadata)), safetensors_problem, tensors
     )
-
-
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy that shares no memory, as the format requires."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

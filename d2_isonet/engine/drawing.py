@@ -85,7 +85,7 @@ def _mask(segmentation: Any, size: tuple[int, int], drawn: tuple[int, int]) -> n
         rle = segmentation
         if isinstance(rle["counts"], list):
             rle = coco_mask.frPyObjects(rle, *rle["size"])
-    elif _is_polygons(segmentation):
+    elif isinstance(segmentation, list) and segmentation and all(map(_is_polygon, segmentation)):
         rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     else:
         return None
@@ -98,9 +98,8 @@ def _mask(segmentation: Any, size: tuple[int, int], drawn: tuple[int, int]) -> n
     return _resized(255 * mask, drawn) > 127
 
 
-def _is_polygons(segmentation: Any) -> bool:
-    is_list = isinstance(segmentation, list) and bool(segmentation)
-    return is_list and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
+def _is_polygon(points: Sequence[float]) -> bool:
+    return len(points) >= 6 and len(points) % 2 == 0
 
 
 def _draw(
@@ -118,11 +117,11 @@ def _draw(
             _blend(canvas, masks[i], colours[i])
     picture = Image.fromarray(canvas)
     pen, shorter = ImageDraw.Draw(picture), min(picture.size)
-    font = _font(max(10, round(shorter / 32)))
+    pen.font = _font(max(10, round(shorter / 32)))
     for i in order:
         pen.rectangle(boxes[i].tolist(), outline=colours[i], width=max(1, round(shorter / 250)))
     for i in order:
-        _write(pen, picture.width, boxes[i].tolist(), labels[i], colours[i], font)
+        _write(pen, boxes[i].tolist(), labels[i], colours[i])
     return np.asarray(picture)
 
 
@@ -148,19 +147,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    picture_width: int,
-    box: Sequence[float],
-    label: str,
-    colour: Colour,
-    font: ImageFont.FreeTypeFont,
-) -> None:
+def _write(pen: ImageDraw.ImageDraw, box: Sequence[float], label: str, colour: Colour) -> None:
     """Write a label above the box, or inside its upper edge if the image ends there."""
-    _, _, right, bottom = font.getbbox(label)
+    _, _, right, bottom = pen.textbbox((0, 0), label)
     width, height = right + 6, bottom + 4
-    x = max(0, min(box[0], picture_width - width))
+    x = max(0, min(box[0], pen.im.size[0] - width))
     y = box[1] - height if box[1] >= height else box[1]
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]  # ITU-R BT.601
-    pen.text((x + 3, y + 2), label, fill="black" if luma > 140 else "white", font=font)
+    pen.text((x + 3, y + 2), label, fill="black" if luma > 140 else "white")

@@ -35,12 +35,11 @@ class WandbWriter(EventWriter):
         self._last_iteration = -1
 
     def write(self) -> None:
-        by_iteration: dict[int, dict] = defaultdict(dict)
         latest = get_event_storage().latest_with_smoothing_hint(_WINDOW)
+        by_iteration: dict[int, dict] = defaultdict(dict)
         for name, (value, iteration) in latest.items():
-            if iteration > self._last_iteration:
-                by_iteration[iteration][name] = value
-        for iteration in sorted(by_iteration):
+            by_iteration[iteration][name] = value
+        for iteration in sorted(x for x in by_iteration if x > self._last_iteration):
             self._last_iteration = iteration
             self._try(self._log, {**by_iteration[iteration], "iteration": iteration})
 

@@ -72,8 +72,13 @@ class FastCOCOEvaluator(COCOEvaluator):
             )
             coco_eval = measures_of_nothing(self._coco_api, iou_type, self._max_dets_per_image)
         if coco_eval is not None:
-            ids = sorted(set(self._coco_api.getCatIds()))
-            classes = {i: self._class_of(i, class_names) for i in ids}
+            contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+            classes = {}
+            for category_id in sorted(set(self._coco_api.getCatIds())):
+                number = contiguous_ids[category_id] if contiguous_ids else category_id
+                is_named = class_names and contiguous_ids
+                own = class_names[number] if is_named else self._coco_api.cats[category_id]["name"]
+                classes[category_id] = (own, self._num_detections[number])
             self._per_class[iou_type] = detection_measures(coco_eval, classes)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
@@ -87,15 +92,6 @@ class FastCOCOEvaluator(COCOEvaluator):
             # an evaluation of several data sets already has a folder for each
             folder = folder.parent if folder.name == folder.parent.name else folder
             write_per_class(folder, self._per_class, self._about(img_ids))
-
-    def _class_of(self, category_id: int, class_names: list[str] | None) -> tuple[str, int]:
-        """(name of the class, number of its detections)."""
-        contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        number = contiguous_ids[category_id] if contiguous_ids else category_id
-        name = self._coco_api.cats[category_id]["name"]
-        if class_names and contiguous_ids:
-            name = class_names[number]
-        return name, self._num_detections[number]
 
     def _about(self, img_ids: list | None) -> dict:
         metadata, image_root = self._metadata, self._metadata.get("image_root")

@@ -75,7 +75,9 @@ class NonFiniteRecovery(HookBase):
             self._recover([], NonFiniteError("weights", ", ".join(spoilt[:3])))
 
     def _recover(self, batch: list, error: FloatingPointError) -> None:
-        checkpoint = self._last_checkpoint()
+        checkpointer = getattr(self.trainer, "checkpointer", None)
+        checkpoint = checkpointer.get_checkpoint_file() if checkpointer else ""
+        checkpoint = comm.all_gather(checkpoint)[0]  # from which the main process would resume
         self.failures = self.failures + 1 if checkpoint == self._checkpoint else 1
         self._checkpoint = checkpoint
         self.trainer.storage.put_scalar("non_finite_steps", self.failures)
@@ -94,11 +96,6 @@ class NonFiniteRecovery(HookBase):
         elif self._statistics:
             with torch.no_grad():
                 torch._foreach_copy_(list(self._step.model.buffers()), self._statistics)
-
-    def _last_checkpoint(self) -> str:
-        """The file from which the main process would resume; "" without one."""
-        checkpointer = getattr(self.trainer, "checkpointer", None)
-        return comm.all_gather(checkpointer.get_checkpoint_file() if checkpointer else "")[0]
 
     def _possible_action(self, checkpoint: str, what: str) -> tuple[str, str]:
         """One of ACTIONS, and the reason if it is not self.action."""
@@ -125,7 +122,10 @@ class NonFiniteRecovery(HookBase):
             ),
         }
         if batch:
-            own |= self._layer(batch)
+            try:
+                own |= find_non_finite_layer(self._step, batch)
+            except torch.OutOfMemoryError as error:
+                own["tensor"] = f"not found, a second forward has no memory: {error}"
         return {
             "iteration": self.trainer.iter,
             "learning_rate": group["lr"],
@@ -133,33 +133,26 @@ class NonFiniteRecovery(HookBase):
             "processes": comm.all_gather(own),
         }
 
-    def _layer(self, batch: list) -> dict:
-        try:
-            return find_non_finite_layer(self._step, batch)
-        except torch.OutOfMemoryError as error:
-            return {"tensor": f"not found, a second forward has no memory: {error}"}
-
     def _write(self, facts: dict) -> str:
         """The name of the written file, or why it is missing: the report must not depend on it."""
         path = Path(self.output_dir) / f"non_finite_{facts['iteration']:07d}.json"
-        problem = ""
+        result = str(path)
         if comm.is_main_process():
             try:
                 write_text(path, json.dumps(facts, indent=1))
             except SaveError as error:
-                problem = str(error)
-        return comm.all_gather(problem)[0] or str(path)
+                result = str(error)
+        return comm.all_gather(result)[0]
 
     def _roll_back(self, checkpoint: str) -> None:
         rest = self.trainer.checkpointer.load(checkpoint, checkpointables=[])
-        state = rest.get("trainer", {})
-        groups = self._step.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
+        state, optimizer = rest.get("trainer", {}), self._step.optimizer
+        rates = [group["lr"] for group in optimizer.param_groups]
         if "_trainer" in state:
             self._step.load_state_dict(state["_trainer"])
         else:  # detectron2 v0.6 does not save it
-            self._step.optimizer.state.clear()
-        for group, rate in zip(groups, rates, strict=True):
+            optimizer.state.clear()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         averaging = averaging_of(self.trainer)
         if averaging is not None:
