@@ -3,6 +3,7 @@
 import csv
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,13 +61,9 @@ def write_predictions(
     Args:
         names: of the classes, in the order of their numbers.
     """
-    folder = folder_of(output_dir, dataset_name)
-    about = {
-        "dataset": dataset_name,
-        "classes": list(names),
-        "images": len(predictions),
-        "iteration": current_iteration(),
-    }
+    folder, iteration = folder_of(output_dir, dataset_name), current_iteration()
+    about = {"dataset": dataset_name, "classes": list(names)}
+    about |= {"images": len(predictions), "iteration": iteration}
     write_per_class(folder, {"classification": class_measures(predictions, names)}, about)
     with tolerate(folder / NAME, "The evaluation continues without it"):
         rows = ({**p._asdict(), "in_top5": int(p.in_top5)} for p in predictions)
@@ -191,11 +188,11 @@ class ImageNetEvaluator(DatasetEvaluator):
         gathered, predictions = comm.gather(self._counts), comm.gather(self._predictions)
         if not comm.is_main_process():
             return None
-        right_at_1, right_at_5, images = torch.stack(gathered).sum(dim=0).tolist()
+        right_at_1, right_at_5, images = sum(gathered).tolist()
         if images == 0:
             raise UserError("No image was evaluated", "the evaluation data set is empty")
         if self._output_dir:
-            every = [x for of_process in predictions for x in of_process]
+            every = list(chain.from_iterable(predictions))
             write_predictions(self._output_dir, self._dataset_name, every, self._class_names)
         top1, top5 = 100 * right_at_1 / images, 100 * right_at_5 / images
         return OrderedDict(classification={"top1": top1, "top5": top5, "num_images": images})

@@ -76,28 +76,25 @@ def evaluated(
     """
     unknown = {result["image_id"] for result in results} - truth.imgs.keys()
     if unknown:
-        raise UserError(
-            f"{len(unknown)} images with detections are not in the data set, such as id "
-            f"{next(iter(unknown))!r}",
-            "evaluate on the data set that was predicted",
-        )
+        n, example = len(unknown), next(iter(unknown))
+        what = f"{n} images with detections are not in the data set, such as id {example!r}"
+        raise UserError(what, "evaluate on the data set that was predicted")
     # hotcoco accepts only integers from 0 as ids; in sorted order, ties are as in pycocotools
     images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
     categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
-    renumbered = functools.partial(_renumbered, images=images, categories=categories)
     annotations = [
         {**annotation, "id": number, "iscrowd": int(bool(annotation["iscrowd"]))}
         for number, annotation in enumerate(truth.dataset["annotations"], 1)
     ]
-    sizes = () if task == "bbox" else ("height", "width")
-    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
+    keys, sizes = ("id", "iscrowd", "area"), () if task == "bbox" else ("height", "width")
+    present = {number: truth.imgs[i] for i, number in images.items() if i in truth.imgs}
     ours = hotcoco.COCO({
-        "images": [{"id": number, **{k: image[k] for k in sizes}} for image, number in present],
-        "annotations": renumbered(annotations, ("id", "iscrowd", "area", REGIONS[task])),
+        "images": [{"id": n, **{k: image[k] for k in sizes}} for n, image in present.items()],
+        "annotations": _renumbered(annotations, (*keys, REGIONS[task]), images, categories),
         "categories": [{"id": number, "name": str(number)} for number in categories.values()],
     })  # fmt: skip
-    found = ours.load_res(renumbered(results, ("score", REGIONS[task])))
-    evaluation = hotcoco.COCOeval(ours, found, task)
+    found = _renumbered(results, ("score", REGIONS[task]), images, categories)
+    evaluation = hotcoco.COCOeval(ours, ours.load_res(found), task)
     for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
         setattr(evaluation.params, name, list(getattr(params, name)))
     evaluation.evaluate()
