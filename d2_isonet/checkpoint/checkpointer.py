@@ -23,14 +23,6 @@ from .reading import (
     unreadable,
     what_is_wrong,
 )
-from .safetensors_file import SUFFIX, write_safetensors
-
-
-def write_weights(path: str | os.PathLike, content: Mapping) -> None:
-    """Write a checkpoint in the format of the file's name: .safetensors, else torch.save's."""
-    write = write_safetensors if os.fspath(path).endswith(SUFFIX) else write_checkpoint
-    write(path, content)
-
 
 FORMAT_VERSION = 1
 
@@ -50,7 +42,7 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
         "meta": {"format_version": FORMAT_VERSION, **meta},
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_weights(path, content)
+    write_checkpoint(path, content)
 
 
 class ISONetCheckpointer(DetectionCheckpointer):

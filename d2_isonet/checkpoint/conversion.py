@@ -13,7 +13,8 @@ from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_ison
 from d2_isonet.modeling.stages import stage_of
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
-from .checkpointer import save_backbone, write_weights
+from .checkpointer import save_backbone
+from .files import write_checkpoint
 from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
 from .safetensors_file import SUFFIX
 from .weight_names import FOREIGN_STEMS, rename_tensors
@@ -102,9 +103,8 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
     """
     fitted, problems = {}, []
     for name, shape in shapes.items():
-        tensor = tensors.get(name)
-        if tensor is None and name.endswith("num_batches_tracked"):
-            tensor = torch.zeros(shape, dtype=torch.int64)
+        is_counter = name.endswith("num_batches_tracked")
+        tensor = tensors.get(name, torch.zeros(shape, dtype=torch.int64) if is_counter else None)
         if tensor is not None and name.endswith((".shift", ".residual_scale")):
             tensor = tensor.flatten()
         if tensor is None:
@@ -223,5 +223,5 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     tensors = tensors_of(source, content, keys=("model",))
     content = {"model": tensors} if content is tensors else cast(dict, content)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    write_weights(target, {key: content[key] for key in _KEPT if key in content})
+    write_checkpoint(target, {key: content[key] for key in _KEPT if key in content})
     return len(tensors), sorted(set(map(str, content)) - set(_KEPT))

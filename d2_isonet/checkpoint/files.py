@@ -14,18 +14,21 @@ from detectron2.utils import comm
 from d2_isonet.utils.files import tolerate, write_complete
 from d2_isonet.utils.messages import UserError
 
-from .safetensors_file import SUFFIX
+from .safetensors_file import SUFFIX, write_safetensors
 
 logger = logging.getLogger(__name__)
 
 
 def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
-    """Write `content` by torch.save and `write_complete`.
+    """Write `content` by `write_complete`, as safetensors if `path` ends so, else by torch.save.
 
     Raises:
         SaveError: the disk has no room, or the file cannot be written. No part of it stays.
     """
-    write_complete(path, lambda file: torch.save(content, file), damage_of, content)
+    if os.fspath(path).endswith(SUFFIX):
+        write_safetensors(path, content)
+    else:
+        write_complete(path, lambda file: torch.save(content, file), damage_of, content)
 
 
 def damage_of(path: str | os.PathLike) -> str | None:

@@ -64,15 +64,12 @@ class NonFiniteRecovery(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done == self.trainer.max_iter or (self.period and done % self.period == 0):
-            self._check_weights()
+            model = self._step.model
+            spoilt = non_finite_weights(model)
+            if not StepExchange().all_agree(not spoilt, next(model.parameters()).device):
+                self._recover([], NonFiniteError("weights", ", ".join(spoilt[:3])))
         if self._statistics:
             torch._foreach_copy_(self._statistics, list(self._step.model.buffers()))
-
-    def _check_weights(self) -> None:
-        model = self._step.model
-        spoilt = non_finite_weights(model)
-        if not StepExchange().all_agree(not spoilt, next(model.parameters()).device):
-            self._recover([], NonFiniteError("weights", ", ".join(spoilt[:3])))
 
     def _recover(self, batch: list, error: FloatingPointError) -> None:
         checkpointer = getattr(self.trainer, "checkpointer", None)
@@ -113,19 +110,18 @@ class NonFiniteRecovery(HookBase):
         """All facts about the failure as plain types; the same on every process."""
         optimizer, model = self._step.optimizer, self._step.model
         group = optimizer.param_groups[LRScheduler.get_best_param_group_id(optimizer)]
+        gradients = {name: p.grad for name, p in model.named_parameters()}
         own = {
             "losses": {name: repr(x) for name, x in getattr(error, "losses", {}).items()},
             "reason": str(error),
             "non_finite_weights": non_finite_weights(model),
-            "non_finite_gradients": non_finite_tensors(
-                {name: p.grad for name, p in model.named_parameters()}
-            ),
+            "non_finite_gradients": non_finite_tensors(gradients),
         }
         if batch:
             try:
                 own |= find_non_finite_layer(self._step, batch)
-            except torch.OutOfMemoryError as error:
-                own["tensor"] = f"not found, a second forward has no memory: {error}"
+            except torch.OutOfMemoryError as full:
+                own["tensor"] = f"not found, a second forward has no memory: {full}"
         return {
             "iteration": self.trainer.iter,
             "learning_rate": group["lr"],
@@ -156,7 +152,7 @@ class NonFiniteRecovery(HookBase):
             group["lr"] = rate
         averaging = averaging_of(self.trainer)
         if averaging is not None:
-            averaging.go_back(state.get("hooks", {}).get(type(averaging).__qualname__))
+            averaging.load_state_dict(state.get("hooks", {}).get(type(averaging).__qualname__))
         self._step.iter = self.trainer.iter
 
 
