@@ -88,11 +88,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
     def save(self, name, tag=True, **extra):
         """Write name.pth, at every moment the old file or the whole new one, then last_checkpoint.
 
-        Args:
-            tag: False leaves last_checkpoint unchanged: no training resumes from this file.
-
-        Raises:
-            SaveError: the disk is full or fails; the old files are unchanged.
+        Without `tag`, last_checkpoint is unchanged: no training resumes from this file. Raises
+        SaveError if the disk is full or fails; the old files are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return

@@ -30,8 +30,7 @@ PIXELS = {
 def infer_architecture(path: str, tensors: Mapping) -> dict:
     """The architecture record (see `architecture` in matching.py), found from names and shapes.
 
-    Raises:
-        WeightsError: no depth in NUM_BLOCKS has these numbers of blocks.
+    Raises WeightsError if no depth in NUM_BLOCKS has these numbers of blocks.
     """
     blocks = {tuple(name.split(".")[:2]) for name in tensors if name.startswith("res")}
     counts = tuple(number for _, number in sorted(Counter(stage for stage, _ in blocks).items()))
@@ -97,9 +96,7 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
 
     The authors' shifts (1, C, 1, 1) and scales (1, 1, 1, 1) lose their dimensions of size 1.
     Counters of batches, which torchvision's oldest files lack and inference never reads, become 0.
-
-    Raises:
-        WeightsError: a tensor is missing, left over, of another shape, or not finite.
+    Raises WeightsError if a tensor is missing, left over, of another shape, or not finite.
     """
     fitted, problems = {}, []
     for name, shape in shapes.items():
@@ -132,10 +129,8 @@ def convert(
 ) -> tuple[dict, list[tuple[str, int]]]:
     """Write `source` as a weights file that this project's classifiers and detectors load.
 
-    Returns its meta record and rows (stage, number of tensors).
-
-    Args:
-        depth, kind: what the file must hold (kind "risonet", "isonet" or "resnet"); None for any.
+    Returns its meta record and rows (stage, number of tensors). `depth` and `kind` ("risonet",
+    "isonet" or "resnet") are what the file must hold, None for any.
 
     Raises:
         FileNotFoundError: there is no `source`.
@@ -174,9 +169,8 @@ def has_names_of_others(path: str) -> bool:
 def config_options(meta: Mapping, detector: bool = False) -> list[str]:
     """KEY VALUE pairs that make configs/risonet*.yaml describe these weights.
 
-    Args:
-        detector: freeze batch norm, as small batches require, and remove the orthogonal penalty,
-            if the weights were trained with batch norm and so without penalty.
+    For a `detector`, weights that were trained with batch norm, and so without penalty, get frozen
+    batch norm, as small batches require, and no orthogonal penalty.
     """
     architecture = meta["architecture"]
     usual = {
@@ -204,8 +198,7 @@ _SUFFIXES = (".pth", ".pt", SUFFIX)
 def change_format(source: str, target: str) -> tuple[int, list[str]]:
     """Write the weights of the file `source`, and the record of their network, to `target`.
 
-    Returns:
-        The number of tensors, and what else `source` has (such as an optimizer), which is dropped.
+    Returns the number of tensors, and the names of what is dropped, such as an optimizer.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -22,8 +22,7 @@ logger = logging.getLogger(__name__)
 def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
     """Write `content` by `write_complete`, as safetensors if `path` ends so, else by torch.save.
 
-    Raises:
-        SaveError: the disk has no room, or the file cannot be written. No part of it stays.
+    Raises SaveError if there is no room or the file cannot be written. No part of it stays.
     """
     if os.fspath(path).endswith(SUFFIX):
         write_safetensors(path, content)
@@ -71,11 +70,7 @@ TAG = "last_checkpoint"
 
 
 def checkpoint_to_resume(folder: str | os.PathLike) -> str:
-    """The result of `find_checkpoint` on the main process, "" for None, sent to every process.
-
-    Raises:
-        UserError: there are checkpoints, but none is good.
-    """
+    """What `find_checkpoint` returns or raises on the main process, on all processes; "" for None."""
     found: str | UserError = ""
     if comm.is_main_process():
         try:
@@ -91,10 +86,7 @@ def checkpoint_to_resume(folder: str | os.PathLike) -> str:
 def find_checkpoint(folder: str | os.PathLike) -> Path | None:
     """The file that last_checkpoint names or, if it is not good, the newest good one; warns then.
 
-    None if there is no checkpoint of a training at all.
-
-    Raises:
-        UserError: there are checkpoints, but none is good.
+    None if there is no checkpoint of a training at all. Raises UserError if none is good.
     """
     folder = Path(folder)
     tagged, reason = _tagged(folder)

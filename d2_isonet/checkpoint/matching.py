@@ -40,9 +40,7 @@ def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False
     """One line for every entry in which the file's `meta` differs from the config's record.
 
     A section that the file lacks, or a key that old files leave to the tensors, is no difference.
-
-    Args:
-        from_conv2d: accept ordinary convolutions in the file for decoupled ones.
+    With `from_conv2d`, neither are ordinary convolutions in the file for decoupled ones.
     """
     lines = []
     for section in ("architecture", "input"):
@@ -140,8 +138,7 @@ def match(
         from_conv2d: let decoupled convolutions start from ordinary ones, whose biases they do not
             need; their radius and k are optional and stay as initialized.
 
-    Raises:
-        WeightsError: the record is that of another network, or of other pixels.
+    Raises WeightsError if the record is that of another network, or of other pixels.
     """
     differences = meta_differences(meta, expected, from_conv2d) if meta and expected else []
     if differences:
@@ -190,11 +187,9 @@ def check_loaded(
     Args:
         found: the shapes of the file's tensors by name.
         incompatible: what fvcore's checkpointer returns after loading.
-        strict: require every tensor of the model.
-        optional: names of the model that the file need not have.
+        strict: require every tensor of the model, except those with `optional` names.
 
-    Raises:
-        WeightsError: a required tensor was not loaded, or the file's backbone has more blocks.
+    Raises WeightsError if a required tensor was not loaded, or the file's backbone has more blocks.
     """
     state = model.state_dict()
     unloaded = {*incompatible.missing_keys, *(x[0] for x in incompatible.incorrect_shapes)}

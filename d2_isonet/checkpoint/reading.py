@@ -30,8 +30,7 @@ def is_read_by_detectron2(path: str) -> bool:
 def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
     """Why the file cannot be a checkpoint, found without loading its content; None if it may be.
 
-    Args:
-        trust_pickle: accept a .pkl file.
+    A .pkl file may be one only with `trust_pickle`.
     """
     is_pickle = path.endswith(_PICKLES)
     problem = _content_problem(path, is_pickle)
@@ -44,11 +43,8 @@ def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
 
 
 def _content_problem(path: str, is_pickle: bool = False) -> str | None:
-    """Why the file is in neither of torch.save's two formats nor safetensors; None if it is.
-
-    Args:
-        is_pickle: accept every format.
-    """
+    """Why the file has none of the formats that are read; with `is_pickle`, only why it is empty or
+    of another kind."""
     with open(path, "rb") as file:
         head = file.read(200)
     if not head:
@@ -122,10 +118,8 @@ def unreadable(path: str, error: Exception) -> WeightsError:
 def read_tensors(path: str, device: str = "cpu") -> object:
     """The content of a checkpoint file, of tensors and plain types only; no code in it is run.
 
-    It is what torch.save was given; for a safetensors file see `read_safetensors`.
-
-    Args:
-        device: "meta" reads names and shapes alone.
+    It is what torch.save was given; for a safetensors file see `read_safetensors`. The device
+    "meta" reads names and shapes alone.
 
     Raises:
         WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
@@ -148,8 +142,7 @@ def tensors_of(
 ) -> dict[str, torch.Tensor]:
     """The mapping of names to tensors in `content`, bare or under one of `keys`; not a copy.
 
-    Raises:
-        WeightsError: there is no such mapping, or it holds more than tensors.
+    Raises WeightsError if there is no such mapping, or it holds more than tensors.
     """
     key = next((k for k in keys if isinstance(content, dict) and k in content), None)
     tensors = content if key is None else content[key]  # type: ignore[index]
@@ -172,11 +165,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The state dict in a checkpoint: {"net": ...}, {"state_dict": ...}, {"model": ...} or bare.
 
     The prefixes of DataParallel and torch.compile are removed. No code in the file is run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
-            of more than tensors and plain types.
+    Raises FileNotFoundError if there is no such file, and the errors of `read_tensors`.
     """
     path = os.path.abspath(path)
     if not os.path.isfile(path):

@@ -51,8 +51,7 @@ def _record_in(metadata: Mapping[str, str] | None) -> dict:
 def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
     """{"model": tensors by name}, and the record if `write_safetensors` has written the file.
 
-    Args:
-        device: "meta" reads names and shapes alone.
+    The device "meta" reads names and shapes alone.
     """
     from safetensors import safe_open
 

@@ -84,8 +84,7 @@ FOREIGN_STEMS = frozenset(_NAMINGS)  # a state dict with one of these names is o
 def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:
     """Every tensor under our name, and the source that the names indicate.
 
-    Raises:
-        WeightsError: the names are unknown, or a tensor has no place in our network.
+    Raises WeightsError if the names are unknown, or a tensor has no place in our network.
     """
     if "stem.conv1.weight" in state_dict:
         raise WeightsError(

@@ -35,12 +35,7 @@ def class_colour(index: int) -> Colour:
 
 
 def draw_instances(bgr: np.ndarray, found: Instances, names: Sequence[str]) -> np.ndarray:
-    """A copy of the image (H, W, 3), uint8, BGR, with a model's detections.
-
-    Args:
-        found: the detections, on the CPU.
-        names: the names of the classes.
-    """
+    """A copy of the image (H, W, 3), uint8, BGR, with detections (on the CPU) of the named classes."""
     classes = found.pred_classes.tolist()
     labels = [
         f"{names[i]} {score:.0%}" for i, score in zip(classes, found.scores.tolist(), strict=True)
@@ -60,11 +55,8 @@ def draw_objects(
 ) -> np.ndarray:
     """The image (H, W, 3), uint8, RGB, resized to `width`, with COCO annotations or detections.
 
-    Args:
-        objects: each has "bbox" and may have "segmentation" (polygons or RLE).
-
-    Raises:
-        UserError: an RLE has another size than the image.
+    Each object has "bbox" and may have "segmentation" (polygons or RLE). Raises UserError if an
+    RLE has another size than the image.
     """
     scale = width / rgb.shape[1]
     size = (max(1, round(rgb.shape[0] * scale)), width)

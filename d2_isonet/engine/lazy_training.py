@@ -62,10 +62,8 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
 def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
     """Train like detectron2's tools/lazyconfig_train_net.py and return the last evaluation.
 
-    `regularizer`, if the config has one, is instantiated as a hook.
-
-    Raises:
-        WeightsError: train.init_checkpoint is no checkpoint, or belongs to another network.
+    `regularizer`, if the config has one, is instantiated as a hook. Raises WeightsError if
+    train.init_checkpoint is no checkpoint, or belongs to another network.
     """
     options, folder = cfg.train, cfg.train.output_dir
     model = instantiate(cfg.model).to(options.device)
@@ -98,11 +96,7 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
 
 
 def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
-    """Evaluate train.init_checkpoint, which must fill the whole model.
-
-    Raises:
-        UserError: there is no checkpoint, or it does not fill the model.
-    """
+    """Evaluate train.init_checkpoint; raises UserError unless it fills the whole model."""
     model = instantiate(cfg.model).to(cfg.train.device)
     if not cfg.train.init_checkpoint:
         raise UserError(

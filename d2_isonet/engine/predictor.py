@@ -54,8 +54,7 @@ class Predictor(DefaultPredictor):
     def __call__(self, original_image: np.ndarray) -> dict:
         """The model's output for one image (H, W, 3), BGR, of range 0-255.
 
-        Raises:
-            UserError: the image has another form. The message says which, and how to convert it.
+        Raises UserError if the image has another form, and says how to convert it.
         """
         return self.predict([original_image])[0]
 
@@ -64,8 +63,6 @@ class Predictor(DefaultPredictor):
 
         Images that have one size after resizing form a batch. Images of different sizes do not: a
         batch would pad them to the largest, and padding changes the output.
-
-        Args, Raises: see `__call__`.
         """
         samples = [self._sample(image) for image in images]
         by_size = defaultdict(list)

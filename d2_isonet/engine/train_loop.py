@@ -100,8 +100,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def _forward_and_backward(self, batch: list) -> Losses:
         """Fill `.grad` of all parameters and return the losses of the batch.
 
-        Raises:
-            NonFiniteError: the loss of a process is not finite. All processes raise it.
+        All processes raise NonFiniteError if the loss of one is not finite.
         """
         self.optimizer.zero_grad()
         *parts, last = parts_of(batch, self.accumulate_steps)
@@ -197,10 +196,9 @@ def total(losses: Losses) -> torch.Tensor:
 
 
 def parts_of(batch: list, number: int) -> list:
-    """`batch` in `number` parts whose sizes differ by at most one; fewer parts if it is smaller.
+    """`batch`, a list of images or a tensor (N, ...), in `number` parts, or fewer if it is smaller.
 
-    Args:
-        batch: a list of images, or a tensor (N, ...).
+    Their sizes differ by at most one.
     """
     number = max(1, min(number, len(batch)))
     bounds = [len(batch) * i // number for i in range(number + 1)]

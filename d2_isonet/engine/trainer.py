@@ -68,8 +68,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        mapper = NamingDatasetMapper(cfg, False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return build_detection_test_loader(
+            cfg, dataset_name, mapper=NamingDatasetMapper(cfg, False)
+        )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -89,8 +90,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
-        Raises:
-            UserError: there are checkpoints, but none is good.
+        Raises UserError if there are checkpoints, but none is good.
         """
         path = checkpoint_to_resume(self.checkpointer.save_dir) if resume else ""
         if path:
@@ -121,10 +121,7 @@ class Trainer(DefaultTrainer):
         return {**state, "data_order": data_order(self)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """
-        Raises:
-            UserError: the state belongs to another optimizer than SOLVER.OPTIMIZER.
-        """
+        """Raises UserError if the state belongs to another optimizer than SOLVER.OPTIMIZER."""
         if "_trainer" in state_dict:
             self._check_optimizer(state_dict["_trainer"]["optimizer"]["param_groups"])
         TrainerBase.load_state_dict(self, state_dict)

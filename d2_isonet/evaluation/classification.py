@@ -33,10 +33,9 @@ class Prediction(NamedTuple):
 def predictions_of(
     inputs: Sequence[dict], logits: torch.Tensor, top: torch.Tensor
 ) -> list[Prediction]:
-    """The predictions of one batch.
+    """The predictions of a batch of dicts with "file_name" and "label".
 
     Args:
-        inputs: dicts with "file_name" and "label".
         logits: (N, num_classes).
         top: (N, up to 5), the most likely classes in descending order.
     """
@@ -56,10 +55,7 @@ def write_predictions(
 ) -> None:
     """Write predictions.csv, per_class.csv and per_class.json into the folder of the data set.
 
-    A full disk is a warning, not an error.
-
-    Args:
-        names: of the classes, in the order of their numbers.
+    A full disk is a warning, not an error. `names` are those of the classes, by their numbers.
     """
     folder, iteration = folder_of(output_dir, dataset_name), current_iteration()
     about = {"dataset": dataset_name, "classes": list(names)}
@@ -95,8 +91,7 @@ def class_measures(predictions: Sequence[Prediction], names: Sequence[str]) -> l
 def read_predictions(file: Path) -> list[Prediction]:
     """The predictions in a file of `write_predictions`.
 
-    Raises:
-        UserError: the file has other columns or is damaged.
+    Raises UserError if the file has other columns or is damaged.
     """
     with open(file, newline="", encoding="utf-8") as opened:
         rows = list(csv.reader(opened))
@@ -182,8 +177,7 @@ class ImageNetEvaluator(DatasetEvaluator):
     def evaluate(self) -> OrderedDict | None:
         """{"classification": {"top1", "top5" (percent), "num_images"}} on the main process.
 
-        Raises:
-            UserError: no image was evaluated.
+        Raises UserError if no image was evaluated.
         """
         gathered, predictions = comm.gather(self._counts), comm.gather(self._predictions)
         if not comm.is_main_process():

@@ -104,9 +104,7 @@ class FastCOCOEvaluator(COCOEvaluator):
             "max_detections": max(self._max_dets_per_image),
         }
 
-    def _evaluate_results(
-        self, predictions: list[dict], found: list[dict], img_ids: list | None
-    ) -> None:
+    def _evaluate_results(self, predictions: list, found: list, img_ids: list | None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(found)
         results = self._with_categories_of_dataset(found)
         if self._folder:

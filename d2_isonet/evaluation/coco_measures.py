@@ -60,19 +60,14 @@ def summarized(evaluation: Any, truth: COCO, task: str, params: Params) -> COCOe
     return summary
 
 
-def evaluated(
-    hotcoco: ModuleType, truth: COCO, results: list[dict], task: str, params: Params
-) -> Any:
+def evaluated(hotcoco: ModuleType, truth: COCO, results: list, task: str, params: Params) -> Any:
     """hotcoco's COCOeval after evaluate(), with numbers from 1 instead of the ids.
 
     Category number k is params.catIds[k - 1], image number i is params.imgIds[i - 1], and
     detection number n is the n-th of the results that have one of these images and categories.
 
-    Args:
-        params: pycocotools' Params; imgIds and catIds are sorted and unique.
-
-    Raises:
-        UserError: the image of a detection is not in `truth`, or a score is NaN.
+    In pycocotools' Params, imgIds and catIds are sorted and unique. Raises UserError if the image
+    of a detection is not in `truth`, or a score is NaN.
     """
     unknown = {result["image_id"] for result in results} - truth.imgs.keys()
     if unknown:
@@ -101,9 +96,7 @@ def evaluated(
     return evaluation
 
 
-def _renumbered(
-    items: list[dict], keys: Sequence[str], images: dict, categories: dict
-) -> list[dict]:
+def _renumbered(items: list, keys: Sequence[str], images: dict, categories: dict) -> list[dict]:
     """`keys` of the items of these images and categories, and numbers instead of their ids."""
     return [
         {
@@ -117,10 +110,7 @@ def _renumbered(
 
 
 def measures_of_nothing(truth: COCO, task: str, max_dets: list[int]) -> COCOevalMaxDets:
-    """The summarized evaluation without detections, as COCO.loadRes refuses an empty list.
-
-    Args: those of `coco_measures`.
-    """
+    """`coco_measures` without detections, as COCO.loadRes refuses an empty list."""
     nothing = COCO()
     nothing.dataset = {**truth.dataset, "annotations": []}
     nothing.createIndex()

@@ -8,10 +8,7 @@ def masking_signs(results: dict) -> list[str]:
 
     Athalye et al. 2018, "Obfuscated gradients give a false sense of security", section 3.1. A
     difference counts if it is at least one point of accuracy. A classifier that guesses has no
-    sign: a constant answer withstands every attack.
-
-    Args:
-        results: of `evaluate_robustness`.
+    sign: a constant answer withstands every attack. `results` are those of `evaluate_robustness`.
     """
     if is_guessing(results):
         return []

@@ -45,9 +45,8 @@ def load_source(
 ) -> ImageClassifier:
     """The classifier whose gradients a black-box attack takes.
 
-    Raises:
-        UserError: its order of channels differs from that of `target`, the attacked network.
-        Other errors are those of `load_classifier`.
+    Raises UserError if its order of channels differs from that of `target`, the attacked network,
+    and the errors of `load_classifier`.
     """
     cfg = load_config(config_file, opts)
     if cfg.INPUT.FORMAT != target.INPUT.FORMAT:
@@ -62,9 +61,8 @@ def load_source(
 def choose_images(names: Iterable[str], count: int, seed: int) -> tuple[list[dict], list[str]]:
     """(at most `count` random dicts of the data sets `names`, class names).
 
-    Raises:
-        UserError: `count` is not positive, or the images are in shards.
-        Other errors are those of `load_registered`.
+    Raises UserError if `count` is not positive or the images are in shards, and the errors of
+    `load_registered`.
     """
     if count < 1:
         raise UserError(f"The number of images is {count}", "it must be positive")
@@ -181,8 +179,7 @@ def _attack(
 ) -> list[int]:
     """The numbers of images with a zero gradient, right without attack, and right under each row's.
 
-    Args:
-        sources: access -> the network with the gradients; "white-box" is the attacked one.
+    `sources` has the networks with the gradients by access; "white-box" is the attacked one.
     """
     model = sources["white-box"]
     if "black-box" in sources:

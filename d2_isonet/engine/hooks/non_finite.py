@@ -185,9 +185,8 @@ def format_message(facts: dict, why_stopped: str, file: str) -> str:
     """The report of a failed step as text.
 
     Args:
-        facts: NonFiniteRecovery's; "processes" has those of each process.
+        facts: NonFiniteRecovery's; `file` has all of them, "processes" those of each process.
         why_stopped: why the training stops although it was asked to skip or roll back; "".
-        file: the file with all facts.
     """
     found = [own for own in facts["processes"] if "layer" in own or "raised" in own]
     met = (found or facts["processes"])[0]
