@@ -5,8 +5,8 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -19,7 +19,7 @@ from .safetensors_file import SUFFIX, write_safetensors
 logger = logging.getLogger(__name__)
 
 
-def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
+def write_checkpoint(path: str | os.PathLike, content: Any) -> None:
     """Write `content` by `write_complete`, as safetensors if `path` ends so, else by torch.save.
 
     Raises SaveError if there is no room or the file cannot be written. No part of it stays.
@@ -70,7 +70,7 @@ TAG = "last_checkpoint"
 
 
 def checkpoint_to_resume(folder: str | os.PathLike) -> str:
-    """What `find_checkpoint` returns or raises on the main process, on all processes; "" for None."""
+    """What `find_checkpoint` returns or raises on the main process, on every one; "" for None."""
     found: str | UserError = ""
     if comm.is_main_process():
         try:

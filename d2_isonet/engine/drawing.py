@@ -35,7 +35,7 @@ def class_colour(index: int) -> Colour:
 
 
 def draw_instances(bgr: np.ndarray, found: Instances, names: Sequence[str]) -> np.ndarray:
-    """A copy of the image (H, W, 3), uint8, BGR, with detections (on the CPU) of the named classes."""
+    """A copy of the image (H, W, 3), uint8, BGR, with detections on the CPU."""
     classes = found.pred_classes.tolist()
     labels = [
         f"{names[i]} {score:.0%}" for i, score in zip(classes, found.scores.tolist(), strict=True)

@@ -58,7 +58,7 @@ def write_predictions(
     A full disk is a warning, not an error. `names` are those of the classes, by their numbers.
     """
     folder, iteration = folder_of(output_dir, dataset_name), current_iteration()
-    about = {"dataset": dataset_name, "classes": list(names)}
+    about: dict = {"dataset": dataset_name, "classes": list(names)}
     about |= {"images": len(predictions), "iteration": iteration}
     write_per_class(folder, {"classification": class_measures(predictions, names)}, about)
     with tolerate(folder / NAME, "The evaluation continues without it"):
