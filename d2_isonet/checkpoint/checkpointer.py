@@ -60,9 +60,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
     `path` is the file that was loaded last, `record` its meta record, None if it has none.
 
-    Raises (from load):
-        FileNotFoundError: there is no such file.
-        WeightsError: the file is no checkpoint, or is that of another network.
+    `load` raises FileNotFoundError if there is no such file, and WeightsError if the file is no
+    checkpoint or is that of another network.
     """
 
     def __init__(

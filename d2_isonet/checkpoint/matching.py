@@ -24,7 +24,6 @@ _BATCH_COUNTER = "num_batches_tracked"  # of batch norms; detectron2's zoo and F
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # The meaning of older records, which lack these keys.
 _BEFORE = {"block": "residual", "small_images": False, "conv": "Conv2d", "norm_groups": 32}
-_FROM_CONV2D = " (a training can start from it with MODEL.DECOUPLED.FROM_CONV2D True)"
 
 
 def record_of(checkpoint: Mapping) -> Mapping | None:
@@ -53,8 +52,9 @@ def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False
                 continue
             if _same(key, found, asked) or _unused(key, expected[section]):
                 continue
-            hint = _FROM_CONV2D if (found, asked) == ("Conv2d", "Decoupled") else ""
-            lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config{hint}")
+            lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config")
+            if (found, asked) == ("Conv2d", "Decoupled"):
+                lines[-1] += " (a training can start from it with MODEL.DECOUPLED.FROM_CONV2D True)"
     return lines
 
 

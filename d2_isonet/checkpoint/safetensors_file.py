@@ -63,11 +63,8 @@ def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
 def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
     """Write a checkpoint's "model" (tensors by name), "matching_heuristics" and "meta" alone.
 
-    The file appears complete or not at all, see `write_complete`.
-
-    Raises:
-        UserError: the package safetensors is not installed.
-        SaveError: there is no room, or the file cannot be written.
+    The file appears complete or not at all, see `write_complete`. Raises UserError if the package
+    safetensors is not installed, and SaveError if there is no room or the file cannot be written.
     """
     require_packages("safetensors", needed_by=f"{path}: the format")
     from safetensors.torch import save

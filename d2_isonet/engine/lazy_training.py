@@ -41,9 +41,8 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
 def read_lazy_config(file: str, opts: list[str]) -> Any:
     """The config of a file with KEY=VALUE pairs. The file is Python and is executed.
 
-    Raises:
-        UserError: it is not a Python file, or lacks a part of a training.
-        FileNotFoundError: there is no such file.
+    Raises UserError if it is not a Python file or lacks a part of a training, and FileNotFoundError
+    if there is no such file.
     """
     if not file.endswith(".py"):
         raise UserError(

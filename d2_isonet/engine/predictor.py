@@ -28,9 +28,8 @@ class Predictor(DefaultPredictor):
             detector runs on the CPU.
         trust_pickle: read a .pkl file, which can run any code that its author put in.
 
-    Raises:
-        UserError: MODEL.WEIGHTS is '', no file of weights, or does not fill this detector.
-        FileNotFoundError: there is no such file.
+    Raises UserError if MODEL.WEIGHTS is '', no file of weights, or does not fill this detector, and
+    FileNotFoundError if there is no such file.
     """
 
     def __init__(self, cfg: CfgNode, trust_pickle: bool = False):

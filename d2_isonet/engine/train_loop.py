@@ -182,8 +182,8 @@ def check_gradients(optimizer: torch.optim.Optimizer) -> None:
     The 2-norm takes a seventh of the time of the largest entry on a CPU. The largest entry decides
     only if the 2-norm is not finite: the square of a finite gradient can overflow.
     """
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-    gradients = [gradient for gradient in gradients if gradient is not None]
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    gradients = [p.grad for p in parameters if p.grad is not None]
     for order in (2.0, math.inf):
         if math.isfinite(torch.nn.utils.get_total_norm(gradients, order).item()):
             return

@@ -137,9 +137,8 @@ class ImageNetEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch: inputs with "label" and "file_name", outputs {"logits": (num_classes,)}.
 
-        Raises:
-            UserError: the number of logits or a label does not match the number of classes.
-            FloatingPointError: a logit is NaN or infinite.
+        Raises UserError if the number of logits or a label does not match the number of classes,
+        and FloatingPointError if a logit is NaN or infinite.
         """
         logits = torch.stack([x["logits"] for x in outputs])
         labels = torch.tensor([x["label"] for x in inputs], device=logits.device)

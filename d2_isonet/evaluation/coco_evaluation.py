@@ -25,9 +25,7 @@ class FastCOCOEvaluator(COCOEvaluator):
 
     pycocotools evaluates what hotcoco refuses or counts differently: keypoints, scores that are
     NaN, annotations with id 0 or with equal ids; and everything if hotcoco is not installed.
-
-    Raises (from evaluate):
-        UserError: the class or the image of a detection is not in the data set.
+    `evaluate` raises UserError if the class or image of a detection is not in the data set.
     """
 
     _output_dir: str | None

@@ -34,8 +34,7 @@ def coco_measures(
         max_dets: the three limits of detections per image and category.
         img_ids: of the images that count; None for all.
 
-    Raises:
-        UserError: the image of a detection is not in `truth`, or a score is NaN.
+    Raises UserError if the image of a detection is not in `truth`, or a score is NaN.
     """
     params = params_of(truth, task, max_dets, img_ids)
     return summarized(evaluated(hotcoco, truth, results, task, params), truth, task, params)

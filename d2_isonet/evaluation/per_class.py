@@ -36,11 +36,14 @@ def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) 
     """
     params, truth = evaluation.params, evaluation.cocoGt
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    sizes = {"s": "small", "m": "medium", "l": "large"}
-    areas = {
-        k: list(params.areaRngLbl).index(v) for k, v in sizes.items() if v in params.areaRngLbl
-    }
-    objects = _objects(truth, set(params.imgIds))
+    sizes, labels = {"s": "small", "m": "medium", "l": "large"}, list(params.areaRngLbl)
+    areas = {k: labels.index(v) for k, v in sizes.items() if v in labels}
+    annotations, image_ids = truth.dataset.get("annotations", []), set(params.imgIds)
+    objects = Counter(
+        (x["category_id"], bool(x.get("iscrowd")))
+        for x in annotations
+        if x["image_id"] in image_ids
+    )
     rows = []
     for k, (category_id, (name, detections)) in enumerate(classes.items()):
         row = {"class": name, "category_id": category_id, "AP": _percent(precision[:, :, k, 0, -1])}
@@ -50,19 +53,9 @@ def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) 
         row |= {f"AP{s}": _percent(precision[:, :, k, a, -1]) for s, a in areas.items()}
         row["AR"] = _percent(recall[:, k, 0, -1])
         row |= {f"AR{s}": _percent(recall[:, k, a, -1]) for s, a in areas.items()}
-        row["objects"], row["crowds"] = objects[category_id, 0], objects[category_id, 1]
-        row["detections"] = detections
-        rows.append(row)
+        row["objects"], row["crowds"] = objects[category_id, False], objects[category_id, True]
+        rows.append({**row, "detections": detections})
     return rows
-
-
-def _objects(truth: Any, image_ids: set) -> Counter:
-    """The number of annotations by (category id, iscrowd)."""
-    return Counter(
-        (annotation["category_id"], int(bool(annotation.get("iscrowd", 0))))
-        for annotation in truth.dataset.get("annotations", [])
-        if annotation["image_id"] in image_ids
-    )
 
 
 def _percent(values: np.ndarray) -> float | None:

@@ -24,9 +24,8 @@ UNBOUNDED_EPS = 127.5
 def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassifier:
     """The classifier of `cfg` in eval mode, with all its tensors from the file `weights`.
 
-    Raises:
-        UserError: `cfg` is not that of an ImageClassifier, or the weights do not match it.
-        FileNotFoundError: the file does not exist.
+    Raises UserError if `cfg` is not that of an ImageClassifier or the weights do not match it, and
+    FileNotFoundError if the file does not exist.
     """
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         raise UserError(
@@ -87,9 +86,8 @@ def attack_settings(
         step: of bim, in pixel values; None means 2.5 * eps / iterations, which can reach every
             point within eps (Madry et al. 2018).
 
-    Raises:
-        UserError: a name is unknown, eps or step is not in the range of pixel values, or iterations
-            is not positive.
+    Raises UserError if a name is unknown, eps or step is not in the range of pixel values, or
+    iterations is not positive.
     """
     names, eps_values = list(names), [float(eps) for eps in eps_values]
     for name in names:
@@ -135,8 +133,7 @@ def evaluate_robustness(
         num_effort_images: the effort is measured on the correct ones among the first images, up to
             this number.
 
-    Raises:
-        FloatingPointError: logits of `model` or `source` are NaN or infinite.
+    Raises FloatingPointError if logits of `model` or `source` are NaN or infinite.
     """
     sources = {"white-box": model, **({} if source is None else {"black-box": source})}
     rows = _with_access(settings, sources)
