@@ -43,8 +43,7 @@ def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
 
 
 def _content_problem(path: str, is_pickle: bool = False) -> str | None:
-    """Why the file has none of the formats that are read; with `is_pickle`, only why it is empty or
-    of another kind."""
+    """Why the file cannot be a checkpoint; with `is_pickle`, its format is not checked."""
     with open(path, "rb") as file:
         head = file.read(200)
     if not head:

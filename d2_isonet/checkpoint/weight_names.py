@@ -87,9 +87,8 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
     Raises WeightsError if the names are unknown, or a tensor has no place in our network.
     """
     if "stem.conv1.weight" in state_dict:
-        raise WeightsError(
-            f"{path} already has this project's names", "give it as MODEL.WEIGHTS as it is"
-        )
+        what = f"{path} already has this project's names"
+        raise WeightsError(what, "give it as MODEL.WEIGHTS as it is")
     naming = next((n for stem, n in _NAMINGS.items() if stem in state_dict), None)
     if naming is None:
         raise WeightsError(

@@ -24,10 +24,8 @@ Losses = dict[str, torch.Tensor]
 class NonFiniteError(FloatingPointError):
     """A loss, gradient or weight is NaN or infinite. All processes raise it together.
 
-    Args:
-        what: "loss", "gradient" or "weights".
-        reason: the model's message, if it noticed the problem itself.
-        losses: the losses of this process's batch, by name.
+    `what` is "loss", "gradient" or "weights". `reason` is the model's message if it noticed the
+    problem itself, and `losses` are those of this process's batch by name.
     """
 
     def __init__(self, what: str, reason: str = "", losses: Mapping[str, float] | None = None):

@@ -35,9 +35,7 @@ def predictions_of(
 ) -> list[Prediction]:
     """The predictions of a batch of dicts with "file_name" and "label".
 
-    Args:
-        logits: (N, num_classes).
-        top: (N, up to 5), the most likely classes in descending order.
+    `logits` is (N, num_classes), `top` (N, up to 5): the most likely classes in descending order.
     """
     labels = torch.tensor([int(x["label"]) for x in inputs], device=top.device)
     two = torch.stack([top[:, 0], labels], dim=1)  # the recorded classes

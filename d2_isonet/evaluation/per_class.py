@@ -68,9 +68,8 @@ def write_per_class(
 ) -> None:
     """Write per_class.csv and per_class.json; a full disk is a warning, not an error.
 
-    Args:
-        rows: task ("bbox", "segm", "classification") -> one row per class.
-        about: further entries of the json: the data set, its files, the iteration.
+    `rows` has a row per class for each task ("bbox", "segm", "classification"), `about` further
+    entries of the json: the data set, its files, the iteration.
     """
     folder = Path(folder)
     content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}

@@ -184,9 +184,8 @@ _WHAT_FOLLOWS = {
 def format_message(facts: dict, why_stopped: str, file: str) -> str:
     """The report of a failed step as text.
 
-    Args:
-        facts: NonFiniteRecovery's; `file` has all of them, "processes" those of each process.
-        why_stopped: why the training stops although it was asked to skip or roll back; "".
+    `file` has all of NonFiniteRecovery's `facts`. `why_stopped` is the reason if the training stops
+    although it was asked to skip or roll back, else "".
     """
     found = [own for own in facts["processes"] if "layer" in own or "raised" in own]
     met = (found or facts["processes"])[0]

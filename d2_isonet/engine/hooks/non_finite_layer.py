@@ -65,8 +65,6 @@ def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
         try:
             loss = step.scaled(total(step.losses(model, part)))
             torch.autograd.grad(loss, trained, allow_unused=True)
-        except _FirstFinding:
-            pass
         except (FloatingPointError, AssertionError) as error:
             # detectron2 checks between layers; other assertions are reported as well
             return {"raised": str(error)}
@@ -101,7 +99,7 @@ def _watch(model: nn.Module, found: dict) -> Iterator[None]:
 
     handles = [module.register_forward_hook(after_forward) for module in names]
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), contextlib.suppress(_FirstFinding):
             yield
     finally:
         for handle in handles:
