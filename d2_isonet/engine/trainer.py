@@ -50,8 +50,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = build_checkpointer(
             cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
         )
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
