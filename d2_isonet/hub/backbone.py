@@ -8,8 +8,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
+from d2_isonet.checkpoint.matching import record_of
 from d2_isonet.checkpoint.reading import read_tensors
-from d2_isonet.checkpoint.record import record_of
 from d2_isonet.config.model_zoo import config_names, get_config
 from d2_isonet.data.pixels import pixels_of, use_recorded_pixels
 from d2_isonet.modeling.stages import STAGES

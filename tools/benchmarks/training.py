@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from d2_isonet.config.loading import load_config
-from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer
+from d2_isonet.engine.train_loop import AccumulatingTrainer
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
 
 from .detectors import build_detector, build_pair, training_batch
@@ -116,7 +116,11 @@ def step(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, fused=True)  # as in the Trainer
-    trainer = _trainer(model, itertools.repeat(batch), optimizer, precision)
+    options = {
+        "precision": "" if precision == "float32" else precision,
+        "device_type": parameters[0].device.type,
+    }
+    trainer = AccumulatingTrainer(model, itertools.repeat(batch), optimizer, **options)
     trainer.register_hooks([OrthogonalRegularizer(1e-4)] if penalty else [])
     trainer.iter = 0
     trainer.before_train()
@@ -127,10 +131,3 @@ def step(
             return trainer.storage.latest()["total_loss"][0]
 
     return run
-
-
-def _trainer(model: nn.Module, data, optimizer, precision: str) -> AccumulatingTrainer:
-    if precision == "float32":
-        return AccumulatingTrainer(model, data, optimizer)
-    device = next(model.parameters()).device.type
-    return AMPTrainer(model, data, optimizer, precision=precision, device_type=device)
