@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
+from torch.utils._pytree import tree_map_only
 
 from .result_file import append, results_in
 from .training_run import REPOSITORY
@@ -85,8 +86,10 @@ def settings(cell: Cell) -> dict:
 
 @functools.cache
 def _fingerprint(config: str) -> str:
-    """A hash of a yaml and its bases, without their comments."""
+    """A hash of what a yaml and its bases set. Comments, VERSION and "5" for "5.0" do not count."""
     content = CfgNode.load_yaml_with_base(str(REPOSITORY / config))
+    content.pop("VERSION", None)
+    content = tree_map_only(int, float, content)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
