@@ -19,16 +19,11 @@ SHARED: dict[str, dict[str, Any]] = {
     "--config-file FILE": {"help": _CONFIG, "required": True},
     "--weights FILE": {"help": "the model_final.pth of its training", "required": True},
     "--trust-pickle": {
-        "help": "load .pkl weights too; a pickle can run any code that its author put in",
-    },
-    "opts": {
-        "help": "at the end of the line: pairs, also KEY=VALUE, that change the config",
-        "nargs": argparse.REMAINDER, "metavar": "KEY VALUE",
-    },
-    "--train-annotations FILE": {
-        "help": "COCO json to train on (default: DATASETS.TRAIN)",
-        "dest": "train_json", "old": ("--train-json",),
-    },
+        "help": "load .pkl weights too; a pickle can run any code that its author put in"},
+    "opts": {"nargs": argparse.REMAINDER, "metavar": "KEY VALUE",
+        "help": "at the end of the line: pairs, also KEY=VALUE, that change the config"},
+    "--train-annotations FILE": {"dest": "train_json", "old": ("--train-json",),
+        "help": "COCO json to train on (default: DATASETS.TRAIN)"},
     "--train-images DIR": {"help": "folder of its images (default: none)"},
 }  # fmt: skip
 OWN_DATA = "your own COCO-format dataset, whose file defines the classes"
@@ -80,36 +75,32 @@ class Parser(argparse.ArgumentParser):
 
         Args of the function:
             option: as --help shows it: "--seed N", "--fuse {on,off}", "--input PATH ...", or
-                "--resume" for a switch.
+                "--resume" for a switch. What SHARED has about it need not be given.
             default: its type is that of the values.
-            more: what argparse's add_argument takes, and the limits `least` and `most`. What is
-                not given is that of the option in SHARED.
+            least, most: limits of a number.
             old: earlier names, which --help does not show. An abbreviation that fits the name of
                 today and another option means the other: it did when the name was new.
+            more: what argparse's add_argument takes.
         """
         container = self.add_argument_group(place) if isinstance(place, str) else place
         return functools.partial(self._add, container)
 
     def _add(self, container, option: str, help: str = "", default: Any = None, **more) -> None:
         name, *value = option.split()
-        more = {"least": -math.inf, "most": math.inf, "old": None, **SHARED.get(option, {}), **more}
+        more = {"least": None, "most": math.inf, "old": None, **SHARED.get(option, {}), **more}
         least, most, old = (more.pop(key) for key in ("least", "most", "old"))
         more["help"] = help or more["help"]
         if name.startswith("-"):
             more = {**_kind_of(value, default), **more}
         action = container.add_argument(name, **more)
-        self._limits.append((action, least, most))
+        if least is not None:
+            self._limits.append((action, least, most))
         if old is not None:
             self._option_string_actions.update(dict.fromkeys(old, action))
             self._new_names.update(action.option_strings)
 
-    def run(
-        self,
-        command: Callable[[argparse.Namespace], int | None],
-        arguments: list[str] | None,
-        interrupted: str = "interrupted",
-    ) -> int:
-        """Call `command` with the arguments, and return the exit code; None stands for 0.
+    def run(self, command: Callable, arguments: list[str] | None, interrupted="interrupted") -> int:
+        """Call `command` with the arguments and return its exit code, 0 if it returns None.
 
         A mistake of the user ends in one line, and Ctrl-C in the line `interrupted`.
         """
@@ -137,7 +128,7 @@ class Parser(argparse.ArgumentParser):
     def _problem_of_limits(self, parsed: argparse.Namespace) -> str:
         for action, least, most in self._limits:
             value = getattr(parsed, action.dest)
-            if isinstance(value, int | float) and not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 legal = f"at least {least}" if most == math.inf else f"from {least} to {most}"
                 return f"{action.option_strings[0]} is {value:.12g}; it must be {legal}"
         return ""
@@ -218,11 +209,7 @@ def config_path(text: str) -> str:
 
 
 def training_parser(
-    command: str,
-    docstring: str | None,
-    program: str | None = None,
-    *,
-    config: str = _CONFIG,
+    command: str, docstring: str | None, program: str | None = None, *, config: str = _CONFIG
 ) -> Parser:
     """The options of detectron2's default_argument_parser, and --trust-pickle.
 
@@ -232,8 +219,11 @@ def training_parser(
     Args:
         config: what --config-file takes.
     """
-    usage, missing = "--config-file FILE [options] [KEY VALUE ...]", "--config-file is missing"
-    check = lambda args: "" if args.config_file else f"{missing}: give {config}"  # noqa: E731
+
+    def check(args: argparse.Namespace) -> str:
+        return "" if args.config_file else f"--config-file is missing: give {config}"
+
+    usage = "--config-file FILE [options] [KEY VALUE ...]"
     parser = Parser(command, docstring, program, usage=usage, check=check)
     add = parser.group("what to run")
     add("--config-file FILE", f"{config} (required)", "", required=False)
@@ -254,9 +244,7 @@ def training_parser(
     return parser
 
 
-def run_training(
-    parser: Parser, train: Callable[[argparse.Namespace], Any], arguments: list[str] | None
-) -> int:
+def run_training(parser: Parser, train: Callable, arguments: list[str] | None) -> int:
     """Call `train` with the arguments in every process that they ask for."""
     args = parser.parse_args(arguments)
     from d2_isonet.distributed.launch import run  # imports torch

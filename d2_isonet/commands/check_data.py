@@ -64,10 +64,7 @@ def check(args: argparse.Namespace) -> int:
 
     cfg = load_config(args.config_file, args.opts)
     try:
-        if args.repair:
-            findings = [Finding("fact", args.repair, what) for what in repair(args)]
-        else:
-            findings = _findings(cfg, args)
+        findings = _repair(args) if args.repair else _findings(cfg, args)
     except UserError as error:
         findings = [Finding("error", "data", error.what, error.remedy)]
     print(findings_table(findings))
@@ -100,13 +97,14 @@ def _findings(cfg, args: argparse.Namespace) -> list:
     return dataset_findings(cfg, args.eval_only, number)
 
 
-def repair(args: argparse.Namespace) -> list[str]:
+def _repair(args: argparse.Namespace) -> list:
     """Write the annotations with ids, sizes of images, area and iscrowd; say what was filled in.
 
     If some ids are missing or occur twice, all annotations get new ones, 1 to N. Sizes are those of
     the files after their EXIF orientation is applied.
     """
     from d2_isonet.data.coco_json import fill_in, is_id, read_annotations
+    from d2_isonet.preflight.findings import Finding
 
     content = read_annotations(args.annotations)
     annotations, done = content.get("annotations", []), []
@@ -122,7 +120,7 @@ def repair(args: argparse.Namespace) -> list[str]:
     done += _fill_in_sizes(content["images"], args.images)
     with open(args.repair, "x", encoding="utf-8") as opened:
         json.dump(content, opened)
-    return done or ["there was nothing to fill in"]
+    return [Finding("fact", args.repair, x) for x in done or ["there was nothing to fill in"]]
 
 
 def _fill_in_sizes(images: list[dict], image_root: str) -> list[str]:

@@ -21,7 +21,7 @@ from .arguments import Parser, config_path
 
 def argument_parser(program: str | None = None) -> Parser:
     usage = "--config-file FILE --weights FILE [options] [KEY VALUE ...]"
-    parser = Parser("robustness", __doc__, program, usage=usage)
+    parser = Parser("robustness", __doc__, program, usage=usage, check=_problem)
     add = parser.group("the network")
     add("--config-file FILE", "a yaml file, or the name of one such as imagenet/risonet18")
     add("--weights FILE")
@@ -46,10 +46,9 @@ def argument_parser(program: str | None = None) -> Parser:
 
 
 def _problem(args: argparse.Namespace) -> str:
-    return "" if args.source_weights or not args.source_config else (
-        f"--source-config is {args.source_config} without --source-weights; give the weights whose "
-        "gradients a black-box attack takes, or neither"
-    )  # fmt: skip
+    what = f"--source-config is {args.source_config} without --source-weights"
+    remedy = "give the weights whose gradients a black-box attack takes, or neither"
+    return f"{what}; {remedy}" if args.source_config and not args.source_weights else ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,9 +61,8 @@ def attack(args: argparse.Namespace) -> None:
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"--output {args.output}: {error.strerror}", "name a folder that can be written"
-        ) from error
+        what = f"--output {args.output}: {error.strerror}"
+        raise UserError(what, "name a folder that can be written") from error
     measure(args)
 
 
@@ -85,8 +83,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     dicts, classes = robustness.choose_images(names, args.num_images, args.seed)
     model, source = robustness.load_classifier(cfg, args.weights, len(classes)), None
     if args.source_weights:
-        file, opts = (config_path(args.source_config), []) if args.source_config else (
-            args.config_file, args.opts)  # fmt: skip
+        file, opts = args.config_file, args.opts
+        if args.source_config:
+            file, opts = config_path(args.source_config), []
         source = robustness.load_source(file, opts, args.source_weights, cfg, len(classes))
     mapper, size = classification_mapper(cfg, is_train=False), cfg.TEST.CLASSIFICATION_BATCH_SIZE
     batches = build_image_test_loader(dicts, mapper, size, cfg.DATALOADER.NUM_WORKERS)
