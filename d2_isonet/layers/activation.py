@@ -86,11 +86,7 @@ class SReLU(nn.Module):
     """
 
     def __init__(
-        self,
-        num_channels: int,
-        init: float = -1.0,
-        learnable: bool = True,
-        inplace: bool = False,
+        self, num_channels: int, init: float = -1.0, learnable: bool = True, inplace: bool = False
     ):
         super().__init__()
         self.shift = nn.Parameter(torch.full((num_channels,), float(init)), learnable)

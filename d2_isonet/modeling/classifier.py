@@ -30,11 +30,7 @@ class PooledClassifier(nn.Module):
     linear: nn.Module
 
     def __init__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        dropout: float = 0.0,
-        zero_init: bool = False,
+        self, backbone: Backbone, num_classes: int, dropout: float = 0.0, zero_init: bool = False
     ):
         super().__init__()
         self.backbone = backbone

@@ -70,10 +70,7 @@ class FusedBlocks(nn.Module):
     offset: torch.Tensor | None
 
     def __init__(
-        self,
-        blocks: list[nn.Module],
-        offset: torch.Tensor | None = None,
-        emitted: bool = True,
+        self, blocks: list[nn.Module], offset: torch.Tensor | None = None, emitted: bool = True
     ):
         super().__init__()
         self.blocks = nn.ModuleList()
@@ -243,8 +240,7 @@ def _fuse_block(
         if type(block) is ISONetBottleneckBlock:
             return _FusedBottleneck(block, activation, offset, emitted)
     raise UserError(
-        "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused",
-        f"got {block}",
+        "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused", f"got {block}"
     )
 
 

@@ -76,8 +76,7 @@ class CNN9(Backbone):
         super().__init__()
         if not out_features or not set(out_features) <= set(STAGES):
             raise UserError(
-                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}",
-                f"a CNN-9 has {list(STAGES)}",
+                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}", f"a CNN-9 has {list(STAGES)}"
             )
         self._out_features = list(out_features)
         self._stages = STAGES[: 1 + max(STAGES.index(name) for name in out_features)]

@@ -36,8 +36,7 @@ def build_retinanet_isonet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
     shapes = bottom_up.output_shape()
     if "res5" not in shapes:
         raise UserError(
-            f"MODEL.RESNETS.OUT_FEATURES is {list(shapes)}",
-            "it must have res5, the input of p6",
+            f"MODEL.RESNETS.OUT_FEATURES is {list(shapes)}", "it must have res5, the input of p6"
         )
     top_block = LastLevelP6P7(shapes["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
     return _pyramid(cfg, bottom_up, top_block)

@@ -8,13 +8,7 @@ from detectron2.layers import CNNBlockBase
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from d2_isonet.layers.convolution import (
-    Activation,
-    Convolution,
-    Norm,
-    make_convolution,
-    needs_bias,
-)
+from d2_isonet.layers.convolution import Activation, Convolution, Norm, make_convolution, needs_bias
 from d2_isonet.layers.weight_init import NOT_FOR_STEMS, fixup_fill, get_fill
 
 from .fixup import FixupBasicBlock, FixupBottleneckBlock
