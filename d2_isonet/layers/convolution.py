@@ -47,13 +47,13 @@ def get_conv(conv: Convolution) -> Callable[..., nn.Conv2d]:
 
 
 def make_convolution(
-    conv: Convolution,
     in_channels: int,
     out_channels: int,
     kernel_size: int,
     *,
-    norm: Norm,
-    activation: Activation | None,
+    conv: Convolution = "Conv2d",
+    norm: Norm = "",
+    activation: Activation | None = None,
     bias: bool = False,
     stride: int = 1,
     dilation: int = 1,

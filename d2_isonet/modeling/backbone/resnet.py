@@ -112,15 +112,10 @@ class ISONetStem(CNNBlockBase):
         pool: bool = True,
     ):
         super().__init__(in_channels, out_channels, 2 * stride if pool else stride)
+        options: dict[str, Any] = {"norm": norm, "activation": activation, "conv": conv}
+        options["bias"] = needs_bias(**options)
         self.conv1 = make_convolution(
-            conv,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            bias=needs_bias(norm, activation, conv),
-            norm=norm,
-            activation=activation,
+            in_channels, out_channels, kernel_size, stride=stride, **options
         )
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if pool else nn.Identity()
         fill = get_fill(init)
