@@ -57,16 +57,18 @@ class ISONetBlockBase(CNNBlockBase):
         super().__init__(in_channels, out_channels, stride)
         self._fill = get_fill(init)
         options: dict[str, Any] = {"norm": norm, "activation": activation, "conv": conv}
-        self._conv = functools.partial(make_convolution, bias=needs_bias(**options), **options)
-        self.shortcut = None
+        bias = needs_bias(**options)
+        self._conv: Any = functools.partial(make_convolution, bias=bias, **options)
+        self.shortcut: nn.Module | None = None
         if shortcut:
             self.shortcut = nn.Identity()
             if in_channels != out_channels or stride != 1:
-                bias = needs_bias(norm, activation)
-                self.shortcut = make_convolution(
+                bias = needs_bias(norm, activation)  # also beside decoupled convolutions
+                projection = make_convolution(
                     in_channels, out_channels, 1, stride=stride, norm=norm, bias=bias
                 )
-                self._fill(self.shortcut)
+                self._fill(projection)
+                self.shortcut = projection
         self.residual_scale = residual_scale_parameter(
             residual_scale, residual_scale_shape, out_channels
         )
