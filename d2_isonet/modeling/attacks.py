@@ -39,14 +39,9 @@ def input_gradient(logits: Logits, images: torch.Tensor, labels: torch.Tensor) -
 
 
 def bim(
-    logits: Logits,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    eps: float,
-    step: float,
-    iterations: int,
-) -> torch.Tensor:
+    logits: Logits, images: torch.Tensor, labels: torch.Tensor,
+    *, eps: float, step: float, iterations: int,
+) -> torch.Tensor:  # fmt: skip
     """Basic iterative method: x <- project(x + step * sign(dL/dx)), `iterations` times.
 
     Kurakin et al. 2017, "Adversarial examples in the physical world", eq. 2; no random start.
@@ -79,14 +74,12 @@ def fgsm(logits: Logits, images: torch.Tensor, labels: torch.Tensor, *, eps: flo
 
 def _bounds(images: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     """float32 (N, C, H, W): the least and the greatest pixel values within eps and [0, 255]."""
-    exact = images.double()
-    low, high = ((exact + sign * eps).clamp(0, 255) for sign in (-1, 1))
+    low, high = ((images.double() + sign * eps).clamp(0, 255) for sign in (-1, 1))
     # float() rounds to the nearest number; if that lies outside, take the next number inside
     low32, high32 = low.float(), high.float()
-    inwards = torch.nextafter(low32, high32), torch.nextafter(high32, low32)
-    return torch.where(low32 < low, inwards[0], low32), torch.where(
-        high32 > high, inwards[1], high32
-    )
+    low_inside, high_inside = torch.nextafter(low32, high32), torch.nextafter(high32, low32)
+    low32 = torch.where(low32 < low, low_inside, low32)
+    return low32, torch.where(high32 > high, high_inside, high32)
 
 
 def l2_effort(
@@ -168,31 +161,30 @@ def _bisect(
     high = torch.ones_like(low)
     for _ in range(15):  # to 3e-5 of the line
         middle = (low + high) / 2
-        wrong = _predict(logits, torch.lerp(clean, fooled, middle)) != labels
-        wrong = wrong.view_as(high)
+        predicted = _predict(logits, torch.lerp(clean, fooled, middle))
+        wrong = (predicted != labels).view_as(high)
         low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
     return torch.lerp(clean, fooled, high)
 
 
-def build_attack(name: str, eps: float, step: float, iterations: int) -> Callable | None:
+def build_attack(attack: str, eps: float, step: float, iterations: int) -> Callable | None:
     """(logits, images, labels) -> adversarial images, for SOLVER.ADVERSARIAL; None for no attack.
 
     Args:
-        name: "", "FGSM" (which ignores step and iterations) or "BIM".
+        attack: "", "FGSM" (which ignores step and iterations) or "BIM".
 
     Raises:
         UserError: another name, a number that is not positive, or an eps above 255.
     """
-    check_name("SOLVER.ADVERSARIAL.ATTACK", name, ("", "FGSM", "BIM"))
-    if not name:
+    check_name("SOLVER.ADVERSARIAL.ATTACK", attack, ("", "FGSM", "BIM"))
+    if not attack:
         return None
-    attack: Callable = fgsm if name == "FGSM" else bim
     numbers = {"eps": eps}
-    if attack is bim:
+    if attack == "BIM":
         numbers |= {"step": step, "iterations": iterations}
     for key, value in numbers.items():
         if not value > 0:
             raise UserError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}", "it must be positive")
     if eps > 255:
         raise UserError(f"SOLVER.ADVERSARIAL.EPS is {eps}", "it must be at most 255 (pixel values)")
-    return functools.partial(attack, **numbers)
+    return functools.partial(fgsm if attack == "FGSM" else bim, **numbers)

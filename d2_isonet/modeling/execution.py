@@ -18,11 +18,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def set_execution(
-    module: Module,
-    *,
-    channels_last: bool = False,
-    checkpointing: bool = False,
-    compiled: bool = False,
+    module: Module, channels_last: bool = False, checkpointing: bool = False, compile: bool = False
 ) -> Module:
     """Set how `module` is executed and return it; names and values of its tensors do not change.
 
@@ -32,16 +28,16 @@ def set_execution(
         checkpointing: do not keep a block's activations, compute them again in backward (Chen et
             al. 2016, "Training deep nets with sublinear memory cost"): a third more computation,
             memory for one block at a time.
-        compiled: use torch.compile; it compiles when the module first runs, for each kind of input.
+        compile: use torch.compile; it compiles when the module first runs, for each kind of input.
 
     Raises:
-        UserError: compiled, on a machine without a C++ compiler.
+        UserError: compile, on a machine without a C++ compiler.
     """
     if channels_last:
         module.to(memory_format=torch.channels_last)
     if checkpointing:
         recompute_blocks(module)
-    if compiled:
+    if compile:
         _require_compiler()
         module.compile()
     return module

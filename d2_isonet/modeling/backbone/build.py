@@ -51,13 +51,8 @@ def conv_option(cfg: CfgNode) -> Convolution:
 
 def apply_execution_options(cfg: CfgNode, module: Module) -> Module:
     """`module` with MODEL.BACKBONE.CHANNELS_LAST, CHECKPOINTING and COMPILE applied."""
-    backbone = cfg.MODEL.BACKBONE
-    return set_execution(
-        module,
-        channels_last=backbone.CHANNELS_LAST,
-        checkpointing=backbone.CHECKPOINTING,
-        compiled=backbone.COMPILE,
-    )
+    names = ("CHANNELS_LAST", "CHECKPOINTING", "COMPILE")
+    return set_execution(module, **{name.lower(): cfg.MODEL.BACKBONE[name] for name in names})
 
 
 def _build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
