@@ -119,12 +119,8 @@ def _transform(
 
 def _check(weight: torch.Tensor, size: Pair, stride: Pair, groups: int) -> None:
     if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
-        raise UserError(
-            f"the weight is {tuple(weight.shape)} with {groups} groups",
-            "it must be (M, C / groups, kh, kw) with M a multiple of the groups",
-        )
+        what = f"the weight is {tuple(weight.shape)} with {groups} groups"
+        raise UserError(what, "it must be (M, C / groups, kh, kw) with M a multiple of the groups")
     if any(n < 1 or n % s for n, s in zip(size, stride, strict=True)):
-        raise UserError(
-            f"the image is {size[0]} x {size[1]} and the stride {stride}",
-            "on a circular image each size must be a positive multiple of the stride",
-        )
+        remedy = "on a circular image each size must be a positive multiple of the stride"
+        raise UserError(f"the image is {size[0]} x {size[1]} and the stride {stride}", remedy)

@@ -182,4 +182,5 @@ def build_attack(attack: str, eps: float, step: float, iterations: int) -> Calla
             raise UserError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}", "it must be positive")
     if eps > 255:
         raise UserError(f"SOLVER.ADVERSARIAL.EPS is {eps}", "it must be at most 255 (pixel values)")
-    return functools.partial(fgsm if attack == "FGSM" else bim, **numbers)
+    function: Callable = bim if attack == "BIM" else fgsm
+    return functools.partial(function, **numbers)

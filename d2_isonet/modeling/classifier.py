@@ -10,8 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 from torchvision.transforms import v2
 
-from d2_isonet.config.options import check_range
-from d2_isonet.utils.messages import UserError
+from d2_isonet.config.options import check_range, illegal
 
 from .attacks import build_attack, evaluation_mode
 from .stages import deepest_feature
@@ -104,10 +103,10 @@ class ImageClassifier(PooledClassifier):
     def from_config(cls, cfg: CfgNode) -> dict:
         classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
         if classifier.NUM_CLASSES < 1:
-            raise UserError(
-                f"MODEL.CLASSIFIER.NUM_CLASSES is {classifier.NUM_CLASSES}",
-                "set it to the number of classes (d2-isonet pretrain takes it from the data set)",
+            remedy = (
+                "set it to the number of classes (d2-isonet pretrain takes it from the data set)"
             )
+            raise illegal(cfg, "MODEL.CLASSIFIER.NUM_CLASSES", remedy)
         mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA
         check_range("MODEL.CLASSIFIER.DROPOUT", classifier.DROPOUT, below=1)
         check_range("MODEL.CLASSIFIER.LABEL_SMOOTHING", classifier.LABEL_SMOOTHING, below=1)

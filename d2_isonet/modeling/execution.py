@@ -68,11 +68,8 @@ def _recomputed(forward: Callable, x: torch.Tensor) -> torch.Tensor:
 def _require_compiler() -> None:
     compilers = [os.environ.get("CXX") or "g++", "clang++", "cl"]
     if not any(shutil.which(compiler) for compiler in compilers):
-        raise UserError(
-            "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
-            f"{compilers} is on the PATH",
-            "install one, or set it to False",
-        )
+        what = "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
+        raise UserError(f"{what}{compilers} is on the PATH", "install one, or set it to False")
 
 
 def run_plainly(cfg: CfgNode) -> CfgNode:

@@ -234,9 +234,8 @@ def _fuse_block(block: nn.Module, offset: Offset, emitted: bool) -> Any:
             return _FusedBasic(block, activation)
         if type(block) is ISONetBottleneckBlock:
             return _FusedBottleneck(block, activation, offset, emitted)
-    raise UserError(
-        "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused", f"got {block}"
-    )
+    what = "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused"
+    raise UserError(what, f"got {block}")
 
 
 def _fuse_shortcut(shortcut: nn.Module | None, offset: Offset) -> tuple[nn.Module | None, Offset]:
@@ -250,10 +249,8 @@ def _fuse_shortcut(shortcut: nn.Module | None, offset: Offset) -> tuple[nn.Modul
 def _foldable(conv: nn.Module) -> Conv2d:
     plain = type(conv) is Conv2d and conv.norm is None and conv.bias is None
     if not plain or not isinstance(conv.activation, SReLU | None):
-        raise UserError(
-            "only convolutions without norm and bias, before an SReLU or nothing, can be fused",
-            f"got {conv}",
-        )
+        what = "only convolutions without norm and bias, before an SReLU or nothing, can be fused"
+        raise UserError(what, f"got {conv}")
     return conv
 
 

@@ -74,9 +74,8 @@ class CNN9(Backbone):
     ):
         super().__init__()
         if not out_features or not set(out_features) <= set(STAGES):
-            raise UserError(
-                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}", f"a CNN-9 has {list(STAGES)}"
-            )
+            what = f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}"
+            raise UserError(what, f"a CNN-9 has {list(STAGES)}")
         self._out_features = list(out_features)
         self._stages = STAGES[: 1 + max(STAGES.index(name) for name in out_features)]
         self._out_feature_channels, self._out_feature_strides = {}, {}
