@@ -34,11 +34,8 @@ class ScalarBias(nn.Module):
 def get_conv(conv: Convolution) -> Callable[..., nn.Conv2d]:
     """The constructor of convolutions; a sibling of detectron2's `get_norm`.
 
-    Args:
-        conv: "Conv2d" (detectron2's), or any callable that takes the same arguments.
-
-    Raises:
-        UserError: the name is unknown.
+    `conv` is "Conv2d" (detectron2's), or any callable that takes the same arguments. Another name
+    raises a UserError.
     """
     if callable(conv):
         return conv

@@ -108,11 +108,7 @@ NOT_FOR_STEMS = ("delta", "delta_orthogonal", "phase_shifted_delta", "fixup")
 def get_fill(init: str | Callable[..., None]) -> Callable[..., None]:
     """The initializer of one convolution, or of several in series: fill(conv1, conv2, ...).
 
-    Args:
-        init: a name in FILLS, or such a callable.
-
-    Raises:
-        UserError: the name is unknown.
+    `init` is a name in FILLS, or such a callable. An unknown name raises a UserError.
     """
     if callable(init):
         return init
