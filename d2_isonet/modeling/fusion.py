@@ -135,13 +135,9 @@ class FusedConvolution(nn.Module):
 
 
 def _has_fused_kernels(x: torch.Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.numel() > 0
-        and torch.backends.mkldnn.is_available()
-        and not (x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling())
-    )
+    fits = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    recorded = x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return fits and not recorded and torch.backends.mkldnn.is_available()
 
 
 class _Offset(nn.Module):

@@ -11,7 +11,7 @@ from d2_isonet.config.options import check_name
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.stages import res5_of, trunk_of
 
-OPTIMIZERS = ("SGD", "Adam")
+OPTIMIZERS = ("SGD", "Adam")  # names in torch.optim
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -47,12 +47,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         groups = _scaled(groups, _pretrained(model), "lr", solver.BACKBONE_LR_FACTOR)
     # A step of one kernel gives the same numbers in fewer passes. With loss scaling it would
     # unscale inside the kernel, after clipping and after the hooks.
-    options: dict = {"fused": not (solver.AMP.ENABLED and solver.AMP.PRECISION == "float16")}
-    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    options = {"fused": not (solver.AMP.ENABLED and solver.AMP.PRECISION == "float16")}
     if solver.OPTIMIZER == "SGD":
-        optimizer = torch.optim.SGD
         options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-    return maybe_add_gradient_clipping(cfg, optimizer)(groups, solver.BASE_LR, **options)
+    optimizer = maybe_add_gradient_clipping(cfg, getattr(torch.optim, solver.OPTIMIZER))
+    return optimizer(groups, solver.BASE_LR, **options)
 
 
 def name_of_optimizer(param_groups: list[dict]) -> str:

@@ -23,12 +23,12 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
     world_size, reference = comm.get_world_size(), cfg.SOLVER.REFERENCE_WORLD_SIZE
     images = cfg.SOLVER.IMS_PER_BATCH
     if reference and images % reference:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
-            "processes",
+        what = f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
+        remedy = (
             f"give a multiple of {reference}, which is rescaled to the {world_size} of this run, "
-            "or SOLVER.REFERENCE_WORLD_SIZE 0, which disables the scaling",
         )
+        remedy += "or SOLVER.REFERENCE_WORLD_SIZE 0, which disables the scaling"
+        raise UserError(f"{what}processes", remedy)
     scaled = DefaultTrainer.auto_scale_workers(cfg, world_size)
     for section, key in _PERIODS:
         if cfg[section][key] > 0:  # scaling rounds to 0, which would disable it
