@@ -101,7 +101,10 @@ def measure_convolution(name: str, conv: Convolution, frequencies: int = 8) -> C
 
 
 def possible_singular_values(conv: Convolution, frequencies: int) -> torch.Tensor:
-    """(n,) singular values that the shape does not force to 0; see `measure_convolution`."""
+    """(n,) singular values, largest first, without those that the shape forces to 0.
+
+    `frequencies` is that of `measure_convolution`.
+    """
     layer = layer_of(conv)
     size = [frequencies * stride for stride in layer[0]]
     # The least penalty is half the number of rows that the rank of the Gram lacks per frequency.
@@ -125,8 +128,8 @@ def residual_scales(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 
 def _named(state_dict: Mapping[str, torch.Tensor], parameter: str) -> dict[str, torch.Tensor]:
     """The value of each parameter with the name `parameter`, by the name of the module."""
-    named = {name.rpartition("."): value.detach() for name, value in state_dict.items()}
-    return {module: value for (module, _, last), value in named.items() if last == parameter}
+    named = {name.rpartition("."): value for name, value in state_dict.items()}
+    return {path: x.detach() for (path, _, last), x in named.items() if last == parameter}
 
 
 def distribution(values: torch.Tensor) -> dict:

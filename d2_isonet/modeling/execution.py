@@ -60,9 +60,7 @@ def recompute_blocks(module: nn.Module, enable: bool = True) -> None:
 
 
 def _recomputed(forward: Callable, x: torch.Tensor) -> torch.Tensor:
-    if not torch.is_grad_enabled():
-        return forward(x)
-    return checkpoint(forward, x, use_reentrant=False)
+    return checkpoint(forward, x, use_reentrant=False) if torch.is_grad_enabled() else forward(x)
 
 
 def _require_compiler() -> None:

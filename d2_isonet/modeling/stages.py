@@ -96,10 +96,7 @@ def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """
     model = unwrapped(model)
     prefix, _ = trunk_of(model)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and name.startswith((prefix, RES5))
-        and not f"{name}.".startswith(f"{prefix}stem.")
-    }
+    convs = {name: x for name, x in model.named_modules() if isinstance(x, nn.Conv2d)}
+    stem = f"{prefix}stem."
+    inside = (x for x in convs if x.startswith((prefix, RES5)) and not f"{x}.".startswith(stem))
+    return {name: convs[name] for name in inside}
