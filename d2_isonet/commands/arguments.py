@@ -25,6 +25,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "--train-annotations FILE": {"dest": "train_json", "old": ("--train-json",),
         "help": "COCO json to train on (default: DATASETS.TRAIN)"},
     "--train-images DIR": {"help": "folder of its images (default: none)"},
+    "--val-annotations FILE": {"dest": "val_json", "old": ("--val-json",),
+        "help": "COCO json to evaluate on (default: DATASETS.TEST, or no evaluation if "
+        "--train-annotations is given)"},
+    "--val-images DIR": {"help": "folder of its images (default: none)"},
 }  # fmt: skip
 OWN_DATA = "your own COCO-format dataset, whose file defines the classes"
 _EXAMPLES = "\nExamples:\n"

@@ -5,6 +5,8 @@ The exit code is 1 if a training would be stopped. A file is read once, until it
 Examples:
   d2-isonet check-data --config-file risonet50_c4
   d2-isonet check-data --annotations train.json --images images/
+  d2-isonet check-data --train-annotations train.json --train-images images/ \\
+      --val-annotations val.json --val-images images/
   d2-isonet check-data --annotations train.json --images images/ --repair repaired.json
   d2-isonet check-data --data-root imagenet
 """
@@ -15,11 +17,14 @@ import os
 
 from d2_isonet.utils.messages import UserError
 
-from .arguments import Parser
+from .arguments import OWN_DATA, Parser
 
 
 def argument_parser(program: str | None = None) -> Parser:
-    usage = "--config-file FILE|--annotations FILE|--data-root DIR [options] [KEY VALUE ...]"
+    usage = (
+        "--config-file FILE|--annotations FILE|--train-annotations FILE|--data-root DIR "
+        "[options] [KEY VALUE ...]"
+    )
     parser = Parser("check-data", __doc__, program, usage=usage, check=_problem)
     add = parser.group("the data")
     add("--config-file FILE", "a yaml file or the name of a config, whose DATASETS are checked, or "
@@ -29,6 +34,11 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--data-root DIR", "folder with train/<class>/ and val/<class>/ (default: none)")
     add("--eval-only", "check only what an evaluation needs")
     add("opts")
+    add = parser.group(f"training and validation together, {OWN_DATA}")
+    add("--train-annotations FILE")
+    add("--train-images DIR")
+    add("--val-annotations FILE")
+    add("--val-images DIR")
     check = parser.add_argument_group("the check")
     add = parser.group(check.add_mutually_exclusive_group())
     add("--full", "read every image (the default)")
@@ -41,8 +51,14 @@ def argument_parser(program: str | None = None) -> Parser:
 
 
 def _problem(args: argparse.Namespace) -> str:
-    if not (args.config_file or args.annotations or args.data_root):
-        return "name the data: --config-file, --annotations and --images, or --data-root"
+    own = args.train_json or args.val_json
+    if not (args.config_file or args.annotations or own or args.data_root):
+        return (
+            "name the data: --config-file, --annotations and --images, the same with --train- and "
+            "--val- before their names, or --data-root"
+        )
+    if sum(map(bool, (args.annotations, own, args.data_root))) > 1:
+        return "give one of --annotations, --train-annotations and --data-root"
     if bool(args.annotations) != bool(args.images):
         return "--annotations and --images go together; one is missing"
     if args.repair and (not args.annotations or os.path.exists(args.repair)):
@@ -76,7 +92,12 @@ def check(args: argparse.Namespace) -> int:
 
 def _findings(cfg, args: argparse.Namespace) -> list:
     """The findings on a config's datasets, a COCO json or a folder of classes."""
-    from d2_isonet.data.datasets import load_registered, register_coco_files, register_data_root
+    from d2_isonet.data.datasets import (
+        load_registered,
+        register_coco_files,
+        register_data_root,
+        use_own_data,
+    )
     from d2_isonet.preflight.data.images import classified_image_findings
     from d2_isonet.preflight.data.sets import dataset_findings
 
@@ -89,7 +110,9 @@ def _findings(cfg, args: argparse.Namespace) -> list:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((), (name,)) if args.eval_only else ((name,), ())
         if not args.config_file:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-            cfg.SOLVER.MAX_ITER = 0  # there is no schedule to check
+    use_own_data(cfg, args)
+    if not args.config_file:
+        cfg.SOLVER.MAX_ITER = 0  # there is no schedule to check
     if args.data_root or cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         train = [] if args.eval_only else load_registered(cfg.DATASETS.TRAIN)[0]
         test = load_registered(cfg.DATASETS.TEST)[0] if cfg.DATASETS.TEST else []

@@ -31,10 +31,8 @@ def argument_parser(program: str | None = None) -> Parser:
     add = parser.group(OWN_DATA)
     add("--train-annotations FILE")
     add("--train-images DIR")
-    add("--val-annotations FILE", "COCO json to evaluate on (default: DATASETS.TEST, or no "
-        "evaluation if --train-annotations is given)", dest="val_json", old=("--val-json",)
-        )  # fmt: skip
-    add("--val-images DIR", "folder of its images (default: none)")
+    add("--val-annotations FILE")
+    add("--val-images DIR")
     return parser
 
 

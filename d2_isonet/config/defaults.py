@@ -122,7 +122,9 @@ _DEFAULTS = {
     # and tries to save again every tenth of CHECKPOINT_PERIOD.
     "SOLVER.CHECKPOINT_MAX_FAILURES": 20,
     # Number of image files of each set that are checked before a run, spread over the set: 0 for
-    # none, -1 for all, as d2-isonet check-data does. The result is cached until a file changes.
+    # none, -1 for all, as d2-isonet check-data does. If training and validation have up to 20,000
+    # images, all are (unless it is 0), and compared by content. What was read is cached until a
+    # file changes.
     "DATASETS.CHECKED_IMAGES": 500,
     # Share of the training images that may be unreadable: other images replace them, and each is
     # logged once and counted (unreadable_images in metrics.json). 0: the first one is an error.

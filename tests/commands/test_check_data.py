@@ -138,3 +138,22 @@ def test_the_help_takes_no_time_to_import(coco_files):
     process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert process.returncode == 0 and "--json-report" in process.stdout
     assert " torch\n" not in process.stderr
+
+
+def test_train_and_val_are_checked_together(coco_files, tmp_path, capsys):
+    content = json.loads(coco_files[0].read_text())
+    content["images"][3]["file_name"] = "copy.png"
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    Image.open(coco_files[1] / "3.jpg").save(coco_files[1] / "copy.png")
+    flags = ["--train-annotations", coco_files[0], "--train-images", coco_files[1]]
+    flags += ["--val-annotations", tmp_path / "val.json", "--val-images", coco_files[1]]
+    report = tmp_path / "report.json"
+    assert run(*flags, "--json-report", report) == 0
+    (twins,) = (f for f in json.loads(report.read_text()) if f["where"] == "DATASETS.TEST")
+    assert twins["what"].startswith("4 of 4 images that are trained on as well")
+    assert twins["items"][3] == f"{coco_files[1]}/copy.png (as {coco_files[1]}/3.jpg)"
+    assert run(*flags[4:], "--eval-only") == 0
+    capsys.readouterr()
+    assert run(*flags[4:]) == 1 and "add it, or --eval-only" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(*flags, "--data-root", tmp_path)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 
 from d2_isonet.data.shards.index import ShardedImages
-from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, check_once, found
+from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, check_once
 
+from .copies import MOST_COMPARED, copy_findings
 from .image_scan import MISSING, ImageFile, look_at_all
 
 Images = Sequence[dict] | ShardedImages
@@ -34,6 +35,12 @@ def dict_entries(dicts: object) -> list[ImageEntry]:
         for d in dicts
         if isinstance(d, dict) and d.get("file_name")
     ]
+
+
+def number_to_read(cfg: CfgNode, train: int, val: int) -> int:
+    """How many images of each set to read before a run, given how many there are; -1 for all."""
+    number = cfg.DATASETS.CHECKED_IMAGES
+    return -1 if number and train and train + val <= MOST_COMPARED else number
 
 
 def sample_of(entries: Sequence[ImageEntry], number: int) -> Sequence[ImageEntry]:
@@ -135,27 +142,6 @@ def _converted(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
         yield Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")
 
 
-def duplicate_findings(
-    train: Sequence[ImageEntry], val: Sequence[ImageEntry], number: int = -1
-) -> list[Finding]:
-    """Files of `val` with the content of a file of `train`; none if no image is read (0).
-
-    Unless all files are read (-1), only equal paths count, which costs no reading.
-    """
-    if not (number and train and val):
-        return []
-    paths = dict.fromkeys(entry.path for entry in (*train, *val))
-    contents = {path: path for path in paths}
-    if number < 0:
-        contents = {path: file.digest for path, file in look_at_all(paths, "duplicates").items()}
-    trained = {contents[entry.path]: entry.path for entry in train if contents[entry.path]}
-    twins = [(entry.path, trained.get(contents[entry.path])) for entry in val]
-    items = [f"{path} (as {twin})" if twin != path else path for path, twin in twins if twin]
-    remedy = "the accuracy on them says nothing of new images: take them out of one of the two"
-    what = f"of {len(val)} images that are trained on as well"
-    return found("warning", "DATASETS.TEST", items, what, remedy)
-
-
 def classified_image_findings(
     train: Images, test: Images, number: int = -1, max_unreadable: float = 0.0
 ) -> list[Finding]:
@@ -171,7 +157,7 @@ def classified_image_findings(
     return [
         *image_findings("DATASETS.TRAIN", training, number, max_unreadable, turns=False),
         *image_findings("DATASETS.TEST", validation, number, turns=False),
-        *duplicate_findings(training, validation, number),
+        *copy_findings((e.path for e in training), (e.path for e in validation), number),
     ]
 
 
@@ -182,7 +168,8 @@ def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
         UserError: more than DATALOADER.MAX_UNREADABLE of the training images cannot be read, or
             any image for evaluation.
     """
-    number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE
+    share = cfg.DATALOADER.MAX_UNREADABLE
+    number = number_to_read(cfg, len(dict_entries(train)), len(dict_entries(test)))
     check_once(
         lambda: [
             *max_unreadable_findings(share, isinstance(train, ShardedImages)),

@@ -1,7 +1,7 @@
 """Checks all data sets of a run before a model is built."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from d2_isonet.utils.messages import UserError, nearest, shortened
 
 from . import coco_content, images, objects
 from .cache import PreflightCache, file_stamp
+from .copies import copy_findings
 from .dicts import dict_findings
 from .objects import Demands
 
@@ -53,13 +54,13 @@ def check_datasets(cfg: CfgNode, eval_only: bool = False) -> None:
         UserError: a set is unknown, missing, does not fit the head, or cannot be trained on or
             evaluated; all errors of all sets in one message.
     """
-    number, needs_bitmask = cfg.DATASETS.CHECKED_IMAGES, False
+    needs_bitmask = False
 
     def check() -> list[Finding]:
         nonlocal needs_bitmask
-        sets = _check_sets(cfg, eval_only, number)
+        sets = _check_sets(cfg, eval_only)
         needs_bitmask = _needs_bitmask(cfg, sets)
-        return _all_findings(cfg, sets, number)
+        return _all_findings(cfg, sets)
 
     check_once(check)
     if comm.all_gather(needs_bitmask)[0]:
@@ -73,30 +74,38 @@ def dataset_findings(
 
     Args:
         eval_only: then DATASETS.TEST may not be empty, otherwise DATASETS.TRAIN.
-        number: images of each set that are read; None for DATASETS.CHECKED_IMAGES.
+        number: images of each set that are read; None for what a run reads.
     """
-    number = cfg.DATASETS.CHECKED_IMAGES if number is None else number
-    return _all_findings(cfg, _check_sets(cfg, eval_only, number), number)
+    return _all_findings(cfg, _check_sets(cfg, eval_only), number)
 
 
-def _check_sets(cfg: CfgNode, eval_only: bool, number: int) -> Sets:
+def _check_sets(cfg: CfgNode, eval_only: bool) -> Sets:
     keys = ("TEST",) if eval_only else ("TRAIN", "TEST")
-    return {key: [check_set(cfg, key, x, number) for x in cfg.DATASETS[key]] for key in keys}
+    return {key: [check_set(cfg, key, name) for name in cfg.DATASETS[key]] for key in keys}
 
 
-def _all_findings(cfg: CfgNode, sets: Sets, number: int) -> list[Finding]:
+def _all_findings(cfg: CfgNode, sets: Sets, number: int | None = None) -> list[Finding]:
     """The findings on each set, then those on all sets together."""
     train, val = (
         [e for one in sets.get(key, ()) for e in one.entries] for key in ("TRAIN", "TEST")
     )
+    if number is None:
+        number = images.number_to_read(cfg, len(train), len(val))
     return [
-        *(finding for checked in sets.values() for one in checked for finding in one.findings),
-        *images.duplicate_findings(train, val, number),
+        *(x for key, checked in sets.items() for x in _of_sets(cfg, key, checked, number)),
+        *copy_findings((e.path for e in train), (e.path for e in val), number),
         *(_schedule(cfg, len(train)) if "TRAIN" in sets else ()),
         *_empty(cfg, next(iter(sets))),
         *_mask_format(cfg, sets),
         *images.max_unreadable_findings(cfg.DATALOADER.MAX_UNREADABLE),
     ]
+
+
+def _of_sets(cfg: CfgNode, key: str, sets: Sequence[CheckedSet], number: int) -> Iterator[Finding]:
+    """The findings on each set of cfg.DATASETS[key], and on its image files."""
+    share = cfg.DATALOADER.MAX_UNREADABLE if key == "TRAIN" else 0.0
+    for name, one in zip(cfg.DATASETS[key], sets, strict=True):
+        yield from (*one.findings, *images.image_findings(name, one.entries, number, share))
 
 
 def _schedule(cfg: CfgNode, number: int) -> Iterator[Finding]:
@@ -126,12 +135,8 @@ def _needs_bitmask(cfg: CfgNode, sets: Sets) -> bool:
     return has_rle and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
 
 
-def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
-    """Check one set of cfg.DATASETS[key]: name, paths, annotations, classes, image files.
-
-    Args:
-        number: images that are read; -1 for all, 0 for none.
-    """
+def check_set(cfg: CfgNode, key: str, name: str) -> CheckedSet:
+    """Check one set of cfg.DATASETS[key]: name, paths, annotations and classes."""
     metadata, trained = MetadataCatalog.get(name), key == "TRAIN"
     if name not in DatasetCatalog.list():
         checked = CheckedSet([_unknown_name(key, name)], classes=metadata.get("thing_classes"))
@@ -142,12 +147,10 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         checked = check_coco(demands, metadata.image_root)
     else:
         checked = _check_python(cfg, Demands(name, cfg.MODEL.MASK_ON, trained))
-    share = cfg.DATALOADER.MAX_UNREADABLE if trained else 0.0
     findings = [
         *checked.findings,
         *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
-        *images.image_findings(name, checked.entries, number, share),
     ]
     return checked._replace(findings=findings)
 
