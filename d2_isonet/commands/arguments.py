@@ -29,6 +29,9 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "COCO json to evaluate on (default: DATASETS.TEST, or no evaluation if "
         "--train-annotations is given)"},
     "--val-images DIR": {"help": "folder of its images (default: none)"},
+    "--val-fraction SHARE": {"default": 0.0, "type": float, "least": 0.0, "most": 0.9,
+        "help": "instead of the two: share of the images of --train-annotations that are set "
+        "aside for evaluation, once, by two json files in OUTPUT_DIR"},
 }  # fmt: skip
 OWN_DATA = "your own COCO-format dataset, whose file defines the classes"
 _EXAMPLES = "\nExamples:\n"

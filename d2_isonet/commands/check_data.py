@@ -39,6 +39,8 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--train-images DIR")
     add("--val-annotations FILE")
     add("--val-images DIR")
+    add("--val-fraction SHARE")
+    parser.set_defaults(resume=False)
     check = parser.add_argument_group("the check")
     add = parser.group(check.add_mutually_exclusive_group())
     add("--full", "read every image (the default)")
@@ -51,7 +53,7 @@ def argument_parser(program: str | None = None) -> Parser:
 
 
 def _problem(args: argparse.Namespace) -> str:
-    own = args.train_json or args.val_json
+    own = args.train_json or args.val_json or args.val_fraction
     if not (args.config_file or args.annotations or own or args.data_root):
         return (
             "name the data: --config-file, --annotations and --images, the same with --train- and "
@@ -99,8 +101,10 @@ def _findings(cfg, args: argparse.Namespace) -> list:
         use_own_data,
     )
     from d2_isonet.preflight.data.images import classified_image_findings
-    from d2_isonet.preflight.data.sets import dataset_findings
+    from d2_isonet.preflight.data.sets import dataset_findings, no_validation
+    from d2_isonet.preflight.data.split import use_split
 
+    findings = use_split(cfg, args, report=lambda make: make())
     number = cfg.DATASETS.CHECKED_IMAGES if args.quick else -1
     if args.data_root:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
@@ -117,7 +121,8 @@ def _findings(cfg, args: argparse.Namespace) -> list:
         train = [] if args.eval_only else load_registered(cfg.DATASETS.TRAIN)[0]
         test = load_registered(cfg.DATASETS.TEST)[0] if cfg.DATASETS.TEST else []
         return classified_image_findings(train, test, number, cfg.DATALOADER.MAX_UNREADABLE)
-    return dataset_findings(cfg, args.eval_only, number)
+    findings += no_validation(cfg) if args.train_json and not args.eval_only else ()
+    return [*findings, *dataset_findings(cfg, args.eval_only, number)]
 
 
 def _repair(args: argparse.Namespace) -> list:

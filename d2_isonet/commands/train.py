@@ -33,6 +33,7 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--train-images DIR")
     add("--val-annotations FILE")
     add("--val-images DIR")
+    add("--val-fraction SHARE")
     return parser
 
 
@@ -42,8 +43,10 @@ def setup(args: argparse.Namespace) -> "CfgNode":
     from d2_isonet.data.datasets import use_own_data
     from d2_isonet.engine.main import finish_setup
     from d2_isonet.preflight.data.sets import check_datasets
+    from d2_isonet.preflight.data.split import use_split
 
     cfg = load_config(args.config_file, args.opts)
+    use_split(cfg, args)
     use_own_data(cfg, args)
     check_datasets(cfg, args.eval_only)
     return finish_setup(cfg, args)

@@ -14,6 +14,7 @@ from d2_isonet.solver.build import OPTIMIZERS
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes
 from d2_isonet.utils.messages import UserError
 
+from .data.sets import no_validation
 from .files import output_findings, weights_finding
 from .findings import Finding, findings_table, raise_errors
 from .network import check_detector, check_names, check_pixels, keys_without_effect, outline
@@ -54,7 +55,7 @@ def run_findings(
     cfg: CfgNode, args: argparse.Namespace, num_training_images: int = 0
 ) -> tuple[CfgNode, list[Finding]]:
     """cfg scaled to the processes (as it is if that is an error), and what the checks find."""
-    findings: list[Finding] = []
+    findings: list[Finding] = [] if args.eval_only else [*no_validation(cfg)]
 
     def collect_error(where: str, check: Callable, *arguments) -> Any:
         """What `check` returns; None if it raises a UserError, which becomes a finding."""

@@ -123,6 +123,17 @@ def _empty(cfg: CfgNode, key: str) -> Iterator[Finding]:
         yield Finding("error", f"DATASETS.{key}", "it is empty", remedy)
 
 
+def no_validation(cfg: CfgNode) -> Iterator[Finding]:
+    """A warning if a training has nothing to be evaluated on."""
+    is_own = (*cfg.DATASETS.TRAIN,) == ("own_train",)
+    remedy = "name a data set there"
+    if is_own:
+        remedy = "add --val-fraction 0.1, or --val-annotations and --val-images"
+    if not cfg.DATASETS.TEST:
+        what = "it is empty: nothing will show how good the weights are on new images"
+        yield Finding("warning", "DATASETS.TEST", what, remedy)
+
+
 def _mask_format(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
     what, remedy = "it is 'polygon', but some masks are RLE", "'bitmask' is taken, which reads both"
     if _needs_bitmask(cfg, sets):
