@@ -1,11 +1,21 @@
 """Reads and validates the form of a COCO json."""
 
+import functools
 import json
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from typing import Any
+
+from pycocotools import coco
 
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
+
+from .other_formats import beginning_of, other_format, other_json, to_utf8, what_folder
+
+# detectron2 reads the file by this module, which knows neither a byte order mark nor its encoding.
+coco.open = functools.partial(open, encoding="utf-8-sig")
+_NEEDED = "it needs images, annotations and categories"
 
 
 def read_annotations(json_file: str) -> dict:
@@ -18,18 +28,29 @@ def read_annotations(json_file: str) -> dict:
         UserError: it is not json, does not have COCO's form, or lacks categories with id and name.
     """
     path = os.path.abspath(json_file)
-    if not os.path.isfile(json_file):
+    if not os.path.exists(json_file):
         raise MissingFileError(f"annotations: there is no file {path}")
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-        reason = _why_not_coco(content)
-    except (ValueError, RecursionError) as error:
-        reason = f"it is no json ({error})"
-    if reason:
-        what = f"{path} is no COCO annotation file: {reason}"
-        raise UserError(what, "it needs images, annotations and categories")
+    is_folder = os.path.isdir(path)
+    other = what_folder(path) if is_folder else other_format(path, beginning_of(path))
+    content: Any
+    content, problem = (None, other) if other else _parsed(path)
+    if problem:
+        raise UserError(f"{path} is no COCO annotation file: {problem[0]}", problem[1])
     return content
+
+
+def _parsed(path: str) -> tuple[Any, tuple[str, str] | None]:
+    """The content of a file, or what is wrong with it and the remedy."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except UnicodeDecodeError as error:
+        remedy = f"if it has an older encoding: {to_utf8('WINDOWS-1252', path)}"
+        return None, (f"it is no text in UTF-8 ({error})", remedy)
+    except (ValueError, RecursionError) as error:
+        return None, (f"it is no json ({error})", _NEEDED)
+    reason = _why_not_coco(content)
+    return content, (other_json(path, content) or (reason, _NEEDED)) if reason else None
 
 
 def _why_not_coco(content: object) -> str:
