@@ -47,8 +47,9 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--quick", "read DATASETS.CHECKED_IMAGES, as a training does")
     add = parser.group(check)
     add("--json-report FILE", "write all findings, with all names, as json (default: no file)")
-    add("--repair FILE", "only write the --annotations, with what can be filled in without "
-        "guessing, to this new file (default: no file)")  # fmt: skip
+    add("--repair FILE", "only write the --annotations to this new file, with names and sizes of "
+        "the images that are there, and with ids and areas that can be used (default: no file)"
+        )  # fmt: skip
     return parser
 
 
@@ -126,42 +127,13 @@ def _findings(cfg, args: argparse.Namespace) -> list:
 
 
 def _repair(args: argparse.Namespace) -> list:
-    """Write the annotations with ids, sizes of images, area and iscrowd; say what was filled in.
-
-    If some ids are missing or occur twice, all annotations get new ones, 1 to N. Sizes are those of
-    the files after their EXIF orientation is applied.
-    """
-    from d2_isonet.data.coco_json import fill_in, is_id, read_annotations
+    """Write the annotations with what can be filled in; say what that is."""
+    from d2_isonet.data.coco_json import read_annotations
+    from d2_isonet.preflight.data.repair import repair
     from d2_isonet.preflight.findings import Finding
 
     content = read_annotations(args.annotations)
-    annotations, done = content.get("annotations", []), []
-    if len({a["id"] for a in annotations if is_id(a.get("id"))}) < len(annotations):
-        for number, annotation in enumerate(annotations, 1):
-            annotation["id"] = number
-        done.append(f"{len(annotations)} annotations have new ids, 1 to {len(annotations)}")
-    bare = [a for a in annotations if not {"iscrowd", "area"} <= a.keys() and a.get("bbox")]
-    for annotation in bare:
-        fill_in(annotation)
-    if bare:
-        done.append(f"{len(bare)} annotations have an area and iscrowd now")
-    done += _fill_in_sizes(content["images"], args.images)
+    done = repair(content, args.images) or ["there was nothing to fill in"]
     with open(args.repair, "x", encoding="utf-8") as opened:
         json.dump(content, opened)
-    return [Finding("fact", args.repair, x) for x in done or ["there was nothing to fill in"]]
-
-
-def _fill_in_sizes(images: list[dict], image_root: str) -> list[str]:
-    from d2_isonet.preflight.data.coco_content import coco_entries
-    from d2_isonet.preflight.data.image_scan import look_at_all
-
-    named = [image for image in images if isinstance(image.get("file_name"), str)]
-    sizeless = [image for image in named if not {"width", "height"} <= image.keys()]
-    entries = coco_entries({"images": sizeless}, image_root)
-    looks = look_at_all(entry.path for entry in entries)
-    number = 0
-    for image, entry in zip(sizeless, entries, strict=True):
-        if not looks[entry.path].error:
-            image["width"], image["height"] = looks[entry.path].upright_size()
-            number += 1
-    return [f"{number} images have the width and height of their files now"] if sizeless else []
+    return [Finding("fact", args.repair, what) for what in done]

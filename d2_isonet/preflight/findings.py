@@ -1,5 +1,6 @@
 """Findings of the checks before a run: a table of all, and one error that names every error."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from d2_isonet.utils.messages import UserError, shortened
 
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
+COMMAND = re.compile(r"d2-isonet .+(?= writes a json)")  # in a remedy
 _WIDTHS = (36, 44, 36)  # columns of where, what and remedy, in characters
 
 
@@ -69,7 +71,7 @@ def broken_rules(
     findings = []
     for rule in rules:
         bad = [(name(entry, i), entry) for i, entry in enumerate(entries) if rule.is_bad(entry)]
-        items = [f"{x} {rule.detail(entry)}" if rule.detail else x for x, entry in bad]
+        items = [f"{x} {rule.detail(entry)}".rstrip() if rule.detail else x for x, entry in bad]
         what = f"of {len(entries)} {kind} {rule.what}"
         findings += found(rule.severity, where, items, what, rule.remedy)
     return findings
@@ -95,14 +97,15 @@ def found_values(where: str, values: Sequence, what: str, remedy: str) -> list[F
 
 
 def findings_table(findings: Iterable[Finding]) -> str:
-    """A table of the findings, errors first; below it, the number of each severity."""
+    """A table of the findings, errors first; below it the commands of the remedies, and counts."""
     ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     columns = ("", "where", "what", "remedy")
     rows = [(f.severity, *map(_wrap, f[1:4], _WIDTHS)) for f in ordered]
     counts = Counter(finding.severity for finding in ordered)
     total = ", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in SEVERITIES)
     table = tabulate(rows, columns, tablefmt="grid", disable_numparse=True) + "\n" if rows else ""
-    return table + total
+    commands = dict.fromkeys(c[0] for finding in ordered if (c := COMMAND.search(finding.remedy)))
+    return "\n".join([table + total, *commands])  # unbroken, to be copied
 
 
 def _wrap(text: str, width: int) -> str:

@@ -4,16 +4,16 @@ import functools
 import math
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from d2_isonet.data.coco_json import can_be_sorted, class_names, is_id, repeated
 from d2_isonet.preflight.findings import Finding, Rule, broken_rules, found, found_values
 from d2_isonet.utils.messages import shortened
 
-from .images import ImageEntry
+from .images import REPAIR, ImageEntry
 from .objects import Demands, LabelledObject, object_findings
 
-REPAIR = "d2-isonet check-data --annotations FILE --images DIR --repair NEW writes a file with {}"
-_NEW_IDS = REPAIR.format("new ids, 1 to N")
+_NEW_IDS = f"{REPAIR} with new ids, 1 to N"
 
 
 def coco_findings(content: dict, demands: Demands) -> tuple[list[Finding], bool]:
@@ -107,10 +107,10 @@ def _has_file(image: dict) -> bool:
 
 
 def _has_size(image: dict) -> bool:
-    return all(_is_number(image.get(key)) and image[key] > 0 for key in ("width", "height"))
+    return all(is_number(image.get(key)) and image[key] > 0 for key in ("width", "height"))
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value is a finite number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
@@ -125,14 +125,14 @@ _IMAGE_RULES = (
     Rule("error", lambda i: not is_id(i.get("id")), "without id", "give each image its own"),
     Rule("error", lambda i: not _has_file(i), "without file_name", "name the file"),
     Rule("error", lambda i: not _has_size(i), "without width and height",
-         REPAIR.format("the sizes of the files")),
+         f"{REPAIR} with the sizes of the files"),
 )  # fmt: skip
 _ANNOTATION_RULES = (
     Rule("error", lambda a: not is_id(a.get("id")), "without id", _NEW_IDS),
     Rule("warning", lambda a: "area" not in a, "without area", "evaluation takes their box's"),
     Rule("warning", lambda a: "iscrowd" not in a, "without iscrowd", "0 is taken"),
-    Rule("error", lambda a: not _is_number(a.get("area", 0)), "with an area that is no number",
-         "correct it, or leave it out"),
+    Rule("error", lambda a: not is_number(a.get("area", 0)), "with an area that is no number",
+         f"{REPAIR} with that of their mask or box"),
     Rule("error", lambda a: not _is_one_of(a.get("iscrowd", 0), 0, 1),
          "with an iscrowd other than 0 and 1", "detectron2 takes all but 0 for crowds: correct it"),
     Rule("error", lambda a: not _is_one_of(a.get("ignore", 0), 0), "with ignore other than 0",

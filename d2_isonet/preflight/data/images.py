@@ -1,6 +1,9 @@
 """Checks the image files of a data set: that they are there, readable, and as they are stated."""
 
+import os
 import random
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,10 +15,23 @@ from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, 
 
 from .copies import MOST_COMPARED, copy_findings
 from .image_scan import MISSING, ImageFile, look_at_all
+from .nearest_files import NearestFiles
 
+# In the remedies of a set with a json; `with_command` replaces it.
+REPAIR = "d2-isonet check-data --annotations FILE --images DIR --repair NEW writes a json"
 Images = Sequence[dict] | ShardedImages
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK"}
 _SEED = 0  # of the sample: every start reads the same files, whose findings are cached
+
+
+def with_command(finding: Finding, json_file: str, image_root: str) -> Finding:
+    """The finding with the names of this data set in the command that repairs its json."""
+    stem, number = os.path.splitext(json_file)[0], 1
+    while os.path.exists(new := f"{stem}_repaired{number if number > 1 else ''}.json"):
+        number += 1
+    words = {"FILE": json_file, "DIR": image_root, "NEW": new}
+    command = re.sub("|".join(words), lambda match: shlex.quote(words[match[0]]), REPAIR)
+    return finding._replace(remedy=finding.remedy.replace(REPAIR, command))
 
 
 class ImageEntry(NamedTuple):
@@ -52,10 +68,11 @@ def sample_of(entries: Sequence[ImageEntry], number: int) -> Sequence[ImageEntry
 
 
 class Look(NamedTuple):
-    """What the data set states of an image, and what its file has."""
+    """What the data set states of an image, what its file has, and the file that is meant."""
 
     stated: ImageEntry
     file: ImageFile
+    nearest: str | None = None
 
     def has_other_size(self) -> bool:
         """Whether the stated size is not that of the upright image."""
@@ -77,10 +94,12 @@ def image_findings(
     number: int = -1,
     max_unreadable: float = 0.0,
     turns: bool = True,
+    root: str = "",
 ) -> list[Finding]:
     """What is wrong with `number` of the files (-1: all); nothing without files.
 
     Args:
+        root: the folder of a set with a json, in which the files of wrong names are looked for.
         max_unreadable: share of these files that may be unreadable; up to it, they are a warning.
         turns: whether the reader applies the EXIF orientation, as that of detectron2 does.
     """
@@ -88,15 +107,22 @@ def image_findings(
         return []
     chosen = sample_of(entries, number)
     files = look_at_all((entry.path for entry in chosen), title=f"{where}: images")
-    looks = [Look(entry, files[entry.path]) for entry in chosen]
+    is_missing = any(file.error == MISSING for file in files.values())
+    nearest = NearestFiles(root) if root and is_missing else None
+    looks = [Look(entry, files[entry.path], _nearest(nearest, entry, files)) for entry in chosen]
     what = f"{len(looks)} of {len(entries)} image files looked at"
     remedy = "d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
-    rules = [*_unusable(looks, max_unreadable), *(_SIZES if turns else _TURNED)]
+    rules = [*_unusable(looks, max_unreadable), *(_sizes(bool(root)) if turns else _TURNED)]
     return [
         Finding("fact", where, what, remedy if len(looks) < len(entries) else ""),
         *broken_rules(where, "images", looks, lambda look, _: look.stated.path, rules),
         *_converted(where, looks),
     ]
+
+
+def _nearest(nearest: NearestFiles | None, entry: ImageEntry, files: dict) -> str | None:
+    is_missing = nearest and files[entry.path].error == MISSING
+    return nearest.find(entry.path) if nearest and is_missing else None
 
 
 def _unusable(looks: Sequence[Look], max_unreadable: float) -> list[Rule]:
@@ -105,9 +131,13 @@ def _unusable(looks: Sequence[Look], max_unreadable: float) -> list[Rule]:
     severity: Severity = "error" if number > max_unreadable * len(looks) else "warning"
     passes = f"; DATALOADER.MAX_UNREADABLE {max_unreadable:g} is the share that may be so"
     return [
-        Rule(severity, lambda look: look.file.error == MISSING, "looked for and not there",
+        Rule(severity, lambda look: look.file.error == MISSING and not look.nearest,
+             "looked for and not there",
              "restore them, take them out of the data set, or give the right folder "
              "(DETECTRON2_DATASETS, --train-images, --val-images)"),
+        Rule(severity, lambda look: look.nearest, "not there by this name",
+             f"{REPAIR} with the names of the files that are there",
+             lambda look: f"(there is {look.nearest})"),
         Rule(severity, lambda look: look.file.error not in ("", MISSING), "unreadable",
              "replace the files, or take them out of the data set" + passes,
              lambda look: f"({look.file.error})"),
@@ -118,15 +148,20 @@ def _unusable(looks: Sequence[Look], max_unreadable: float) -> list[Rule]:
     ]  # fmt: skip
 
 
-_SIZES = (  # for readers that apply the EXIF orientation
-    Rule("error", lambda look: look.has_other_size() and not look.is_turned(),
-         "with another width x height than is claimed",
-         "correct width and height, and see whether the boxes are those of this file", Look.sizes),
-    Rule("error", lambda look: look.has_other_size() and look.is_turned(),
-         "with the size claimed that they have before their EXIF orientation is applied",
-         "boxes are taken to be of the upright image: give its width and height (and boxes), "
-         "or remove the EXIF orientation from the files", Look.sizes),
-)  # fmt: skip
+def _sizes(has_json: bool) -> list[Rule]:
+    """The rules of readers that apply the EXIF orientation."""
+    size = f"{REPAIR} with those of the files" if has_json else "correct width and height"
+    return [
+        Rule("error", lambda look: look.has_other_size() and not look.is_turned(),
+             "with another width x height than is claimed",
+             f"{size}, and see whether the boxes are those of this file", Look.sizes),
+        Rule("error", lambda look: look.has_other_size() and look.is_turned(),
+             "with the size claimed that they have before their EXIF orientation is applied",
+             "boxes are taken to be of the upright image: give its width and height (and boxes), "
+             "or remove the EXIF orientation from the files", Look.sizes),
+    ]  # fmt: skip
+
+
 _TURNED = (  # for readers that do not
     Rule("fact", lambda look: look.file.orientation != 1,
          "with an EXIF orientation, which is not applied"),

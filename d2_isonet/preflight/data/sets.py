@@ -105,7 +105,13 @@ def _of_sets(cfg: CfgNode, key: str, sets: Sequence[CheckedSet], number: int) ->
     """The findings on each set of cfg.DATASETS[key], and on its image files."""
     share = cfg.DATALOADER.MAX_UNREADABLE if key == "TRAIN" else 0.0
     for name, one in zip(cfg.DATASETS[key], sets, strict=True):
-        yield from (*one.findings, *images.image_findings(name, one.entries, number, share))
+        known = MetadataCatalog.get(name) if name in DatasetCatalog.list() else None
+        file, root = (
+            (known.get(x) or "" for x in ("json_file", "image_root")) if known else ("", "")
+        )
+        of_files = images.image_findings(name, one.entries, number, share, root=file and root)
+        for finding in (*one.findings, *of_files):
+            yield images.with_command(finding, file, root) if file and root else finding
 
 
 def _schedule(cfg: CfgNode, number: int) -> Iterator[Finding]:
