@@ -36,12 +36,12 @@ SUBJECTS = {
     "keys": ("training", "compare_keys"),
     "inference": ("detectors", "compare_inference"),
     "profile": ("profiling", "compare"),
-    "pretrain": ("pretraining", "compare"),
+    "pretrain": ("pretraining", "compare_speed"),
     "loader": ("loading", "compare"),
     "coco-eval": ("coco_evaluation", "compare"),
     "import": ("imports", "compare"),
     "growth": ("growth", "compare"),
-    "scaling": ("scaling", "compare"),
+    "scaling": ("pretraining", "compare_processes"),
 }
 PLAN = "scaling-plan"
 
@@ -66,19 +66,16 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of the json files (output/benchmark)")  # fmt: skip
     scaling_plan.add_arguments(parser.add_argument_group(PLAN))
     args = parser.parse_args(arguments)
-    if args.device == "cuda" and not _has_cuda():
-        parser.error("--device cuda: this machine has no CUDA device")
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: this machine has no CUDA device")
     if args.repetitions < 1 or (args.threads is not None and args.threads < 1):
         parser.error("--repetitions and --threads must be at least 1")
     if "all" in args.subject:
         args.subject = list(SUBJECTS)
     return args
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -101,10 +98,13 @@ def measure(subject: str, args: argparse.Namespace, machine: dict) -> None:
     module, function = SUBJECTS[subject]
     compare: Callable = getattr(importlib.import_module(f".{module}", __package__), function)
     rows, path = [], args.output / f"{subject}_{args.device}.json"
+    args.output.mkdir(parents=True, exist_ok=True)
+    content = {"subject": subject, "machine": machine, "rows": []}
     with tqdm(desc=subject, unit="row", leave=False) as progress:
         for row in compare(args):
             rows.append(row)
-            write_json(path, subject, rows, machine)
+            content["rows"].append({**asdict(row), "ratio": row.ratio, "reached": row.reached})
+            path.write_text(json.dumps(content, indent=2) + "\n")
             progress.set_postfix_str(row.name)
             progress.update()
     print(f"\n{subject}: {(compare.__doc__ or '').splitlines()[0]}\n{table(rows)}")
@@ -115,10 +115,9 @@ def describe_machine(device: str, threads: int) -> dict:
     """The machine and versions that a ratio depends on; "summary" is a line for a person."""
     import torch
 
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     facts = {
         "device": device,
-        "name": name,
+        "name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cpu_threads": threads,
         "cpu_cores": os.cpu_count(),
         "torch": torch.__version__,
@@ -126,53 +125,10 @@ def describe_machine(device: str, threads: int) -> dict:
         "commit": _commit(),
     }
     facts["summary"] = (
-        f"{name}, {threads} CPU thread(s) of {facts['cpu_cores']}; torch {torch.__version__}; "
-        f"commit {facts['commit']}. Medians; ratio: ours / peer, repetition by repetition "
-        "(least to largest)"
-    )
+        "{name}, {cpu_threads} CPU thread(s) of {cpu_cores}; torch {torch}; commit {commit}. "
+        "Medians; ratio: ours / peer, repetition by repetition (least to largest)"
+    ).format(**facts)
     return facts
-
-
-def table(rows: Iterable["Comparison"]) -> str:
-    """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
-    return tabulate([_line(row) for row in rows], headers="keys", tablefmt="github")
-
-
-def _line(row: "Comparison") -> dict[str, str]:
-    least, most = min(row.ratios), max(row.ratios)
-    spread = f" ({least:.2f} to {most:.2f})" if len(row.ratios) > 1 else ""
-    return {
-        "": row.name,
-        "ours": _amount(statistics.median(row.ours), row.unit),
-        "peer": _amount(statistics.median(row.peer), row.unit),
-        "ratio": f"{row.ratio:.2f}{spread}",
-        "to reach": _limit(row),
-        "note": row.note,
-    }
-
-
-def _limit(row: "Comparison") -> str:
-    if row.limit is None:
-        return ""
-    sign = ">=" if row.more_is_better else "<="
-    return f"{sign} {row.limit:.2f}: {'yes' if row.reached else 'NO'}"
-
-
-def _amount(value: float, unit: str) -> str:
-    if unit == "s" and value < 1:
-        value, unit = value * 1000, "ms"
-    return f"{value:.3g} {unit}"
-
-
-def write_json(path: Path, subject: str, rows: Iterable["Comparison"], machine: dict) -> None:
-    """Write the rows with their medians, and the machine."""
-    content = {
-        "subject": subject,
-        "machine": machine,
-        "rows": [{**asdict(row), "ratio": row.ratio, "reached": row.reached} for row in rows],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _processor() -> str:
@@ -185,7 +141,28 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit of the working tree, marked as dirty if files differ from it."""
-    folder = str(Path(__file__).parent)
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=7"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     return result.stdout.strip() or "unknown"
+
+
+def table(rows: Iterable["Comparison"]) -> str:
+    """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
+    return tabulate([_line(row) for row in rows], headers="keys", tablefmt="github")
+
+
+def _line(row: "Comparison") -> dict[str, str]:
+    spread = f" ({min(row.ratios):.2f} to {max(row.ratios):.2f})" if len(row.ratios) > 1 else ""
+    sign, answer = ">=" if row.more_is_better else "<=", "yes" if row.reached else "NO"
+    return {
+        "": row.name,
+        "ours": _amount(statistics.median(row.ours), row.unit),
+        "peer": _amount(statistics.median(row.peer), row.unit),
+        "ratio": f"{row.ratio:.2f}{spread}",
+        "to reach": "" if row.limit is None else f"{sign} {row.limit:.2f}: {answer}",
+        "note": row.note,
+    }
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.3g} {unit}"

@@ -18,7 +18,7 @@ from d2_isonet.data.loader import LoaderOptions
 
 from .detectors import build_detector, training_batch
 from .loading import write_photographs
-from .measure import Comparison, seconds_of
+from .measure import Comparison, seconds_in_turn
 from .operators import convolutions, regularize
 from .training import step
 
@@ -48,24 +48,13 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
 def _rows(
     name: str, by_size: dict[int, Callable], options: argparse.Namespace
 ) -> Iterator[Comparison]:
-    for function in by_size.values():
-        function()
-    seconds: dict[int, list[float]] = {size: [] for size in by_size}
-    for _ in range(options.repetitions):
-        for size, function in by_size.items():
-            seconds[size].append(seconds_of(function, options.device))
-    exponent = _exponent(list(seconds), [min(taken) for taken in seconds.values()])
-    smallest = next(iter(seconds))
-    for size, taken in seconds.items():
-        note = f"exponent {exponent:.2f}" if size == max(seconds) else ""
-        yield Comparison(f"{name}: {size}", taken, seconds[smallest], note=note)
-
-
-def _exponent(sizes: list[int], seconds: list[float]) -> float:
-    """The slope of the line through the logarithms, by least squares."""
-    if len(sizes) < 2:
-        return math.nan
-    return np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    times = seconds_in_turn(by_size.values(), options)
+    exponent = math.nan
+    if len(by_size) > 1:  # the slope of the line through the logarithms, by least squares
+        exponent = np.polyfit(np.log(list(by_size)), np.log([min(taken) for taken in times]), 1)[0]
+    for size, taken in zip(by_size, times, strict=True):
+        note = f"exponent {exponent:.2f}" if size == max(by_size) else ""
+        yield Comparison(f"{name}: {size}", taken, times[0], note=note)
 
 
 def _penalty_of_width(width: int, device: str) -> Callable:
@@ -81,10 +70,8 @@ def _by_processes(folder: Path, quick: bool) -> dict[int, Callable]:
     dicts = load_image_folder(str(folder), "train")[0]
 
     def load(processes: int) -> Callable:
-        loader = build_image_train_loader(
-            dicts, ImageNetMapper(True), LoaderOptions(batch, processes, seed=0)
-        )
-        batches = iter(loader)
+        loading = LoaderOptions(batch, processes, seed=0)
+        batches = iter(build_image_train_loader(dicts, ImageNetMapper(True), loading))
         return lambda: [None for _ in islice(batches, count)]
 
     return {n: load(n) for n in range(1, (os.cpu_count() or 1) + 1)}
