@@ -1,4 +1,4 @@
-"""Parses a markdown file: links, anchors, code spans and code blocks, with their lines."""
+"""Parses a markdown file: links, anchors, code spans and code blocks, and checks its links."""
 
 import os
 import re
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 _MARK = re.compile(r"<!--\s*not run:\s*(.+?)\s*-->", re.DOTALL)
 
 
@@ -99,6 +101,22 @@ class Page:
             for child in token.children or ():
                 yield child, line
                 line += child.type in ("softbreak", "hardbreak")
+
+
+def broken_links(page: Page) -> Iterator[Problem]:
+    """The relative links whose file or heading does not exist; web addresses are not checked."""
+    for link in page.links:
+        parts = urlsplit(link.text)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
+        if not target.is_relative_to(ROOT) or not target.exists():
+            yield Problem(page.path, link.line, f"link to {link.text}: there is no such file")
+        elif parts.fragment and target.suffix == ".md":
+            anchors = page.anchors if target == page.path else Page(target).anchors
+            if parts.fragment not in anchors:
+                what = f"link to {link.text}: no heading has that name"
+                yield Problem(page.path, link.line, what)
 
 
 def _slug(heading: Token) -> str:

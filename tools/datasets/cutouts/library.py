@@ -74,10 +74,10 @@ def _split(items: Sequence, what: str, generator: np.random.Generator) -> dict[s
         raise ValueError(f"{what}: {len(ordered)} found, two splits need at least 2.")
     validation = max(1, round(VAL_FRACTION * len(ordered)))
     chosen = set(generator.permutation(len(ordered))[:validation].tolist())
-    return {
-        "train": [item for i, item in enumerate(ordered) if i not in chosen],
-        "val": [item for i, item in enumerate(ordered) if i in chosen],
-    }
+    items = {split: [] for split in SPLITS}
+    for i, item in enumerate(ordered):
+        items["val" if i in chosen else "train"].append(item)
+    return items
 
 
 VARIANTS = 24  # generated cut-outs per class
@@ -87,53 +87,32 @@ SUPERSAMPLING = 4  # for smooth edges
 GROUND_SIZE = (800, 600)
 
 
-def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
-    """The corners of a regular polygon on the unit circle; inner < 1 gives a star."""
+Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _regular(corners: int, inner: float = 1.0) -> Draw:
+    """Draws a regular polygon in the unit circle; inner < 1 gives a star."""
     steps = corners * (1 if inner == 1.0 else 2)
     angles = 2 * np.pi * np.arange(steps) / steps - np.pi / 2
     radii = np.where(np.arange(steps) % 2 == 1, inner, 1.0)
-    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
+    points = np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
 
-
-def _polygon(points: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     def draw(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        size = x.shape[0]
-        canvas = np.zeros(x.shape, np.uint8)
-        corners = np.rint((points + 1) / 2 * (size - 1)).astype(np.int32)
-        return cv2.fillPoly(canvas, [corners], 1) > 0
+        pixels = np.rint((points + 1) / 2 * (x.shape[0] - 1)).astype(np.int32)
+        return cv2.fillPoly(np.zeros(x.shape, np.uint8), [pixels], 1) > 0
 
     return draw
 
 
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return x**2 + y**2 < 1
-
-
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _circle(x, y) & (x**2 + y**2 > 0.3)
-
-
-def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _circle(x, y) & ((x - 0.55) ** 2 + y**2 > 0.7)
-
-
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (np.abs(x) < 0.3) | (np.abs(y) < 0.3)
-
-
-def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (np.abs(x) < 0.85) & (np.abs(y) < 0.85)
-
-
-SHAPES = {
-    "circle": _circle,
-    "crescent": _crescent,
-    "cross": _cross,
-    "hexagon": _polygon(_regular(6)),
-    "ring": _ring,
-    "square": _square,
-    "star": _polygon(_regular(5, inner=0.42)),
-    "triangle": _polygon(_regular(3)),
+SHAPES: dict[str, Draw] = {  # whether the points x, y in -1..1 are inside
+    "circle": lambda x, y: x**2 + y**2 < 1,
+    "crescent": lambda x, y: (x**2 + y**2 < 1) & ((x - 0.55) ** 2 + y**2 > 0.7),
+    "cross": lambda x, y: (np.abs(x) < 0.3) | (np.abs(y) < 0.3),
+    "hexagon": _regular(6),
+    "ring": lambda x, y: (x**2 + y**2 < 1) & (x**2 + y**2 > 0.3),
+    "square": lambda x, y: (np.abs(x) < 0.85) & (np.abs(y) < 0.85),
+    "star": _regular(5, inner=0.42),
+    "triangle": _regular(3),
 }
 
 
@@ -151,12 +130,9 @@ def _cutout(label: str, seed: list[int]) -> Cutout:
     generator = np.random.default_rng(seed)
     size = SIDE * SUPERSAMPLING
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
-    alpha = cv2.resize(
-        SHAPES[label](x, y).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
-    )
-    height = max(
-        1, round(SIDE * generator.uniform(0.7, 1.0))
-    )  # so that aspect ratios vary within a class
+    inside = SHAPES[label](x, y).astype(np.float32)
+    alpha = cv2.resize(inside, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    height = round(SIDE * generator.uniform(0.7, 1.0))  # aspect ratios vary within a class
     # each class has its own colour, as fruit and signs do: the outline alone is hard to learn
     hue = (sorted(SHAPES).index(label) / len(SHAPES) + generator.normal(0, 0.02)) % 1
     colour = 255 * np.array(colorsys.hsv_to_rgb(hue, 0.8, generator.uniform(0.6, 0.95)))
