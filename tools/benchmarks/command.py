@@ -11,20 +11,14 @@ import importlib
 import json
 import os
 import platform
-import statistics
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tabulate import tabulate
 from tqdm import tqdm
 
 from . import scaling_plan
-
-if TYPE_CHECKING:  # --help does not import torch
-    from .measure import Comparison
 
 HEADS = ("dc5", "c4", "fpn")
 DEPTHS = (18, 34, 50, 101)
@@ -35,12 +29,12 @@ SUBJECTS = {
     "train": ("training", "compare_steps"),
     "keys": ("training", "compare_keys"),
     "inference": ("detectors", "compare_inference"),
-    "profile": ("profiling", "compare"),
+    "profile": ("profiling", "compare_kinds"),
     "pretrain": ("pretraining", "compare_speed"),
     "loader": ("loading", "compare"),
     "coco-eval": ("coco_evaluation", "compare"),
     "import": ("imports", "compare"),
-    "growth": ("growth", "compare"),
+    "growth": ("profiling", "compare_sizes"),
     "scaling": ("pretraining", "compare_processes"),
 }
 PLAN = "scaling-plan"
@@ -95,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(subject: str, args: argparse.Namespace, machine: dict) -> None:
     """Measure a subject, print its table and write its rows, each as soon as it is measured."""
+    from .measure import table
+
     module, function = SUBJECTS[subject]
     compare: Callable = getattr(importlib.import_module(f".{module}", __package__), function)
     rows, path = [], args.output / f"{subject}_{args.device}.json"
@@ -144,25 +140,3 @@ def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
     result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     return result.stdout.strip() or "unknown"
-
-
-def table(rows: Iterable["Comparison"]) -> str:
-    """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
-    return tabulate([_line(row) for row in rows], headers="keys", tablefmt="github")
-
-
-def _line(row: "Comparison") -> dict[str, str]:
-    spread = f" ({min(row.ratios):.2f} to {max(row.ratios):.2f})" if len(row.ratios) > 1 else ""
-    sign, answer = ">=" if row.more_is_better else "<=", "yes" if row.reached else "NO"
-    return {
-        "": row.name,
-        "ours": _amount(statistics.median(row.ours), row.unit),
-        "peer": _amount(statistics.median(row.peer), row.unit),
-        "ratio": f"{row.ratio:.2f}{spread}",
-        "to reach": "" if row.limit is None else f"{sign} {row.limit:.2f}: {answer}",
-        "note": row.note,
-    }
-
-
-def _amount(value: float, unit: str) -> str:
-    return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.3g} {unit}"

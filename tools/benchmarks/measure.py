@@ -1,14 +1,15 @@
-"""Times ways to do the same thing in turn, in one process, and measures their memory."""
+"""Times ways to do the same thing in turn, measures their memory, and shows both as a table."""
 
 import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 Function = Callable[[], object]
 
@@ -114,3 +115,25 @@ def peak_megabytes(function: Function, device: str = "cpu") -> float:
 def _wait_for(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize(device)
+
+
+def table(rows: Iterable[Comparison]) -> str:
+    """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
+    return tabulate([_line(row) for row in rows], headers="keys", tablefmt="github")
+
+
+def _line(row: Comparison) -> dict[str, str]:
+    spread = f" ({min(row.ratios):.2f} to {max(row.ratios):.2f})" if len(row.ratios) > 1 else ""
+    sign, answer = ">=" if row.more_is_better else "<=", "yes" if row.reached else "NO"
+    return {
+        "": row.name,
+        "ours": _amount(statistics.median(row.ours), row.unit),
+        "peer": _amount(statistics.median(row.peer), row.unit),
+        "ratio": f"{row.ratio:.2f}{spread}",
+        "to reach": "" if row.limit is None else f"{sign} {row.limit:.2f}: {answer}",
+        "note": row.note,
+    }
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.3g} {unit}"

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
@@ -52,32 +51,19 @@ def unpack_package(archive: Path, folder: Path, suffixes: tuple[str, ...]) -> No
     Raises:
         PackagesUnavailable: the archive is damaged; it is deleted first.
     """
-    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
-    with tempfile.TemporaryFile("w+") as complaints:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as process:
-            whole = _extract(process.stdout, folder, suffixes)
-        if process.returncode or not whole:
-            complaints.seek(0)
-            reason = " ".join(complaints.read().split()[:30])
+    with tempfile.TemporaryFile(dir=archive.parent) as tar:
+        command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+        finished = subprocess.run(command, stdout=tar, stderr=subprocess.PIPE, text=True)
+        if finished.returncode:
+            reason = " ".join(finished.stderr.split()[:30])
             archive.unlink()  # otherwise every later run would fail on it too
             raise PackagesUnavailable(
                 f"{archive} was damaged and is now deleted, run again to fetch it ({reason})"
             )
-
-
-def _extract(stream: IO[bytes], folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Unpack the tar stream; return whether all of it was readable."""
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as content:
-            for member in content:
-                if member.isfile() and member.name.endswith(suffixes):
-                    content.extract(member, folder, filter="data")
-    except tarfile.TarError:
-        return False
-    finally:
-        while stream.read(1 << 20):  # dpkg-deb would report an error if we stopped reading
-            pass
-    return True
+        tar.seek(0)
+        with tarfile.open(fileobj=tar) as content:
+            wanted = [x for x in content if x.isfile() and x.name.endswith(suffixes)]
+            content.extractall(folder, wanted, filter="data")
 
 
 def _cached(name: str, cache: Path) -> Path | None:

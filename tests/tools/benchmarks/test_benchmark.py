@@ -41,7 +41,7 @@ def test_peak_memory_counts_what_is_alive_at_once():
 def test_a_table_says_whether_the_limit_is_reached():
     rows = [measure.Comparison("a", [0.002], [0.004], limit=0.6),
             measure.Comparison("b", [5.0, 6.0], [1.0, 1.0], unit="MB", limit=2.0)]  # fmt: skip
-    lines = command.table(rows).splitlines()
+    lines = measure.table(rows).splitlines()
     assert "2 ms" in lines[2] and "0.50" in lines[2] and "<= 0.60: yes" in lines[2]
     assert "5.50 (5.00 to 6.00)" in lines[3] and "<= 2.00: NO" in lines[3]
 

@@ -29,6 +29,11 @@ class Layer:
     left: int
     top: int
 
+    @property
+    def solid(self) -> np.ndarray:
+        """The pixels of the patch that belong to the object: bool (h, w)."""
+        return self.patch[..., 3] > 0.5
+
 
 def crop_photograph(
     photograph: Photograph, size: tuple[int, int], generator: np.random.Generator
@@ -64,7 +69,7 @@ def visible_masks(layers: Sequence[Layer], size: tuple[int, int]) -> list[np.nda
     for layer in layers:
         frame, inside = _window(layer, size)
         mask = np.zeros(size[::-1], dtype=bool)
-        mask[frame] = layer.patch[inside][..., 3] > 0.5
+        mask[frame] = layer.solid[inside]
         for earlier in masks:
             earlier[frame] &= ~mask[frame]
         masks.append(mask)
@@ -98,14 +103,6 @@ def place(
     return replace(layer, patch=match_colour(patch, behind, generator))
 
 
-def all_visible(layers: Sequence[Layer], size: tuple[int, int], visibility: float) -> bool:
-    """Whether at least this fraction of each object's pixels is visible."""
-    return all(
-        mask.sum() >= max(visibility * int((layer.patch[..., 3] > 0.5).sum()), 1)
-        for mask, layer in zip(visible_masks(layers, size), layers, strict=True)
-    )
-
-
 def arrange(
     cutouts: Sequence[Cutout],
     sides: tuple[float, float],
@@ -115,17 +112,19 @@ def arrange(
 ) -> list[Layer]:
     """Layers in paste order, their long sides log-uniform between `sides`.
 
-    A place that would hide an object is drawn again, each time nearer to the centre. A cut-out
-    without a valid place is skipped, so that no unlabelled object is visible. The first cut-out
-    always gets a place.
+    A place that would hide an object, more of it than `visibility` allows, is drawn again, each
+    time nearer to the centre. A cut-out without a valid place is skipped, so that no unlabelled
+    object is visible. The first cut-out always gets a place.
     """
-    size = (background.shape[1], background.shape[0])
     layers: list[Layer] = []
     for cutout in cutouts:
         side = float(np.exp(generator.uniform(*np.log(sides))))
         for margin in np.linspace(CENTRE_MARGIN, 0.5, ATTEMPTS):
             candidate = [*layers, place(cutout, side, background, margin, generator)]
-            if all_visible(candidate, size, visibility) or (not layers and margin == 0.5):
+            masks = visible_masks(candidate, background.shape[1::-1])
+            pairs = zip(masks, candidate, strict=True)
+            fits = all(m.sum() >= max(visibility * x.solid.sum(), 1) for m, x in pairs)
+            if fits or (not layers and margin == 0.5):
                 layers = candidate
                 break
     return layers
