@@ -111,6 +111,8 @@ def describe_machine(device: str, threads: int) -> dict:
     """The machine and versions that a ratio depends on; "summary" is a line for a person."""
     import torch
 
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     facts = {
         "device": device,
         "name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
@@ -118,7 +120,7 @@ def describe_machine(device: str, threads: int) -> dict:
         "cpu_cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit or "unknown",  # "dirty" if files differ from it
     }
     facts["summary"] = (
         "{name}, {cpu_threads} CPU thread(s) of {cpu_cores}; torch {torch}; commit {commit}. "
@@ -133,10 +135,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """The commit of the working tree, marked as dirty if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
-    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return result.stdout.strip() or "unknown"

@@ -47,19 +47,15 @@ def build_pair(head: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Mo
     """Ours and detectron2's with FrozenBN, randomly initialized, in training mode."""
     backbone, roi_heads = _DETECTRON2[head]
     names = ("MODEL.BACKBONE.NAME", backbone, "MODEL.ROI_HEADS.NAME", roi_heads)
-    peer = _build(f"resnet50_{head}", options, *names)
+    peer = build_detector(f"resnet50_{head}", options, *names)
     for name, module in peer.named_modules():
         if name.endswith("conv3.norm"):  # without statistics each block would double the signal
             nn.init.constant_(module.weight, 0.1)
-    return build_detector(head, options), peer
+    return build_detector(f"risonet50_{head}", options), peer
 
 
-def build_detector(head: str, options: argparse.Namespace, *opts: str) -> nn.Module:
-    """Mask R-CNN on R-ISONet-50, randomly initialized, in training mode."""
-    return _build(f"risonet50_{head}", options, *opts)
-
-
-def _build(name: str, options: argparse.Namespace, *opts: str) -> nn.Module:
+def build_detector(name: str, options: argparse.Namespace, *opts: str) -> nn.Module:
+    """The Mask R-CNN of configs/<name>.yaml, randomly initialized, in training mode."""
     opts = (*opts, "MODEL.WEIGHTS", "", "MODEL.DEVICE", options.device)
     config = load_config(f"configs/{name}.yaml", list(opts))
     torch.manual_seed(0)

@@ -70,17 +70,18 @@ def _compare(name: str, folder: Path, options: argparse.Namespace) -> Iterator[C
     size = sum(os.path.getsize(d["file_name"]) for d in dicts) / len(dicts)
     decoder = "Pillow" if jpeg_crops.simplejpeg is None else "simplejpeg"
     name = f"{name}, {len(dicts)} files"
+    epoch = (LoaderOptions(batch, seed=0), len(dicts) // batch)
     for suffix, exact, limit in (("", False, _LIMIT), (", exact pixels", True, None)):
         mapper = ImageNetMapper(True, exact_crops=exact)
         difference = mean_difference(dicts[:16], mapper, peer)
         note = f"{size / 1e3:.0f} kB a file, {decoder}; pixels differ by {difference:.3f} of 255"
         loader = DataLoader(peer, batch, shuffle=True)
-        sides = (_epoch(dicts, mapper, batch), partial(deque, loader, maxlen=0))
+        sides = (load_batches(dicts, mapper, *epoch), partial(deque, loader, maxlen=0))
         seconds = seconds_in_turn(sides, options)
         yield compare_speeds(name + suffix, len(dicts), seconds, limit=limit, note=note)
     with TemporaryDirectory() as output:
-        images = (shards_of(dicts, Path(output)), dicts)
-        seconds = seconds_in_turn([_epoch(x, ImageNetMapper(True), batch) for x in images], options)
+        images, mapper = (shards_of(dicts, Path(output)), dicts), ImageNetMapper(True)
+        seconds = seconds_in_turn([load_batches(x, mapper, *epoch) for x in images], options)
     note = "against our loader of the folder; sha256 of every shard included"
     yield compare_speeds(f"{name}, in shards", len(dicts), seconds, note=note)
 
@@ -97,12 +98,12 @@ def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
     return ShardedImages("shards", classes, tuple(shards))
 
 
-def _epoch(
-    dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, batch: int
+def load_batches(
+    dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, options: LoaderOptions, count: int
 ) -> Callable[[], object]:
-    """Loading as many batches with our loader as the images fill."""
-    batches = iter(build_image_train_loader(dicts, mapper, LoaderOptions(batch, seed=0)))
-    return lambda: deque(islice(batches, len(dicts) // batch), maxlen=0)
+    """Loading `count` batches with our loader, whose processes are already started."""
+    batches = iter(build_image_train_loader(dicts, mapper, options))
+    return lambda: deque(islice(batches, count), maxlen=0)
 
 
 def peer_transform() -> transforms.Compose:

@@ -119,20 +119,14 @@ def _wait_for(device: str) -> None:
 
 def table(rows: Iterable[Comparison]) -> str:
     """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
-    return tabulate([_line(row) for row in rows], headers="keys", tablefmt="github")
-
-
-def _line(row: Comparison) -> dict[str, str]:
-    spread = f" ({min(row.ratios):.2f} to {max(row.ratios):.2f})" if len(row.ratios) > 1 else ""
-    sign, answer = ">=" if row.more_is_better else "<=", "yes" if row.reached else "NO"
-    return {
-        "": row.name,
-        "ours": _amount(statistics.median(row.ours), row.unit),
-        "peer": _amount(statistics.median(row.peer), row.unit),
-        "ratio": f"{row.ratio:.2f}{spread}",
-        "to reach": "" if row.limit is None else f"{sign} {row.limit:.2f}: {answer}",
-        "note": row.note,
-    }
+    lines = []
+    for row in rows:
+        medians = (_amount(statistics.median(side), row.unit) for side in (row.ours, row.peer))
+        spread = f" ({min(row.ratios):.2f} to {max(row.ratios):.2f})" if len(row.ratios) > 1 else ""
+        sign, answer = ">=" if row.more_is_better else "<=", "yes" if row.reached else "NO"
+        limit = "" if row.limit is None else f"{sign} {row.limit:.2f}: {answer}"
+        lines.append((row.name, *medians, f"{row.ratio:.2f}{spread}", limit, row.note))
+    return tabulate(lines, ("", "ours", "peer", "ratio", "to reach", "note"), tablefmt="github")
 
 
 def _amount(value: float, unit: str) -> str:

@@ -5,7 +5,6 @@ import itertools
 import math
 import types
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +33,7 @@ def compare_penalty(options: argparse.Namespace) -> Iterator[Comparison]:
     """
     for depth in options.depth:
         convs = convolutions(depth, options.device)
-        sides = (regularize(convs), partial(_regularize_by_autograd, convs))
+        sides = (regularize(convs), lambda convs=convs: penalty_by_autograd(convs).backward())
         counts = (sum(multiplications(sides[0]).values()), _multiplications_by_autograd(convs))
         note = "multiplications {:.0f} against {:.0f} billion".format(*(n / 1e9 for n in counts))
         name, limit = f"R{depth}, value and gradient", _PENALTY_LIMIT[options.device]
@@ -70,9 +69,9 @@ def attached_hook(
     return hook
 
 
-def _regularize_by_autograd(convs: dict[str, nn.Conv2d]) -> None:
-    penalties = [penalty_by_convolution(conv) for conv in convs.values()]
-    (1e-4 * torch.stack(penalties).sum()).backward()
+def penalty_by_autograd(convs: dict[str, nn.Conv2d]) -> torch.Tensor:
+    """The weighted penalty of all convolutions, for autograd."""
+    return 1e-4 * torch.stack([penalty_by_convolution(conv) for conv in convs.values()]).sum()
 
 
 def penalty_by_convolution(conv: nn.Conv2d) -> torch.Tensor:

@@ -16,7 +16,7 @@ from d2_isonet.modeling.stages import default_convolutions
 from d2_isonet.utils.compat import create_ddp_model
 
 from .measure import Comparison, compare_speeds, seconds_in_turn, seconds_of
-from .operators import Formula, attached_hook, penalty_by_convolution
+from .operators import Formula, attached_hook, penalty_by_autograd
 from .training import build_classifier, labelled_images
 
 # Options for speed on a GPU; on a CPU nobody trains in half precision.
@@ -36,41 +36,34 @@ def compare_speed(options: argparse.Namespace) -> Iterator[Comparison]:
         for precision in precisions:
             fast = build_classifier(depth, options.device, *_FAST[options.device])
             peer = as_authors(build_classifier(depth, options.device))
-            steps = (plain_step(fast, batch, precision), _authors_step(peer, batch))
+            steps = (plain_step(fast, batch, precision), plain_step(peer, batch, by_autograd=True))
             seconds = seconds_in_turn(steps, options, warm_up=2)
             name = f"R-ISONet-{depth}, {precision}, {count} images of {side} x {side}"
             limit = 2.5 if precision == "bfloat16" else None
             yield compare_speeds(name, count, seconds, limit=limit)
 
 
-def plain_step(model: nn.Module, batch: list[dict], precision: str) -> Callable[[], None]:
-    """Forward, backward, penalty and SGD's step, without a trainer's checks and exchanges."""
-    device = next(model.parameters()).device.type
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
-    attached_hook(optimizer, default_convolutions(model))
+def plain_step(
+    model: nn.Module, batch: list[dict], precision: str = "float32", by_autograd: bool = False
+) -> Callable[[], None]:
+    """Forward, backward, penalty and SGD's step, without a trainer's checks and exchanges.
 
-    def loss() -> torch.Tensor:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            return sum(model(batch).values())
+    Args:
+        by_autograd: the penalty is a part of the loss, as in the authors' code.
+    """
+    device, convs = next(model.parameters()).device.type, default_convolutions(model)
+    fused = None if by_autograd else True
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=fused)
+    if not by_autograd:
+        attached_hook(optimizer, convs)
 
-    return _step(loss, optimizer)
-
-
-def _authors_step(model: nn.Module, batch: list[dict]) -> Callable[[], None]:
-    convs = default_convolutions(model).values()
-
-    def loss() -> torch.Tensor:
-        penalty = torch.stack([penalty_by_convolution(conv) for conv in convs]).sum()
-        return sum(model(batch).values()) + 1e-4 * penalty
-
-    return _step(loss, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
-
-
-def _step(loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
     def step() -> None:
-        value = loss()
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = sum(model(batch).values())
+        if by_autograd:
+            loss = loss + penalty_by_autograd(convs)
         optimizer.zero_grad()
-        value.backward()
+        loss.backward()
         optimizer.step()
 
     return step
@@ -115,7 +108,7 @@ def _time_processes(images: int, side: int, repetitions: int, path: Path) -> Non
 
     def steps_of(network: nn.Module) -> Callable[[], object]:
         # not a trainer's step, which would wait for the other processes
-        step = plain_step(network, batch, "float32")
+        step = plain_step(network, batch)
         return lambda: [step() for _ in range(_STEPS)]
 
     alone, together = steps_of(model), steps_of(create_ddp_model(model))

@@ -5,7 +5,6 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,12 +14,12 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 
 from d2_isonet.data.image_folder import load_image_folder
-from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
+from d2_isonet.data.imagenet import ImageNetMapper
 from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.isometry.regularizer import PROFILER_LABEL
 
 from .detectors import build_detector, training_batch
-from .loading import write_photographs
+from .loading import load_batches, write_photographs
 from .measure import Comparison, seconds_in_turn, seconds_of
 from .operators import convolutions, multiplications, regularize
 from .training import classifier_task, detector_task, step
@@ -74,7 +73,10 @@ def _rows(
 
 
 def _seconds_and_bytes(run: Callable[[], None], device: str) -> tuple[dict, dict]:
-    """Seconds and bytes by kind of the outermost operators, including all that they call."""
+    """Seconds and bytes by kind of the outermost operators, including all that they call.
+
+    An output is taken to be as large as the largest input.
+    """
     activities = torch.profiler.ProfilerActivity
     measured = {activities.CPU} if device == "cpu" else {activities.CPU, activities.CUDA}
     with torch.profiler.profile(activities=measured, record_shapes=True) as profile:
@@ -85,18 +87,14 @@ def _seconds_and_bytes(run: Callable[[], None], device: str) -> tuple[dict, dict
             kind = _kind(event)
             taken = event.cpu_time_total if device == "cpu" else event.device_time_total
             seconds[kind] += taken / 1e6
-            moved[kind] += _BYTES * _numbers(event.input_shapes) if kind != _OTHER else 0
-    return seconds, moved  # most operators without a kind are views, which move nothing
+            if kind != _OTHER:  # the others are mostly views, which move nothing
+                sizes = list(_sizes(event.input_shapes))
+                moved[kind] += _BYTES * (sum(sizes) + max(sizes, default=0))  # inputs and output
+    return seconds, moved
 
 
 def _is_operator(event: FunctionEvent | None) -> bool:
     return event is not None and event.name.startswith(("aten::", "torchvision::"))
-
-
-def _numbers(shapes: list) -> int:
-    """Numbers that an operator reads from its inputs, and writes to an output as large as any."""
-    sizes = list(_sizes(shapes))
-    return sum(sizes) + max(sizes, default=0)
 
 
 def _sizes(shapes: list) -> Iterator[int]:
@@ -161,7 +159,7 @@ def compare_sizes(options: argparse.Namespace) -> Iterator[Comparison]:
     widths = (16, 32) if quick else (64, 128, 256, 512)
     by_width = {width: _penalty_of_width(width, options.device) for width in widths}
     yield from _rows_by_size("penalty of a 3x3, channels", by_width, options)
-    model = build_detector("dc5", options)
+    model = build_detector("risonet50_dc5", options)
     sides = (64, 96) if quick else (128, 192, 256, 384)
     by_side = {side: step(model, training_batch([side, side], 1), True) for side in sides}
     yield from _rows_by_size("training step dc5, side of an image", by_side, options)
@@ -191,14 +189,9 @@ def _penalty_of_width(width: int, device: str) -> Callable:
 
 
 def _by_processes(folder: Path, quick: bool) -> dict[int, Callable]:
-    """Loading eight batches of 48 photographs, by the number of processes, already started."""
+    """Loading eight batches of 48 photographs, by the number of processes."""
     batch, count = (2, 2) if quick else (48, 8)
     write_photographs(folder, 2 * batch)
-    dicts = load_image_folder(str(folder), "train")[0]
-
-    def load(processes: int) -> Callable:
-        loading = LoaderOptions(batch, processes, seed=0)
-        batches = iter(build_image_train_loader(dicts, ImageNetMapper(True), loading))
-        return lambda: [None for _ in islice(batches, count)]
-
-    return {n: load(n) for n in range(1, (os.cpu_count() or 1) + 1)}
+    images = (load_image_folder(str(folder), "train")[0], ImageNetMapper(True))
+    processes = range(1, (os.cpu_count() or 1) + 1)
+    return {n: load_batches(*images, LoaderOptions(batch, n, seed=0), count) for n in processes}

@@ -85,7 +85,7 @@ def show(options: argparse.Namespace) -> None:
     from .training import build_classifier, labelled_images
 
     classifier, images = build_classifier(50, "cpu"), labelled_images(1, 224)
-    detector = build_detector("fpn", argparse.Namespace(device="cpu"))
+    detector = build_detector("risonet50_fpn", argparse.Namespace(device="cpu"))
     scenes = training_batch([800, 1216], 1)  # the mean shape of COCO at that scale
     for task, cost in ((IMAGENET, count(classifier, images)), (COCO, count(detector, scenes))):
         print(

@@ -78,7 +78,7 @@ def compare_keys(options: argparse.Namespace) -> Iterator[Comparison]:
 def detector_task(options: argparse.Namespace, *opts: str) -> tuple[str, nn.Module, list[dict]]:
     """A description, Mask R-CNN DC5 on R-ISONet-50 and a batch for it."""
     size = [64, 96] if options.quick else options.image_size
-    model = build_detector("dc5", options, *opts)
+    model = build_detector("risonet50_dc5", options, *opts)
     return f"dc5, 2 images of {size[0]} x {size[1]}", model, training_batch(size)
 
 

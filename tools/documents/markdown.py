@@ -73,12 +73,13 @@ class Page:
 
     @cached_property
     def anchors(self) -> set[str]:
-        """The anchors that GitHub creates for the headings."""
+        """GitHub's anchors: lower case, punctuation dropped, a hyphen for every space."""
         seen: Counter[str] = Counter()
         anchors = set()
         for opening, content in zip(self._tokens, self._tokens[1:], strict=False):
             if opening.type == "heading_open":
-                slug = _slug(content)
+                text = "".join(child.content for child in content.children or ())
+                slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
                 anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
                 seen[slug] += 1
         return anchors
@@ -117,9 +118,3 @@ def broken_links(page: Page) -> Iterator[Problem]:
             if parts.fragment not in anchors:
                 what = f"link to {link.text}: no heading has that name"
                 yield Problem(page.path, link.line, what)
-
-
-def _slug(heading: Token) -> str:
-    """GitHub's anchor: lower case, punctuation dropped, a hyphen for every space."""
-    text = "".join(child.content for child in heading.children or ())
-    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

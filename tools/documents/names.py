@@ -131,7 +131,11 @@ def has(pattern: str) -> bool:
 
     A path is relative to the root, configs/, tests/ or any folder.
     """
-    return all(map(_has_one, alternatives(pattern)))
+    for path in alternatives(pattern.rstrip("/")):
+        places = (path, f"configs/{path}", f"tests/{path}", f"*/{path}")
+        if not any(fnmatch.filter(_files_and_folders(), place) for place in places):
+            return False
+    return True
 
 
 def alternatives(pattern: str) -> list[str]:
@@ -141,12 +145,6 @@ def alternatives(pattern: str) -> list[str]:
     return ["".join(words) for words in itertools.product(*choices)]
 
 
-def _has_one(pattern: str) -> bool:
-    pattern = pattern.rstrip("/")
-    places = [pattern, f"configs/{pattern}", f"tests/{pattern}", f"*/{pattern}"]
-    return any(fnmatch.filter(files() + _folders(), place) for place in places)
-
-
 @functools.cache
-def _folders() -> list[str]:
-    return sorted({str(parent) for name in files() for parent in Path(name).parents})
+def _files_and_folders() -> set[str]:
+    return {*files(), *(str(parent) for name in files() for parent in Path(name).parents)}

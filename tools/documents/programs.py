@@ -111,10 +111,8 @@ def _parse_and_stop(parser: argparse.ArgumentParser, args=None, namespace=None) 
 
 def _check_python(words: list[str]) -> None:
     match words:
-        case ["-m", "pip", *arguments]:
-            _check_pip(arguments)
-        case ["-m", "pytest", *arguments]:
-            _check_pytest(arguments)
+        case ["-m", ("pip" | "pytest") as program, *arguments]:
+            PROGRAMS[program](arguments)
         case ["-m", program, *arguments] if program == _PACKAGE:
             _check_own(program, arguments)
         case ["-m", module, *_]:

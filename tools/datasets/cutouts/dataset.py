@@ -17,7 +17,7 @@ from tabulate import tabulate
 from datasets.packages import PackagesUnavailable
 
 from .debian import debian_material
-from .library import SPLITS, Library, Material, shapes_material, split_material
+from .library import SPLITS, Material, shapes_material, split_material
 from .pictures import Job, Painter, ordered_map
 from .scales import CACHE_NAME, Scale, claim, is_complete, parameters_of, publish
 
@@ -150,7 +150,7 @@ def coco_dataset(
 
 
 def summary_table(
-    libraries: Mapping[str, Library], records: Mapping[tuple[str, str], Any], instances: Mapping
+    libraries: Mapping[str, Material], records: Mapping[tuple[str, str], Any], instances: Mapping
 ) -> str:
     """A row per class: cut-outs, classification pictures and instances of each split."""
     columns, scenes = {"class": [*libraries["train"].classes, "all"]}, []
@@ -181,13 +181,13 @@ def contact_sheet(folder: Path, instances: Mapping[str, Mapping]) -> Image.Image
             for annotation, colour in zip(mine, itertools.cycle(COLOURS), strict=False):
                 drawn = _draw(drawn, annotation, colour)
             scenes += [bare, drawn]
-        strips += _rows(scenes, per_row=8)
+        strips.append(_sheet(scenes, per_row=8))
         images = [
             np.asarray(Image.open(path))
             for label in sorted((folder / "classification" / split).iterdir())
             for path in sorted(label.iterdir())[:SHEET_IMAGES]
         ]
-        strips += _rows(images, per_row=14)
+        strips.append(_sheet(images, per_row=14))
     return Image.fromarray(np.concatenate(strips))
 
 
@@ -202,15 +202,13 @@ def _draw(picture: np.ndarray, annotation: Mapping[str, Any], colour: tuple) -> 
     return cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), colour, 1)
 
 
-def _rows(tiles: list[np.ndarray], per_row: int) -> list[np.ndarray]:
-    """Strips of SHEET_WIDTH with `per_row` tiles each; white fills the last strip."""
+def _sheet(tiles: list[np.ndarray], per_row: int) -> np.ndarray:
+    """White of SHEET_WIDTH with the tiles in rows of `per_row`, 2 pixels between rows."""
     width = SHEET_WIDTH // per_row
     height = round(width * tiles[0].shape[0] / tiles[0].shape[1])
-    resized = [cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) for tile in tiles]
-    strips = []
-    for start in range(0, len(resized), per_row):
-        strip = np.full((height + 2, SHEET_WIDTH, 3), 255, np.uint8)
-        row = np.concatenate(resized[start : start + per_row], axis=1)
-        strip[:height, : row.shape[1]] = row
-        strips.append(strip)
-    return strips
+    rows = -(-len(tiles) // per_row)
+    sheet = np.full((rows, height + 2, SHEET_WIDTH, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        small = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA)
+        sheet[i // per_row, :height, i % per_row * width :][:, :width] = small
+    return sheet.reshape(-1, SHEET_WIDTH, 3)

@@ -151,24 +151,22 @@ def read_cutout(path: Path, limit: int) -> np.ndarray:
 
 
 def _read_photographs(root: Path, scale: Scale, notes: list[str]) -> list[Photograph]:
+    """The photographs, shrunk to PHOTOGRAPH_MARGIN times the scene."""
     wanted = {name for p in scale.background_packages for name in PHOTOGRAPHS[p]}
     found = {p.stem: p for p in sorted(root.rglob("*.jpg")) if p.stem in wanted}
+    width, height = (round(PHOTOGRAPH_MARGIN * side) for side in scale.scene_size)
     photographs = []
     for name in sorted(wanted):
         try:
-            photographs.append(Photograph(name, _read_photograph(found[name], scale)))
+            with Image.open(found[name]) as image:
+                image.draft("RGB", (width, height))
+                image = image.convert("RGB")
         except (KeyError, OSError) as error:
             notes.append(f"background {name}: left out, {error!r}")
+            continue
+        ratio = max(width / image.width, height / image.height)
+        photographs.append(Photograph(name, _shrink(image, ratio)))
     return photographs
-
-
-def _read_photograph(path: Path, scale: Scale) -> np.ndarray:
-    """Read a photograph, shrunk to PHOTOGRAPH_MARGIN times the scene: uint8 (H, W, 3)."""
-    width, height = (round(PHOTOGRAPH_MARGIN * side) for side in scale.scene_size)
-    with Image.open(path) as image:
-        image.draft("RGB", (width, height))
-        image = image.convert("RGB")
-        return _shrink(image, max(width / image.width, height / image.height))
 
 
 def _shrink(image: Image.Image, ratio: float) -> np.ndarray:

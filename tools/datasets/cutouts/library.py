@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -31,25 +31,21 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Material:
-    """All cut-outs and backgrounds of a source before the split, with their origin."""
+    """The cut-outs and backgrounds of a source or of one of its splits, with their origin."""
 
     cutouts: Mapping[str, Sequence[Cutout]]
     photographs: Sequence[Photograph]
     credits: Sequence[str]  # a line for each source: content, authors, licence
     licences: Mapping[str, str] = field(default_factory=dict)  # file name -> text
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes; the same in every split, index = label."""
+        return sorted(self.cutouts)
 
 
-@dataclass(frozen=True)
-class Library:
-    """The material of one split; `classes` is the same in every split, index = label."""
-
-    classes: tuple[str, ...]
-    cutouts: Mapping[str, Sequence[Cutout]]
-    photographs: Sequence[Photograph]
-
-
-def split_material(material: Material, seed: int) -> dict[str, Library]:
+def split_material(material: Material, seed: int) -> dict[str, Material]:
     """Divide the material: no cut-out and no photograph is in both splits.
 
     Classification and detection use the same split, so a pretrained backbone has seen nothing of
@@ -58,14 +54,17 @@ def split_material(material: Material, seed: int) -> dict[str, Library]:
     Raises:
         ValueError: a class or the photographs are too few for two splits.
     """
-    classes = tuple(sorted(material.cutouts))
     generator = np.random.default_rng([seed, 0x5B117])
-    by_class = {c: _split(material.cutouts[c], f"class {c!r}", generator) for c in classes}
-    photographs = _split(material.photographs, "the photographs", generator)
-    return {
-        split: Library(classes, {c: by_class[c][split] for c in classes}, photographs[split])
-        for split in SPLITS
+    by_class = {
+        name: _split(material.cutouts[name], f"class {name!r}", generator)
+        for name in material.classes
     }
+    photographs = _split(material.photographs, "the photographs", generator)
+    libraries = {}
+    for split in SPLITS:
+        cutouts = {name: items[split] for name, items in by_class.items()}
+        libraries[split] = replace(material, cutouts=cutouts, photographs=photographs[split])
+    return libraries
 
 
 def _split(items: Sequence, what: str, generator: np.random.Generator) -> dict[str, list]:

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .compose import arrange, crop_photograph, draw, render, visible_masks
-from .library import SPLITS, Library
+from .library import SPLITS, Material
 from .scales import Scale
 
 TASKS = ("classification", "detection")
@@ -41,7 +41,7 @@ class Job:
 class Painter:
     """Paints the picture of a job below `folder` and returns its record; the seed determines it."""
 
-    libraries: Mapping[str, Library]
+    libraries: Mapping[str, Material]
     scale: Scale
     seed: int
     folder: Path
