@@ -129,10 +129,8 @@ def all_reduce_seconds(size: float, gpus: int, options: argparse.Namespace) -> f
 
     Within a machine it uses NVLink; between machines, eight GPUs share the links of the network.
     """
-    machines = max(1, gpus // 8)
-    link = options.nvlink_gb if machines == 1 else options.network_gb
+    link, hop = (options.nvlink_gb, 2e-6) if gpus < 16 else (options.network_gb, 5e-6)
     buckets = math.ceil(size / BUCKET)
-    hop = 2e-6 if machines == 1 else 5e-6
     return 2 * (gpus - 1) / gpus * size / (link * 1e9) + buckets * 2 * (gpus - 1) * hop
 
 
@@ -142,12 +140,14 @@ def count(model, batch: list[dict]) -> Cost:
 
     from .training import step
 
-    with FlopCounterMode(display=False) as without:
-        step(model, batch, penalty=False)()
-    with FlopCounterMode(display=False) as with_penalty:
-        step(model, batch, penalty=True)()
-    per_image = without.get_total_flops()
-    penalty = max(0, with_penalty.get_total_flops() - per_image)
+    operations = []
+    for penalty in (False, True):
+        with FlopCounterMode(display=False) as counter:
+            step(model, batch, penalty)()
+        operations.append(counter.get_total_flops())
+    per_image, whole = operations
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     every = sum(p.numel() for p in model.parameters())
-    return Cost(per_image, penalty, 4.0 * trained, 4.0 * (every + trained))  # with momentum
+    return Cost(
+        per_image, max(0, whole - per_image), 4.0 * trained, 4.0 * (every + trained)
+    )  # with momentum
