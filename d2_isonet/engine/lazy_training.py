@@ -14,6 +14,7 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
@@ -127,7 +128,8 @@ def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
 
 
 def _measure(cfg: Any, model: nn.Module) -> dict:
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader = with_loaders_that_outlive_signals(instantiate(cfg.dataloader.test))
+    evaluator = instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

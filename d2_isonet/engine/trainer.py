@@ -15,6 +15,7 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.best_checkpoint import TrainingEnded
 from d2_isonet.engine.hooks.build import ordered_hooks
 from d2_isonet.evaluation.build import build_evaluator
@@ -69,7 +70,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = NamingDatasetMapper(cfg, False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return with_loaders_that_outlive_signals(loader)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
