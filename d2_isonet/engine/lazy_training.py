@@ -20,6 +20,7 @@ from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
+from .folder_lock import lock_folder, unlock_folder
 from .train_loop import AccumulatingTrainer, AMPTrainer
 from .writers import tolerant_writers
 
@@ -33,6 +34,7 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
     if falls_back:
         cfg.train.device = "cpu"
+    lock_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     if falls_back:
         logger.warning("there is no CUDA device: running on the CPU (train.device cpu)")
@@ -83,7 +85,10 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
     trainer.register_hooks(_hooks(cfg, model, checkpointer, results))
     path = checkpoint_to_resume(cfg.train.output_dir) if resume else ""
     checkpointer.load(path or cfg.train.init_checkpoint, None if path else [])
-    trainer.train(trainer.iter + 1 if path else 0, cfg.train.max_iter)
+    try:
+        trainer.train(trainer.iter + 1 if path else 0, cfg.train.max_iter)
+    finally:
+        unlock_folder(cfg.train.output_dir)
     return results
 
 

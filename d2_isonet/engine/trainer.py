@@ -24,6 +24,7 @@ from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import UserError
 
+from .folder_lock import unlock_folder
 from .resuming import catch_up, data_order, resume_message, resumed_seed, settle_seed, start_data
 from .train_loop import build_step
 from .wandb_writer import WandbWriter
@@ -109,6 +110,8 @@ class Trainer(DefaultTrainer):
             return super().train()
         except TrainingEnded:  # early stopping: checkpoint and evaluation are done
             return getattr(self, "_last_eval_results", None)
+        finally:
+            unlock_folder(self.cfg.OUTPUT_DIR)
 
     def before_train(self) -> None:
         super().before_train()

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 
 from d2_isonet.checkpoint.files import set_aside_earlier_run
 from d2_isonet.distributed.preemption import StopRequest, exit_code_of
+from d2_isonet.engine.folder_lock import lock_folder
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError
 from d2_isonet.utils.messages import UserError
@@ -55,7 +56,7 @@ class CheckpointHook(PeriodicCheckpointer):
 
     def before_train(self) -> None:
         super().before_train()
-        comm.synchronize()  # all processes have loaded their weights
+        lock_folder(self.checkpointer.save_dir)  # when all processes have loaded their weights
         if comm.is_main_process() and self.checkpointer.save_dir:
             folder = Path(self.checkpointer.save_dir)
             for remainder in folder.glob("*.partial"):  # a run was killed while it saved
