@@ -22,7 +22,7 @@ from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .folder_lock import lock_folder, unlock_folder
 from .train_loop import AccumulatingTrainer, AMPTrainer
-from .writers import tolerant_writers
+from .writers import tolerant_writers, write_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,12 @@ def _hooks(
 
     def evaluation() -> dict:
         results.update(_measure(cfg, model))
+        write_evaluation(writers, results)
         return results
 
     kept = cfg.train.checkpointer
+    main = comm.is_main_process()
+    writers = tolerant_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
     chosen: list[HookBase] = [
         *([instantiate(cfg.regularizer)] if "regularizer" in cfg else []),
         hooks.IterationTimer(),
@@ -109,8 +112,7 @@ def _hooks(
         CheckpointHook(checkpointer, kept.period, max_to_keep=kept.max_to_keep),
         hooks.EvalHook(cfg.train.eval_period, evaluation),
     ]
-    if comm.is_main_process():
-        writers = tolerant_writers(cfg.train.output_dir, cfg.train.max_iter)
+    if main:
         chosen.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
     return chosen
 

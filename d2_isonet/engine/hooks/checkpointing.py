@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from d2_isonet.checkpoint.files import set_aside_earlier_run
 from d2_isonet.distributed.preemption import StopRequest, exit_code_of
 from d2_isonet.engine.folder_lock import lock_folder
+from d2_isonet.engine.writers import prepare_metrics
 from d2_isonet.utils.compat import inner_trainer
 from d2_isonet.utils.files import SaveError
 from d2_isonet.utils.messages import UserError
@@ -63,6 +64,7 @@ class CheckpointHook(PeriodicCheckpointer):
                 remainder.unlink()
             if self.trainer.start_iter == 0:
                 set_aside_earlier_run(folder)
+            prepare_metrics(folder, self.trainer.start_iter)
         self.stop.listen(getattr(inner_trainer(self.trainer), "exchange", None))
         self._last_step = self.trainer.start_iter - 1
         if self.trainer.start_iter >= self.max_iter:
