@@ -20,23 +20,20 @@ def read_annotations(json_file: str) -> dict:
     path = os.path.abspath(json_file)
     if not os.path.isfile(json_file):
         raise MissingFileError(f"annotations: there is no file {path}")
-    reason: str | None
     try:
         with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
+        reason = _why_not_coco(content)
     except (ValueError, RecursionError) as error:
         reason = f"it is no json ({error})"
-    else:
-        reason = _why_not_coco(content)
     if reason:
-        raise UserError(
-            f"{path} is no COCO annotation file: {reason}",
-            "it needs images, annotations and categories",
-        )
+        what = f"{path} is no COCO annotation file: {reason}"
+        raise UserError(what, "it needs images, annotations and categories")
     return content
 
 
-def _why_not_coco(content: object) -> str | None:
+def _why_not_coco(content: object) -> str:
+    """What is wrong with the form of the content; "" if it is COCO's."""
     if not isinstance(content, dict):
         return f"it is a {type(content).__name__}, not an object"
     for key in ("images", "annotations", "categories"):
@@ -45,19 +42,16 @@ def _why_not_coco(content: object) -> str | None:
             return f"it has no {key}"
         if not isinstance(part, list) or not all(isinstance(entry, dict) for entry in part):
             return f"{key} is no list of objects"
-    if not content["categories"]:
-        return "it has an empty list of categories"
-    return _why_not_categories(content["categories"])
-
-
-def _why_not_categories(categories: list[dict]) -> str | None:
+    categories = content["categories"]
     ids = [category.get("id") for category in categories]
     bad = [c for c in categories if not is_id(c.get("id")) or not isinstance(c.get("name"), str)]
+    if not categories:
+        return "it has an empty list of categories"
     if bad:
         return f"{len(bad)} categories have no id or no name, such as {repr(bad[0])[:80]}"
     if len(set(ids)) < len(ids):
         return f"categories share an id: {shortened([repr(i) for i in repeated(ids)])}"
-    return None if can_be_sorted(ids) else "some ids of categories are numbers, others text"
+    return "" if can_be_sorted(ids) else "some ids of categories are numbers, others text"
 
 
 def is_id(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ class Frame(NamedTuple):
     height_position: int
 
 
+@dataclass
 class RandomResizedCrop:
     """A random crop of an image file, resized and flipped: uint8 (3, size, size), range 0-255.
 
@@ -55,17 +57,10 @@ class RandomResizedCrop:
             differ by 1 to 2 on average).
     """
 
-    def __init__(
-        self,
-        size: int,
-        scale: tuple[float, float] = (0.08, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        exact: bool = False,
-    ):
-        self.size = size
-        self.scale = scale
-        self.ratio = ratio
-        self.exact = exact
+    size: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    exact: bool = False
 
     def __call__(self, path: str, data: bytes | None = None) -> torch.Tensor:
         """A crop of the image at `path`; arguments and errors are those of `read_image`."""

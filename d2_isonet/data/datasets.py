@@ -7,17 +7,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from d2_isonet.data.shards.index import (
-    ShardedImages,
-    is_shard_root,
-    is_url,
-    load_shard_index,
-    url_of,
-)
 from d2_isonet.utils.messages import UserError, nearest
 
 from .coco_json import class_names, read_annotations
 from .image_folder import load_image_folder
+from .shards.index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 
 Images = list[dict] | ShardedImages  # a loaded data set of classified images
 
@@ -52,10 +46,8 @@ def register_image_shards(name: str, root: str, split: str = "train") -> None:
     def load() -> tuple[ShardedImages, list[str]]:
         splits = load_shard_index(root)
         if split not in splits:
-            raise UserError(
-                f"The shards of {root} have no split {split!r}, only {', '.join(splits)}",
-                "make them from a folder that has it (d2-isonet make-shards)",
-            )
+            what = f"The shards of {root} have no split {split!r}, only {', '.join(splits)}"
+            raise UserError(what, "make them from a folder that has it (d2-isonet make-shards)")
         return splits[split], list(splits[split].classes)
 
     _register_classified(name, "image_shards", (root, split), load)
@@ -69,13 +61,10 @@ def _register_classified(
     The same registration again does nothing.
     """
     if name in DatasetCatalog.list():
-        registered = MetadataCatalog.get(name).get(kind)
-        if registered != place:
-            raise UserError(
-                f"Data set {name!r} is already registered for {registered or 'other data'}, not "
-                f"for {place}",
-                "choose another name",
-            )
+        known = MetadataCatalog.get(name).get(kind)
+        if known != place:
+            what = f"Data set {name!r} is already registered for {known or 'other data'}, not for "
+            raise UserError(f"{what}{place}", "choose another name")
         return
 
     def load_images() -> Images:
@@ -115,21 +104,19 @@ def load_registered(names: str | Iterable[str]) -> tuple[Images, list[str]]:
     """
     names = [names] if isinstance(names, str) else list(names)
     dicts: list[dict] = []
-    classes: list[str] | None = None
+    classes: list[str] = []
     for name in names:
         images, own = _load(name)
         if isinstance(images, ShardedImages):
             if len(names) > 1:
                 raise UserError(f"{name} is a set of shards", "name it alone")
             return images, own
-        if classes is not None and own != classes:
+        if dicts and own != classes:
             raise UserError(f"Data sets {', '.join(names)} have different classes", "use one only")
         dicts, classes = dicts + images, own
-    if not dicts or classes is None:
-        raise UserError(
-            "No data set is named",
-            "use imagenet_train and imagenet_val, or --data-root",
-        )
+    if not dicts:
+        remedy = "use imagenet_train and imagenet_val, or --data-root"
+        raise UserError("No data set is named", remedy)
     return dicts, classes
 
 
@@ -142,10 +129,8 @@ def _load(name: str) -> tuple[Images, list[str]]:
     images = DatasetCatalog.get(name)
     classes = MetadataCatalog.get(name).get("classes")
     if classes is None:
-        raise UserError(
-            f"Data set {name!r} has no metadata `classes`: it is no classification data set",
-            "register it with register_image_folder",
-        )
+        what = f"Data set {name!r} has no metadata `classes`: it is no classification data set"
+        raise UserError(what, "register it with register_image_folder")
     return images, classes
 
 
@@ -180,12 +165,10 @@ def use_own_data(cfg: CfgNode, args) -> None:
     """
     names, classes = {}, {}
     for key, split in (("TRAIN", "train"), ("TEST", "val")):
-        json_file = getattr(args, f"{split}_json")
-        image_root = getattr(args, f"{split}_images")
+        json_file, image_root = (getattr(args, f"{split}_{part}") for part in ("json", "images"))
         if bool(json_file) != bool(image_root):
-            raise UserError(
-                f"--{split}-annotations and --{split}-images go together", "one is missing"
-            )
+            what = f"--{split}-annotations and --{split}-images go together"
+            raise UserError(what, "one is missing")
         if json_file:
             names[key] = f"own_{split}"
             classes[key] = register_coco_files(names[key], json_file, image_root)
@@ -193,14 +176,10 @@ def use_own_data(cfg: CfgNode, args) -> None:
         return
     if "TRAIN" not in names and not args.eval_only:
         raise UserError("--val-annotations without --train-annotations", "add it, or --eval-only")
-    if len(classes) == 2 and classes["TRAIN"] != classes["TEST"]:
-        raise UserError(
-            f"--train-annotations has the categories {classes['TRAIN']}, --val-annotations "
-            f"{classes['TEST']}",
-            "they must be the same, in the same order of ids",
-        )
+    own = next(iter(classes.values()))
+    if classes.get("TEST", own) != own:
+        what = f"--train-annotations has the categories {own}, --val-annotations {classes['TEST']}"
+        raise UserError(what, "they must be the same, in the same order of ids")
     cfg.DATASETS.TRAIN = (names.get("TRAIN", names.get("TEST")),)
     cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()
-    number = len(next(iter(classes.values())))
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
-    cfg.MODEL.RETINANET.NUM_CLASSES = number
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(own)

@@ -1,5 +1,7 @@
 """Finds example images for a network: from a folder, from the test set, or made of noise."""
 
+import contextlib
+import itertools
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,16 +38,15 @@ def find_examples(cfg: CfgNode, folder: str | None, number: int) -> Examples:
     """
     read = _reader(cfg)
     if folder is not None:
-        return _from_files(image_files(folder, number), read, f"of {folder}")
+        return Examples(_read(image_files(folder, number), read), f"of {folder}")
     files, why_not = _test_set_files(cfg)
     if files:
         source = f"of the test set {cfg.DATASETS.TEST[0]}"
-        return _from_files(_spread(files, number), read, source)
+        return Examples(_read(_spread(files, number), read), source)
     generator = np.random.default_rng(0)
-    sizes = [_NOISE_SIZES[i % len(_NOISE_SIZES)] for i in range(number)]
-    noise = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    source = f"of NOISE ({why_not}: --images FOLDER gives real ones)"
-    return Examples([read(pixels) for pixels in noise], source)
+    sizes = itertools.islice(itertools.cycle(_NOISE_SIZES), number)
+    noise = [read(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    return Examples(noise, f"of NOISE ({why_not}: --images FOLDER gives real ones)")
 
 
 def image_files(folder: str, number: int) -> list[str]:
@@ -55,13 +56,12 @@ def image_files(folder: str, number: int) -> list[str]:
         UserError: the folder has no image.
         FileNotFoundError: the folder does not exist.
     """
+    path = os.path.abspath(folder)
     if not os.path.isdir(folder):
-        raise MissingFileError(f"--images: there is no folder {os.path.abspath(folder)}")
+        raise MissingFileError(f"--images: there is no folder {path}")
     files, others = list_images(folder)
     if not files:
-        raise UserError(
-            f"--images: {os.path.abspath(folder)} has no image ({len(others)} other files)"
-        )
+        raise UserError(f"--images: {path} has no image ({len(others)} other files)")
     return _spread(files, number)
 
 
@@ -69,14 +69,14 @@ def _spread(files: list[str], number: int) -> list[str]:
     return files[:: max(len(files) // number, 1)][:number]
 
 
-def _from_files(files: list[str], read: Callable, source: str) -> Examples:
+def _read(files: list[str], read: Callable) -> list[torch.Tensor]:
     images = []
     for file in files:
         try:
             images.append(read(file))
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read as an image: {error}") from error
-    return Examples(images, source)
+    return images
 
 
 def _test_set_files(cfg: CfgNode) -> tuple[list[str], str]:
@@ -86,13 +86,11 @@ def _test_set_files(cfg: CfgNode) -> tuple[list[str], str]:
     name = cfg.DATASETS.TEST[0]
     if name not in DatasetCatalog.list():
         return [], f"the test set {name} is not registered"
-    try:
+    dicts: list[dict] | ShardedImages = []
+    with contextlib.suppress(UserError, FileNotFoundError, NotADirectoryError):  # no json or folder
         dicts = DatasetCatalog.get(name)
-    except (UserError, FileNotFoundError, NotADirectoryError):  # no json, no folder
-        dicts = []
-    dicts = [] if isinstance(dicts, ShardedImages) else dicts
-    files = [x["file_name"] for x in dicts if os.path.isfile(x["file_name"])]
-    return files, f"no image file of the test set {name} is here"
+    files = [] if isinstance(dicts, ShardedImages) else [x["file_name"] for x in dicts]
+    return list(filter(os.path.isfile, files)), f"no image file of the test set {name} is here"
 
 
 def _reader(cfg: CfgNode) -> Callable[[str | np.ndarray], torch.Tensor]:
@@ -106,8 +104,7 @@ def _reader(cfg: CfgNode) -> Callable[[str | np.ndarray], torch.Tensor]:
             return mapper.transform(Image.fromarray(image)).float()
 
         return read
-    sizes = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
-    resize = T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TEST)
+    resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
 
     def read_for_detection(image: str | np.ndarray) -> torch.Tensor:
         if isinstance(image, str):

@@ -80,7 +80,7 @@ def _check_classes(root: str, split: str, folders: list[str], classes: list[str]
         raise UserError(
             f"{folder} has {len(unknown)} class folder(s) that {root}/train does not have: "
             f"{shortened(unknown)}",
-            f"class indices come from train/, so add or rename them there, or remove them from "
+            "class indices come from train/, so add or rename them there, or remove them from "
             f"{split}/",
         )
 
@@ -89,21 +89,14 @@ def _check_images(folder: str, images: dict[str, list[str]], others: list[str]) 
     suffixes = " ".join(IMG_EXTENSIONS)
     empty = [name for name, paths in images.items() if not paths]
     if len(empty) == len(images):
-        raise UserError(
-            f"{folder} has {len(images)} class folder(s) and no image in any of them "
-            f"({len(others)} other files)",
-            f"images end in {suffixes}",
-        )
+        what = f"{folder} has {len(images)} class folder(s) and no image in any of them"
+        raise UserError(f"{what} ({len(others)} other files)", f"images end in {suffixes}")
     if empty:
-        raise UserError(
-            f"{folder} has {len(empty)} class folder(s) without an image: {shortened(empty)}",
-            f"add images ({suffixes}) or remove the folder(s)",
-        )
+        what = f"{folder} has {len(empty)} class folder(s) without an image: {shortened(empty)}"
+        raise UserError(what, f"add images ({suffixes}) or remove the folder(s)")
     if others:
-        logger.warning(
-            f"{len(others)} files in {folder} have no suffix of an image and are skipped: "
-            f"{shortened(others)}"
-        )
+        what = f"{len(others)} files in {folder} have no suffix of an image and are skipped"
+        logger.warning(f"{what}: {shortened(others)}")
 
 
 def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
@@ -129,17 +122,12 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     folder = os.path.join(root, split)
     folders, classes = _visible_folders(folder), _class_names(root, split)
     _check_classes(root, split, folders, classes)
-    images, others = {}, []
-    for name in folders:
-        images[name], other = list_images(os.path.join(folder, name))
-        others += other
-    _check_images(folder, images, others)
+    listed = {name: list_images(os.path.join(folder, name)) for name in folders}
+    images = {name: paths for name, (paths, _) in listed.items()}
+    _check_images(folder, images, [path for _, others in listed.values() for path in others])
     label_of = {name: index for index, name in enumerate(classes)}
-    labelled = ((path, label_of[name]) for name in folders for path in images[name])
-    dicts = [
-        {"file_name": path, "image_id": image_id, "label": label}
-        for image_id, (path, label) in enumerate(labelled)
-    ]
+    labelled = [(path, label_of[name]) for name in folders for path in images[name]]
+    dicts = [{"file_name": path, "image_id": i, "label": x} for i, (path, x) in enumerate(labelled)]
     return dicts, classes
 
 
@@ -164,13 +152,10 @@ def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> It
         if getattr(error, "filename", None) not in (None, path):  # of a file that a mapper needs
             raise
         if isinstance(error, FileNotFoundError):
-            raise MissingFileError(
-                f"Image {path} does not exist (a broken link, or removed since it was listed)",
-                "restore it or start again",
-            ) from error
-        raise UnreadableImage(
-            f"Image {path} cannot be read ({error})", "replace or remove the file"
-        ) from error
+            what = f"Image {path} does not exist (a broken link, or removed since it was listed)"
+            raise MissingFileError(what, "restore it or start again") from error
+        what = f"Image {path} cannot be read ({error})"
+        raise UnreadableImage(what, "replace or remove the file") from error
 
 
 def refuse_deep_pixels(path: str, mode: str) -> None:
@@ -179,10 +164,8 @@ def refuse_deep_pixels(path: str, mode: str) -> None:
     A conversion to 8 bits would clip almost all of the image to white.
     """
     if mode.startswith(("I", "F")):
-        raise UnreadableImage(
-            f"Image {path} has more than 8 bits a channel (mode {mode})",
-            "save it with 8 bits",
-        )
+        what = f"Image {path} has more than 8 bits a channel (mode {mode})"
+        raise UnreadableImage(what, "save it with 8 bits")
 
 
 def read_image(path: str, data: bytes | None = None) -> Image.Image:

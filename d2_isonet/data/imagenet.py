@@ -62,10 +62,8 @@ class ImageNetMapper:
         check_range("INPUT.CLASSIFICATION.RESIZE", resize, 1)
         check_range("INPUT.CLASSIFICATION.PADDING", padding)
         if not 0 <= scale[0] <= scale[1]:
-            raise UserError(
-                f"INPUT.CLASSIFICATION.MIN_AREA is {scale[0]}",
-                f"it must be a share from 0 to {scale[1]:g}",
-            )
+            what = f"INPUT.CLASSIFICATION.MIN_AREA is {scale[0]}"
+            raise UserError(what, f"it must be a share from 0 to {scale[1]:g}")
         self.image_format = image_format
         self.random_crop = None
         # torchvision's v2 gives the same pixels, but takes 50 % longer on small images.

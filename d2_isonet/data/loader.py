@@ -136,11 +136,7 @@ def build_resumable_loader(
     limit = options.max_unreadable
     images = SeededImages(shared, ReplacingMapper(mapper, shared) if limit else mapper)
     loader = TrainLoader(
-        images,
-        order,
-        batch_sampler=order,
-        num_workers=options.num_workers,
-        collate_fn=collate_fn,
+        images, order, batch_sampler=order, num_workers=options.num_workers, collate_fn=collate_fn
     )
     return CountingLoader(loader, len(shared), limit) if limit else loader
 

@@ -14,8 +14,8 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.distributed.torchrun import remember_run, resume_if_restarted
 from d2_isonet.modeling.execution import flush_denormals
+from d2_isonet.preflight.files import nothing_to_evaluate
 from d2_isonet.preflight.run import check_run
-from d2_isonet.preflight.weights import nothing_to_evaluate
 from d2_isonet.solver.schedule import what_was_scaled
 from d2_isonet.utils.files import tolerate
 from d2_isonet.utils.messages import readable_errors, refusals_of_libraries

@@ -52,8 +52,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = build_checkpointer(
             cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
         )
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
@@ -92,8 +91,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
-        Raises:
-            UserError: there are checkpoints, but none is good.
+        Raises UserError if there are checkpoints, but none is good.
         """
         path = checkpoint_to_resume(self.checkpointer.save_dir) if resume else ""
         if path:
@@ -126,10 +124,7 @@ class Trainer(DefaultTrainer):
         return {**state, "data_order": data_order(self)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """
-        Raises:
-            UserError: the state belongs to another optimizer than SOLVER.OPTIMIZER.
-        """
+        """Raises UserError if the state belongs to another optimizer than SOLVER.OPTIMIZER."""
         if "_trainer" in state_dict:
             self._check_optimizer(state_dict["_trainer"]["optimizer"]["param_groups"])
         TrainerBase.load_state_dict(self, state_dict)

@@ -5,12 +5,14 @@ import logging
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from detectron2.engine import TrainerBase
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import (
     CommonMetricPrinter,
@@ -102,13 +104,14 @@ class JSONWriter(EventWriter):
             self._file.close()
 
 
-def write_evaluation(writers: Iterable[EventWriter], results: dict) -> None:
+def write_evaluation(trainer: TrainerBase, results: dict) -> None:
     """Write the results of an evaluation to metrics.json at once: a kill cannot take them.
 
     The other values follow with the next period's.
     """
     values = {name: float(value) for name, value in flatten_results_dict(results).items()}
-    for writer in writers:
+    periodic = [hook for hook in trainer._hooks if isinstance(hook, PeriodicWriter)]
+    for writer in (x for hook in periodic for x in hook._writers):
         if isinstance(writer, TolerantWriter) and isinstance(writer.writer, JSONWriter):
             writer.write(evaluation=values)
 

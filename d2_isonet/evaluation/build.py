@@ -39,19 +39,14 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
         evaluators.append(TolerantEvaluator(semantic))
     if kind != _SEMANTIC:
         evaluators.append(coco_evaluator(dataset_name, output_dir))
-    if kind == _PANOPTIC:
-        evaluators += _panoptic_quality(dataset_name, output_dir)
-    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
-
-
-def _panoptic_quality(dataset_name: str, output_dir: str) -> list[DatasetEvaluator]:
-    if importlib.util.find_spec("panopticapi") is None:
+    if kind == _PANOPTIC and importlib.util.find_spec("panopticapi") is None:
         logger.warning(
             f"{dataset_name!r}: PQ is left out, which needs the package panopticapi "
             "(github.com/cocodataset/panopticapi); instances and semantics are evaluated"
         )
-        return []
-    return [TolerantEvaluator(COCOPanopticEvaluator(dataset_name, output_dir))]
+    elif kind == _PANOPTIC:
+        evaluators.append(TolerantEvaluator(COCOPanopticEvaluator(dataset_name, output_dir)))
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
 def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
@@ -84,18 +79,15 @@ def make_coco_json(dataset_name: str, output_dir: str) -> None:
         return
     content = pickle.dumps((DatasetCatalog.get(dataset_name), metadata.get("thing_classes")))
     checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
-    path = None
+    name, path = f"{dataset_name}_{checksum}.json", ""
     with tolerate(output_dir, "The COCO json is written to the system's temporary folder instead"):
-        path = _convert(dataset_name, checksum, output_dir)
-    path = path or _convert(dataset_name, checksum, tempfile.mkdtemp(prefix="d2_isonet_"))
+        convert_to_coco_json(dataset_name, os.path.join(output_dir, name))
+        path = os.path.join(output_dir, name)
+    if not path:
+        path = os.path.join(tempfile.mkdtemp(prefix="d2_isonet_"), name)
+        convert_to_coco_json(dataset_name, path)
     # set() refuses to change a value
     vars(metadata).update(json_file=path, json_file_is_made=True)
-
-
-def _convert(dataset_name: str, checksum: str, folder: str) -> str:
-    path = os.path.join(folder, f"{dataset_name}_{checksum}.json")
-    convert_to_coco_json(dataset_name, path)
-    return path
 
 
 class TolerantEvaluator(DatasetEvaluators):

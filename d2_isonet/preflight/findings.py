@@ -3,7 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -37,19 +37,61 @@ class Finding(NamedTuple):
         return f"{self.where}: {self.what}{remedy}"
 
 
+class Rule(NamedTuple):
+    """A kind of finding on the entries of a list, which counts and names the bad ones.
+
+    Args:
+        is_bad: of an entry.
+        what: stands behind the number of all entries: "3 of 7 images WITHOUT ID".
+        detail: of a bad entry, shown behind its name.
+    """
+
+    severity: Severity
+    is_bad: Callable[[Any], object]
+    what: str
+    remedy: str = ""
+    detail: Callable[[Any], str] | None = None
+
+
+def broken_rules(
+    where: str,
+    kind: str,
+    entries: Sequence,
+    name: Callable[[Any, int], str],
+    rules: Iterable[Rule],
+) -> list[Finding]:
+    """A finding for each rule that some of the entries break.
+
+    Args:
+        kind: of the entries, in the plural.
+        name: of an entry, from it and its place in the list.
+    """
+    findings = []
+    for rule in rules:
+        bad = [(name(entry, i), entry) for i, entry in enumerate(entries) if rule.is_bad(entry)]
+        items = [f"{x} {rule.detail(entry)}" if rule.detail else x for x, entry in bad]
+        what = f"of {len(entries)} {kind} {rule.what}"
+        findings += found(rule.severity, where, items, what, rule.remedy)
+    return findings
+
+
 def found(
     severity: Severity, where: str, items: Sequence[str], what: str, remedy: str = ""
 ) -> list[Finding]:
     """One finding that counts the `items` and names the first ones; [] without items.
 
     Args:
-        what: stands between their number and their names: "of 7 boxes are empty".
+        what: stands between their number and their names: "ids given twice".
     """
-    if not items:
-        return []
-    return [
-        Finding(severity, where, f"{len(items)} {what}: {shortened(items)}", remedy, tuple(items))
-    ]
+    text = f"{len(items)} {what}: {shortened(items)}"
+    return [Finding(severity, where, text, remedy, tuple(items))] if items else []
+
+
+def found_values(where: str, values: Sequence, what: str, remedy: str) -> list[Finding]:
+    """One error that counts the `values` and names the different ones; [] without values."""
+    items = [f"{value} (in {count})" for value, count in Counter(map(repr, values)).items()]
+    errors = found("error", where, items, "", remedy)
+    return [x._replace(what=f"{len(values)} {what}: {shortened(items)}") for x in errors]
 
 
 def findings_table(findings: Iterable[Finding]) -> str:

@@ -3,57 +3,41 @@
 import math
 import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from detectron2 import modeling
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import (
-    BACKBONE_REGISTRY,
-    META_ARCH_REGISTRY,
-    ROI_HEADS_REGISTRY,
-    build_model,
-)
 from torch import nn
 
 from d2_isonet.config.defaults import add_isonet_config
-from d2_isonet.config.options import NORMS, check_name, dotted_items, value_of
+from d2_isonet.config.options import NORMS, check_name, conflict, dotted_items, value_of
 from d2_isonet.layers.decoupled_conv import WITH_BETA, WITH_RADIUS
 from d2_isonet.modeling.backbone.checks import check_pyramid
 from d2_isonet.utils.messages import UserError, is_from_user_code, nearest, refusals_of_libraries
 
 from .findings import Finding
 
-
-class _Dependence(NamedTuple):
-    """Keys of a section that have an effect only for some values of another key."""
-
-    section: str
-    keys: tuple[str, ...]
-    other: str
-    is_used: Callable
-
-
-_DEPENDENCES = [
-    _Dependence(*row)
-    for row in (
-        ("MODEL.ISONET", ("SHIFT_INIT", "SHIFT_LEARNED"), "MODEL.ISONET.ACTIVATION",
-         lambda activation: activation == "SReLU"),
-        ("MODEL.ISONET", ("RESIDUAL_SCALE_SHAPE",), "MODEL.ISONET.RESIDUAL_SCALE",
-         lambda scale: scale is not None),
-        ("MODEL.ISONET", ("NORM_GROUPS",), "MODEL.RESNETS.NORM", lambda norm: norm == "GN"),
-        ("MODEL.ISONET", ("ZERO_INIT_LAST_NORM",), "MODEL.RESNETS.NORM",
-         lambda norm: norm != "FrozenBN"),
-        ("MODEL.DECOUPLED", ("MAGNITUDE", "ANGULAR", "ALPHA", "BETA", "RADIUS", "RADIUS_LEARNED",
-         "RADIUS_SCALE", "SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.ISONET.CONV",
-         lambda conv: conv == "Decoupled"),
-        ("MODEL.DECOUPLED", ("SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.DECOUPLED.ANGULAR",
-         lambda angular: angular == "sigmoid"),
-        ("MODEL.DECOUPLED", ("SIGMOID_K",), "MODEL.DECOUPLED.SIGMOID_K_LEARNED", operator.not_),
-        ("MODEL.DECOUPLED", ("BETA",), "MODEL.DECOUPLED.MAGNITUDE", WITH_BETA.__contains__),
-        ("MODEL.DECOUPLED", ("RADIUS", "RADIUS_LEARNED", "RADIUS_SCALE"),
-         "MODEL.DECOUPLED.MAGNITUDE", WITH_RADIUS.__contains__),
-    )
-]  # fmt: skip
+# Keys of a section that have an effect only for some values of another key: section, keys, that
+# key, and whether its value gives them their effect.
+_DEPENDENCES: tuple[tuple[str, tuple[str, ...], str, Callable[[Any], bool]], ...] = (
+    ("MODEL.ISONET", ("SHIFT_INIT", "SHIFT_LEARNED"), "MODEL.ISONET.ACTIVATION",
+     lambda activation: activation == "SReLU"),
+    ("MODEL.ISONET", ("RESIDUAL_SCALE_SHAPE",), "MODEL.ISONET.RESIDUAL_SCALE",
+     lambda scale: scale is not None),
+    ("MODEL.ISONET", ("NORM_GROUPS",), "MODEL.RESNETS.NORM", lambda norm: norm == "GN"),
+    ("MODEL.ISONET", ("ZERO_INIT_LAST_NORM",), "MODEL.RESNETS.NORM",
+     lambda norm: norm != "FrozenBN"),
+    ("MODEL.DECOUPLED", ("MAGNITUDE", "ANGULAR", "ALPHA", "BETA", "RADIUS", "RADIUS_LEARNED",
+     "RADIUS_SCALE", "SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.ISONET.CONV",
+     lambda conv: conv == "Decoupled"),
+    ("MODEL.DECOUPLED", ("SIGMOID_K", "SIGMOID_K_LEARNED"), "MODEL.DECOUPLED.ANGULAR",
+     lambda angular: angular == "sigmoid"),
+    ("MODEL.DECOUPLED", ("SIGMOID_K",), "MODEL.DECOUPLED.SIGMOID_K_LEARNED", operator.not_),
+    ("MODEL.DECOUPLED", ("BETA",), "MODEL.DECOUPLED.MAGNITUDE", WITH_BETA.__contains__),
+    ("MODEL.DECOUPLED", ("RADIUS", "RADIUS_LEARNED", "RADIUS_SCALE"), "MODEL.DECOUPLED.MAGNITUDE",
+     WITH_RADIUS.__contains__),
+)  # fmt: skip
 
 
 def keys_without_effect(cfg: CfgNode) -> list[Finding]:
@@ -76,14 +60,13 @@ def keys_without_effect(cfg: CfgNode) -> list[Finding]:
 
 def check_names(cfg: CfgNode) -> None:
     """Raise UserError for a part of the model that nobody registered."""
-    asked = {
-        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
-        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-        "MODEL.ROI_HEADS.NAME": (cfg.MODEL.ROI_HEADS.NAME, ROI_HEADS_REGISTRY),
-    }
-    for key, (name, registry) in asked.items():
-        if name not in registry:
-            known = [registered for registered, _ in registry]
+    for key, registry in (
+        ("MODEL.META_ARCHITECTURE", modeling.META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", modeling.BACKBONE_REGISTRY),
+        ("MODEL.ROI_HEADS.NAME", modeling.ROI_HEADS_REGISTRY),
+    ):
+        name, known = value_of(cfg, key), [registered for registered, _ in registry]
+        if name not in known:
             hint = nearest(name, known, "; import the package that defines it")
             raise UserError(f"{key} is {name!r}, which nobody registered{hint}")
 
@@ -95,26 +78,24 @@ def check_pixels(cfg: CfgNode) -> None:
     are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in [*mean, *std])
     fit = len(mean) == len(std) and (len(mean) == channels or len(mean) > 3)
     if not fit or not are_numbers or min(std) <= 0:
-        raise UserError(
-            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}",
-            f"each must have {channels} numbers, the deviations above 0",
-        )
+        what = f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std} with INPUT.FORMAT {order!r}"
+        raise UserError(what, f"each must have {channels} numbers, the deviations above 0")
+
+
+_CLASSIFIER_ALONE = {  # options of ImageClassifier, and their values that do nothing
+    "INPUT.CLASSIFICATION.MIXUP_ALPHA": 0.0,
+    "SOLVER.ADVERSARIAL.ATTACK": "",
+    "MODEL.CLASSIFIER.DROPOUT": 0.0,
+    "MODEL.CLASSIFIER.LABEL_SMOOTHING": 0.0,
+}
 
 
 def check_detector(cfg: CfgNode) -> None:
     """Raise UserError if cfg sets an option of ImageClassifier for a detector."""
-    asked = {
-        "INPUT.CLASSIFICATION.MIXUP_ALPHA": (cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA, 0.0),
-        "SOLVER.ADVERSARIAL.ATTACK": (cfg.SOLVER.ADVERSARIAL.ATTACK, ""),
-        "MODEL.CLASSIFIER.DROPOUT": (cfg.MODEL.CLASSIFIER.DROPOUT, 0.0),
-        "MODEL.CLASSIFIER.LABEL_SMOOTHING": (cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING, 0.0),
-    }
-    for key, (value, none) in asked.items():
-        if value != none:
-            raise UserError(
-                f"{key} is {value!r} with MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r}",
-                f"only ImageClassifier has it (d2-isonet pretrain): set it to {none!r}",
-            )
+    for key, none in _CLASSIFIER_ALONE.items():
+        if value_of(cfg, key) != none and cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
+            remedy = f"only ImageClassifier has it (d2-isonet pretrain): set it to {none!r}"
+            raise conflict(cfg, key, "MODEL.META_ARCHITECTURE", remedy)
 
 
 def outline(cfg: CfgNode) -> nn.Module | None:
@@ -128,7 +109,7 @@ def outline(cfg: CfgNode) -> nn.Module | None:
     cfg.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"), refusals_of_libraries("the network cannot be built"):
-            return build_model(cfg)
+            return modeling.build_model(cfg)
     except RuntimeError:  # a foreign model may compute with values; its real build says so
         return None
     except (KeyError, AssertionError) as error:
@@ -137,10 +118,8 @@ def outline(cfg: CfgNode) -> nn.Module | None:
         if isinstance(error, KeyError):
             raise UserError(_unknown_name(cfg, str(error.args[0]))) from error
         check_pyramid(cfg)  # of detectron2's own FPN: a message that names the key
-        raise UserError(
-            f"detectron2 refuses the network: {error or 'an assertion without a text'}",
-            "the traceback is shown with D2_ISONET_TRACEBACK=1",
-        ) from error
+        what = f"detectron2 refuses the network: {error or 'an assertion without a text'}"
+        raise UserError(what, "the traceback is shown with D2_ISONET_TRACEBACK=1") from error
 
 
 def _unknown_name(cfg: CfgNode, message: str) -> str:

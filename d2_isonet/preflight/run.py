@@ -14,11 +14,19 @@ from d2_isonet.solver.build import OPTIMIZERS
 from d2_isonet.solver.schedule import epochs_to_iterations, scale_to_processes
 from d2_isonet.utils.messages import UserError
 
+from .files import output_findings, weights_finding
 from .findings import Finding, findings_table, raise_errors
 from .network import check_detector, check_names, check_pixels, keys_without_effect, outline
-from .output_folder import output_findings
 from .training import check_device, check_filter_options, check_precision, check_training_options
-from .weights import weights_findings
+
+_CHECKS: tuple[tuple[str, Callable[[CfgNode], None]], ...] = (
+    ("device", check_device),
+    ("precision", lambda cfg: check_precision(cfg.SOLVER.AMP.PRECISION)),
+    ("optimizer", lambda cfg: check_name("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)),
+    ("training", check_training_options),
+    ("images", check_pixels),
+    ("network", check_detector),
+)
 
 
 def check_run(
@@ -56,30 +64,24 @@ def run_findings(
             findings.append(Finding("error", where, error.what, error.remedy))
             return None
 
-    solver = cfg.SOLVER
     if fall_back_to_cpu(cfg):
         what = "there is no CUDA device: running on the CPU (MODEL.DEVICE cpu)"
         findings.append(Finding("warning", "device", what))
-    collect_error("device", check_device, cfg)
-    collect_error("precision", check_precision, solver.AMP.PRECISION)
-    collect_error("optimizer", check_name, "SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)
-    collect_error("training", check_training_options, cfg)
+    for where, check in _CHECKS:
+        collect_error(where, check, cfg)
     scaled = collect_error("batch", scale_to_processes, cfg)
     if scaled is not None:
         scaled = collect_error("schedule", epochs_to_iterations, scaled, num_training_images)
     if scaled is not None:
         findings.append(_step(scaled))
     scaled = scaled or cfg
-    collect_error("images", check_pixels, cfg)
-    if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
-        collect_error("network", check_detector, cfg)
     model = collect_error("network", _network, cfg)
     if model is not None:
         findings += [_size(cfg, model), *keys_without_effect(cfg)]
         collect_error("training", check_filter_options, cfg, model)
-    findings += collect_error("weights", weights_findings, cfg, args, model) or []
-    findings += collect_error("OUTPUT_DIR", output_findings, scaled, args, model) or []
-    return scaled, findings
+    start = collect_error("weights", weights_finding, cfg, args, model)
+    findings += [start] if start else []
+    return scaled, [*findings, *output_findings(scaled, args, model)]
 
 
 def _network(cfg: CfgNode) -> nn.Module | None:

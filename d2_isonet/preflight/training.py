@@ -6,7 +6,14 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from d2_isonet.config.options import ACTIONS, PRECISIONS, check_name, check_range, value_of
+from d2_isonet.config.options import (
+    ACTIONS,
+    PRECISIONS,
+    check_name,
+    check_range,
+    conflict,
+    value_of,
+)
 from d2_isonet.isometry.criterion import FORMS
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.utils.command_line import require_packages
@@ -16,12 +23,6 @@ from d2_isonet.utils.messages import UserError
 def check_precision(precision: str) -> None:
     """Raise UserError unless `precision` is one of PRECISIONS."""
     check_name("SOLVER.AMP.PRECISION", precision, sorted(PRECISIONS))
-
-
-def check_wandb(cfg: CfgNode) -> None:
-    """Raise UserError if WANDB.ENABLED is True and the package is not installed."""
-    if cfg.WANDB.ENABLED:
-        require_packages("wandb", needed_by="WANDB.ENABLED True")
 
 
 # Numbers with a range: (least,), or (least, limit) for a number that must stay below the limit.
@@ -60,7 +61,8 @@ def check_training_options(cfg: CfgNode) -> None:
     for key in ("SOLVER.STEPS", "SOLVER.EPOCH_STEPS"):
         _check_milestones(key, value_of(cfg, key))
     _check_best_metric(cfg)
-    check_wandb(cfg)
+    if cfg.WANDB.ENABLED:
+        require_packages("wandb", needed_by="WANDB.ENABLED True")
 
 
 def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
@@ -69,41 +71,30 @@ def check_filter_options(cfg: CfgNode, model: nn.Module) -> None:
         return
     for key in ("SOLVER.WEIGHT_PROJECTION_PERIOD", "SOLVER.FILTER_ORTHO_COEFF"):
         if value_of(cfg, key):
-            raise UserError(
-                f"{key} is {value_of(cfg, key)} with MODEL.ISONET.CONV {cfg.MODEL.ISONET.CONV!r}",
-                "the model has no decoupled filters: set it to 0, or CONV to 'Decoupled'",
-            )
+            remedy = "the model has no decoupled filters: set it to 0, or CONV to 'Decoupled'"
+            raise conflict(cfg, key, "MODEL.ISONET.CONV", remedy)
 
 
 def _check_milestones(key: str, steps: Sequence[int]) -> None:
     are_numbers = all(isinstance(step, int | float) for step in steps)
     if not are_numbers or list(steps) != sorted(steps) or min(steps, default=0) < 0:
         raise UserError(
-            f"{key} is {steps}",
-            "they must be numbers from 0, each at least the one before",
+            f"{key} is {steps}", "they must be numbers from 0, each at least the one before"
         )
 
 
 def _check_best_metric(cfg: CfgNode) -> None:
-    test = cfg.TEST
-    if test.EARLY_STOPPING_PATIENCE and not test.BEST_METRIC:
-        raise UserError(
-            f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but TEST.BEST_METRIC "
-            "'' names nothing to wait for",
-            "set it, e.g. bbox/AP or classification/top1",
-        )
-    if test.BEST_METRIC and not cfg.DATASETS.TEST:
-        raise UserError(
-            f"TEST.BEST_METRIC is {test.BEST_METRIC!r}, but DATASETS.TEST is empty: nothing is "
-            "evaluated",
-            "name a data set, or set it to ''",
-        )
+    test, best = cfg.TEST, cfg.TEST.BEST_METRIC
+    patience = f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}"
+    if test.EARLY_STOPPING_PATIENCE and not best:
+        what = f"{patience}, but TEST.BEST_METRIC '' names nothing to wait for"
+        raise UserError(what, "set it, e.g. bbox/AP or classification/top1")
+    if best and not cfg.DATASETS.TEST:
+        what = f"TEST.BEST_METRIC is {best!r}, but DATASETS.TEST is empty: nothing is evaluated"
+        raise UserError(what, "name a data set, or set it to ''")
     if test.EARLY_STOPPING_PATIENCE and test.EVAL_PERIOD < 1 and cfg.SOLVER.MAX_EPOCHS < 1:
-        raise UserError(
-            f"TEST.EARLY_STOPPING_PATIENCE is {test.EARLY_STOPPING_PATIENCE}, but "
-            f"TEST.EVAL_PERIOD is {test.EVAL_PERIOD}",
-            "give the iterations between evaluations",
-        )
+        what = f"{patience}, but TEST.EVAL_PERIOD is {test.EVAL_PERIOD}"
+        raise UserError(what, "give the iterations between evaluations")
 
 
 def check_device(cfg: CfgNode) -> None:
@@ -113,8 +104,7 @@ def check_device(cfg: CfgNode) -> None:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(
-            f"MODEL.DEVICE is {name!r}",
-            "it must be 'cpu', 'cuda' or 'cuda:N'",
+            f"MODEL.DEVICE is {name!r}", "it must be 'cpu', 'cuda' or 'cuda:N'"
         ) from error
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:

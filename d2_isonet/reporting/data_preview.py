@@ -35,18 +35,14 @@ _SOURCES = {
 
 @dataclass
 class Sample:
-    """
-    Attributes:
-        pixels: (H, W, 3) uint8, RGB.
-        names: the classes of the objects or, without objects, of the image.
-        objects: COCO's form: bbox (x, y, width, height) in these pixels, maybe segmentation.
-        fed: (3, H, W) float, normalized, in the network's order of channels; None if annotated.
-    """
+    """One image to show."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray  # (H, W, 3) uint8, RGB
     file_name: str
-    names: list[str]
+    names: list[str]  # the classes of the objects or, without objects, of the image
+    # COCO's form: bbox (x, y, width, height) in these pixels, maybe segmentation
     objects: list[dict] = field(default_factory=list)
+    # (3, H, W) float, normalized, in the network's order of channels; None if annotated
     fed: torch.Tensor | None = None
 
 
@@ -79,8 +75,7 @@ def _objects_of(instances: Instances, classes: Sequence[str]) -> tuple[list[str]
     """Names and objects of the mapped annotations."""
     if not len(instances):
         return [], []
-    boxes = instances.gt_boxes.tensor.clone()
-    boxes[:, 2:] -= boxes[:, :2]
+    boxes = BoxMode.convert(instances.gt_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
     objects = [{"bbox": box} for box in boxes.tolist()]
     if instances.has("gt_masks"):
         for item, mask in zip(objects, _masks(instances.gt_masks), strict=True):
@@ -88,7 +83,7 @@ def _objects_of(instances: Instances, classes: Sequence[str]) -> tuple[list[str]
     return [classes[i] for i in instances.gt_classes.tolist()], objects
 
 
-def _masks(masks: PolygonMasks | BitMasks) -> Iterable:
+def _masks(masks: PolygonMasks | BitMasks) -> list:
     if isinstance(masks, PolygonMasks):
         return [[polygon.tolist() for polygon in polygons] for polygons in masks.polygons]
     return [coco_mask.encode(np.asfortranarray(x.numpy().astype(np.uint8))) for x in masks.tensor]
@@ -97,31 +92,22 @@ def _masks(masks: PolygonMasks | BitMasks) -> Iterable:
 def from_annotations(cfg: CfgNode, number: int) -> Iterator[Sample]:
     """Stored images, upright, with their annotations; evenly spread over the data set."""
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
-        yield from _classified(cfg, number)
+        dicts, classes = load_registered(cfg.DATASETS.TRAIN)
+        if not isinstance(dicts, list):
+            raise UserError("images in shards have no files to show", "omit --source annotation")
+        for item in _spread(dicts, number):
+            pixels = np.asarray(image_folder.read_image(item["file_name"]))
+            yield Sample(pixels, item["file_name"], [classes[item["label"]]])
         return
     for name in cfg.DATASETS.TRAIN:
         classes = MetadataCatalog.get(name).thing_classes
         for item in _spread(DatasetCatalog.get(name), number):
-            objects = [_in_coco_form(x) for x in item.get("annotations", [])]
-            names = [
-                classes[x["category_id"]] + (" (crowd)" if x.get("iscrowd") else "")
-                for x in item.get("annotations", [])
-            ]
+            names, objects = [], []
+            for x in item.get("annotations", []):
+                names.append(classes[x["category_id"]] + (" (crowd)" if x.get("iscrowd") else ""))
+                box = list(BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYWH_ABS))
+                objects.append({"bbox": box, "segmentation": x.get("segmentation")})
             yield Sample(read_image(item["file_name"], "RGB"), item["file_name"], names, objects)
-
-
-def _in_coco_form(annotation: dict) -> dict:
-    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
-    return {"bbox": list(box), "segmentation": annotation.get("segmentation")}
-
-
-def _classified(cfg: CfgNode, number: int) -> Iterator[Sample]:
-    dicts, classes = load_registered(cfg.DATASETS.TRAIN)
-    if not isinstance(dicts, list):
-        raise UserError("images in shards have no files to show", "omit --source annotation")
-    for item in _spread(dicts, number):
-        pixels = np.asarray(image_folder.read_image(item["file_name"]))
-        yield Sample(pixels, item["file_name"], [classes[item["label"]]])
 
 
 def _spread(dicts: Sequence[dict], number: int) -> list[dict]:
@@ -137,7 +123,7 @@ def write_preview(samples: Iterable[Sample], cfg: CfgNode, source: str, folder: 
     """
     folder.mkdir(parents=True, exist_ok=True)
     samples = list(samples)
-    numbers = Counter(name for sample in samples for name in sample.names)
+    numbers = Counter(itertools.chain.from_iterable(sample.names for sample in samples))
     pictures = []
     for place, sample in enumerate(samples):
         image = drawn(sample, sorted(numbers))
@@ -171,11 +157,10 @@ def _add_pixels(page: Page, samples: list[Sample], cfg: CfgNode) -> None:
     if not fed:
         return
     page.section("Input of the network")
+    height, width = (_range([sample.pixels.shape[axis] for sample in samples]) for axis in (0, 1))
     page.facts({
-        "INPUT.FORMAT": cfg.INPUT.FORMAT,
-        "MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN,
-        "MODEL.PIXEL_STD": cfg.MODEL.PIXEL_STD,
-        "sizes": _sizes(samples),
+        "INPUT.FORMAT": cfg.INPUT.FORMAT, "MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN,
+        "MODEL.PIXEL_STD": cfg.MODEL.PIXEL_STD, "sizes": f"{width} wide, {height} high",
     })  # fmt: skip
     pixels = torch.cat([image.flatten(1) for image in fed], dim=1)
     rows = [
@@ -189,11 +174,6 @@ def _add_pixels(page: Page, samples: list[Sample], cfg: CfgNode) -> None:
         page.note("Mixup and adversarial training change the images later, inside the network.")
 
 
-def _sizes(samples: list[Sample]) -> str:
-    heights, widths = zip(*(sample.pixels.shape[:2] for sample in samples), strict=True)
-    return f"{_range(widths)} wide, {_range(heights)} high"
-
-
-def _range(values: tuple[int, ...]) -> str:
+def _range(values: list[int]) -> str:
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low} to {high}"

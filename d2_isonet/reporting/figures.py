@@ -10,7 +10,7 @@ from d2_isonet.reporting.page.page import plain_text
 
 COLOURS = ("#1f5fbf", "#d95f02", "#1b9e77", "#7b3fb5", "#c2185b", "#8a6d00", "#00838f", "#5d4037")
 MOST_POINTS = 1500  # of a line: more would be invisible and make the page large
-PANEL = (3.9, 2.7)  # inches
+Series = tuple[list[int], list[float]]  # iterations and values of one quantity
 
 
 def colour(number: int) -> str:
@@ -18,9 +18,9 @@ def colour(number: int) -> str:
 
 
 def grid(
-    number: int, panel: tuple[float, float] = PANEL, columns: int = 3
+    number: int, panel: tuple[float, float] = (3.9, 2.7), columns: int = 3
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of `number` panels and its axes."""
+    """A figure of `number` panels, each of `panel` inches, and its axes."""
     columns = max(1, min(columns, number))
     rows = max(1, -(-number // columns))
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
@@ -36,9 +36,7 @@ def grid(
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
-    names: Sequence[str],
-    markers: bool = False,
+    panels: Mapping[str, Mapping[str, Series]], names: Sequence[str], markers: bool = False
 ) -> Figure | None:
     """A panel per quantity and a line per run over iterations; None if there are no values.
 
@@ -55,11 +53,10 @@ def curves(
     for axis, (title, runs) in zip(axes, panels.items(), strict=True):
         for name, (iterations, values) in runs.items():
             step = -(-len(iterations) // MOST_POINTS)
-            axis.plot(
-                iterations[::step], values[::step], color=colour(names.index(name)), linewidth=1.4,
-                marker="o" if markers or len(iterations) == 1 else "",
-                markersize=3.5, label=plain_text(name),
-            )  # fmt: skip
+            marker = "o" if markers or len(iterations) == 1 else ""
+            axis.plot(iterations[::step], values[::step], color=colour(names.index(name)),
+                      linewidth=1.4, marker=marker, markersize=3.5,
+                      label=plain_text(name))  # fmt: skip
         axis.set_title(plain_text(title), fontsize=10, loc="left")
         axis.set_xlabel("iteration", fontsize=8)
     add_legend(figure, names)
@@ -68,20 +65,14 @@ def curves(
 
 def add_legend(figure: Figure, names: Sequence[str]) -> None:
     """The names of several runs above the panels."""
-    if len(names) < 2:
-        return
-    lines = [Line2D([], [], color=colour(i), linewidth=2) for i in range(len(names))]
-    figure.legend(
-        lines, [plain_text(name) for name in names], loc="outside upper left", frameon=False,
-        ncols=min(4, len(names)), fontsize=9,
-    )  # fmt: skip
+    if len(names) > 1:
+        lines = [Line2D([], [], color=colour(i), linewidth=2) for i in range(len(names))]
+        figure.legend(lines, list(map(plain_text, names)), loc="outside upper left",
+                      frameon=False, ncols=min(4, len(names)), fontsize=9)  # fmt: skip
 
 
 def matrix(
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    labels: np.ndarray | None = None,
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], labels: np.ndarray | None
 ) -> Figure:
     """Numbers from 0 to 1 as shades; if there is room, each with its label or in percent.
 
@@ -90,14 +81,13 @@ def matrix(
         labels: (R, C), or None for percent.
     """
     side = min(0.52, 13 / max(values.shape))
-    figure = Figure(
-        figsize=(2.4 + side * len(columns), 1.6 + side * len(rows)), layout="constrained"
-    )
+    size = (2.4 + side * len(columns), 1.6 + side * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     axis.imshow(np.nan_to_num(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=45, ha="right",
+    axis.set_xticks(range(len(columns)), map(_short, columns), rotation=45, ha="right",
                     fontsize=8, rotation_mode="anchor")  # fmt: skip
-    axis.set_yticks(range(len(rows)), [_short(r) for r in rows], fontsize=8)
+    axis.set_yticks(range(len(rows)), map(_short, rows), fontsize=8)
     axis.set(xlabel="predicted", ylabel="truth")
     if side > 0.4:
         for (row, column), value in np.ndenumerate(values):
@@ -115,17 +105,16 @@ def _short(name: str, letters: int = 22) -> str:
 def bars(
     groups: Sequence[str], values: Mapping[str, Sequence[float]], names: Sequence[str], unit: str
 ) -> Figure:
-    """Horizontal bars: a group per name of `groups`, a bar per run."""
-    figure = Figure(
-        figsize=(7.2, 0.6 + 0.32 * len(groups) * max(1, len(values) * 0.6)), layout="constrained"
-    )
+    """Horizontal bars: a group per name of `groups`, a bar per run of `values`, at least one."""
+    size = (7.2, 0.6 + 0.32 * len(groups) * max(1, len(values) * 0.6))
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
-    height = 0.8 / max(1, len(values))
+    height = 0.8 / len(values)
     for place, (name, own) in enumerate(values.items()):
         y = np.arange(len(groups)) + (place - (len(values) - 1) / 2) * height
         drawn = axis.barh(y, own, height * 0.92, color=colour(names.index(name)))
         axis.bar_label(drawn, fmt="%.1f", fontsize=8, padding=3)
-    axis.set_yticks(range(len(groups)), [plain_text(g) for g in groups], fontsize=9)
+    axis.set_yticks(range(len(groups)), map(plain_text, groups), fontsize=9)
     axis.invert_yaxis()
     axis.tick_params(axis="x", labelsize=8)
     axis.margins(x=0.12)

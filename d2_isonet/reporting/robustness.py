@@ -1,12 +1,13 @@
 """The results of a robustness evaluation as a table, a json file, and a picture."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from d2_isonet.evaluation.gradient_masking import is_guessing
@@ -66,56 +67,49 @@ def write_report(
     folder = Path(results["output"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "robustness.json").write_text(json.dumps(results, indent=1) + "\n")
-    shown = _largest_settings(results["rows"], results["eps"])
-    figure = Figure(figsize=(3 + 4 * len(shown), 14), layout="constrained")
+    columns = list(_examples(results, model, batch[:4], classes))
+    figure = Figure(figsize=(1 + 2 * len(columns), 14), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
-    _draw_examples(figure.add_subfigure(grid[0]), shown, model, batch[:4], classes, order)
+    axes = figure.add_subfigure(grid[0]).subplots(len(batch[:4]), len(columns), squeeze=False)
+    for column, (images, titles) in zip(axes.T, columns, strict=True):
+        _draw_column(column, images.flip(1) if order == "BGR" else images, titles)
     _draw_curves(figure.add_subfigure(grid[1]).subplots(), results)
     figure.savefig(folder / "robustness.png", dpi=80)
     print(f"Written: {folder}/robustness.json, {folder}/robustness.png")
 
 
-def _largest_settings(rows: list[dict], requested: list[float]) -> list[dict]:
-    """The white-box attacks with the largest requested eps, one per name."""
-    return [r for r in rows if r["access"] == "white-box" and r["eps"] == max(requested)]
+def _examples(
+    results: dict, model: ImageClassifier, batch: list[dict], classes: list[str]
+) -> Iterator[tuple[torch.Tensor, list[str]]]:
+    """Pixels (N, 3, H, W) and titles of each column of the picture.
 
+    First the images; then, for each white-box attack with the largest requested eps, its examples
+    and their amplified changes.
+    """
 
-def _draw_examples(
-    figure: SubFigure,
-    settings: list[dict],
-    model: ImageClassifier,
-    batch: list[dict],
-    classes: list[str],
-    order: str,
-) -> None:
-    """A row per image: the image; then, for each attack, the example and its amplified change."""
-    axes = figure.subplots(len(batch), 1 + 2 * len(settings), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    def names(images: torch.Tensor) -> list[str]:
+        with torch.no_grad():
+            return [classes[i] for i in model.pixel_logits(images).argmax(dim=1).tolist()]
+
     images = model.stack_images(batch).float()
     labels = torch.tensor([x["label"] for x in batch], device=model.device)
-    truth = [f"{classes[x['label']]}, taken for" for x in batch]
-    titles = [f"{x}\n{y}" for x, y in zip(truth, _names(model, images, classes), strict=True)]
-    _draw_column(axes[:, 0], images, titles, order)
-    for i, setting in enumerate(settings):
+    pairs = zip(batch, names(images), strict=True)
+    yield images, [f"{classes[x['label']]}, taken for\n{name}" for x, name in pairs]
+    for setting in results["rows"]:
+        if setting["access"] != "white-box" or setting["eps"] != max(results["eps"]):
+            continue
         adversarial = run_attack(setting, model, images, labels)
-        change = 127.5 + (adversarial - images) * 127.5 / max(setting["eps"], 1e-6)
-        name = f"{setting['attack'].upper()}, eps {setting['eps']:g}"
-        titles = [f"{name}\n{x}" for x in _names(model, adversarial, classes)]
-        _draw_column(axes[:, 1 + 2 * i], adversarial, titles, order)
-        amplified = f"change x {127.5 / max(setting['eps'], 1e-6):.3g}"
-        _draw_column(axes[:, 2 + 2 * i], change, [amplified] * len(batch), order)
+        title = f"{setting['attack'].upper()}, eps {setting['eps']:g}"
+        yield adversarial, [f"{title}\n{name}" for name in names(adversarial)]
+        least = max(setting["eps"], 1e-6)
+        change = 127.5 + (adversarial - images) * 127.5 / least
+        yield change, [f"change x {127.5 / least:.3g}"] * len(batch)
 
 
-def _names(model: ImageClassifier, images: torch.Tensor, classes: list[str]) -> list[str]:
-    with torch.no_grad():
-        return [classes[i] for i in model.pixel_logits(images).argmax(dim=1).tolist()]
-
-
-def _draw_column(axes: np.ndarray, images: torch.Tensor, titles: list[str], order: str) -> None:
-    rgb = images.flip(1) if order == "BGR" else images
-    pixels = rgb.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def _draw_column(axes: np.ndarray, images: torch.Tensor, titles: list[str]) -> None:
+    pixels = images.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     for axis, image, title in zip(axes, pixels, titles, strict=True):
+        axis.set_axis_off()
         axis.imshow(image, interpolation="nearest")
         axis.set_title(title, fontsize=9)
 

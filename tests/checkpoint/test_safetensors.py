@@ -18,7 +18,7 @@ from d2_isonet.checkpoint.reading import WeightsError, read_state_dict, read_ten
 from d2_isonet.commands import convert as command
 from d2_isonet.config.loading import load_config
 from d2_isonet.engine.predictor import Predictor
-from d2_isonet.preflight.weights import weights_findings
+from d2_isonet.preflight.files import weights_finding
 from d2_isonet.utils.files import SaveError
 
 pytest.importorskip("safetensors", reason="pip install 'd2_isonet[safetensors]'")
@@ -75,7 +75,7 @@ def test_the_preflight_reads_its_names_and_shapes(backbone):
     args = SimpleNamespace(eval_only=False, resume=False, trust_pickle=False)
     with torch.device("meta"):
         model = build_model(config("MODEL.DEVICE", "meta"))
-    (finding,) = weights_findings(cfg, args, model)
+    finding = weights_finding(cfg, args, model)
     assert finding.severity == "fact" and "fits the network" in finding.what
 
 

@@ -8,10 +8,10 @@ import torch
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save_backbone
+from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.checkpoint.reading import WeightsError
-from d2_isonet.checkpoint.record import meta_differences
 from d2_isonet.config.loading import load_config
-from d2_isonet.preflight.weights import weights_findings
+from d2_isonet.preflight.files import weights_finding
 
 CPU = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", ""]
 
@@ -144,7 +144,7 @@ def test_a_start_from_an_ordinary_network_needs_its_weights():
     cfg = classifier_config("imagenet/decoupled18_tanh", *FROM_CONV2D[:2], "MODEL.WEIGHTS", "")
     args = SimpleNamespace(eval_only=False, resume=False, trust_pickle=False)
     with pytest.raises(ValueError, match="FROM_CONV2D is True, but MODEL.WEIGHTS is ''"):
-        weights_findings(cfg, args, None)
+        weights_finding(cfg, args, None)
 
 
 @pytest.mark.parametrize("missing", ["res3.0.conv2.weight", "res4.1.conv1.norm.running_var"])

@@ -225,13 +225,13 @@ def test_a_run_in_a_used_folder_is_warned_of(parsed, tmp_path):
 
 
 def test_a_disk_without_room_for_checkpoints_is_told(parsed, monkeypatch):
-    from d2_isonet.preflight import output_folder as output_check
+    from d2_isonet.preflight import files
 
     words = f"{SMALL} {DATA} {RUN} SOLVER.CHECKPOINT_PERIOD 1 SOLVER.CHECKPOINT_MAX_TO_KEEP 0"
     size = re.search(r"checkpoints of ([\d.]+) MB", str(checked(parsed(words))))[1]
     for free, severity in ((0.9, "error"), (2.5, "warning"), (9, "fact")):
         usage = type("Usage", (), {"free": free * float(size) * 1e6})
-        monkeypatch.setattr(output_check.shutil, "disk_usage", lambda path, usage=usage: usage)
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda path, usage=usage: usage)
         if severity == "error":
             with pytest.raises(ValueError, match="OUTPUT_DIR: .*for 3 checkpoints.*make room"):
                 checked(parsed(words))

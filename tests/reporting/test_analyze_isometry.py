@@ -10,7 +10,7 @@ from browser import chromium, opened  # noqa: F401
 
 from d2_isonet.commands import isometry
 from d2_isonet.reporting.isometry.analysis import analyze, as_json
-from d2_isonet.reporting.isometry.networks import MODEL_ZOO, detectron2_network
+from d2_isonet.reporting.isometry.networks import MODEL_ZOO, network_of
 from d2_isonet.reporting.isometry.pictures import histogram_figure, singular_value_figure
 from d2_isonet.reporting.isometry.report import make_page, print_analysis
 
@@ -157,7 +157,7 @@ def test_an_untrained_batch_norm_takes_the_image_s_statistics():
 
 
 def test_weights_that_are_not_finite_are_shown_as_such(capsys):
-    network = detectron2_network(isometry.argument_parser().parse_args([*RISONET18, *FEW, *TINY]))
+    network = network_of(isometry.argument_parser().parse_args([*RISONET18, *FEW, *TINY]))
     torch.nn.init.constant_(network.model.backbone.res3[0].shortcut.weight, math.nan)
     found = analyze(network, frequencies=2, limit=10.0, seed=0)
     print_analysis(found)

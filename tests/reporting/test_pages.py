@@ -10,8 +10,15 @@ from browser import chromium, opened  # noqa: F401
 from matplotlib.figure import Figure
 from PIL import Image
 
-from d2_isonet.reporting.page.page import Page, Picture, figure_uri, image_uri, plain_text
-from d2_isonet.reporting.page.tables import Cell, shown
+from d2_isonet.reporting.page.page import (
+    Cell,
+    Page,
+    Picture,
+    figure_uri,
+    image_uri,
+    plain_text,
+    shown,
+)
 
 EVIL = "<img src=x onerror=\"document.title='gotcha'\"><script>alert(1)</script>&'"
 

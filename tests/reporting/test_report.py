@@ -16,9 +16,9 @@ from d2_isonet.engine.run_record import add_run_record
 from d2_isonet.reporting.page.page import Page
 from d2_isonet.reporting.runs import training
 from d2_isonet.reporting.runs.datasets import detection_results
-from d2_isonet.reporting.runs.metrics import read_metrics
-from d2_isonet.reporting.runs.provenance import changed_keys, defaults, differing_keys, flat
-from d2_isonet.reporting.runs.run import names_of, read_log, read_run
+from d2_isonet.reporting.runs.logs import read_log, read_metrics
+from d2_isonet.reporting.runs.provenance import changed_keys, defaults
+from d2_isonet.reporting.runs.run import flat, names_of, read_run
 
 
 def test_steps_and_evaluations_are_reported_apart(tmp_path):
@@ -125,7 +125,7 @@ def test_configs_are_compared_by_value():
     assert base["SOLVER.ORTHO_COEFF"] == 1e-4 and base["DATASETS.TRAIN"] == []
     ours = {**base, "SOLVER.BASE_LR": 0.5, "OF.AN.OTHER": 1}
     assert changed_keys([base, ours], base) == ["OF.AN.OTHER", "SOLVER.BASE_LR"]
-    assert differing_keys([{"a": 1, "b": 1}, {"a": 1.0, "b": True}]) == ["b"]
+    assert changed_keys([{"a": 1.0, "b": True}], {"a": 1, "b": 1}) == ["b"]
     assert flat({"A": {"B": (1, (2,))}}) == {"A.B": [1, [2]]}
 
 

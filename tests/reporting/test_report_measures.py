@@ -9,8 +9,15 @@ from brute_detection import brute_confusion, brute_errors
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from d2_isonet.reporting.runs.detection import STATS, analyse, read_detections, read_truth, tasks_of
-from d2_isonet.reporting.runs.matches import confusion, image_scores
+from d2_isonet.reporting.runs.detection import (
+    STATS,
+    analyse,
+    confusion,
+    image_scores,
+    read_detections,
+    read_truth,
+    tasks_of,
+)
 
 A, B = 5, 9  # category ids
 

@@ -53,16 +53,12 @@ def is_shard_root(root: str) -> bool:
     if is_url(root) or os.path.isfile(os.path.join(root, INDEX_NAME)):
         return True
     if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
-        raise MissingFileError(
-            f"{root} has no {INDEX_NAME}: d2-isonet make-shards has not finished it; run the "
-            "same command again to continue"
-        )
+        what = f"{root} has no {INDEX_NAME}: d2-isonet make-shards has not finished it"
+        raise MissingFileError(what, "run the same command again to continue")
     if os.path.isdir(root) and not os.path.isdir(os.path.join(root, "train")):
-        shards = sorted(name for name in os.listdir(root) if name.endswith(".tar"))
-        if shards:
-            raise MissingFileError(
-                f"{root} has {len(shards)} tar files and no {INDEX_NAME}; {_REMEDY}"
-            )
+        number = sum(name.endswith(".tar") for name in os.listdir(root))
+        if number:
+            raise MissingFileError(f"{root} has {number} tar files and no {INDEX_NAME}", _REMEDY)
     return False
 
 
@@ -97,17 +93,13 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
 def _check_files(shards: list[Shard]) -> None:
     missing = [shard.url for shard in shards if not os.path.isfile(shard.url)]
     if missing:
-        raise MissingFileError(
-            f"{len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}; "
-            f"{_REMEDY}"
-        )
+        what = f"{len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}"
+        raise MissingFileError(what, _REMEDY)
     for shard in shards:
         size = os.path.getsize(shard.url)
         if size != shard.bytes:
-            raise UserError(
-                f"Shard {shard.url} has {size} bytes and not {shard.bytes} as the index says",
-                "copy it again",
-            )
+            what = f"Shard {shard.url} has {size} bytes and not {shard.bytes} as the index says"
+            raise UserError(what, "copy it again")
 
 
 class _Checker:
@@ -127,18 +119,15 @@ class _Checker:
         classes = self._get(index, "classes", "", list)
         self._need(all(isinstance(name, str) for name in classes), "classes", classes)
         self._need(len(set(classes)) == len(classes), "classes", "a name given twice")
-        return {
-            split: ShardedImages(
-                url_of(root, split), tuple(classes), self._shards(root, content, f"splits.{split}")
-            )
-            for split, content in self._get(index, "splits", "", dict).items()
-        }
+        splits = {}
+        for name, content in self._get(index, "splits", "", dict).items():
+            shards = self._shards(root, content, f"splits.{name}")
+            splits[name] = ShardedImages(url_of(root, name), tuple(classes), shards)
+        return splits
 
     def _shards(self, root: str, split: Any, where: str) -> tuple[Shard, ...]:
-        shards = tuple(
-            self._shard(root, entry, f"{where}.shards[{i}]")
-            for i, entry in enumerate(self._get(split, "shards", where, list))
-        )
+        entries = enumerate(self._get(split, "shards", where, list))
+        shards = tuple(self._shard(root, entry, f"{where}.shards[{i}]") for i, entry in entries)
         samples = self._get(split, "samples", where, int)
         counted = sum(shard.samples for shard in shards)
         self._need(samples == counted, f"{where}.samples", f"{samples}, its shards hold {counted}")
@@ -149,10 +138,10 @@ class _Checker:
     def _shard(self, root: str, entry: Any, where: str) -> Shard:
         name, sha256 = (self._get(entry, key, where, str) for key in ("file", "sha256"))
         samples, size = (self._get(entry, key, where, int) for key in ("samples", "bytes"))
-        self._need(_SHARD_NAME.fullmatch(name) is not None, f"{where}.file", name)
+        self._need(_SHARD_NAME.fullmatch(name), f"{where}.file", name)
         self._need(samples > 0, f"{where}.samples", samples)
         self._need(size > 0, f"{where}.bytes", size)
-        self._need(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{where}.sha256", sha256)
+        self._need(re.fullmatch("[0-9a-f]{64}", sha256), f"{where}.sha256", sha256)
         return Shard(url_of(root, name), samples, size, sha256)
 
     def _get(self, node: Any, key: str, where: str, kind: type) -> Any:
@@ -160,10 +149,9 @@ class _Checker:
         self._need(isinstance(node, dict), where, node)
         value = node.get(key)
         is_right = isinstance(value, kind) and not isinstance(value, bool) and value
-        self._need(bool(is_right), f"{where}.{key}".lstrip("."), value)
+        self._need(is_right, f"{where}.{key}".lstrip("."), value)
         return value
 
-    def _need(self, is_right: bool, where: str, value: Any) -> None:
+    def _need(self, is_right: object, where: str, value: Any) -> None:
         if not is_right:
-            shown = str(value)[:60]
-            raise UserError(f"{self.url} is damaged at {where}: {shown}", _REMEDY)
+            raise UserError(f"{self.url} is damaged at {where}: {str(value)[:60]}", _REMEDY)

@@ -39,8 +39,8 @@ class ShardTrainingBatches(IterableDataset):
         reader = _LaneReader(self.images, self.order)
         size = self.order.batch_size
         for iteration in itertools.count(self.order.start + worker, workers):
-            slots = range(self.rank, size, self.world_size)
-            positions = [iteration * size + slot for slot in slots]
+            begin, end = iteration * size, (iteration + 1) * size
+            positions = range(begin + self.rank, end, self.world_size)
             yield self.collate([self._mapped(reader.take(p), p) for p in positions])
 
     def _mapped(self, sample: dict, position: int) -> dict:

@@ -1,6 +1,7 @@
 """Assigns images to shards before anything is written; only the seed decides."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -70,29 +71,25 @@ def described(image: dict, folder: str) -> dict:
 def _cut(
     images: list[dict], split: str, megabytes: float, samples: int | None
 ) -> list[PlannedShard]:
-    sizes = [tar_bytes(image) for image in images]
+    sizes = [_tar_bytes(image) for image in images]
     wanted = len(images) / samples if samples else sum(sizes) / (megabytes * 1e6)
     count = min(max(math.ceil(wanted), 1), len(images))
     digits = max(5, len(str(count - 1)))
     bounds = [len(images) * i // count for i in range(count + 1)]
-    return [
-        PlannedShard(
-            f"{split}-{number:0{digits}d}.tar",
-            split,
-            _padded(sum(sizes[begin:end]) + 2 * _BLOCK, _RECORD),
-            images[begin:end],
-        )
-        for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False))
-    ]
+    shards = []
+    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        size = _padded(sum(sizes[begin:end]) + 2 * _BLOCK, _RECORD)
+        file = f"{split}-{number:0{digits}d}.tar"
+        shards.append(PlannedShard(file, split, size, images[begin:end]))
+    return shards
 
 
 def record_of(image: dict) -> bytes:
     """The json beside an image in its shard: file, image_id and label."""
-    keys = ("file", "image_id", "label")
-    return json.dumps({key: image[key] for key in keys}).encode()
+    return json.dumps({key: image[key] for key in ("file", "image_id", "label")}).encode()
 
 
-def tar_bytes(image: dict) -> int:
+def _tar_bytes(image: dict) -> int:
     """Bytes of an image and its json in a tar file."""
     return sum(_BLOCK + _padded(size, _BLOCK) for size in (image["size"], len(record_of(image))))
 

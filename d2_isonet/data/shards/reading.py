@@ -54,29 +54,21 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
             pass
     _compare(source, shard)
     if error is not None:
-        raise UserError(
-            f"Shard {shard.url} cannot be used: {error.args[0]}",
-            _REMEDY,
-        ) from error
+        raise UserError(f"Shard {shard.url} cannot be used: {error.args[0]}", _REMEDY) from error
     if count != shard.samples:
-        raise UserError(
-            f"Shard {shard.url} has {count} images and not {shard.samples} as the index says",
-            "make the shards again with d2-isonet make-shards",
-        )
+        what = f"Shard {shard.url} has {count} images and not {shard.samples} as the index says"
+        raise UserError(what, "make the shards again with d2-isonet make-shards")
     return samples
 
 
 def _compare(source: Source, shard: Shard) -> None:
+    problem = ""
     if source.count != shard.bytes:
-        raise ShardUnavailable(
-            f"Shard {shard.url} has {source.count} bytes and not {shard.bytes} as the index says",
-            _REMEDY,
-        )
-    if source.sha256.hexdigest() != shard.sha256:
-        raise ShardUnavailable(
-            f"Shard {shard.url} does not have the sha256 of the index: its content has changed",
-            _REMEDY,
-        )
+        problem = f"has {source.count} bytes and not {shard.bytes} as the index says"
+    elif source.sha256.hexdigest() != shard.sha256:
+        problem = "does not have the sha256 of the index: its content has changed"
+    if problem:
+        raise ShardUnavailable(f"Shard {shard.url} {problem}", _REMEDY)
 
 
 def _samples(stream: io.BufferedReader, shard: Shard) -> Iterator[dict[str, Any]]:
@@ -115,9 +107,5 @@ def _checked(sample: dict[str, Any], shard: Shard, num_classes: int) -> dict:
         raise UserError(f"{key}.json does not give file, image_id and label")
     if not 0 <= record["label"] < num_classes:
         raise UserError(f"{key}.json has label {record['label']} of {num_classes} classes")
-    return {
-        "file_name": f"{shard.url}/{record['file']}",
-        "image_id": record["image_id"],
-        "label": record["label"],
-        "data": sample[images[0]],
-    }
+    name = f"{shard.url}/{record.pop('file')}"
+    return {"file_name": name, **record, "data": sample[images[0]]}

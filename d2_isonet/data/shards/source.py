@@ -100,8 +100,7 @@ def _open(url: str) -> io.BufferedIOBase:
     except FileNotFoundError as error:
         if error.filename != url and scheme not in ("", "file"):
             raise ShardUnavailable(
-                f"{url} cannot be read: there is no program {error.filename!r}",
-                "install it",
+                f"{url} cannot be read: there is no program {error.filename!r}", "install it"
             ) from error
         raise MissingFileError(f"There is no file {url}") from error
     except OSError as error:

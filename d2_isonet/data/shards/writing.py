@@ -38,20 +38,42 @@ def is_finished(output: Path, plan: Plan) -> bool:
         return True
     strangers = [] if (output / JOURNAL_NAME).is_file() else sorted(output.glob("*.tar"))
     if strangers:
-        raise UserError(
-            f"{output} holds {strangers[0].name} and {len(strangers) - 1} more tar files that are "
-            "not known here",
-            "give an empty --output",
-        )
+        more = f"and {len(strangers) - 1} more tar files that are not known here"
+        raise UserError(f"{output} holds {strangers[0].name} {more}", "give an empty --output")
     return False
 
 
 class Journal:
-    """Lines of json: the plan's sha256, then the index entry of each finished shard."""
+    """The shards of a plan in a folder, the finished ones in lines of json.
 
-    def __init__(self, output: Path, file: TextIO):
-        self.output, self._file = output, file
-        self.entries: dict[str, dict] = {}
+    The first line has the plan's sha256, each further one the index entry of a finished shard.
+    """
+
+    def __init__(self, output: Path, plan: Plan, file: TextIO):
+        """Keep the shards that an earlier run with this plan finished and that still exist.
+
+        Raises:
+            UserError: the earlier run had another plan.
+        """
+        self.output, self.plan, self._file = output, plan, file
+        self.entries: dict[str, dict] = {}  # by the name of the file
+        file.seek(0)
+        text = file.read()
+        text = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
+        file.truncate(len(text.encode()))
+        lines = [_parsed(output / JOURNAL_NAME, line) for line in text.splitlines()]
+        if not lines:
+            self._write({"plan": plan.sha256})
+        elif lines[0].get("plan") != plan.sha256:
+            raise UserError(f"{output} holds unfinished shards of other images", _ANOTHER)
+        for entry in lines[1:]:
+            path = output / entry["file"]
+            if path.is_file() and path.stat().st_size == entry["bytes"]:
+                self.entries[entry["file"]] = entry
+
+    def missing(self) -> list[PlannedShard]:
+        """The shards that are still to be written."""
+        return [shard for shard in self.plan.shards if shard.file not in self.entries]
 
     def add(self, entry: dict) -> None:
         self.entries[entry["file"]] = entry
@@ -62,34 +84,14 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def start(self, plan: Plan) -> None:
-        """Keep the shards that an earlier run with this plan finished and that still exist.
-
-        Raises:
-            UserError: the earlier run had another plan.
-        """
-        self._file.seek(0)
-        text = self._file.read()
-        text = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
-        self._file.truncate(len(text.encode()))
-        lines = [_parsed(self.output / JOURNAL_NAME, line) for line in text.splitlines()]
-        if not lines:
-            self._write({"plan": plan.sha256})
-            return
-        if lines[0].get("plan") != plan.sha256:
-            raise UserError(f"{self.output} holds unfinished shards of other images", _ANOTHER)
-        for entry in lines[1:]:
-            path = self.output / entry["file"]
-            if path.is_file() and path.stat().st_size == entry["bytes"]:
-                self.entries[entry["file"]] = entry
-
-    def finish(self, plan: Plan) -> None:
+    def finish(self) -> None:
         """Write the index, which makes the set complete, and remove the journal."""
         splits: dict[str, dict] = {}
-        for shard in plan.shards:
+        for shard in self.plan.shards:
             split = splits.setdefault(shard.split, {"samples": 0, "shards": []})
             split["samples"] += len(shard.images)
             split["shards"].append(self.entries[shard.file])
+        plan = self.plan
         index = {"format": FORMAT, "version": VERSION, "plan": plan.sha256, "seed": plan.seed}
         index |= {"classes": plan.classes, "splits": splits}
         write_text(self.output / INDEX_NAME, json.dumps(index, indent=1))
@@ -97,10 +99,7 @@ class Journal:
 
 
 def _parsed(path: Path, text: str) -> dict:
-    """
-    Raises:
-        UserError: `text`, of the file `path`, is not the json of an object.
-    """
+    """The json object in `text`, of the file `path`; raises UserError if it is none."""
     try:
         parsed = json.loads(text)
     except ValueError:
@@ -111,11 +110,11 @@ def _parsed(path: Path, text: str) -> dict:
 
 
 @contextlib.contextmanager
-def open_journal(output: Path) -> Iterator[Journal]:
+def open_journal(output: Path, plan: Plan) -> Iterator[Journal]:
     """The journal of `output` for this process alone; makes the folder if it does not exist.
 
     Raises:
-        UserError: another process writes to the folder.
+        UserError: another process writes to the folder, or an earlier one had another plan.
     """
     output.mkdir(parents=True, exist_ok=True)
     path = output / _LOCK_NAME
@@ -125,14 +124,24 @@ def open_journal(output: Path) -> Iterator[Journal]:
         raise UserError(f"Another make-shards is writing to {output}") from error
     with lock, open(output / JOURNAL_NAME, "a+", encoding="utf-8") as file:
         try:
-            yield Journal(output, file)
+            yield Journal(output, plan, file)
         finally:
             path.unlink()
 
 
-def write_shards(
-    output: Path, plan: Plan, journal: Journal, workers: int, done: Callable[[int], object]
-) -> None:
+def require_space(journal: Journal) -> None:
+    """Raise UserError if the disk of the output has no room for the shards that are missing."""
+    needed = sum(shard.bytes for shard in journal.missing())
+    free = shutil.disk_usage(journal.output).free
+    if needed > free:
+        raise UserError(
+            f"The shards take {needed / 1e9:.2f} GB and {journal.output} has {free / 1e9:.2f} GB "
+            "free",
+            "make room or give another --output",
+        )
+
+
+def write_shards(journal: Journal, workers: int, done: Callable[[int], object]) -> None:
     """Write the shards that the journal lacks, several at a time.
 
     Args:
@@ -141,9 +150,8 @@ def write_shards(
     Raises:
         FileNotFoundError, UserError: an image cannot be read, or has changed since it was listed.
     """
-    missing = [shard for shard in plan.shards if shard.file not in journal.entries]
     with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(write_shard, output, shard): shard for shard in missing}
+        futures = {pool.submit(write_shard, journal.output, x): x for x in journal.missing()}
         try:
             for future in as_completed(futures):
                 journal.add(future.result())
@@ -151,20 +159,6 @@ def write_shards(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def require_space(output: Path, plan: Plan, journal: Journal) -> None:
-    """
-    Raises:
-        UserError: the file system of `output` has no room for the shards that are still missing.
-    """
-    needed = sum(shard.bytes for shard in plan.shards if shard.file not in journal.entries)
-    free = shutil.disk_usage(output).free
-    if needed > free:
-        raise UserError(
-            f"The shards take {needed / 1e9:.2f} GB and {output} has {free / 1e9:.2f} GB free",
-            "make room or give another --output",
-        )
 
 
 def write_shard(output: Path, shard: PlannedShard) -> dict:
@@ -179,12 +173,8 @@ def write_shard(output: Path, shard: PlannedShard) -> dict:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(output / shard.file)
-    return {
-        "file": shard.file,
-        "samples": len(shard.images),
-        "bytes": hashing.count,
-        "sha256": hashing.sha256.hexdigest(),
-    }
+    entry = {"file": shard.file, "samples": len(shard.images), "bytes": hashing.count}
+    return {**entry, "sha256": hashing.sha256.hexdigest()}
 
 
 def _sample(image: dict) -> dict:
@@ -192,10 +182,8 @@ def _sample(image: dict) -> dict:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingFileError(
-            f"Image {path} does not exist (removed since it was listed); restore it or start again "
-            "with another --output"
-        ) from error
+        what = f"Image {path} does not exist (removed since it was listed)"
+        raise MissingFileError(what, "restore it or start again with another --output") from error
     except OSError as error:
         raise UserError(f"Image {path} cannot be read ({error})", "replace the file") from error
     if len(data) != image["size"]:

@@ -29,7 +29,8 @@ def _plain(key: str) -> str:
 class PreflightCache:
     """A table (key, stamp) -> JSON value in detectron2's cache folder, $FVCORE_CACHE/d2_isonet.
 
-    If that cannot be written, it logs a warning and nothing is kept.
+    If that cannot be written, it logs a warning and nothing is kept; neither is a value without
+    stamp.
     """
 
     def __init__(self):
@@ -50,7 +51,7 @@ class PreflightCache:
         logger.warning(f"The findings of this check are not kept for the next one: {error}")
         self._open(":memory:")
 
-    def get(self, key: str, stamp: str):
+    def get(self, key: str, stamp: str | None):
         """The value of the key if it was kept with this stamp, else None."""
         try:
             query = "SELECT value FROM kept WHERE key = ? AND stamp = ?"
@@ -60,12 +61,12 @@ class PreflightCache:
             row = None
         return row and json.loads(row[0])
 
-    def put(self, rows: Iterable[tuple[str, str, object]]) -> None:
+    def put(self, rows: Iterable[tuple[str, str | None, object]]) -> None:
         """Keep rows of (key, stamp, value); a row replaces an older one of the same key."""
-        rows = [(_plain(key), stamp, json.dumps(value)) for key, stamp, value in rows]
+        kept = [(_plain(key), stamp, json.dumps(value)) for key, stamp, value in rows if stamp]
         try:
             with self._connection:
-                self._connection.executemany("REPLACE INTO kept VALUES (?, ?, ?)", rows)
+                self._connection.executemany("REPLACE INTO kept VALUES (?, ?, ?)", kept)
         except sqlite3.Error as error:
             self._give_up(error)
 

@@ -1,33 +1,38 @@
 """Checks the content of a COCO json: its ids, its keys and its objects."""
 
+import functools
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 from d2_isonet.data.coco_json import can_be_sorted, class_names, is_id, repeated
-from d2_isonet.preflight.findings import Finding, Severity, found
+from d2_isonet.preflight.findings import Finding, Rule, broken_rules, found, found_values
 from d2_isonet.utils.messages import shortened
 
 from .images import ImageEntry
 from .objects import Demands, LabelledObject, object_findings
 
 REPAIR = "d2-isonet check-data --annotations FILE --images DIR --repair NEW writes a file with {}"
+_NEW_IDS = REPAIR.format("new ids, 1 to N")
 
 
 def coco_findings(content: dict, demands: Demands) -> tuple[list[Finding], bool]:
     """What is wrong with the content of `read_annotations`, and whether any mask is RLE."""
-    where = demands.where
+    where, images = demands.where, content["images"]
+    annotations = content.get("annotations", [])
     objects, has_rle = object_findings(_objects(content), class_names(content), demands)
     return [
-        Finding("fact", where, *_summary(content)),
+        _summary(content, where),
         *_categories(content, where),
-        *_images(content["images"], where),
+        *broken_rules(where, "images", images, functools.partial(_name, "image"), _IMAGE_RULES),
+        *_images(images, where),
+        *broken_rules(
+            where, "annotations", annotations, functools.partial(_name, "annotation"),
+            _ANNOTATION_RULES,
+        ),
         *_annotation_ids(content, where),
-        *_unknown_ids(content, where),
-        *_other_keys(content, where),
         *objects,
-    ], has_rle
+    ], has_rle  # fmt: skip
 
 
 def coco_entries(content: dict, image_root: str) -> list[ImageEntry]:
@@ -40,125 +45,103 @@ def coco_entries(content: dict, image_root: str) -> list[ImageEntry]:
     ]
 
 
-def _summary(content: dict) -> tuple[str, str]:
-    annotations, images = content.get("annotations", []), len(content["images"])
-    known = {image["id"] for image in content["images"] if is_id(image.get("id"))}
+def _summary(content: dict, where: str) -> Finding:
+    annotations, images = content.get("annotations", []), content["images"]
+    known = set(_ids(images))
     used = len({a["image_id"] for a in annotations if _is_in(a.get("image_id"), known)})
     left_out = "the others are not trained on where DATALOADER.FILTER_EMPTY_ANNOTATIONS is True"
     what = (
-        f"{used} of {images} images have annotations, {len(annotations)} in all, of "
+        f"{used} of {len(images)} images have annotations, {len(annotations)} in all, of "
         f"{len(content['categories'])} categories"
     )
-    return what, left_out if used < images else ""
+    return Finding("fact", where, what, left_out if used < len(images) else "")
 
 
-def _categories(content: dict, where: str) -> Iterable[Finding]:
-    ids = sorted(category["id"] for category in content["categories"])
+def _categories(content: dict, where: str) -> Iterator[Finding]:
     names = repeated(class_names(content))
-    yield from found(
-        "warning", where, names, "names that stand for several categories", "rename them"
-    )
+    what = "names that stand for several categories"
+    yield from found("warning", where, names, what, "rename them")
+    ids = sorted(_ids(content["categories"]))
     if ids != list(range(1, len(ids) + 1)):
         pairs = [f"{category} -> {index}" for index, category in enumerate(ids)]
         yield Finding("fact", where, f"category ids become class indices: {shortened(pairs)}")
 
 
-def _images(images: list[dict], where: str) -> Iterable[Finding]:
-    of = f"of {len(images)} images"
+def _images(images: list[dict], where: str) -> Iterator[Finding]:
     if not images:
         yield Finding("error", where, "the list of images is empty", "give another file")
-    ids, nameless = _ids(images, "images")
-    yield from found("error", where, nameless, f"{of} without id", "give each image its own")
+    ids = _ids(images)
     twice = [str(i) for i in repeated(ids)]
     yield from found("error", where, twice, "ids of images given twice", "make them unique")
     if not can_be_sorted(ids):
         yield Finding("error", where, "some ids of images are numbers, others text", "use one kind")
-    named = [image.get("file_name") for image in images]
-    bad = [_name(image, i, "image") for i, image in enumerate(images)
-           if not isinstance(image.get("file_name"), str)]  # fmt: skip
-    yield from found("error", where, bad, f"{of} without file_name", "name the file")
-    twice = repeated(name for name in named if isinstance(name, str))
-    yield from found("warning", where, twice, "files listed as several images", "list them once")
-    sizeless = [_name(image, i, "image") for i, image in enumerate(images) if not _has_size(image)]
-    remedy = REPAIR.format("the sizes of the files")
-    yield from found("error", where, sizeless, f"{of} without width and height", remedy)
+    files = repeated(image["file_name"] for image in images if _has_file(image))
+    yield from found("warning", where, files, "files listed as several images", "list them once")
 
 
-def _ids(entries: list[dict], kind: str) -> tuple[list, list[str]]:
-    """The ids, and the places of entries without one."""
-    ids = [entry["id"] for entry in entries if is_id(entry.get("id"))]
-    return ids, [f"{kind}[{i}]" for i, entry in enumerate(entries) if not is_id(entry.get("id"))]
-
-
-def _name(entry: dict, place: int, kind: str) -> str:
-    return f"{kind} {entry['id']}" if is_id(entry.get("id")) else f"{kind}s[{place}]"
-
-
-def _has_size(image: dict) -> bool:
-    return all(is_number(image.get(key)) and image[key] > 0 for key in ("width", "height"))
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
-
-
-def _annotation_ids(content: dict, where: str) -> Iterable[Finding]:
+def _annotation_ids(content: dict, where: str) -> Iterator[Finding]:
     annotations = content.get("annotations", [])
-    ids, missing = _ids(annotations, "annotations")
-    remedy = REPAIR.format("new ids, 1 to N")
-    of = f"of {len(annotations)} annotations"
-    yield from found("error", where, missing, f"{of} without id", remedy)
-    twice = [str(i) for i in repeated(ids)]
-    yield from found("error", where, twice, "ids of annotations given twice", remedy)
-
-
-def _unknown_ids(content: dict, where: str) -> Iterable[Finding]:
-    of = f"of {len(content.get('annotations', []))} annotations"
+    twice = [str(i) for i in repeated(_ids(annotations))]
+    yield from found("error", where, twice, "ids of annotations given twice", _NEW_IDS)
     for key, part in (("category_id", "categories"), ("image_id", "images")):
-        known = {entry["id"] for entry in content[part] if is_id(entry.get("id"))}
-        bad = [a for a in content.get("annotations", []) if not _is_in(a.get(key), known)]
-        counts = Counter(repr(a.get(key)) for a in bad)
-        values = [f"{value} (in {count})" for value, count in counts.items()]
-        what = f"{of} whose {key} is none of the {part}"
-        for finding in found("error", where, values, "", f"correct them, or add the {part}"):
-            yield finding._replace(what=f"{len(bad)} {what}: {shortened(values)}")
+        known = set(_ids(content[part]))
+        unknown = [a.get(key) for a in annotations if not _is_in(a.get(key), known)]
+        what = f"of {len(annotations)} annotations whose {key} is none of the {part}"
+        yield from found_values(where, unknown, what, f"correct them, or add the {part}")
+
+
+def _ids(entries: Iterable[dict]) -> list:
+    return [entry["id"] for entry in entries if is_id(entry.get("id"))]
 
 
 def _is_in(value: object, known: set) -> bool:
     return is_id(value) and value in known
 
 
-def _other_keys(content: dict, where: str) -> Iterable[Finding]:
-    annotations = content.get("annotations", [])
-    of = f"of {len(annotations)} annotations"
-
-    def names(is_bad) -> list[str]:
-        return [_name(a, i, "annotation") for i, a in enumerate(annotations) if is_bad(a)]
-
-    rules: tuple[tuple[Severity, Callable[[dict], bool], str, str], ...] = (
-        ("warning", lambda a: "area" not in a, "without area", "evaluation takes their box's"),
-        ("warning", lambda a: "iscrowd" not in a, "without iscrowd", "0 is taken"),
-        ("error", lambda a: not is_number(a.get("area", 0)), "with an area that is no number",
-         "correct it, or leave it out"),
-        ("error", lambda a: not _is_one_of(a.get("iscrowd", 0), (0, 1)),
-         "with an iscrowd other than 0 and 1", "detectron2 takes all but 0 for crowds: correct it"),
-        ("error", lambda a: not _is_one_of(a.get("ignore", 0), (0,)), "with ignore other than 0",
-         "detectron2 has no such thing: make it iscrowd, or take the annotation out"),
-    )  # fmt: skip
-    for severity, is_bad, what, remedy in rules:
-        yield from found(severity, where, names(is_bad), f"{of} {what}", remedy)
+def _name(kind: str, entry: dict, place: int) -> str:
+    return f"{kind} {entry['id']}" if is_id(entry.get("id")) else f"{kind}s[{place}]"
 
 
-def _is_one_of(value: object, allowed: tuple) -> bool:
+def _has_file(image: dict) -> bool:
+    return isinstance(image.get("file_name"), str)
+
+
+def _has_size(image: dict) -> bool:
+    return all(_is_number(image.get(key)) and image[key] > 0 for key in ("width", "height"))
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _is_one_of(value: object, *allowed: int) -> bool:
     return isinstance(value, (int, float)) and value in allowed
 
 
-def _objects(content: dict) -> Iterable[LabelledObject]:
-    categories = sorted(category["id"] for category in content["categories"])
-    index = {category: i for i, category in enumerate(categories)}
+_IMAGE_RULES = (
+    Rule("error", lambda i: not is_id(i.get("id")), "without id", "give each image its own"),
+    Rule("error", lambda i: not _has_file(i), "without file_name", "name the file"),
+    Rule("error", lambda i: not _has_size(i), "without width and height",
+         REPAIR.format("the sizes of the files")),
+)  # fmt: skip
+_ANNOTATION_RULES = (
+    Rule("error", lambda a: not is_id(a.get("id")), "without id", _NEW_IDS),
+    Rule("warning", lambda a: "area" not in a, "without area", "evaluation takes their box's"),
+    Rule("warning", lambda a: "iscrowd" not in a, "without iscrowd", "0 is taken"),
+    Rule("error", lambda a: not _is_number(a.get("area", 0)), "with an area that is no number",
+         "correct it, or leave it out"),
+    Rule("error", lambda a: not _is_one_of(a.get("iscrowd", 0), 0, 1),
+         "with an iscrowd other than 0 and 1", "detectron2 takes all but 0 for crowds: correct it"),
+    Rule("error", lambda a: not _is_one_of(a.get("ignore", 0), 0), "with ignore other than 0",
+         "detectron2 has no such thing: make it iscrowd, or take the annotation out"),
+)  # fmt: skip
+
+
+def _objects(content: dict) -> Iterator[LabelledObject]:
+    index = {category: i for i, category in enumerate(sorted(_ids(content["categories"])))}
     sizes = {
         image["id"]: (image["width"], image["height"])
         for image in content["images"]
@@ -167,7 +150,7 @@ def _objects(content: dict) -> Iterable[LabelledObject]:
     for i, a in enumerate(content.get("annotations", [])):
         category, image = a.get("category_id"), a.get("image_id")
         yield LabelledObject(
-            _name(a, i, "annotation"),
+            _name("annotation", a, i),
             index.get(category, -1) if is_id(category) else -1,
             a.get("bbox"),
             a.get("segmentation"),

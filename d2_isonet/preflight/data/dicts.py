@@ -1,17 +1,14 @@
 """Checks data sets that Python code registers, in detectron2's standard format."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 
 import numpy as np
 from detectron2.structures import BoxMode
 
 from d2_isonet.data.coco_json import repeated
-from d2_isonet.preflight.findings import Finding, found
-from d2_isonet.utils.messages import shortened
+from d2_isonet.preflight.findings import Finding, Rule, broken_rules, found, found_values
 
-from .images import ImageEntry
 from .objects import Demands, LabelledObject, object_findings
 
 _FORMAT = 'see detectron2\'s tutorial on datasets, "Standard Dataset Dicts"'
@@ -25,7 +22,7 @@ def dict_findings(
     Args:
         classes: names by class index.
     """
-    where = demands.where
+    where, trained = demands.where, demands.trained
     if not isinstance(dicts, (list, tuple)):
         what = f"it is a {type(dicts).__name__}, whose images and objects are not checked"
         return [Finding("fact", where, what)], False
@@ -33,39 +30,25 @@ def dict_findings(
         what = f"it is empty or no list of dicts: {repr(dicts)[:80]}"
         return [Finding("error", where, what, _FORMAT)], False
     annotations = [annotation for d in dicts for annotation in d.get("annotations") or ()]
-    things = list(_objects(dicts))
-    objects, has_rle = object_findings(things, classes, demands, drops_polygons=False)
+    objects, has_rle = object_findings(_objects(dicts), classes, demands, drops_polygons=False)
+    twice = [] if trained else repeated(str(d.get("image_id")) for d in dicts)
     summary = f"{len(dicts)} images, {len(annotations)} annotations, {len(classes)} classes"
     return [
         Finding("fact", where, summary),
-        *_keys(dicts, demands),
+        *broken_rules(where, "images", dicts, _name, _TRAINED if trained else _EVALUATED),
+        *found("error", where, twice, "image_ids given twice", "make them unique"),
         *_class_indices(annotations, where, len(classes)),
         *objects,
     ], has_rle
 
 
-def dict_entries(dicts: object) -> list[ImageEntry]:
-    """The image files of detectron2's dicts; none if `dicts` is something else."""
-    if not isinstance(dicts, (list, tuple)):
-        return []
-    return [
-        ImageEntry(str(d["file_name"]), d.get("width"), d.get("height"))
-        for d in dicts
-        if isinstance(d, dict) and d.get("file_name")
-    ]
+def _without(key: str) -> Rule:
+    return Rule("error", lambda entry: entry.get(key) is None, f"without {key}", _FORMAT)
 
 
-def _keys(dicts: Sequence[dict], demands: Demands) -> Iterable[Finding]:
-    where, trained = demands.where, demands.trained
-    of = f"of {len(dicts)} images"
-    # Evaluation converts the set to COCO's json; training measures the files.
-    needed = ("annotations",) if trained else ("image_id", "width", "height")
-    for key in ("file_name", *needed):
-        missing = [_name(d, i) for i, d in enumerate(dicts) if d.get(key) is None]
-        yield from found("error", where, missing, f"{of} without {key}", _FORMAT)
-    if not trained:
-        twice = [str(i) for i in repeated(str(d.get("image_id")) for d in dicts)]
-        yield from found("error", where, twice, "image_ids given twice", "make them unique")
+# Evaluation converts the set to COCO's json; training measures the files.
+_TRAINED = [_without(key) for key in ("file_name", "annotations")]
+_EVALUATED = [_without(key) for key in ("file_name", "image_id", "width", "height")]
 
 
 def _name(entry: dict, place: int) -> str:
@@ -74,13 +57,9 @@ def _name(entry: dict, place: int) -> str:
 
 def _class_indices(annotations: Sequence[dict], where: str, number: int) -> list[Finding]:
     bad = [a.get("category_id") for a in annotations if not _is_index(a, number)]
-    if not bad:
-        return []
-    values = [f"{value} (in {count})" for value, count in Counter(map(repr, bad)).items()]
-    what = f"{len(bad)} of {len(annotations)} annotations whose category_id is not within "
+    what = f"of {len(annotations)} annotations whose category_id is not within 0..{number - 1}"
     remedy = "it is a class index, counted from 0 without gaps: map the ids of the data to it"
-    what += f"0..{number - 1}: {shortened(values)}"
-    return [Finding("error", where, what, remedy, tuple(values))]
+    return found_values(where, bad, what, remedy)
 
 
 def _is_index(annotation: dict, number: int) -> bool:
@@ -88,7 +67,7 @@ def _is_index(annotation: dict, number: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < number
 
 
-def _objects(dicts: Sequence[dict]) -> Iterable[LabelledObject]:
+def _objects(dicts: Sequence[dict]) -> Iterator[LabelledObject]:
     for i, d in enumerate(dicts):
         size = (d["width"], d["height"]) if d.get("width") and d.get("height") else None
         for j, annotation in enumerate(d.get("annotations") or ()):

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
@@ -85,34 +85,19 @@ def look_at_all(paths: Iterable[str], title: str = "images") -> dict[str, ImageF
 
     The results are cached by path, size and time of change, so that the next call takes no time.
     """
-    found: dict[str, ImageFile] = {}
-    left: list[tuple[str, str | None]] = []  # path, stamp
-    with closing(PreflightCache()) as cache:
-        for path in dict.fromkeys(paths):
-            stamp = file_stamp(path)
-            kept = stamp and cache.get(os.path.abspath(path), stamp)
-            if kept:
-                found[path] = ImageFile(*kept)
-            else:
-                left.append((path, stamp))
-        for batch, files in _batches(left, title):
-            found.update((path, file) for (path, _), file in zip(batch, files, strict=True))
-            rows = ((os.path.abspath(path), stamp, found[path]) for path, stamp in batch if stamp)
-            cache.put(rows)
-    return found
-
-
-def _batches(
-    files: list[tuple[str, str | None]], title: str
-) -> Iterator[tuple[list[tuple[str, str | None]], list[ImageFile]]]:
-    interval = 0.5 if sys.stderr.isatty() else 30
+    stamps = {path: file_stamp(path) for path in paths}
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    bar = tqdm(total=len(files), desc=title, unit=" files", mininterval=interval, delay=3)
-    with ThreadPoolExecutor(threads) as pool, bar:
-        for first in range(0, len(files), _BATCH):
-            batch = files[first : first + _BATCH]
-            looks = []
-            for look in pool.map(look_at, [path for path, _ in batch]):
-                looks.append(look)
-                bar.update()
-            yield batch, looks
+    interval = 0.5 if sys.stderr.isatty() else 30
+    with closing(PreflightCache()) as cache:
+        kept = {path: cache.get(os.path.abspath(path), stamp) for path, stamp in stamps.items()}
+        found = {path: ImageFile(*values) for path, values in kept.items() if values}
+        left = [path for path in stamps if path not in found]
+        bar = tqdm(total=len(left), desc=title, unit=" files", mininterval=interval, delay=3)
+        with ThreadPoolExecutor(threads) as pool, bar:
+            for first in range(0, len(left), _BATCH):
+                batch = left[first : first + _BATCH]
+                for path, file in zip(batch, pool.map(look_at, batch), strict=True):
+                    found[path] = file
+                    bar.update()
+                cache.put((os.path.abspath(path), stamps[path], found[path]) for path in batch)
+    return found

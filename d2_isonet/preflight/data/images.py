@@ -1,20 +1,18 @@
-"""Checks the image files of a data set."""
+"""Checks the image files of a data set: that they are there, readable, and as they are stated."""
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
-from d2_isonet.preflight.findings import Finding, Severity, found
+from d2_isonet.data.shards.index import ShardedImages
+from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, check_once, found
 
 from .image_scan import MISSING, ImageFile, look_at_all
 
-_RESTORE = (
-    "restore them, take them out of the data set, or give the right folder (DETECTRON2_DATASETS, "
-    "--train-images, --val-images)"
-)
+Images = Sequence[dict] | ShardedImages
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK"}
 _SEED = 0  # of the sample: every start reads the same files, whose findings are cached
 
@@ -27,12 +25,43 @@ class ImageEntry(NamedTuple):
     height: float | None = None
 
 
+def dict_entries(dicts: object) -> list[ImageEntry]:
+    """The image files of detectron2's dicts; none if `dicts` is something else."""
+    if not isinstance(dicts, (list, tuple)):
+        return []
+    return [
+        ImageEntry(str(d["file_name"]), d.get("width"), d.get("height"))
+        for d in dicts
+        if isinstance(d, dict) and d.get("file_name")
+    ]
+
+
 def sample_of(entries: Sequence[ImageEntry], number: int) -> Sequence[ImageEntry]:
     """`number` entries: the first, the last and random ones; -1 for all."""
     if number < 0 or number >= len(entries):
         return entries
     inner = random.Random(_SEED).sample(range(1, len(entries) - 1), max(0, number - 2))
     return [entries[i] for i in sorted({0, len(entries) - 1, *inner})[:number]]
+
+
+class Look(NamedTuple):
+    """What the data set states of an image, and what its file has."""
+
+    stated: ImageEntry
+    file: ImageFile
+
+    def has_other_size(self) -> bool:
+        """Whether the stated size is not that of the upright image."""
+        stated = self.stated[1:]
+        return not (self.file.error or None in stated or stated == self.file.upright_size())
+
+    def is_turned(self) -> bool:
+        """Whether EXIF explains the stated size: width and height are exchanged."""
+        return self.file.orientation >= 5 and self.stated[1:] == self.file.upright_size()[::-1]
+
+    def sizes(self) -> str:
+        _, width, height = self.stated
+        return "({} x {}, the file has {} x {})".format(width, height, *self.file.upright_size())
 
 
 def image_findings(
@@ -42,120 +71,131 @@ def image_findings(
     max_unreadable: float = 0.0,
     turns: bool = True,
 ) -> list[Finding]:
-    """What is wrong with `number` of the files (-1: all).
+    """What is wrong with `number` of the files (-1: all); nothing without files.
 
     Args:
         max_unreadable: share of these files that may be unreadable; up to it, they are a warning.
         turns: whether the reader applies the EXIF orientation, as that of detectron2 does.
     """
+    if not (number and entries):
+        return []
     chosen = sample_of(entries, number)
-    looks = look_at_all((entry.path for entry in chosen), title=f"{where}: images")
-    pairs = [(entry, looks[entry.path]) for entry in chosen]
-    of = f"of {len(pairs)} images"
-    findings = [Finding("fact", where, f"{len(pairs)} of {len(entries)} image files looked at")]
-    if len(pairs) < len(entries):
-        findings[0] = findings[0]._replace(
-            remedy="d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
-        )
+    files = look_at_all((entry.path for entry in chosen), title=f"{where}: images")
+    looks = [Look(entry, files[entry.path]) for entry in chosen]
+    what = f"{len(looks)} of {len(entries)} image files looked at"
+    remedy = "d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
+    rules = [*_unusable(looks, max_unreadable), *(_SIZES if turns else _TURNED)]
     return [
-        *findings,
-        *_unusable(where, pairs, of, max_unreadable),
-        *(_sizes(where, pairs, of) if turns else _turned(where, pairs, of)),
-        *_converted(where, pairs),
+        Finding("fact", where, what, remedy if len(looks) < len(entries) else ""),
+        *broken_rules(where, "images", looks, lambda look, _: look.stated.path, rules),
+        *_converted(where, looks),
     ]
 
 
-Pairs = list[tuple[ImageEntry, ImageFile]]
-
-
-def _unusable(where: str, pairs: Pairs, of: str, max_unreadable: float) -> list[Finding]:
-    missing = [e.path for e, look in pairs if look.error == MISSING]
-    broken = [f"{e.path} ({look.error})" for e, look in pairs if look.error not in ("", MISSING)]
-    deep = [f"{e.path} (mode {look.mode})" for e, look in pairs if look.has_deep_pixels]
-    too_many = len(missing) + len(broken) + len(deep) > max_unreadable * len(pairs)
-    severity: Severity = "error" if too_many else "warning"
+def _unusable(looks: Sequence[Look], max_unreadable: float) -> list[Rule]:
+    """The rules of files that cannot be trained on: warnings up to that share, else errors."""
+    number = sum(bool(look.file.error) or look.file.has_deep_pixels for look in looks)
+    severity: Severity = "error" if number > max_unreadable * len(looks) else "warning"
     passes = f"; DATALOADER.MAX_UNREADABLE {max_unreadable:g} is the share that may be so"
     return [
-        *found(severity, where, missing, f"{of} looked for and not there", _RESTORE),
-        *found(
-            severity, where, broken, f"{of} unreadable",
-            "replace the files, or take them out of the data set" + passes,
-        ),
-        *found(
-            severity, where, deep,
-            f"{of} with more than 8 bits a channel, which a conversion would turn white",
-            "save them with 8 bits, scaled as their content asks for",
-        ),
+        Rule(severity, lambda look: look.file.error == MISSING, "looked for and not there",
+             "restore them, take them out of the data set, or give the right folder "
+             "(DETECTRON2_DATASETS, --train-images, --val-images)"),
+        Rule(severity, lambda look: look.file.error not in ("", MISSING), "unreadable",
+             "replace the files, or take them out of the data set" + passes,
+             lambda look: f"({look.file.error})"),
+        Rule(severity, lambda look: look.file.has_deep_pixels,
+             "with more than 8 bits a channel, which a conversion would turn white",
+             "save them with 8 bits, scaled as their content asks for",
+             lambda look: f"(mode {look.file.mode})"),
     ]  # fmt: skip
 
 
-def _sizes(where: str, pairs: Pairs, of: str) -> list[Finding]:
-    """Stated sizes that differ from the file; those that EXIF explains are a separate finding."""
-    wrong: list[str] = []
-    turned: list[str] = []
-    for entry, look in pairs:
-        claimed, size = (entry.width, entry.height), look.upright_size()
-        if look.error or None in claimed or claimed == size:
-            continue
-        text = f"{entry.path} ({claimed[0]} x {claimed[1]}, the file has {size[0]} x {size[1]})"
-        by_exif = claimed == size[::-1] and look.orientation >= 5
-        (turned if by_exif else wrong).append(text)
-    return [
-        *found(
-            "error", where, wrong, f"{of} with another width x height than is claimed",
-            "correct width and height, and see whether the boxes are those of this file",
-        ),
-        *found(
-            "error", where, turned,
-            f"{of} with the size claimed that they have before their EXIF orientation is applied",
-            "boxes are taken to be of the upright image: give its width and height (and boxes), "
-            "or remove the EXIF orientation from the files",
-        ),
-    ]  # fmt: skip
+_SIZES = (  # for readers that apply the EXIF orientation
+    Rule("error", lambda look: look.has_other_size() and not look.is_turned(),
+         "with another width x height than is claimed",
+         "correct width and height, and see whether the boxes are those of this file", Look.sizes),
+    Rule("error", lambda look: look.has_other_size() and look.is_turned(),
+         "with the size claimed that they have before their EXIF orientation is applied",
+         "boxes are taken to be of the upright image: give its width and height (and boxes), "
+         "or remove the EXIF orientation from the files", Look.sizes),
+)  # fmt: skip
+_TURNED = (  # for readers that do not
+    Rule("fact", lambda look: look.file.orientation != 1,
+         "with an EXIF orientation, which is not applied"),
+)  # fmt: skip
 
 
-def _turned(where: str, pairs: Pairs, of: str) -> list[Finding]:
-    turned = [entry.path for entry, look in pairs if look.orientation != 1]
-    what = f"{of} with an EXIF orientation, which is not applied"
-    return found("fact", where, turned, what)
-
-
-def _converted(where: str, pairs: Pairs) -> list[Finding]:
-    modes = Counter(look.mode for _, look in pairs if not look.error and not look.has_deep_pixels)
-    names = {mode: _KINDS.get(mode, mode) for mode in modes if mode != "RGB"}
-    if not names:
-        return []
-    counts = ", ".join(f"{modes[mode]} {name}" for mode, name in sorted(names.items()))
-    alpha = "; their alpha channel is dropped" if any("A" in mode for mode in names) else ""
-    return [Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")]
+def _converted(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
+    files = [look.file for look in looks if not look.file.error and not look.file.has_deep_pixels]
+    modes = Counter(file.mode for file in files if file.mode != "RGB")
+    counts = ", ".join(f"{n} {_KINDS.get(mode, mode)}" for mode, n in sorted(modes.items()))
+    alpha = "; their alpha channel is dropped" if any("A" in mode for mode in modes) else ""
+    if modes:
+        yield Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")
 
 
 def duplicate_findings(
-    train: Iterable[ImageEntry], val: Iterable[ImageEntry], number: int = -1
+    train: Sequence[ImageEntry], val: Sequence[ImageEntry], number: int = -1
 ) -> list[Finding]:
-    """Files of `val` with the content of a file of `train`.
+    """Files of `val` with the content of a file of `train`; none if no image is read (0).
 
     Unless all files are read (-1), only equal paths count, which costs no reading.
     """
-    train, val = list(train), list(val)
-    paths = {entry.path for entry in train}
-    if number < 0:
-        looks = look_at_all((entry.path for entry in (*train, *val)), title="duplicates")
-        digests = {looks[path].digest: path for path in paths if looks[path].digest}
-        twins = [(e.path, digests.get(looks[e.path].digest)) for e in val]
-    else:
-        twins = [(entry.path, entry.path if entry.path in paths else None) for entry in val]
-    items = [f"{path} (as {twin})" if twin != path else path for path, twin in twins if twin]
-    return found(
-        "warning", "DATASETS.TEST", items, f"of {len(val)} images that are trained on as well",
-        "the accuracy on them says nothing of new images: take them out of one of the two",
-    )  # fmt: skip
-
-
-def max_unreadable_findings(cfg: CfgNode) -> list[Finding]:
-    """An error if DATALOADER.MAX_UNREADABLE is no share."""
-    share = cfg.DATALOADER.MAX_UNREADABLE
-    if 0 <= share < 1:
+    if not (number and train and val):
         return []
-    remedy = "give the share of images that may be unreadable, say 0.01, or 0 for none"
-    return [Finding("error", "DATALOADER.MAX_UNREADABLE", f"it is {share}", remedy)]
+    paths = dict.fromkeys(entry.path for entry in (*train, *val))
+    contents = {path: path for path in paths}
+    if number < 0:
+        contents = {path: file.digest for path, file in look_at_all(paths, "duplicates").items()}
+    trained = {contents[entry.path]: entry.path for entry in train if contents[entry.path]}
+    twins = [(entry.path, trained.get(contents[entry.path])) for entry in val]
+    items = [f"{path} (as {twin})" if twin != path else path for path, twin in twins if twin]
+    remedy = "the accuracy on them says nothing of new images: take them out of one of the two"
+    what = f"of {len(val)} images that are trained on as well"
+    return found("warning", "DATASETS.TEST", items, what, remedy)
+
+
+def classified_image_findings(
+    train: Images, test: Images, number: int = -1, max_unreadable: float = 0.0
+) -> list[Finding]:
+    """What is wrong with the files of two sets of classified images, each of which may be empty.
+
+    Shards are left out: their checksums are compared when they are read.
+
+    Args:
+        number: images of each set that are read; -1 for all, 0 for none.
+        max_unreadable: share of the training images that may be unreadable.
+    """
+    training, validation = dict_entries(train), dict_entries(test)
+    return [
+        *image_findings("DATASETS.TRAIN", training, number, max_unreadable, turns=False),
+        *image_findings("DATASETS.TEST", validation, number, turns=False),
+        *duplicate_findings(training, validation, number),
+    ]
+
+
+def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
+    """Print the findings on the images that a run with `cfg` reads.
+
+    Raises:
+        UserError: more than DATALOADER.MAX_UNREADABLE of the training images cannot be read, or
+            any image for evaluation.
+    """
+    number, share = cfg.DATASETS.CHECKED_IMAGES, cfg.DATALOADER.MAX_UNREADABLE
+    check_once(
+        lambda: [
+            *max_unreadable_findings(share, isinstance(train, ShardedImages)),
+            *classified_image_findings(train, test, number, share),
+        ]
+    )
+
+
+def max_unreadable_findings(share: float, in_shards: bool = False) -> Iterator[Finding]:
+    """The errors of DATALOADER.MAX_UNREADABLE: it is no share, or shards cannot have one."""
+    if not 0 <= share < 1:
+        remedy = "give the share of images that may be unreadable, say 0.01, or 0 for none"
+        yield Finding("error", "DATALOADER.MAX_UNREADABLE", f"it is {share}", remedy)
+    if share and in_shards:
+        what = f"it is {share:g}, but image shards have no others to take for unreadable images"
+        yield Finding("error", "DATALOADER.MAX_UNREADABLE", what, "set it to 0")

@@ -1,12 +1,11 @@
 """What is wrong with the labelled objects of a data set: their boxes, masks and classes."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from d2_isonet.preflight.findings import Finding, found
-from d2_isonet.utils.messages import shortened
+from d2_isonet.preflight.findings import Finding, Severity, found
 
 _POINT = 1.0  # pixels of rounding that a box may go beyond its image without a finding
 Size = tuple[float, float]  # width and height of an image in pixels
@@ -121,50 +120,40 @@ class LabelledObject(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    severity: str
+    severity: Severity
     what: str  # follows "3 of 7 objects"
     remedy: str
     learnable: bool = False  # despite the problem
 
 
 _XYXY = "correct or remove them; x1, y1, x2, y2 instead of x, y, width, height looks like this"
-_BOX_PROBLEMS = {
-    "none": _Problem("error", "without bbox", "give each one, or take the object out"),
-    "malformed": _Problem(
-        "error", "with a bbox that is not four finite numbers", "correct them or take them out"
-    ),
-    "empty": _Problem(
-        "warning",
-        "with a box of zero or negative width or height, which are not learned from",
-        _XYXY,
-    ),
-    "outside": _Problem(
-        "warning", "with a box wholly outside of the image, which are not learned from", _XYXY
-    ),
-    "beyond": _Problem(
-        "warning", "with a box that goes beyond the image and is cut off there", _XYXY, True
-    ),
-}  # fmt: skip
-_MASK_PROBLEMS = {
-    "none": _Problem(
-        "error", "without segmentation", "MODEL.MASK_ON False, or a faster_*.yaml, does without"
-    ),
-    "malformed": _Problem(
+_THREE = "give them three points"
+_PROBLEMS = {
+    "box none": _Problem("error", "without bbox", "give each one, or take the object out"),
+    "box malformed": _Problem(
+        "error", "with a bbox that is not four finite numbers", "correct them or take them out"),
+    "box empty": _Problem(
+        "warning", "with a box of zero or negative width or height, which are not learned from",
+        _XYXY),
+    "box outside": _Problem(
+        "warning", "with a box wholly outside of the image, which are not learned from", _XYXY),
+    "box beyond": _Problem(
+        "warning", "with a box that goes beyond the image and is cut off there", _XYXY, True),
+    "mask none": _Problem(
+        "error", "without segmentation", "MODEL.MASK_ON False, or a faster_*.yaml, does without"),
+    "mask malformed": _Problem(
         "error", "with a segmentation that is neither polygons nor RLE",
-        "give [[x1, y1, x2, y2, ...], ...] in pixels or {\"counts\": ..., \"size\": [h, w]}",
-    ),
-    "size": _Problem(
-        "error", "with an RLE mask of another size than the image", "encode it at the image's size"
-    ),
-    "points": _Problem(
+        'give [[x1, y1, x2, y2, ...], ...] in pixels or {"counts": ..., "size": [h, w]}'),
+    "mask size": _Problem(
+        "error", "with an RLE mask of another size than the image",
+        "encode it at the image's size"),
+    "mask points": _Problem(
         "warning", "with no polygon of three points, which are not learned from, nor their boxes",
-        "give them three points, or no segmentation at all",
-    ),
-    "some points": _Problem(
-        "warning", "with polygons of fewer than three points, which are left out",
-        "give them three points", True,
-    ),
+        f"{_THREE}, or no segmentation at all"),
+    "mask some points": _Problem(
+        "warning", "with polygons of fewer than three points, which are left out", _THREE, True),
 }  # fmt: skip
+_POLYGON_PROBLEMS = ("mask points", "mask some points")
 
 
 def object_findings(
@@ -181,78 +170,59 @@ def object_findings(
             fewer than three points and objects that have no others. Elsewhere such polygons end a
             training of masks.
     """
-    objects = list(objects)
-    boxes = _grouped(objects, lambda o: box_problem(o.box, o.size))
-    shapes = _grouped(objects, lambda o: mask_problem(o.segmentation, o.size))
-    problems = _mask_problems(demands.masks, drops_polygons)
-    shapes = {key: group for key, group in shapes.items() if key in problems}
-    lost = _lost(boxes, _BOX_PROBLEMS) | _lost(shapes, problems)
+    objects, findings, lost = list(objects), [], set()
+    groups = _grouped(objects)
+    for key, problem in _problems(demands.masks, drops_polygons).items():
+        things, shows_box = groups[key], key.startswith("box") and key != "box none"
+        items = [f"{o.name} {o.box}" if shows_box else o.name for o in things]
+        what = f"of {len(objects)} objects {problem.what}"
+        findings += found(problem.severity, demands.where, items, what, problem.remedy)
+        lost |= set() if problem.learnable else {o.name for o in things}
     learned = [o for o in objects if not o.is_crowd and o.name not in lost]
-    of = f"of {len(objects)} objects"
-    findings = [
-        *_named(demands.where, boxes, _BOX_PROBLEMS, of, _name_and_box),
-        *_named(demands.where, shapes, problems, of, lambda o: o.name),
-        *_learnable(demands, objects, learned),
-        *_classes(demands, learned, classes),
-    ]
+    findings += [*_learnable(demands, objects, learned), *_classes(demands, learned, classes)]
     return findings, any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
 
 
-def _name_and_box(thing: LabelledObject) -> str:
-    return thing.name if thing.box is None else f"{thing.name} {thing.box}"
-
-
-def _mask_problems(masks: bool, drops_polygons: bool) -> dict[str, _Problem]:
-    problems = dict(_MASK_PROBLEMS)
-    if not masks:
-        names = ("malformed", "points", "some points") if drops_polygons else ()
-        return {name: problems[name] for name in names}
-    if not drops_polygons:
-        for name in ("points", "some points"):
-            problems[name] = problems[name]._replace(severity="error")
-    return problems
-
-
-def _grouped(
-    objects: Iterable[LabelledObject], problem: Callable[[LabelledObject], str | None]
-) -> dict[str, list[LabelledObject]]:
+def _grouped(objects: Sequence[LabelledObject]) -> dict[str, list[LabelledObject]]:
+    """The objects that have each problem."""
     groups = defaultdict(list)
     for thing in objects:
-        name = problem(thing)
-        if name:
-            groups[name].append(thing)
+        box = box_problem(thing.box, thing.size)
+        mask = mask_problem(thing.segmentation, thing.size)
+        for kind, problem in (("box", box), ("mask", mask)):
+            if problem:
+                groups[f"{kind} {problem}"].append(thing)
     return groups
 
 
-def _lost(groups: dict[str, list[LabelledObject]], problems: dict[str, _Problem]) -> set[str]:
-    return {o.name for key, group in groups.items() if not problems[key].learnable for o in group}
+def _problems(masks: bool, drops_polygons: bool) -> dict[str, _Problem]:
+    """The problems that matter to the reader of the set."""
+    problems = dict(_PROBLEMS)
+    if masks and not drops_polygons:
+        for key in _POLYGON_PROBLEMS:
+            problems[key] = problems[key]._replace(severity="error")
+    if not masks:
+        kept = ("mask malformed", *_POLYGON_PROBLEMS) if drops_polygons else ()
+        problems = {k: p for k, p in problems.items() if k in kept or k.startswith("box")}
+    return problems
 
 
-def _named(where, groups, problems, of: str, text: Callable[[LabelledObject], str]):
-    for key, problem in problems.items():
-        items = [text(thing) for thing in groups.get(key, [])]
-        yield from found(problem.severity, where, items, f"{of} {problem.what}", problem.remedy)
-
-
-def _learnable(demands: Demands, objects: Sequence, learned: Sequence) -> list[Finding]:
-    if learned:
-        return []
+def _learnable(demands: Demands, objects: Sequence, learned: Sequence) -> Iterator[Finding]:
     reason = "all are iscrowd" if all(o.is_crowd for o in objects) else "see the other lines"
     reason = reason if objects else "there are no annotations"
-    if demands.trained:
+    if not learned and demands.trained:
         remedy = "give another file, or objects with a box inside their image"
-        return [Finding("error", demands.where, f"no object can be learned ({reason})", remedy)]
-    remedy = "AP will be nan; evaluate on a set with objects"
-    return [Finding("warning", demands.where, f"there is no ground truth ({reason})", remedy)]
+        yield Finding("error", demands.where, f"no object can be learned ({reason})", remedy)
+    elif not learned:
+        remedy = "AP will be nan; evaluate on a set with objects"
+        yield Finding("warning", demands.where, f"there is no ground truth ({reason})", remedy)
 
 
 def _classes(demands: Demands, learned: Sequence, classes: Sequence[str]) -> list[Finding]:
-    count = Counter(thing.class_index for thing in learned)
-    without = [name for index, name in enumerate(classes) if not count[index]]
-    if not learned or not without:
-        return []
-    what = f"{len(without)} of {len(classes)} classes have no object: {shortened(without)}"
+    used = {thing.class_index for thing in learned}
+    unused = [name for index, name in enumerate(classes) if used and index not in used]
+    what = f"of {len(classes)} classes have no object"
     if not demands.trained:
-        return [Finding("fact", demands.where, what, "their AP will be nan", tuple(without))]
+        return found("fact", demands.where, unused, what, "their AP will be nan")
     remedy = "nothing is learned of them; leave them out, or add objects"
-    return [Finding("warning", demands.where, what, remedy, tuple(without))]
+    return found("warning", demands.where, unused, what, remedy)

@@ -1,7 +1,7 @@
 """All isometry measurements of one network."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from d2_isonet.isometry.measures import (
     distribution,
     measure_convolution,
     residual_scales,
-    share_near_one,
     shifts_by_stage,
 )
 from d2_isonet.isometry.signal_propagation import Signal, deviations, measure_signals
@@ -23,29 +22,23 @@ from d2_isonet.utils.messages import UserError
 from .networks import Network
 
 _BINS, _HIGHEST = 60, 3.0  # of the histograms; they do not count larger values
+_SIGNAL = ("rms", "norm", "gradient")  # the numbers of a Signal
+_CONVOLUTION = ("name", "shape", "stride", "dilation", "groups", "smallest", "largest", "condition",
+                "share_near_one", "penalty", "minimum", "excess")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """
-    Args:
-        frequencies: number per axis of each convolution's output.
-        convolutions: in the order of the network.
-        shifts: by stage.
-        scales: the residual scales by block.
-        signals: at the input and at each block, over all images.
-        deviations: the blocks in which signals vanish or explode, a line each.
-        limit: the factor above which they do.
-    """
+    """The measurements of a network."""
 
     network: Network
-    frequencies: int
-    convolutions: list[ConvolutionIsometry]
-    shifts: Mapping[str, torch.Tensor]
-    scales: Mapping[str, torch.Tensor]
-    signals: list[Signal]
-    deviations: list[str]
-    limit: float
+    frequencies: int  # number per axis of each convolution's output
+    convolutions: list[ConvolutionIsometry]  # in the order of the network
+    shifts: Mapping[str, torch.Tensor]  # by stage
+    scales: Mapping[str, torch.Tensor]  # the residual scales by block
+    signals: list[Signal]  # at the input and at each block, over all images
+    deviations: list[str]  # the blocks in which signals vanish or explode, a line each
+    limit: float  # the factor above which they do
 
     def stages(self) -> dict[str, torch.Tensor]:
         """The singular values of all convolutions of a stage."""
@@ -65,39 +58,21 @@ def analyze(network: Network, frequencies: int, limit: float, seed: int) -> Anal
         raise UserError(f"{network.title} has no convolution to analyze")
     layers = tqdm(network.convolutions.items(), "convolutions", leave=False, disable=None)
     convolutions = [measure_convolution(label_of(n), conv, frequencies) for n, conv in layers]
-    passes = [
-        measure_signals(network.blocks, network.forward, image, seed)
-        for image in tqdm(network.images, "images", leave=False, disable=None)
-    ]
-    signals = _mean(passes)
-    state = network.model.state_dict()
-    return Analysis(
-        network=network,
-        frequencies=frequencies,
-        convolutions=convolutions,
-        shifts=shifts_by_stage(state),
-        scales={label_of(name): value for name, value in residual_scales(state).items()},
-        signals=signals,
-        deviations=deviations(signals, limit),
-        limit=limit,
-    )
-
-
-def _mean(passes: list[list[Signal]]) -> list[Signal]:
-    """The root mean square of each number over the images."""
-    return [
-        Signal(
-            label_of(points[0].name),
-            rms=_rms([point.rms for point in points]),
-            norm=_rms([point.norm for point in points]),
-            gradient=_rms([point.gradient for point in points]),
-        )
+    images = tqdm(network.images, "images", leave=False, disable=None)
+    passes = [measure_signals(network.blocks, network.forward, x, seed) for x in images]
+    signals = [
+        Signal(label_of(points[0].name), **{key: _rms(points, key) for key in _SIGNAL})
         for points in zip(*passes, strict=True)
     ]
+    state = network.model.state_dict()
+    scales = {label_of(name): value for name, value in residual_scales(state).items()}
+    return Analysis(network, frequencies, convolutions, shifts_by_stage(state), scales, signals,
+                    deviations(signals, limit), limit)  # fmt: skip
 
 
-def _rms(values: list[float]) -> float:
-    return math.sqrt(sum(value * value for value in values) / len(values))
+def _rms(points: Sequence[Signal], key: str) -> float:
+    """The root mean square of a number over the images."""
+    return math.sqrt(sum(getattr(point, key) ** 2 for point in points) / len(points))
 
 
 def as_json(analysis: Analysis) -> dict:
@@ -133,18 +108,5 @@ def _finite(content: Any) -> Any:
 def _convolution_json(conv: ConvolutionIsometry) -> dict:
     values = conv.singular_values.float()
     counts = values.histc(_BINS, 0, _HIGHEST).int().tolist() if values.isfinite().all() else []
-    return {
-        "name": conv.name,
-        "shape": list(conv.shape),
-        "stride": list(conv.stride),
-        "dilation": list(conv.dilation),
-        "groups": conv.groups,
-        "smallest": conv.smallest,
-        "largest": conv.largest,
-        "condition": conv.condition,
-        "share_near_one": share_near_one(values),
-        "penalty": conv.penalty,
-        "minimum": conv.minimum,
-        "excess": conv.excess,
-        "histogram": {"low": 0.0, "high": _HIGHEST, "counts": counts},
-    }
+    histogram = {"low": 0.0, "high": _HIGHEST, "counts": counts}
+    return {key: getattr(conv, key) for key in _CONVOLUTION} | {"histogram": histogram}

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,82 +29,78 @@ from d2_isonet.preflight.network import check_names, outline
 from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError, nearest
 
-
-@dataclass(frozen=True)
-class Network:
-    """
-    Args:
-        title: its name in tables and titles.
-        weights: their file, or that they are as initialized.
-        model: in eval mode.
-        convolutions: the analyzed ones, by name.
-        blocks: the chain through which a signal runs.
-        forward: normalized images (1, C, H, W) -> the output of the last block.
-        images: (1, C, H, W) each, normalized; their sizes differ.
-        image_source: where the images come from.
-        notes: remarks that a reader of the numbers needs.
-    """
-
-    title: str
-    weights: str
-    model: nn.Module
-    convolutions: Mapping[str, Convolution]
-    blocks: dict[str, nn.Module]
-    forward: Callable[[torch.Tensor], torch.Tensor]
-    images: list[torch.Tensor]
-    image_source: str
-    notes: list[str] = field(default_factory=list)
-
-
-def initial_norms(model: nn.Module) -> list[str]:
-    """Let batch norms of an untrained network normalize by the image, and return notes on norms.
-
-    Without training, a ResNet with the stored statistics doubles its signal in each block.
-    """
-    notes = []
-    batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for batch_norm in batch_norms:
-        batch_norm.train()
-    if batch_norms:
-        notes.append("Batch norms use the statistics of each image: there are none of a training.")
-    if any(type(module).__name__ == "FrozenBatchNorm2d" for module in model.modules()):
-        notes.append(
-            "FrozenBatchNorm2d without trained statistics changes nothing: without --weights, the "
-            "signals are those of a network without norms."
-        )
-    return notes
-
-
 # model_zoo.get_config_file needs pkg_resources, which new versions of setuptools lack.
 MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 _UNKNOWN_CLASSES = 1000  # if the config takes the number of classes from the data
 
 
-def detectron2_network(args: argparse.Namespace) -> Network:
-    """The network of --config-file (or of the config.yaml beside --weights).
+@dataclass(frozen=True)
+class Network:
+    """A network, its images, and what a report says about them."""
+
+    title: str  # its name in tables and titles
+    model: nn.Module  # in eval mode
+    convolutions: Mapping[str, Convolution]  # the analyzed ones, by name
+    blocks: dict[str, nn.Module]  # the chain through which a signal runs
+    # normalized images (1, C, H, W) -> the output of the last block
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    images: list[torch.Tensor]  # (1, C, H, W) each, normalized; their sizes differ
+    image_source: str
+    weights: str  # their file, or that they are as initialized
+    notes: list[str]  # that a reader of the numbers needs
+
+
+def network_of(args: argparse.Namespace) -> Network:
+    """The network of --timm, of --config-file, or of the config.yaml beside --weights.
 
     Raises:
-        UserError, FileNotFoundError: a file is missing, the weights belong to another network, or
-            there is no image.
+        UserError, FileNotFoundError: a file or timm is missing, timm has no such network, the
+            weights belong to another network, or there is no image.
     """
+    return _timm_network(args) if args.timm else _detectron2_network(args)
+
+
+def _weights_and_notes(model: nn.Module, args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Let batch norms of an untrained network normalize by the image; return the last two fields.
+
+    Without training, a ResNet with the stored statistics doubles its signal in each block.
+    """
+    notes, modules = [], list(model.modules())
+    batch_norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    if batch_norms and not args.weights:
+        for batch_norm in batch_norms:
+            batch_norm.train()
+        notes.append("Batch norms use the statistics of each image: there are none of a training.")
+    if any(type(x).__name__ == "FrozenBatchNorm2d" for x in modules) and not args.weights:
+        notes.append(
+            "FrozenBatchNorm2d without trained statistics changes nothing: without --weights, the "
+            "signals are those of a network without norms."
+        )
+    number = sum(isinstance(module, DecoupledConv2d) for module in modules)
+    if number:
+        notes.append(f"{number} decoupled convolutions are skipped: they are not linear maps.")
+    return args.weights or f"as initialized (--seed {args.seed})", notes
+
+
+def _detectron2_network(args: argparse.Namespace) -> Network:
     file = config_file(args.config_file, args.weights)
     cfg = run_plainly(load_config(file, args.opts))
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and not cfg.MODEL.CLASSIFIER.NUM_CLASSES:
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = _UNKNOWN_CLASSES
     model = _model(cfg, args)
-    images, source = _images(cfg, args)
-    notes = [] if args.weights else initial_norms(model)
-    return Network(
-        title=Path(file).stem if Path(file).stem != "config" else str(Path(file).parent),
-        weights=args.weights or f"as initialized (--seed {args.seed})",
-        model=model,
-        convolutions=_convolutions(model, args.all),
-        blocks=chain_of(model),
-        forward=_forward(model),
-        images=images,
-        image_source=source,
-        notes=notes + _left_out(model),
-    )
+    _, trunk = trunk_of(model)
+    res5, feature = res5_of(model) or nn.Identity(), deepest_feature(trunk)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        """Through the trunk and, in a C4 detector, res5, as if the map were one region."""
+        return res5(trunk(images)[feature])
+
+    # of the backbone with its pyramid and of C4's res5
+    analyzed = ("",) if args.all else ("backbone.", RES5)
+    convolutions = {n: c for n, c in linear_convolutions(model).items() if n.startswith(analyzed)}
+    title = Path(file).stem if Path(file).stem != "config" else str(Path(file).parent)
+    return Network(title, model, convolutions, chain_of(model), forward, *_images(cfg, args),
+                   *_weights_and_notes(model, args))  # fmt: skip
 
 
 def config_file(given: str | None, weights: str | None) -> str:
@@ -143,32 +139,6 @@ def _model(cfg: CfgNode, args: argparse.Namespace) -> nn.Module:
     return model.eval()
 
 
-def _convolutions(model: nn.Module, include_heads: bool) -> dict:
-    """The convolutions of the backbone with its pyramid and of C4's res5; or all of the model."""
-    ours = ("backbone.", RES5)
-    convolutions = linear_convolutions(model)
-    return {n: c for n, c in convolutions.items() if include_heads or n.startswith(ours)}
-
-
-def _left_out(model: nn.Module) -> list[str]:
-    number = sum(isinstance(module, DecoupledConv2d) for module in model.modules())
-    if not number:
-        return []
-    return [f"{number} decoupled convolutions are skipped: they are not linear maps."]
-
-
-def _forward(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Through the trunk and, in a C4 detector, through res5, as if the map were one region."""
-    _, trunk = trunk_of(model)
-    res5 = res5_of(model)
-
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        features = trunk(images)[deepest_feature(trunk)]
-        return features if res5 is None else res5(features)
-
-    return forward
-
-
 def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:
     """Images, resized and normalized as in an evaluation of this network, and their source."""
     folder, what = args.images, ""
@@ -183,14 +153,7 @@ def _images(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[torch.Tensor],
     return [normalize(image)[None] for image in examples.images], examples.source + what
 
 
-def timm_network(args: argparse.Namespace) -> Network:
-    """The network of --timm.
-
-    Raises:
-        UserError: timm is not installed or has no such network, the weights belong to another
-            network, or there is no image.
-        FileNotFoundError: the weights or the folder do not exist.
-    """
+def _timm_network(args: argparse.Namespace) -> Network:
     require_packages("timm", needed_by="--timm")
     import timm
 
@@ -203,18 +166,9 @@ def timm_network(args: argparse.Namespace) -> Network:
     model: Any = timm.create_model(args.timm, pretrained=False).eval()
     if args.weights:
         _load(model, args.weights)
-    images, source = _timm_images(model, args)
-    return Network(
-        title=f"{args.timm} of timm",
-        weights=args.weights or f"as initialized (--seed {args.seed})",
-        model=model,
-        convolutions=linear_convolutions(model),
-        blocks=blocks_of(model),
-        forward=model.forward_features,
-        images=images,
-        image_source=source,
-        notes=[] if args.weights else initial_norms(model),
-    )
+    return Network(f"{args.timm} of timm", model, linear_convolutions(model), blocks_of(model),
+                   model.forward_features, *_timm_images(model, args),
+                   *_weights_and_notes(model, args))  # fmt: skip
 
 
 def _load(model: nn.Module, path: str) -> None:
@@ -226,16 +180,13 @@ def _load(model: nn.Module, path: str) -> None:
     unfit = [n for n, x in wanted.items() if n not in state or state[n].shape != x.shape]
     unknown = [n for n in state if n not in own]
     if unfit or unknown:
+        examples = [f" ({names[0]}, ...)" if names else "" for names in (unfit, unknown)]
         raise WeightsError(
             f"{path} is not this network: {len(unfit)} of its {len(wanted)} tensors are missing or "
-            f"have another shape{_first(unfit)}, and it does not have {len(unknown)} tensors of "
-            f"the file{_first(unknown)}"
+            f"have another shape{examples[0]}, and it does not have {len(unknown)} tensors of "
+            f"the file{examples[1]}"
         )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
-
-
-def _first(names: list[str]) -> str:
-    return f" ({names[0]}, ...)" if names else ""
 
 
 def _timm_images(model: nn.Module, args: argparse.Namespace) -> tuple[list[torch.Tensor], str]:

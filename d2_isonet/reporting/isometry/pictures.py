@@ -1,6 +1,6 @@
 """The figures of an analysis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,10 @@ from d2_isonet.reporting.figures import grid
 from .analysis import Analysis
 
 _NEAR: dict[str, Any] = {"color": "#3a9d5d", "alpha": 0.15, "linewidth": 0}
+# of a legend above the axes
+_ABOVE: dict[str, Any] = {
+    "fontsize": 7, "loc": "upper left", "bbox_to_anchor": (0, 1.14), "frameon": False,
+}  # fmt: skip
 
 
 def shift_figure(networks: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
@@ -38,10 +42,8 @@ def shift_figure(networks: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
 
 def figures(analysis: Analysis) -> dict[str, Figure]:
     """The figures that have something to show, by the names of their files."""
-    drawn = {
-        "singular_values": singular_value_figure(analysis),
-        "histograms": histogram_figure(analysis),
-    }
+    drawn = {"singular_values": singular_value_figure(analysis)}
+    drawn["histograms"] = histogram_figure(analysis)
     if len(analysis.signals) > 1:
         drawn["signals"] = signal_figure(analysis)
     if analysis.shifts:
@@ -54,11 +56,10 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
 
 def singular_value_figure(analysis: Analysis) -> Figure:
     """The range of each convolution's singular values, their middle 90 % and median."""
-    convs = analysis.convolutions
+    convs, colours = analysis.convolutions, _colours(analysis)
     figure = Figure(figsize=(max(7, 2 + 0.17 * len(convs)), 3.6))
     axes = figure.subplots()
     axes.axhspan(*NEAR_ONE, **_NEAR)
-    colours = _colours(analysis)
     for x, conv in enumerate(convs):
         values = conv.singular_values.double().numpy()
         if not np.isfinite(values).all():
@@ -69,16 +70,12 @@ def singular_value_figure(analysis: Analysis) -> Figure:
         axes.vlines(x, values.min(), values.max(), color=colour, linewidth=1)
         axes.vlines(x, low, high, color=colour, linewidth=4, alpha=0.6)
         axes.plot(x, middle, "o", color=colour, markersize=5, markeredgecolor="white")
-    axes.set_xticks(range(len(convs)), [c.name for c in convs], rotation=90, fontsize=6)
     axes.set_xlim(-1, len(convs))
     axes.set_ylim(bottom=0)
     axes.set_ylabel("singular values")
-    axes.legend(
-        handles=[Patch(color=colour, label=stage) for stage, colour in colours.items()],
-        fontsize=7, ncols=min(6, len(colours)), loc="upper left", bbox_to_anchor=(0, 1.14),
-        frameon=False,
-    )  # fmt: skip
-    return _finished(figure)
+    patches = [Patch(color=colour, label=stage) for stage, colour in colours.items()]
+    axes.legend(handles=patches, ncols=min(6, len(patches)), **_ABOVE)
+    return _finished(figure, [conv.name for conv in convs], fontsize=6)
 
 
 def histogram_figure(analysis: Analysis) -> Figure:
@@ -100,14 +97,14 @@ def histogram_figure(analysis: Analysis) -> Figure:
 def signal_figure(analysis: Analysis) -> Figure:
     """Forward RMS relative to the first block, and backward norm of the gradient."""
     points = analysis.signals[1:]
+    names = [point.name for point in points]
     figure = Figure(figsize=(max(7, 2 + 0.25 * len(points)), 3.4))
     axes = figure.subplots()
-    names = [point.name for point in points]
     axes.axhspan(1 / analysis.limit, analysis.limit, **_NEAR)
     axes.axhline(1, color="k", linewidth=0.5)
     first = points[0].rms or float("nan")
-    forward = _drawable([point.rms / first for point in points])
-    backward = _drawable([point.gradient for point in points])
+    forward = _drawable(point.rms / first for point in points)
+    backward = _drawable(point.gradient for point in points)
     axes.plot(names, forward, "o-", color="#1f77b4", markersize=3.5,
               label="forward: RMS / first block's")  # fmt: skip
     axes.plot(names, backward, "s-", color="#d62728", markersize=3.5,
@@ -115,9 +112,8 @@ def signal_figure(analysis: Analysis) -> Figure:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.5 / analysis.limit), max(high, 2 * analysis.limit))
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, 1.14), ncols=2)
-    return _finished(figure)
+    axes.legend(ncols=2, **_ABOVE)
+    return _finished(figure, names, fontsize=7)
 
 
 def scale_figure(analysis: Analysis) -> Figure:
@@ -132,12 +128,11 @@ def scale_figure(analysis: Analysis) -> Figure:
     axes.axhline(0, color="k", linewidth=0.5)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.1), max(high, 0.1))  # as initialized, all are zero
-    axes.set_xticks(range(len(analysis.scales)), analysis.scales, rotation=90, fontsize=7)
     axes.set_ylabel("residual scale s")
-    return _finished(figure)
+    return _finished(figure, list(analysis.scales), fontsize=7)
 
 
-def _drawable(values: list[float]) -> list[float]:
+def _drawable(values: Iterable[float]) -> list[float]:
     """The values, with NaN for those that a logarithmic axis cannot show."""
     return [value if 0 < value < float("inf") else float("nan") for value in values]
 
@@ -148,8 +143,10 @@ def _colours(analysis: Analysis) -> dict[str, str]:
     return {stage: f"C{i % 10}" for i, stage in enumerate(stages)}
 
 
-def _finished(figure: Figure) -> Figure:
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
+def _finished(figure: Figure, names: Sequence[str], fontsize: int) -> Figure:
+    """The figure of one axis, with a name at each place of x."""
+    (axes,) = figure.axes
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=fontsize)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure

@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from d2_isonet.isometry.measures import ConvolutionIsometry, share_near_one
-from d2_isonet.reporting.page.page import Page
-from d2_isonet.reporting.page.tables import Cell
+from d2_isonet.reporting.page.page import Cell, Page
 
 from .analysis import Analysis, as_json
 from .pictures import figures
 
+NEAR = "near 1, %"
+FORMATS = {"min": ".3f", "max": ".3f", "condition": ".3g", NEAR: ".1f", "excess": ".5g",
+           "least": "g", "RMS": ".3g", "|y| / |x|": ".3g", "x before": ".3g", "gradient": ".3g",
+           "x after": ".3g", "mean of b": ".3f", "deviation of b": ".3f"}  # fmt: skip
 _CAPTIONS = {
     "singular_values": "Thin line: from the smallest to the largest; thick: the middle 90 %; "
     "point: the median. Green: 0.9 to 1.1.",
@@ -39,11 +42,9 @@ _READING = {
 
 
 def print_analysis(analysis: Analysis) -> None:
-    network = analysis.network
-    print(f"\n{network.title}, weights {network.weights}")
-    for note in network.notes:
-        print(f"Note: {note}")
-    n = analysis.frequencies
+    network, n = analysis.network, analysis.frequencies
+    notes = [f"Note: {note}" for note in network.notes]
+    print(f"\n{network.title}, weights {network.weights}", *notes, sep="\n")
     print(f"\nSingular values of each convolution on a circular grid of {n} x {n} output pixels\n")
     print(as_text(convolution_rows(analysis)))
     print(f"\n{as_text(stage_rows(analysis))}")
@@ -51,9 +52,18 @@ def print_analysis(analysis: Analysis) -> None:
         print(f"\nResidual scales\n\n{as_text(scale_rows(analysis))}")
     print(f"\nSignals of {len(network.images)} images {network.image_source}\n")
     print(as_text(signal_rows(analysis)))
-    print(f"\n{verdict(analysis)}")
-    for line in analysis.deviations:
-        print(f"  {line}")
+    print(f"\n{verdict(analysis)}", *analysis.deviations, sep="\n  ")
+
+
+def as_text(rows: list[dict]) -> str:
+    """The table for the terminal."""
+    shown = [
+        {k: format(x, FORMATS.get(k, ".4g")) if isinstance(x, float) else x for k, x in row.items()}
+        for row in rows
+    ]
+    numbers = [isinstance(value, int | float) for value in rows[-1].values()]
+    align = ["right" if number else "left" for number in numbers]
+    return tabulate(shown, headers="keys", disable_numparse=True, colalign=align)
 
 
 def write_analysis(analysis: Analysis, output: Path) -> Path:
@@ -68,78 +78,60 @@ def write_analysis(analysis: Analysis, output: Path) -> Path:
 
 
 def make_page(analysis: Analysis, drawn: dict[str, Figure]) -> Page:
+    """The page of an analysis with those of its figures that are `drawn`."""
     network = analysis.network
     page = Page(f"Isometry of {network.title}", subtitle=f"weights: {network.weights}")
+
+    def add_figure(name: str) -> None:
+        if name in drawn:
+            page.figure(drawn[name], _CAPTIONS[name])
+
     page.numbers(summary(analysis))
     page.note(verdict(analysis), "warning" if analysis.deviations else "info")
     if analysis.deviations:
         page.code("\n".join(analysis.deviations))
     for note in network.notes:
         page.note(note)
-    _add_singular_values(page, analysis, drawn)
+    text = _READING["singular_values"].format(n=analysis.frequencies)
+    page.section("Singular values of the convolutions", text)
+    add_figure("singular_values")
+    page.table(stage_rows(analysis), formats=FORMATS)
+    add_figure("histograms")
+    page.section("Every convolution", _READING["table"])
+    page.table([_marked(row) for row in convolution_rows(analysis)], formats=FORMATS)
     if "signals" in drawn:
         text = f"Of {len(network.images)} images {network.image_source}. {_READING['signals']}"
         page.section("Signals through depth", text)
-        _add_figure(page, drawn, "signals")
+        add_figure("signals")
         page.table(signal_rows(analysis), formats=FORMATS)
     if "shifts" in drawn:
         page.section("Shifts of SReLU", _READING["shifts"])
-        _add_figure(page, drawn, "shifts")
+        add_figure("shifts")
     if "residual_scales" in drawn:
         page.section("Residual scales", _READING["residual_scales"])
-        _add_figure(page, drawn, "residual_scales")
+        add_figure("residual_scales")
         page.table(scale_rows(analysis), fold="Table")
     return page
 
 
-def _add_singular_values(page: Page, analysis: Analysis, drawn: dict[str, Figure]) -> None:
-    text = _READING["singular_values"].format(n=analysis.frequencies)
-    page.section("Singular values of the convolutions", text)
-    _add_figure(page, drawn, "singular_values")
-    page.table(stage_rows(analysis), formats=FORMATS)
-    _add_figure(page, drawn, "histograms")
-    page.section("Every convolution", _READING["table"])
-    rows = [_marked(row) for row in convolution_rows(analysis)]
-    page.table(rows, formats=FORMATS)
-
-
 def _marked(row: dict) -> dict:
     """The row with singular convolutions and perfect isometries in colour."""
-    near, condition = row[NEAR], row["condition"]
     marked = dict(row)
-    if near > 99.95:
-        marked[NEAR] = Cell(near, f"{near:.1f}", "good")
-    if math.isinf(condition):
-        marked["condition"] = Cell(condition, "inf", "bad", "a singular value is 0")
+    if row[NEAR] > 99.95:
+        marked[NEAR] = Cell(row[NEAR], f"{row[NEAR]:.1f}", "good")
+    if math.isinf(row["condition"]):
+        marked["condition"] = Cell(math.inf, "inf", "bad", "a singular value is 0")
     return marked
-
-
-def _add_figure(page: Page, drawn: dict[str, Figure], name: str) -> None:
-    if name in drawn:
-        page.figure(drawn[name], _CAPTIONS[name])
-
-
-NEAR = "near 1, %"
-FORMATS = {"min": ".3f", "max": ".3f", "condition": ".3g", NEAR: ".1f", "excess": ".5g",
-           "least": "g", "RMS": ".3g", "|y| / |x|": ".3g", "x before": ".3g", "gradient": ".3g",
-           "x after": ".3g", "mean of b": ".3f", "deviation of b": ".3f"}  # fmt: skip
 
 
 def convolution_rows(analysis: Analysis) -> list[dict]:
     """A row per convolution."""
     return [
-        {
-            "convolution": conv.name,
-            "weight": described(conv),
-            "min": conv.smallest,
-            "max": conv.largest,
-            "condition": conv.condition,
-            NEAR: 100 * conv.share_near_one,
-            "excess": conv.excess,
-            "least": conv.minimum,
-        }
+        {"convolution": conv.name, "weight": described(conv), "min": conv.smallest,
+         "max": conv.largest, "condition": conv.condition, NEAR: 100 * conv.share_near_one,
+         "excess": conv.excess, "least": conv.minimum}
         for conv in analysis.convolutions
-    ]
+    ]  # fmt: skip
 
 
 def described(conv: ConvolutionIsometry) -> str:
@@ -153,25 +145,20 @@ def described(conv: ConvolutionIsometry) -> str:
 
 
 def stage_rows(analysis: Analysis) -> list[dict]:
-    """A row per stage."""
-    rows = []
-    for stage, values in analysis.stages().items():
+    """A row per stage; the shifts b of SReLU have columns if one of the stages has shifts."""
+    rows: list[dict] = []
+    stages = analysis.stages()
+    for stage, values in stages.items():
         convs = [conv for conv in analysis.convolutions if conv.stage == stage]
-        shifts = analysis.shifts.get(stage)
-        rows.append(
-            {
-                "stage": stage,
-                "convolutions": len(convs),
-                "min": values.min().item(),
-                "max": values.max().item(),
-                NEAR: 100 * share_near_one(values),
-                "excess": sum(conv.excess for conv in convs),
-                "mean of b": None if shifts is None else shifts.mean().item(),
-                "deviation of b": None if shifts is None else shifts.std(correction=0).item(),
-            }
-        )
-    used = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    return [{name: row[name] for name in used} for row in rows]
+        row = {"stage": stage, "convolutions": len(convs), "min": values.min().item(),
+               "max": values.max().item(), NEAR: 100 * share_near_one(values),
+               "excess": sum(conv.excess for conv in convs)}  # fmt: skip
+        if analysis.shifts.keys() & stages:
+            b = analysis.shifts.get(stage)
+            row["mean of b"] = None if b is None else b.mean().item()
+            row["deviation of b"] = None if b is None else b.std(correction=0).item()
+        rows.append(row)
+    return rows
 
 
 def scale_rows(analysis: Analysis) -> list[dict]:
@@ -187,30 +174,12 @@ def signal_rows(analysis: Analysis) -> list[dict]:
     """A row per point of the chain, with the factors of the block that ends there."""
     signals = analysis.signals
     return [
-        {
-            "output of": signal.name,
-            "RMS": signal.rms,
-            "x before": signal.rms / before.rms if before and before.rms else None,
-            "|y| / |x|": signal.norm,
-            "gradient": signal.gradient,
-            "x after": before.gradient / signal.gradient if before and signal.gradient else None,
-        }
+        {"output of": signal.name, "RMS": signal.rms,
+         "x before": signal.rms / before.rms if before and before.rms else None,
+         "|y| / |x|": signal.norm, "gradient": signal.gradient,
+         "x after": before.gradient / signal.gradient if before and signal.gradient else None}
         for before, signal in zip([None, *signals], signals, strict=False)
-    ]
-
-
-def as_text(rows: list[dict]) -> str:
-    """The table for the terminal."""
-    shown = [
-        {
-            name: format(value, FORMATS.get(name, ".4g")) if isinstance(value, float) else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
-    numbers = [isinstance(value, int | float) for value in rows[-1].values()]
-    align = ["right" if number else "left" for number in numbers]
-    return tabulate(shown, headers="keys", disable_numparse=True, colalign=align)
+    ]  # fmt: skip
 
 
 def summary(analysis: Analysis) -> dict[str, str]:

@@ -10,41 +10,37 @@ from d2_isonet.evaluation.classification import Prediction, read_predictions
 from d2_isonet.reporting.page.page import Page, Picture
 
 from .detection_sections import add_matrix, side_by_side
-from .evaluations import Evaluation
-from .run import Run
+from .run import Evaluation, Run, evaluations_by_dataset
 
 _SIDE = 320  # pixels
 
 
 def add_classification(page: Page, runs: Sequence[Run], number: int) -> None:
     """A section per data set on which a run was evaluated."""
-    names = list(dict.fromkeys(e.dataset for run in runs for e in run.evaluations))
-    if not names:
+    datasets = evaluations_by_dataset(runs)
+    if not datasets:
         page.section("Results").note(
             "inference/ has no results per class: no evaluation has run, or an earlier version "
             "wrote them. metrics.json has top-1 and top-5."
         )
-    for name in names:
+    for name, evaluations in datasets.items():
         page.section(f"Results on {name}")
-        own = {r.name: e for r in runs for e in r.evaluations if e.dataset == name}
-        _add_classes(page, own)
-        for run, evaluation in own.items():
+        _add_classes(page, evaluations)
+        for run, evaluation in evaluations.items():
             predictions = _predictions(page, run, evaluation)
             if predictions:
-                classes = _classes(evaluation, predictions)
-                _add_confusion(page, run, classes, predictions)
-                _add_pictures(page, run, classes, predictions, number)
+                _add_predictions(page, run, evaluation, predictions, number)
 
 
 def _add_classes(page: Page, evaluations: dict[str, Evaluation]) -> None:
     page.subsection("Class by class", "Top-1 and top-5 in percent of the images of the class.")
     tables = {run: e.tasks.get("classification", []) for run, e in evaluations.items()}
-    first = next(iter(tables))
     if len(tables) == 1:
-        page.table(tables[first], formats=dict.fromkeys(("top1", "top5", "taken_for_share"), ".1f"))
-        return
-    rows = side_by_side(tables, "images", ("top1",))
-    page.table(rows, formats={f"{run}: top1": ".1f" for run in tables})
+        (rows,) = tables.values()
+        page.table(rows, formats=dict.fromkeys(("top1", "top5", "taken_for_share"), ".1f"))
+    else:
+        rows = side_by_side(tables, "images", ("top1",))
+        page.table(rows, formats={f"{run}: top1": ".1f" for run in tables})
 
 
 def _predictions(page: Page, run: str, evaluation: Evaluation) -> list[Prediction]:
@@ -58,28 +54,22 @@ def _predictions(page: Page, run: str, evaluation: Evaluation) -> list[Predictio
         return []
 
 
-def _add_confusion(page: Page, run: str, classes: list[str], predictions: list[Prediction]) -> None:
+def _add_predictions(
+    page: Page, run: str, evaluation: Evaluation, predictions: list[Prediction], number: int
+) -> None:
+    """The confusion of classes, and the surest `number` wrong and right images."""
+    classes = [str(name) for name in evaluation.about.get("classes", [])]
+    needed = max(max(p.label, p.predicted) for p in predictions) + 1
+    classes += map(str, range(len(classes), needed))
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, ([p.label for p in predictions], [p.predicted for p in predictions]), 1)
     page.subsection("Confusion of classes")
     add_matrix(page, counts, classes, f"{run}: images by true and predicted class.")
-
-
-def _classes(evaluation: Evaluation, predictions: list[Prediction]) -> list[str]:
-    classes = [str(name) for name in evaluation.about.get("classes", [])]
-    needed = max(max(p.label, p.predicted) for p in predictions) + 1
-    return classes + [str(i) for i in range(len(classes), needed)]
-
-
-def _add_pictures(
-    page: Page, run: str, classes: list[str], predictions: list[Prediction], number: int
-) -> None:
-    surest = sorted(predictions, key=lambda p: (-p.probability, p.file_name))
-    wrong = [p for p in surest if p.label != p.predicted][:number]
-    right = [p for p in surest if p.label == p.predicted][:number]
     page.subsection(f"Best and worst images: {run}")
+    surest = sorted(predictions, key=lambda p: (-p.probability, p.file_name))
     missing: list[str] = []
-    for title, chosen in (("Surest and wrong", wrong), ("Surest and right", right)):
+    for title, is_right in (("Surest and wrong", False), ("Surest and right", True)):
+        chosen = [p for p in surest if (p.label == p.predicted) == is_right][:number]
         pictures = [_picture(p, classes, missing) for p in chosen]
         page.images([p for p in pictures if p], title if chosen else f"{title}: none", _SIDE)
     if missing:

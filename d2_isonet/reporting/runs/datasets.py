@@ -10,53 +10,30 @@ from pycocotools.coco import COCO
 from d2_isonet.evaluation.coco_measures import import_hotcoco
 
 from .detection import Analysis, analyse, read_detections, read_truth, tasks_of
-from .evaluations import Evaluation
-from .run import Run
-
-
-@dataclass
-class Result:
-    """A run's evaluation of the data set.
-
-    Attributes:
-        analyses: "bbox" and, with masks, "segm"; empty if the predictions cannot be measured.
-    """
-
-    run: Run
-    evaluation: Evaluation
-    analyses: dict[str, Analysis] = field(default_factory=dict)
+from .run import Evaluation, Run, evaluations_by_dataset
 
 
 @dataclass
 class DatasetResults:
-    """
-    Attributes:
-        truth: None if the annotations cannot be read.
-        notes: what is missing, in sentences.
-    """
+    """The evaluations of several runs on one data set."""
 
     name: str
-    results: list[Result]
-    truth: COCO | None = None
+    evaluations: dict[str, Evaluation]  # by the name of the run
+    names: list[str]  # of all runs in the report; the place of a name is its colour
+    truth: COCO | None = None  # None if the annotations cannot be read
     image_root: Path | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def analyses(self, task: str) -> dict[str, Analysis]:
-        """Name of the run -> its analysis, for runs that have the task."""
-        return {r.run.name: r.analyses[task] for r in self.results if task in r.analyses}
+    # "bbox" and "segm" -> name of the run -> its measured predictions
+    analyses: dict[str, dict[str, Analysis]] = field(
+        default_factory=lambda: {"bbox": {}, "segm": {}}
+    )
+    notes: list[str] = field(default_factory=list)  # what is missing, in sentences
 
     def rows(self, task: str) -> dict[str, list[dict]]:
         """Name of the run -> a row per class: measured now if possible, else as recorded."""
-        rows = {}
-        for result in self.results:
-            if task in result.analyses:
-                rows[result.run.name] = result.analyses[task].rows
-            elif task in result.evaluation.tasks:
-                rows[result.run.name] = result.evaluation.tasks[task]
-        return rows
-
-    def tasks(self) -> list[str]:
-        return [task for task in ("bbox", "segm") if self.rows(task)]
+        recorded = {run: e.tasks[task] for run, e in self.evaluations.items() if task in e.tasks}
+        measured = {run: analysis.rows for run, analysis in self.analyses[task].items()}
+        rows = recorded | measured
+        return {run: rows[run] for run in self.evaluations if run in rows}
 
 
 def detection_results(
@@ -67,17 +44,14 @@ def detection_results(
     Args:
         truth_file, image_root: used instead of those that the evaluations name.
     """
-    by_name: dict[str, DatasetResults] = {}
-    for run in runs:
-        for evaluation in run.evaluations:
-            own = by_name.setdefault(evaluation.dataset, DatasetResults(evaluation.dataset, []))
-            own.results.append(Result(run, evaluation))
-    for dataset in by_name.values():
+    names = [run.name for run in runs]
+    datasets = [DatasetResults(*x, names) for x in evaluations_by_dataset(runs).items()]
+    for dataset in datasets:
         _read_truth(dataset, truth_file, image_root)
-        for result in dataset.results:
-            _measure(dataset, result)
+        for run, evaluation in dataset.evaluations.items():
+            _measure(dataset, run, evaluation)
         dataset.notes = list(dict.fromkeys(dataset.notes))
-    return list(by_name.values())
+    return datasets
 
 
 def _read_truth(dataset: DatasetResults, file: Path | None, image_root: Path | None) -> None:
@@ -105,43 +79,38 @@ def _read_truth(dataset: DatasetResults, file: Path | None, image_root: Path | N
 
 def _recorded(dataset: DatasetResults, key: str) -> list[str]:
     """The different values that the evaluations recorded, sorted."""
-    values = (result.evaluation.about.get(key) for result in dataset.results)
-    return sorted({value for value in values if value})
+    values = {evaluation.about.get(key) for evaluation in dataset.evaluations.values()}
+    return sorted(filter(None, values))
 
 
-def _measure(dataset: DatasetResults, result: Result) -> None:
-    """Fill in the analyses of a result, or note why that is impossible."""
-    name, file = result.run.name, result.evaluation.predictions
+def _measure(dataset: DatasetResults, run: str, evaluation: Evaluation) -> None:
+    """Fill in the analyses of a run, or note why that is impossible."""
+    file, hotcoco = evaluation.predictions, import_hotcoco()
     if file is None:
         dataset.notes.append(
-            f"{name}: there are no predictions, so only the recorded results are shown."
+            f"{run}: there are no predictions, so only the recorded results are shown."
         )
-    if import_hotcoco() is None:
+    if hotcoco is None:
         dataset.notes.append("hotcoco is not installed: no curves, errors and pictures.")
-    if file is None or import_hotcoco() is None or dataset.truth is None:
+    if file is None or hotcoco is None or dataset.truth is None:
         return
     try:
         detections = read_detections(file)
         if not detections:
-            dataset.notes.append(f"{name}: the model detects nothing.")
+            dataset.notes.append(f"{run}: the model detects nothing.")
             return
-        most = result.evaluation.about.get("max_detections", 100)
+        most = evaluation.about.get("max_detections", 100)
         for task in tasks_of(detections):
-            result.analyses[task] = analyse(dataset.truth, detections, task, most)
+            dataset.analyses[task][run] = analyse(dataset.truth, detections, task, most)
     except (OSError, ValueError, KeyError) as error:
-        dataset.notes.append(f"{name}: the predictions cannot be measured: {error}.")
+        dataset.notes.append(f"{run}: the predictions cannot be measured: {error}.")
         return
-    _compare_with_record(dataset, result)
-
-
-def _compare_with_record(dataset: DatasetResults, result: Result) -> None:
-    """Note if the numbers are not those of the evaluation: files have changed since."""
-    for task, analysis in result.analyses.items():
-        rows = result.evaluation.tasks.get(task, [])
-        then, now = (np.array([x.get("AP") for x in y], float) for y in (rows, analysis.rows))
+    for task in tasks_of(detections):
+        rows, measured = evaluation.tasks.get(task, []), dataset.analyses[task][run].rows
+        then, now = (np.array([x.get("AP") for x in y], float) for y in (rows, measured))
         is_same = then.shape == now.shape and np.allclose(then, now, 0, 1e-6, equal_nan=True)
         if rows and not is_same:
             dataset.notes.append(
-                f"{result.run.name}: the {task} AP of a class is not what the evaluation "
-                "recorded: the annotations or the predictions have changed since."
+                f"{run}: the {task} AP of a class is not what the evaluation recorded: the "
+                "annotations or the predictions have changed since."
             )

@@ -6,58 +6,11 @@ from typing import Any
 from detectron2.config import get_cfg
 
 from d2_isonet.config.defaults import add_isonet_config
-from d2_isonet.reporting.page.page import Page
-from d2_isonet.reporting.page.tables import Cell
+from d2_isonet.reporting.page.page import MISSING, Cell, Page
 
-from .run import Run
+from .run import Run, flat
 
 ABSENT = object()  # the value of a key that a config does not have
-
-
-def defaults() -> dict[str, Any]:
-    """Every key of detectron2 and of this project with its default."""
-    cfg = get_cfg()
-    add_isonet_config(cfg)
-    return flat(cfg)
-
-
-def flat(config: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as {"SOLVER.BASE_LR": 0.1, ...}; tuples become lists, as in yaml."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            values.update(flat(value, f"{name}."))
-        else:
-            values[name] = _as_yaml(value)
-    return values
-
-
-def _as_yaml(value: Any) -> Any:
-    return [_as_yaml(x) for x in value] if isinstance(value, tuple | list) else value
-
-
-def changed_keys(configs: Sequence[dict], base: dict[str, Any]) -> list[str]:
-    """Keys that differ from the defaults in any of the flat configs, sorted."""
-    keys = sorted({key for config in configs for key in config})
-    return [k for k in keys if not all(_agree(k, config, base) for config in configs)]
-
-
-def differing_keys(configs: Sequence[dict]) -> list[str]:
-    """Keys that differ between the flat configs, sorted."""
-    return changed_keys(configs, configs[0])
-
-
-def _agree(key: str, config: dict, other: dict) -> bool:
-    """Whether two configs mean the same by a key: 1 and 1.0 agree, 1 and True do not."""
-    a, b = config.get(key, ABSENT), other.get(key, ABSENT)
-    return a == b and (isinstance(a, bool) == isinstance(b, bool))
-
-
-def _text_of(value: Any) -> str:
-    return "–" if value is ABSENT else '""' if value == "" else str(value)
-
-
 _MOST_WARNINGS = 30
 _FACTS = {
     "started": "started", "kind": "kind", "commit": "commit", "processes": "processes",
@@ -80,13 +33,9 @@ def _add_starts(page: Page, run: Run) -> None:
         page.facts({name: _shown(last.get(key)) for key, name in _FACTS.items()})
         page.code(str(last.get("command", "")))
         if len(run.records) > 1:
-            page.table(
-                [
-                    {c: _shown(record.get(c)) for c in (*_FACTS, "command")}
-                    for record in run.records
-                ],
-                fold=f"All {len(run.records)} starts of {run.name}",
-            )
+            columns = (*_FACTS, "command")
+            rows = [{c: _shown(record.get(c)) for c in columns} for record in run.records]
+            page.table(rows, fold=f"All {len(rows)} starts of {run.name}")
     elif run.log.arguments:
         page.text("From log.txt, the arguments of the last start:").code(run.log.arguments)
     else:
@@ -119,38 +68,55 @@ def _add_environment(page: Page, runs: Sequence[Run]) -> None:
             page.code(run.log.environment, title=f"Environment, from log.txt: {run.name}")
 
 
+def defaults() -> dict[str, Any]:
+    """Every key of detectron2 and of this project with its default."""
+    cfg = get_cfg()
+    add_isonet_config(cfg)
+    return flat(cfg)
+
+
+def changed_keys(configs: Sequence[dict], base: dict[str, Any]) -> list[str]:
+    """Keys by which any of the flat configs differs from `base`, sorted."""
+    keys = sorted({key for config in configs for key in config})
+    return [k for k in keys if not all(_agree(k, config, base) for config in configs)]
+
+
+def _agree(key: str, config: dict, other: dict) -> bool:
+    """Whether two configs mean the same by a key: 1 and 1.0 agree, 1 and True do not."""
+    a, b = config.get(key, ABSENT), other.get(key, ABSENT)
+    return a == b and (isinstance(a, bool) == isinstance(b, bool))
+
+
 def add_config(page: Page, runs: Sequence[Run]) -> None:
     """The differences between the configs of several runs, and from the defaults."""
     page.section("Config")
-    with_config = [run for run in runs if run.config]
-    if not with_config:
+    configs = {run.name: run.config for run in runs if run.config}
+    if not configs:
         page.note("No run has a config.yaml.")
         return
-    names, base = [run.name for run in with_config], defaults()
-    configs = [flat(run.config) for run in with_config]
-    if len(with_config) > 1:
-        _add_differences(page, configs, names)
-    rows = [
-        [key, _text_of(base.get(key, ABSENT)), *(_cell(c, key, base) for c in configs)]
-        for key in changed_keys(configs, base)
-    ]
-    several = len(with_config) > 1
-    if several:
+    every, base = list(configs.values()), defaults()
+    if len(every) > 1:
+        page.subsection("Differences between the runs")
+        keys = changed_keys(every, every[0])
+        if keys:
+            texts = [[key, *(_text_of(config, key) for config in every)] for key in keys]
+            page.table(texts, ["key", *configs])
+        else:
+            page.text("The configs are the same.")
         page.subsection("Differences from the defaults")
+    rows = [
+        [key, _text_of(base, key), *(_cell(config, key, base) for config in every)]
+        for key in changed_keys(every, base)
+    ]
     caption = "Keys that differ from the defaults of detectron2 and d2_isonet."
-    page.table(rows, ["key", "default", *names], caption, fold="All of them" if several else "")
+    fold = "All of them" if len(every) > 1 else ""
+    page.table(rows, ["key", "default", *configs], caption, fold=fold)
 
 
-def _add_differences(page: Page, configs: list[dict], names: list[str]) -> None:
-    page.subsection("Differences between the runs")
-    keys = differing_keys(configs)
-    if not keys:
-        page.text("The configs are the same.")
-        return
-    rows = [[key, *(_text_of(config.get(key, ABSENT)) for config in configs)] for key in keys]
-    page.table(rows, ["key", *names])
+def _text_of(config: dict, key: str) -> str:
+    value = config.get(key, ABSENT)
+    return MISSING if value is ABSENT else '""' if value == "" else str(value)
 
 
 def _cell(config: dict, key: str, base: dict) -> Cell:
-    is_default = _agree(key, config, base)
-    return Cell(_text_of(config.get(key, ABSENT)), kind="muted" if is_default else "")
+    return Cell(_text_of(config, key), kind="muted" if _agree(key, config, base) else "")

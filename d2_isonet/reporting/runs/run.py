@@ -1,8 +1,7 @@
 """Reads the OUTPUT_DIR of a run; damaged and missing files are reported, not fatal."""
 
+import json
 import os
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,53 +14,38 @@ from d2_isonet.engine.run_record import NAME as RECORDS
 from d2_isonet.engine.run_record import read_run_records
 from d2_isonet.utils.messages import UserError
 
-from . import metrics
-from .evaluations import Evaluation, read_evaluations
+from .logs import METRICS, Log, Metrics, read_log, read_metrics
 
 CONFIG = "config.yaml"
-LOG_FILE = "log.txt"
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_LINE = re.compile(r"^\[[^\]]+\] (\S+?):? (DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)$")
-_ARGUMENTS = "Command line arguments: "
-_ENVIRONMENT = "Environment info"
-_MAX_BYTES = 64 * 2**20  # read from the end of a log that grew for weeks
+PREDICTIONS = {"detection": "coco_instances_results.json", "classification": "predictions.csv"}
+_ABOUT = {"json_file": str, "image_root": str, "max_detections": int, "classes": list}
 
 
 @dataclass
-class Log:
-    """
-    Attributes:
-        warnings: message -> how many times it was logged.
-        error: the last line of a traceback that ends the log; "" without one.
-        arguments, environment: of the last start, as text.
-    """
+class Evaluation:
+    """The last evaluation of one data set."""
 
-    warnings: Counter[str] = field(default_factory=Counter)
-    error: str = ""
-    arguments: str = ""
-    environment: str = ""
+    dataset: str
+    # of per_class.json: json_file, image_root, max_detections; or classes
+    about: dict = field(default_factory=dict)
+    # "bbox", "segm" or "classification" -> a row per class
+    tasks: dict[str, list[dict]] = field(default_factory=dict)
+    predictions: Path | None = None  # the file of all predictions
 
 
 @dataclass
 class Run:
-    """
-    Attributes:
-        name: a short name, unique in the report.
-        task: "detection" or "classification".
-        config: nested dicts; {} if there is no config.yaml.
-        records: the entries of runs.json, oldest first.
-        notes: what is missing or damaged, in sentences.
-    """
+    """What an output folder says about its run."""
 
     folder: Path
-    name: str
-    task: str
-    metrics: metrics.Metrics
-    config: dict
+    name: str  # short, and unique in the report
+    task: str  # "detection" or "classification"
+    metrics: Metrics
+    config: dict[str, Any]  # dotted key -> value; {} if there is no config.yaml
     log: Log
-    records: list[dict]
-    evaluations: list[Evaluation]
-    notes: list[str]
+    records: list[dict]  # the entries of runs.json, oldest first
+    evaluations: list[Evaluation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is missing or damaged, in sentences
 
 
 def result_keys(runs: Sequence[Run]) -> list[str]:
@@ -69,12 +53,13 @@ def result_keys(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.metrics.results()))
 
 
-def option(config: dict, key: str) -> Any:
-    """The value of a key such as "SOLVER.MAX_ITER"; None if the config does not have it."""
-    node: Any = config
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
+def evaluations_by_dataset(runs: Sequence[Run]) -> dict[str, dict[str, Evaluation]]:
+    """Name of the data set -> name of the run -> its evaluation."""
+    found: dict[str, dict[str, Evaluation]] = {}
+    for run in runs:
+        for evaluation in run.evaluations:
+            found.setdefault(evaluation.dataset, {})[run.name] = evaluation
+    return found
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -85,23 +70,17 @@ def read_run(folder: Path, name: str) -> Run:
     """
     _check_folder(folder)
     config, notes = _read_config(folder / CONFIG)
-    run_metrics = metrics.read_metrics(folder / metrics.NAME)
-    is_classifier = option(config, "MODEL.META_ARCHITECTURE") == "ImageClassifier"
+    is_classifier = config.get("MODEL.META_ARCHITECTURE") == "ImageClassifier"
     task = "classification" if is_classifier else "detection"
-    tested = option(config, "DATASETS.TEST")
-    named = tuple(map(str, tested)) if isinstance(tested, list) else ()
-    evaluations, unread = read_evaluations(folder / "inference", task, named)
-    records = read_run_records(folder / RECORDS)
-    if not records:
+    metrics, log = read_metrics(folder / METRICS), read_log(folder / "log.txt")
+    run = Run(folder, name, task, metrics, config, log, read_run_records(folder / RECORDS))
+    if not run.records:
         notes.append(
             f"There is no {RECORDS} with the command, the commit and the environment: an earlier "
             "version or another project wrote this run."
         )
-    run = Run(
-        folder, name, task, run_metrics, config, read_log(folder / LOG_FILE), records,
-        evaluations, [],
-    )  # fmt: skip
-    run.notes = [*_progress(run), *run_metrics.notes, *notes, *unread]
+    run.evaluations = _read_evaluations(run, notes)
+    run.notes = [*_progress(run), *run.metrics.notes, *notes]
     return run
 
 
@@ -117,18 +96,18 @@ def _check_folder(folder: Path) -> None:
     inside = sorted(str(path) for path in folder.glob("*") if path.is_dir() and _is_run(path))
     raise UserError(
         f"{folder} is not the OUTPUT_DIR of train_net.py or d2-isonet pretrain: it has "
-        f"neither {metrics.NAME} nor {CONFIG} nor inference/",
+        f"neither {METRICS} nor {CONFIG} nor inference/",
         f"there are runs in it: {' '.join(inside[:8])}" if inside else "",
     )
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a training or an evaluation has written into the folder."""
-    return any((folder / name).exists() for name in (metrics.NAME, CONFIG, "inference"))
+    return any((folder / name).exists() for name in (METRICS, CONFIG, "inference"))
 
 
-def _read_config(file: Path) -> tuple[dict, list[str]]:
-    """The config and what is wrong with its file."""
+def _read_config(file: Path) -> tuple[dict[str, Any], list[str]]:
+    """The flat config and what is wrong with its file."""
     if not file.is_file():
         return {}, [f"There is no {CONFIG}: the options of the run are unknown."]
     try:
@@ -138,12 +117,27 @@ def _read_config(file: Path) -> tuple[dict, list[str]]:
         return {}, [f"{file} is not yaml of plain values and is skipped ({reason})."]
     if not isinstance(content, dict):
         return {}, [f"{file} has no keys and is skipped."]
-    return content, []
+    return flat(content), []
+
+
+def flat(config: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as {"SOLVER.BASE_LR": 0.1, ...}; tuples become lists, as in yaml."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = _as_yaml(value)
+    return values
+
+
+def _as_yaml(value: Any) -> Any:
+    return [_as_yaml(x) for x in value] if isinstance(value, tuple | list) else value
 
 
 def _progress(run: Run) -> list[str]:
     """A note if the training has not reached its end."""
-    total, steps = option(run.config, "SOLVER.MAX_ITER"), run.metrics.steps
+    total, steps = run.config.get("SOLVER.MAX_ITER"), run.metrics.steps
     if run.log.error:
         return [f"The run ended with an error: {run.log.error}"]
     if not steps or not isinstance(total, int):
@@ -151,7 +145,7 @@ def _progress(run: Run) -> list[str]:
     done = steps[-1]["iteration"] + 1
     if done >= total or (run.folder / "model_final.pth").exists():
         return []
-    written = datetime.fromtimestamp((run.folder / metrics.NAME).stat().st_mtime)
+    written = datetime.fromtimestamp((run.folder / METRICS).stat().st_mtime)
     return [
         f"The training is not finished: iteration {done} of {total}, last written "
         f"{written:%Y-%m-%d %H:%M}. It is still running, or was stopped."
@@ -168,38 +162,41 @@ def names_of(folders: list[Path]) -> list[str]:
     return [f"{'/'.join(p)} ({i})" for i, p in enumerate(parts, 1)]  # the same folder twice
 
 
-def read_log(file: Path) -> Log:
-    """The log of a run; empty if there is no file."""
-    log = Log()
-    if not file.is_file():
-        return log
-    lines = _text(file).split("\n")
-    for number, line in enumerate(lines):
-        match = _LINE.match(line)
-        if not match:
-            continue
-        level, message = match[2], match[3]
-        if level == "WARNING":
-            log.warnings[message] += 1
-        if message.startswith(_ARGUMENTS):
-            log.arguments, log.error = message.removeprefix(_ARGUMENTS), ""
-        if message.startswith(_ENVIRONMENT):
-            log.environment = _until_next_record(lines, number)
-        if level == "ERROR":
-            following = _until_next_record(lines, number)
-            log.error = following.split("\n")[-1] if "Traceback" in following else message
-    return log
+def _read_evaluations(run: Run, notes: list[str]) -> list[Evaluation]:
+    """The evaluations in OUTPUT_DIR/inference; `notes` gets the files that cannot be read."""
+    name, folder = PREDICTIONS[run.task], run.folder / "inference"
+    read = [_read_evaluation(file, name, notes) for file in sorted(folder.glob("*/per_class.json"))]
+    found = [evaluation for evaluation in read if evaluation]
+    if not (folder / name).is_file():
+        return found
+    if not found:
+        notes.append(
+            "inference/ has predictions but no results per class: an earlier version or another "
+            "project wrote them."
+        )
+        tested = run.config.get("DATASETS.TEST")
+        dataset = str(tested[0]) if isinstance(tested, list) and tested else ""
+        return [Evaluation(dataset, predictions=folder / name)]
+    if len(found) == 1 and found[0].predictions is None:
+        found[0].predictions = folder / name
+    return found
 
 
-def _text(file: Path) -> str:
-    with open(file, "rb") as opened:
-        opened.seek(max(0, file.stat().st_size - _MAX_BYTES))
-        text = opened.read().decode("utf-8", errors="replace")
-    return _COLOURS.sub("", text)
+def _read_evaluation(file: Path, predictions: str, notes: list[str]) -> Evaluation | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        tasks = {name: [_row(row) for row in rows] for name, rows in content.pop("tasks").items()}
+        dataset = str(content["dataset"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        notes.append(f"{file} cannot be read and is skipped ({type(error).__name__}: {error}).")
+        return None
+    own = file.parent / predictions
+    about = {key: content[key] for key, kind in _ABOUT.items() if type(content.get(key)) is kind}
+    return Evaluation(dataset, about, tasks, own if own.is_file() else None)
 
 
-def _until_next_record(lines: list[str], start: int) -> str:
-    end = start + 1
-    while end < len(lines) and not _LINE.match(lines[end]):
-        end += 1
-    return "\n".join(lines[start + 1 : end]).strip()
+def _row(row: dict) -> dict:
+    """Names as text, and all other values as numbers or None."""
+    numbers = {k: v if isinstance(v, int | float) else None for k, v in row.items()}
+    names = {k: str(row[k]) for k in ("class", "taken_for") if row.get(k) is not None}
+    return {"class": str(row["class"]), **numbers, **names}

@@ -1,9 +1,10 @@
 """Sections on the course of a training: losses, learning rate, penalty, speed, evaluations."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 
-from d2_isonet.reporting.figures import curves
+from d2_isonet.reporting.figures import Series, curves
 from d2_isonet.reporting.page.page import Page
 
 from .run import Run, result_keys
@@ -35,25 +36,24 @@ def add_training(page: Page, runs: Sequence[Run]) -> None:
     if not any(run.metrics.steps for run in runs):
         page.note("There is no record of a training step.")
         return
-    losses = [key for key in _all_keys(runs) if key.startswith("loss_") and key != "loss_ortho"]
+    keys = sorted({key for run in runs for key in run.metrics.keys()})
+    losses = [key for key in keys if key.startswith("loss_") and key != "loss_ortho"]
     main = {"total_loss": "total loss", "lr": "learning rate", **{key: key for key in losses}}
     _add(page, runs, main, "Losses, and the learning rate of the first parameter group.")
-    _add_penalty(page, runs)
+    stages = {key: key.removeprefix(_PENALTY) for key in keys if key.startswith(_PENALTY)}
+    _add_penalty(page, runs, {"loss_ortho": "all convolutions", **stages})
     _add(page, runs, _SPEED, "Speed.")
     for run in runs:
         _add_isometry(page, run)
     drawn = ("loss_", _PENALTY, _ISOMETRY)
-    others = [k for k in _all_keys(runs) if k not in _NOT_DRAWN and not k.startswith(drawn)]
+    others = [key for key in keys if key not in _NOT_DRAWN and not key.startswith(drawn)]
     _add(page, runs, {k: k for k in others}, "Other quantities, as detectron2 records them.")
-
-
-def _all_keys(runs: Sequence[Run]) -> list[str]:
-    return sorted({key for run in runs for key in run.metrics.keys()})
 
 
 def _add(
     page: Page, runs: Sequence[Run], keys: dict[str, str], caption: str, markers: bool = False
 ) -> None:
+    """A panel per quantity, from its key to its title, and a line per run."""
     panels = {
         title: {run.name: run.metrics.series(key) for run in runs} for key, title in keys.items()
     }
@@ -62,47 +62,38 @@ def _add(
         page.figure(figure, caption)
 
 
-def _add_penalty(page: Page, runs: Sequence[Run]) -> None:
-    stages = [key for key in _all_keys(runs) if key.startswith(_PENALTY)]
-    keys = {"loss_ortho": "all convolutions", **{key: key.removeprefix(_PENALTY) for key in stages}}
-    if any(run.metrics.series("loss_ortho")[0] for run in runs):
+def _add_penalty(page: Page, runs: Sequence[Run], keys: dict[str, str]) -> None:
+    without = [run for run in runs if run.metrics.last("loss_ortho") is None]
+    if len(without) < len(runs):
         caption = (
             "Excess penalty, without the coefficient SOLVER.ORTHO_COEFF: 0 is as orthogonal as "
             "the shapes of the convolutions allow."
         )
         _add(page, runs, keys, caption)
-    without = [
-        run.name for run in runs if run.metrics.steps and not run.metrics.series("loss_ortho")[0]
-    ]
-    if without:
-        page.note(f"No excess penalty is recorded (SOLVER.ORTHO_COEFF 0): {', '.join(without)}.")
+    names = ", ".join(run.name for run in without if run.metrics.steps)
+    if names:
+        page.note(f"No excess penalty is recorded (SOLVER.ORTHO_COEFF 0): {names}.")
 
 
 def _add_isometry(page: Page, run: Run) -> None:
     """A panel per quantity, a line per stage: the mean of its blocks."""
-    panels: dict[str, dict[str, list]] = {title: {} for title in _QUANTITIES.values()}
+    panels: dict[str, dict[str, Series]] = {title: {} for title in _QUANTITIES.values()}
+    values = defaultdict(list)  # (title, stage, iteration) -> of each block
     for key in run.metrics.keys():
         quantity, _, place = key.removeprefix(_ISOMETRY).partition("/")
         if key.startswith(_ISOMETRY) and quantity in _QUANTITIES:
-            lines = panels[_QUANTITIES[quantity]]
-            lines.setdefault(place.split(".")[0], []).append(run.metrics.series(key))
-    means = {
-        title: {stage: _mean(series) for stage, series in lines.items()}
-        for title, lines in panels.items()
-    }
-    stages = sorted({s for lines in means.values() for s in lines}, key=lambda s: (s != "stem", s))
-    figure = curves(means, stages, markers=True)
+            title, stage = _QUANTITIES[quantity], place.split(".")[0]
+            panels[title][stage] = ([], [])
+            for iteration, value in zip(*run.metrics.series(key), strict=True):
+                values[title, stage, iteration].append(value)
+    for (title, stage, iteration), own in sorted(values.items()):
+        iterations, means = panels[title][stage]
+        iterations.append(iteration)
+        means.append(statistics.fmean(own))
+    stages = sorted({s for lines in panels.values() for s in lines}, key=lambda s: (s != "stem", s))
+    figure = curves(panels, stages, markers=True)
     if figure:
         page.figure(figure, f"Isometry of {run.name} by stage, as TEST.ISOMETRY_PERIOD records it.")
-
-
-def _mean(series: Sequence[tuple[list[int], list[float]]]) -> tuple[list[int], list[float]]:
-    """The mean at each iteration that has a value."""
-    values: dict[int, list[float]] = {}
-    for iterations, own in series:
-        for iteration, value in zip(iterations, own, strict=True):
-            values.setdefault(iteration, []).append(value)
-    return sorted(values), [statistics.fmean(values[i]) for i in sorted(values)]
 
 
 def add_results_in_time(page: Page, runs: Sequence[Run]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import load_registered, register_data_root
 from d2_isonet.engine.pretraining import finish_pretraining_setup
-from d2_isonet.preflight.data.classified_images import classified_image_findings
+from d2_isonet.preflight.data.images import classified_image_findings
 
 
 @pytest.fixture
