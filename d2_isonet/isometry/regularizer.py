@@ -111,7 +111,8 @@ class OrthogonalRegularizer(HookBase):
         self._add_gradients(lambda gradient: gradient)
         penalty = sum(value.item() for _, value in self._added or ())
         if not calls:
-            calls.append(self._log())
+            self._log()
+        calls.append(penalty)
         self._added = None
         return loss if loss is None else loss + self.coeff * penalty
 
@@ -128,8 +129,8 @@ class OrthogonalRegularizer(HookBase):
         value, gradient = self._value_and_gradient(convs)
         if self.coeff:
             gradients = [_gradient_of(conv.weight) for conv in convs]
-            parts = scaled(gradient).to(gradients[0].dtype).chunk(len(convs))
-            parts = [_sharded_like(x, part) for x, part in zip(gradients, parts, strict=True)]
+            whole = scaled(gradient).to(gradients[0].dtype).chunk(len(convs))
+            parts = [_sharded_like(x, part) for x, part in zip(gradients, whole, strict=True)]
             torch._foreach_add_(gradients, parts, alpha=self.coeff)
         return value
 
@@ -208,12 +209,12 @@ def concatenate_weights(convs: list[Convolution]) -> tuple[torch.Tensor, Layer]:
     return weight, (stride, dilation, groups * len(convs))
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def _whole(tensor: Any) -> torch.Tensor:
     """A weight that fully_shard (FSDP2) has shared out, gathered; any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _sharded_like(gradient: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+def _sharded_like(gradient: Any, part: torch.Tensor) -> torch.Tensor:
     """`part`, the same on all processes, shared out as `gradient` is."""
     if not hasattr(gradient, "full_tensor"):
         return part
