@@ -1,8 +1,10 @@
 """Converts ISONet's released weights and torchvision's or timm's ResNets, and file formats."""
 
+import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -15,10 +17,12 @@ from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 from .checkpointer import save_backbone
 from .files import write_checkpoint
-from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
+from .foreign_networks import find_network, flattened, network_prefixes
+from .reading import WeightsError, read_tensors, tensors_of
 from .safetensors_file import SUFFIX
-from .weight_names import FOREIGN_STEMS, rename_tensors
+from .weight_names import rename_tensors
 
+logger = logging.getLogger(__name__)
 # Both sources were trained on RGB with the mean and std of ImageNet, here in the range 0-255.
 PIXELS = {
     "format": "RGB",
@@ -126,11 +130,20 @@ def convert(
     target: str | os.PathLike,
     depth: int | None = None,
     kind: str | None = None,
+    network: str | None = None,
+    trust_pickle: bool = False,
+    say: Callable[[str], object] = logger.info,
 ) -> tuple[dict, list[tuple[str, int]]]:
     """Write `source` as a weights file that this project's classifiers and detectors load.
 
     Returns its meta record and rows (stage, number of tensors). `depth` and `kind` ("risonet",
-    "isonet" or "resnet") are what the file must hold, None for any.
+    "isonet" or "resnet") are what the file must hold, None for any. A file without a classifier
+    gives a backbone, whose record has no "num_classes".
+
+    Args:
+        network: the place of the one to take, if there are several, see `find_network`.
+        trust_pickle: run the code in the file.
+        say: called with what was chosen and what was left out.
 
     Raises:
         FileNotFoundError: there is no `source`.
@@ -142,28 +155,42 @@ def convert(
         raise UserError(f"OUT is IN ({path})", "name another file for the result")
     if os.path.isdir(target):
         raise UserError(f"OUT is a folder ({os.path.abspath(target)})", "name a file in it")
-    tensors, origin = rename_tensors(path, read_state_dict(source))
+    if not os.path.isfile(path):
+        problem = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise MissingFileError(f"{path} {problem}; name the checkpoint to convert")
+    found = find_network(path, read_tensors(path, trust_pickle=trust_pickle), network)
+    tensors, origin = rename_tensors(path, found.tensors)
     architecture = infer_architecture(path, tensors)
-    for asked, found in ((depth, architecture["depth"]), (kind, kind_of(architecture))):
-        if asked not in (None, found):
-            raise WeightsError(f"{path} holds {found}, not {asked} as asked", "give the right file")
-    if "linear.weight" not in tensors:
+    for asked, stated in ((depth, architecture["depth"]), (kind, kind_of(architecture))):
+        if asked not in (None, stated):
+            raise WeightsError(
+                f"{path} holds {stated}, not {asked} as asked", "give the right file"
+            )
+    if "linear.weight" not in tensors and "linear.bias" in tensors:
         raise WeightsError(f"{path} has no classifier", "give the whole network's weights")
-    num_classes = tensors["linear.weight"].shape[0]
-    tensors = fit_tensors(path, tensors, expected_shapes(architecture, num_classes))
-    meta = {
-        "architecture": architecture,
-        "input": PIXELS,
-        "num_classes": num_classes,
-        "source": f"{os.path.basename(path)}, names of {origin}",
-    }
+    classes = {"num_classes": len(tensors["linear.weight"])} if "linear.weight" in tensors else {}
+    shapes = expected_shapes(architecture, classes.get("num_classes", 1))
+    if not classes:
+        shapes = {k: shape for k, shape in shapes.items() if not k.startswith("linear.")}
+    tensors = fit_tensors(path, tensors, shapes)
+    place = "" if found.place == "." else f" {found.place}"
+    source_text = f"{os.path.basename(path)}{place}, names of {origin}"
+    meta = {"architecture": architecture, "input": PIXELS, **classes, "source": source_text}
     save_backbone(target, tensors, meta)
+    if found.others:
+        say(f"{found.place} is taken, not {', '.join(found.others)} (--network names another)")
+    if found.left_out:
+        say(f"left out: {shortened(found.left_out)}")
+    if not classes:
+        say("without a classifier: a backbone for detectors")
     return meta, list(Counter(stage_of(name) for name in tensors).items())
 
 
-def has_names_of_others(path: str) -> bool:
+def has_names_of_others(path: str, trust_pickle: bool = False) -> bool:
     """Whether the file holds weights of a known network under the names of another project."""
-    return os.path.isfile(path) and not FOREIGN_STEMS.isdisjoint(read_state_dict(path))
+    if not os.path.isfile(path):
+        return False
+    return bool(network_prefixes(flattened(read_tensors(path, trust_pickle=trust_pickle))))
 
 
 def config_options(meta: Mapping, detector: bool = False) -> list[str]:
@@ -195,8 +222,10 @@ _KEPT = ("model", "matching_heuristics", "meta")
 _SUFFIXES = (".pth", ".pt", SUFFIX)
 
 
-def change_format(source: str, target: str) -> tuple[int, list[str]]:
+def change_format(source: str, target: str, trust_pickle: bool = False) -> tuple[int, list[str]]:
     """Write the weights of the file `source`, and the record of their network, to `target`.
+
+    With `trust_pickle`, the code in `source` is run, and the format need not change.
 
     Returns the number of tensors, and the names of what is dropped, such as an optimizer.
 
@@ -208,13 +237,24 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     for path in (source, target):
         if not path.endswith(_SUFFIXES):
             raise UserError(f"{path}: its name must end in one of {', '.join(_SUFFIXES)}")
-    if source.endswith(SUFFIX) == target.endswith(SUFFIX):
+    if source.endswith(SUFFIX) == target.endswith(SUFFIX) and not trust_pickle:
         raise UserError(f"{source} and {target} are of one format", f"end one of them in {SUFFIX}")
     if not os.path.isfile(source):
         raise MissingFileError(f"there is no file {os.path.abspath(source)}; name the weights")
-    content = read_tensors(source)
+    content = read_tensors(source, trust_pickle=trust_pickle)
+    if trust_pickle:
+        content = content if isinstance(content, dict) else {"model": content}
+        meta = {x: content[x] for x in ("matching_heuristics", "meta") if _is_plain(content.get(x))}
+        content = {"model": flattened(content.get("model", content)), **meta}
     tensors = tensors_of(source, content, keys=("model",))
     content = {"model": tensors} if content is tensors else cast(dict, content)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(target, {key: content[key] for key in _KEPT if key in content})
     return len(tensors), sorted(set(map(str, content)) - set(_KEPT))
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        return value is not None and bool(json.dumps(value))
+    except TypeError:
+        return False

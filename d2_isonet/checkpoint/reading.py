@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shlex
 import zipfile
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from .safetensors_file import is_safetensors, read_safetensors, safetensors_prob
 # The pickled number that torch before 1.6, which ISONet's authors used, begins a file with.
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _PICKLES = (".pkl", ".pickle")
+_TRUSTING = "d2-isonet convert {} --trust-pickle"
 _AGAIN = "copy or download it again"
 
 
@@ -92,6 +94,11 @@ def _archive_problem(path: str) -> str | None:
     return None
 
 
+def in_new(path: str) -> str:
+    """The two file names of the command that makes a readable file of one that is not."""
+    return shlex.join([path, f"{os.path.splitext(path)[0]}_tensors.pth"])
+
+
 def unreadable(path: str, error: Exception) -> WeightsError:
     """The error for a file that `torch.load(weights_only=True)` refused with `error`."""
     is_refusal = isinstance(error, pickle.UnpicklingError)
@@ -104,18 +111,20 @@ def unreadable(path: str, error: Exception) -> WeightsError:
     if name.startswith("numpy."):
         return WeightsError(
             f"{path} holds numpy values ({name}), which are not read without running code",
-            "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)",
+            "save plain ones: tensors by torch.from_numpy(x), numbers by float(x); or, if you "
+            f"trust its source: {_TRUSTING.format(in_new(path))}",
         )
     return WeightsError(
         f"{path} holds Python objects ({name}), which would run code while they load; it was not "
         "opened",
-        "if you trust its source, save its tensors alone: "
-        "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)",
+        f"if you trust its source, save its tensors alone: {_TRUSTING.format(in_new(path))}",
     )
 
 
-def read_tensors(path: str, device: str = "cpu") -> object:
+def read_tensors(path: str, device: str = "cpu", trust_pickle: bool = False) -> object:
     """The content of a checkpoint file, of tensors and plain types only; no code in it is run.
+
+    With `trust_pickle`, it is whatever torch.save was given, and the code in it is run.
 
     It is what torch.save was given; for a safetensors file see `read_safetensors`. The device
     "meta" reads names and shapes alone.
@@ -131,7 +140,7 @@ def read_tensors(path: str, device: str = "cpu") -> object:
     if is_safetensors(path):
         return read_safetensors(path, device)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=not trust_pickle)
     except Exception as error:  # unpickling broken bytes can raise nearly anything
         raise unreadable(path, error) from error
 
@@ -172,7 +181,6 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise MissingFileError(f"{path} {problem}; name the checkpoint to convert")
     remedy = f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}"
     state_dict = tensors_of(path, read_tensors(path), remedy, _WRAPPERS)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state_dict):
-            state_dict = {name.removeprefix(prefix): x for name, x in state_dict.items()}
+    while state_dict and all(name.startswith(_PREFIXES) for name in state_dict):
+        state_dict = {name.partition(".")[2]: x for name, x in state_dict.items()}
     return state_dict

@@ -78,7 +78,6 @@ _NAMINGS = {  # by the name of the stem's convolution
         leaves={},
     ),
 }
-FOREIGN_STEMS = frozenset(_NAMINGS)  # a state dict with one of these names is of another project
 
 
 def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:
@@ -86,7 +85,7 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
 
     Raises WeightsError if the names are unknown, or a tensor has no place in our network.
     """
-    if "stem.conv1.weight" in state_dict:
+    if any(name.endswith("stem.conv1.weight") for name in state_dict):
         what = f"{path} already has this project's names"
         raise WeightsError(what, "give it as MODEL.WEIGHTS as it is")
     naming = next((n for stem, n in _NAMINGS.items() if stem in state_dict), None)

@@ -20,6 +20,10 @@ def argument_parser(program: str | None = None) -> Parser:
     parser.add_argument("target", metavar="OUT", help="the new file, .pth or .safetensors")
     add = parser.group("weights of others")
     add("--depth N", "stop unless IN has this depth (default: any)", type=int)
+    add("--network PLACE", "which network, if IN holds several (default: the one that is meant for "
+        "evaluation, such as an average or a teacher)")  # fmt: skip
+    add("--trust-pickle", "read IN even if it holds Python objects, which can run any code that "
+        "their author put in")  # fmt: skip
     add("--kind {risonet,isonet,resnet}", "stop unless IN is such a network (default: any)")
     return parser
 
@@ -35,9 +39,11 @@ def convert(args: argparse.Namespace) -> None:
 
     source, target = args.source, args.target
     same_format = source.endswith(SUFFIX) == target.endswith(SUFFIX)
-    if same_format or args.depth or args.kind or has_names_of_others(source):
+    is_asked = args.depth or args.kind or args.network
+    keeps_names = args.trust_pickle or not same_format
+    if is_asked or not keeps_names or has_names_of_others(source, args.trust_pickle):
         return rename(args)
-    number, left_out = change_format(source, target)
+    number, left_out = change_format(source, target, args.trust_pickle)
     print(f"{number} tensors written to {target}; MODEL.WEIGHTS can name it like {source}")
     if left_out:
         print(f"left out: {', '.join(left_out)} (no training can resume from {target})")
@@ -49,16 +55,22 @@ def rename(args: argparse.Namespace) -> None:
 
     from d2_isonet.checkpoint.conversion import config_options, convert, kind_of
 
-    meta, rows = convert(args.source, args.target, args.depth, args.kind)
+    options = (args.depth, args.kind, args.network, args.trust_pickle)
+    meta, rows = convert(args.source, args.target, *options, say=print)
     depth, kind = meta["architecture"]["depth"], kind_of(meta["architecture"])
     total = sum(number for _, number in rows)
-    print(f"{kind} of depth {depth}, {meta['num_classes']} classes, from {meta['source']}")
+    classes = f"{meta['num_classes']} classes" if "num_classes" in meta else "no classifier"
+    print(f"{kind} of depth {depth}, {classes}, from {meta['source']}")
     print(tabulate([*rows, ("all", total)], headers=["stage", "tensors converted"]))
     config = f"risonet{min(depth, 101)}"  # the pairs say what differs from it
+    print(f"\nWritten to {args.target}.")
+    if "num_classes" in meta:
+        print(
+            "Accuracy on ImageNet:\n"
+            f"  d2-isonet pretrain --config-file imagenet/{config} --eval-only "
+            f"MODEL.WEIGHTS {args.target} {' '.join(config_options(meta))}"
+        )
     print(
-        f"\nWritten to {args.target}. Accuracy on ImageNet, then a detector that starts from it:\n"
-        f"  d2-isonet pretrain --config-file imagenet/{config} --eval-only "
-        f"MODEL.WEIGHTS {args.target} {' '.join(config_options(meta))}\n"
-        f"  d2-isonet train --config-file {config}_fpn "
+        f"A detector that starts from it:\n  d2-isonet train --config-file {config}_fpn "
         f"MODEL.WEIGHTS {args.target} {' '.join(config_options(meta, detector=True))}"
     )
