@@ -100,6 +100,7 @@ def output_findings(
         model: the network of cfg, on any device; None to skip the check of free space.
     """
     if not cfg.OUTPUT_DIR:
+        yield Finding("error", "OUTPUT_DIR", "it is empty", "set it to a folder for the run")
         return
     folder = Path(os.path.abspath(os.path.expanduser(cfg.OUTPUT_DIR)))
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
