@@ -9,7 +9,8 @@ from detectron2.data.datasets import register_coco_instances
 
 from d2_isonet.utils.messages import UserError, nearest
 
-from .coco_json import class_names, read_annotations
+from .categories import categories_of_json
+from .coco_json import read_annotations
 from .image_folder import load_image_folder
 from .shards.index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 
@@ -147,13 +148,16 @@ def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]
     Raises:
         FileNotFoundError, UserError: what `read_annotations` raises.
     """
-    classes = class_names(read_annotations(json_file))
+    categories = categories_of_json(read_annotations(json_file), json_file)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     register_coco_instances(name, {}, json_file, image_root)
-    MetadataCatalog.get(name).thing_classes = classes
-    return classes
+    metadata = MetadataCatalog.get(name)
+    metadata.thing_classes = categories.names
+    to_index = {category_id: index for index, category_id in enumerate(categories.ids)}
+    metadata.thing_dataset_id_to_contiguous_id = to_index
+    return categories.names
 
 
 def use_own_data(cfg: CfgNode, args) -> None:

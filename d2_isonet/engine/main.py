@@ -87,7 +87,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
 
 def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
     model = trainer_class.build_model(cfg)
-    checkpointer = build_checkpointer(cfg, model, strict=True, trust_pickle=args.trust_pickle)
+    options = {"strict": True, "trust_pickle": args.trust_pickle}
+    checkpointer = build_checkpointer(cfg, model, cfg.DATASETS.TEST, **options)
     path = (args.resume and checkpoint_to_resume(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
     if not path:
         raise nothing_to_evaluate(cfg)

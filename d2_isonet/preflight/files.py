@@ -12,7 +12,8 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from torch import nn
 
-from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
+from d2_isonet.checkpoint.checkpointer import build_checkpointer, require_file
+from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.checkpoint.reading import is_read_by_detectron2, what_is_wrong
 from d2_isonet.utils.files import bytes_of
 from d2_isonet.utils.messages import UserError, refusals_of_libraries
@@ -36,7 +37,9 @@ def nothing_to_evaluate(cfg: CfgNode) -> UserError:
 
 
 def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | None) -> Finding:
-    """What a training or an evaluation would start from: weights compared by names and shapes.
+    """What a training or an evaluation would start from.
+
+    The weights are compared by names, shapes and classes.
 
     Args:
         model: the network of cfg on the meta device; None to check only the kind of the file.
@@ -47,6 +50,10 @@ def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | N
     """
     path, from_conv2d = cfg.MODEL.WEIGHTS, cfg.MODEL.DECOUPLED.FROM_CONV2D
     if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
+        with _silence("d2_isonet.checkpoint.files"):
+            path = checkpoint_to_resume(cfg.OUTPUT_DIR)
+        if path and model is not None:
+            _load_outline(cfg, args, model, path)
         return _fact(f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")
     if not path and args.eval_only:
         raise nothing_to_evaluate(cfg)
@@ -65,13 +72,21 @@ def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | N
         raise UserError(f"{os.path.abspath(path)} {problem}")
     if model is None or is_read_by_detectron2(path):
         return _fact(f"whether {path} fits is checked when it is read")
-    checkpointer = ISONetCheckpointer(
-        model, expected_meta=describe(cfg), strict=args.eval_only, from_conv2d=from_conv2d
-    )
-    silence = _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint")
-    with silence, refusals_of_libraries(f"{path} cannot be loaded"):
-        checkpointer.load(path, [])
+    restarts = _load_outline(cfg, args, model, path)
+    if restarts:
+        return Finding("warning", "weights", restarts)
     return _fact(f"{os.path.abspath(path)} fits the network")
+
+
+def _load_outline(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, path: str) -> str:
+    """Load names and shapes; return what starts anew because the classes differ."""
+    sets = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    checkpointer = build_checkpointer(cfg, model, sets, strict=args.eval_only)
+    names = ("checkpoint.checkpointer", "checkpoint.matching", "checkpoint.classes")
+    silence = _silence(*(f"d2_isonet.{name}" for name in names), "detectron2.checkpoint")
+    with silence, refusals_of_libraries(f"{path} cannot be loaded"):
+        checkpointer.load(path, None if args.resume else [])
+    return checkpointer.restarts
 
 
 def _fact(what: str) -> Finding:

@@ -5,6 +5,7 @@ from argparse import Namespace
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files, use_own_data
@@ -79,6 +80,26 @@ def test_other_categories_for_validation_are_refused(coco_files, tmp_path):
                 val_images=str(images),
             ),
         )
+
+
+@pytest.mark.parametrize("keys", [("TRAIN", "TEST"), ("TRAIN", "TRAIN"), ("TEST", "TEST")])
+def test_data_sets_of_a_run_must_agree_on_their_classes(keys, coco_files, tmp_path):
+    json_file, images = coco_files
+    content = json.loads(json_file.read_text())
+    for category, name in zip(content["categories"], ("cat", "ship", "tree"), strict=True):
+        category["name"] = name
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    cfg = config("DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "3")
+    for name, file, key in zip("ab", (json_file, tmp_path / "other.json"), keys, strict=True):
+        register_coco_instances(f"agree_{name}", {}, str(file), str(images))
+        cfg.DATASETS[key] += (f"agree_{name}",)
+    try:
+        with pytest.raises(ValueError, match="data set 'agree_b': it has the classes .*'agree_a'"):
+            check_datasets(cfg, eval_only=keys[0] == "TEST")
+    finally:
+        for name in "ab":
+            DatasetCatalog.remove(f"agree_{name}")
+            MetadataCatalog.remove(f"agree_{name}")
 
 
 @pytest.mark.parametrize(

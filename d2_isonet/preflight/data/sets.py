@@ -94,6 +94,7 @@ def _all_findings(cfg: CfgNode, sets: Sets, number: int) -> list[Finding]:
         *images.duplicate_findings(train, val, number),
         *(_schedule(cfg, len(train)) if "TRAIN" in sets else ()),
         *_empty(cfg, next(iter(sets))),
+        *_classes_of_all(cfg, sets),
         *_mask_format(cfg, sets),
         *images.max_unreadable_findings(cfg.DATALOADER.MAX_UNREADABLE),
     ]
@@ -112,6 +113,18 @@ def _empty(cfg: CfgNode, key: str) -> Iterator[Finding]:
     remedy = "name a data set, e.g. \"('my_set',)\""
     if not cfg.DATASETS[key]:
         yield Finding("error", f"DATASETS.{key}", "it is empty", remedy)
+
+
+def _classes_of_all(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
+    """An error for each set whose classes differ from those of the first set."""
+    checked = [x for key in sets for x in zip(cfg.DATASETS[key], sets[key], strict=True)]
+    named = [(name, list(x.classes)) for name, x in checked if x.classes is not None]
+    for name, classes in named[1:]:
+        first, expected = named[0]
+        if len(classes) == len(expected) and classes != expected:
+            what = f"it has the classes {shortened(classes)}, and {first!r} {shortened(expected)}"
+            remedy = "they must be the same, in the same order (of a json's ids)"
+            yield Finding("error", f"data set {name!r}", what, remedy)
 
 
 def _mask_format(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
