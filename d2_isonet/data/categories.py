@@ -1,14 +1,17 @@
 """The classes of a detector or classifier: names and ids, recorded in its weights."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, shortened
 
 from .coco_json import class_names, is_id, read_annotations
+
+logger = logging.getLogger(__name__)
 
 
 class Categories(NamedTuple):
@@ -62,6 +65,7 @@ def categories_of(cfg: CfgNode, record: Mapping | None, path: str) -> Categories
     number = number_of_classes(cfg)
     recorded = recorded_categories(record or {}, path)
     if recorded and len(recorded.names) == number:
+        _warn_of_others(cfg, recorded)
         return recorded
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         categories = _of_data_set(name)
@@ -69,6 +73,32 @@ def categories_of(cfg: CfgNode, record: Mapping | None, path: str) -> Categories
             return categories
     numbers: list[int | str] = [*range(1, number + 1)]
     return Categories([f"class {i}" for i in numbers], numbers, "")
+
+
+def _warn_of_others(cfg: CfgNode, recorded: Categories) -> None:
+    sets = classes_of_data_sets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), len(recorded.names))
+    others = [f"{name} has {shortened(x)}" for name, x in sets.items() if x != recorded.names]
+    if others:
+        text = f"The classes are named by {recorded.source}: {shortened(recorded.names)}. In the"
+        logger.warning(f"{text} config, data set {'; '.join(others)}")
+
+
+def check_named_classes(option: str, names: Sequence[str], found: Categories, path: str) -> None:
+    """Raise UserError if `option` gives classes other names than their weights do.
+
+    Args:
+        names: by class index, of the option's file.
+        found: the classes of the network; only the weights' names are certain.
+        path: of the weights.
+    """
+    remedy = "give a file of the dataset that the network was trained on"
+    if len(names) != len(found.names):
+        what = f"{option} has {len(names)} names, the network {len(found.names)} classes"
+        raise UserError(what, remedy)
+    differing = [(a, b) for a, b in zip(found.names, names, strict=True) if a != b]
+    if found.source == path and differing:
+        what = f"{option} has {differing[0][1]!r} in place of {differing[0][0]!r} in {path}"
+        raise UserError(f"{what}, and {len(differing) - 1} more differences", remedy)
 
 
 def categories_of_json(content: dict, path: str) -> Categories:

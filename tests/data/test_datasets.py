@@ -70,16 +70,11 @@ def test_other_categories_for_validation_are_refused(coco_files, tmp_path):
     content = json.loads(json_file.read_text())
     content["categories"][0]["name"] = "boat"
     (tmp_path / "val.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="'ship'.*'boat'"):
-        use_own_data(
-            config(),
-            arguments(
-                train_json=str(json_file),
-                train_images=str(images),
-                val_json=str(tmp_path / "val.json"),
-                val_images=str(images),
-            ),
-        )
+    cfg, val = config(), str(tmp_path / "val.json")
+    given = {"train_json": str(json_file), "train_images": str(images)}
+    use_own_data(cfg, arguments(**given, val_json=val, val_images=str(images)))
+    with pytest.raises(ValueError, match="data set 'own_val': .*boat, and 'own_train' .*ship"):
+        check_datasets(cfg)
 
 
 @pytest.mark.parametrize("keys", [("TRAIN", "TEST"), ("TRAIN", "TRAIN"), ("TEST", "TEST")])
