@@ -160,9 +160,10 @@ class ISONetCheckpointer(DetectionCheckpointer):
         if self.record and self.classes:
             names = (self.path, self.record, self.classes)
             self.restarts = match_classes(*names, tensors, self.model.state_dict(), starts=starts)
-        if self._resumes and self.record and "categories" in self.record:
-            kept = {"categories": self.record["categories"]}
-            self.expected_meta = {**(self.expected_meta or {}), **kept}
+        if self._resumes and self.record:
+            kept = {key: self.record[key] for key in ("categories",) if key in self.record}
+            others = {k: v for k, v in (self.expected_meta or {}).items() if k != "categories"}
+            self.expected_meta = {**others, **kept}
 
 
 def require_file(path: str) -> None:

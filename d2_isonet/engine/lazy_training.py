@@ -21,6 +21,7 @@ from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
+from .main import log_evaluation
 from .train_loop import AccumulatingTrainer
 from .writers import tolerant_writers
 
@@ -34,7 +35,11 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
     if falls_back:
         cfg.train.device = "cpu"
-    default_setup(cfg, args)
+    folder = cfg.train.output_dir
+    if args.eval_only and os.path.isfile(os.path.join(folder, "config.yaml")):
+        log_evaluation(folder, args, args.opts)
+    else:
+        default_setup(cfg, args)
     if falls_back:
         logger.warning("there is no CUDA device: running on the CPU (train.device cpu)")
     return cfg

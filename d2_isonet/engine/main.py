@@ -2,11 +2,13 @@
 
 import argparse
 import logging
+import os
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
@@ -53,13 +55,29 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Run detectron2's default_setup; a full disk costs config.yaml alone."""
+    """Run detectron2's default_setup; a full disk costs config.yaml alone.
+
+    An evaluation in the folder of a run leaves that run's config.yaml as it is.
+    """
     config = f"{cfg.OUTPUT_DIR}/config.yaml"
+    if args.eval_only and os.path.isfile(config):
+        log_evaluation(cfg.OUTPUT_DIR, args, cfg.dump())
+        return seed_all_rng(cfg.SEED + comm.get_rank())
     with tolerate(config, "The run continues without it", only_full_disk=True):
         return default_setup(cfg, args)
     # what default_setup does after writing it
     seed_all_rng(cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+
+
+def log_evaluation(folder: str, args: argparse.Namespace, config: object) -> None:
+    """Append to folder/log.txt what default_setup logs, without writing a config.yaml."""
+    rank = comm.get_rank()
+    setup_logger(folder, distributed_rank=rank, name="fvcore")
+    log = setup_logger(folder, distributed_rank=rank)
+    log.info(f"Environment info:\n{collect_env_info()}")
+    log.info(f"Command line arguments: {args}")
+    log.info(f"Evaluating with full config (config.yaml stays that of the training):\n{config}")
 
 
 def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):

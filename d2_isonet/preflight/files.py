@@ -127,6 +127,10 @@ def output_findings(
         return
     yield _room(cfg, folder, there, model)
     files = [] if args.resume else checkpoints_in(folder)
+    of_config = Path(os.path.abspath(getattr(args, "config_file", ""))).parent
+    if args.resume and not checkpoints_in(folder) and checkpoints_in(of_config):
+        what = f"{folder} has no checkpoint to resume, but the folder of --config-file has"
+        yield Finding("error", "OUTPUT_DIR", what, f"add OUTPUT_DIR {of_config}")
     if files:
         what = f"{folder} holds an earlier run's {files[-1]}, and this one starts at iteration 0"
         remedy = "add --resume to continue it, or name another folder"
