@@ -16,14 +16,16 @@ from torch import nn
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.categories import classes_of_data_sets, record_of_data_sets
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
+from .folder_lock import lock_folder
 from .main import log_evaluation
 from .train_loop import AccumulatingTrainer
-from .writers import tolerant_writers
+from .writers import tolerant_writers, write_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
     if falls_back:
         cfg.train.device = "cpu"
     folder = cfg.train.output_dir
+    lock_folder(folder)
     if args.eval_only and os.path.isfile(os.path.join(folder, "config.yaml")):
         log_evaluation(folder, args, args.opts)
     else:
@@ -91,6 +94,7 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
 
     def evaluation() -> dict:
         results.update(_measure(cfg, model))
+        write_evaluation(trainer, results)
         return results
 
     trainer.register_hooks([
@@ -134,7 +138,8 @@ def _data_sets(cfg: Any, split: str) -> list[str]:
 
 
 def _measure(cfg: Any, model: nn.Module) -> dict:
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader = with_loaders_that_outlive_signals(instantiate(cfg.dataloader.test))
+    evaluator = instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)
