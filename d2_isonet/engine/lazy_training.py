@@ -18,6 +18,7 @@ from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.categories import classes_of_data_sets, record_of_data_sets
 from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
+from d2_isonet.evaluation.per_class import evaluated_weights
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
@@ -128,7 +129,8 @@ def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
         classes=lambda: classes_of_data_sets(_data_sets(cfg, "test")),
     )
     checkpointer.load(cfg.train.init_checkpoint, [])
-    return _measure(cfg, model)
+    with evaluated_weights(os.path.abspath(cfg.train.init_checkpoint)):
+        return _measure(cfg, model)
 
 
 def _data_sets(cfg: Any, split: str) -> list[str]:

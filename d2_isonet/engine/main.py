@@ -15,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.distributed.torchrun import remember_run, resume_if_restarted
+from d2_isonet.evaluation.per_class import evaluated_weights
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.preflight.files import nothing_to_evaluate
 from d2_isonet.preflight.run import check_run
@@ -93,8 +94,8 @@ def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: typ
 def _evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
     if args.eval_only:
         with readable_errors():
-            model = _load_for_evaluation(cfg, args, trainer_class)
-        with readable_errors(of_this_process=True):
+            model, path = _load_for_evaluation(cfg, args, trainer_class)
+        with readable_errors(of_this_process=True), evaluated_weights(os.path.abspath(path)):
             return trainer_class.test(cfg, model)
     with readable_errors():
         with refusals_of_libraries("the training cannot be built"):
@@ -121,4 +122,4 @@ def _load_for_evaluation(cfg: CfgNode, args: argparse.Namespace, trainer_class: 
         raise nothing_to_evaluate(cfg)
     with refusals_of_libraries("the weights cannot be loaded"):
         checkpointer.load(path, [])
-    return model
+    return model, path

@@ -28,6 +28,8 @@ def add_provenance(page: Page, runs: Sequence[Run]) -> None:
 
 
 def _add_starts(page: Page, run: Run) -> None:
+    weights = {e.dataset: e.about.get("weights") for e in run.evaluations}
+    page.facts({f"weights evaluated on {name}": x for name, x in weights.items() if x})
     if run.records:
         trainings = [x for x in run.records if x.get("kind") != "evaluation"]
         last = (trainings or run.records)[-1]
