@@ -155,7 +155,8 @@ _DEFAULTS = {
     # Images per process in one batch of classification evaluation.
     "TEST.CLASSIFICATION_BATCH_SIZE": 64,
     # Save the best evaluation by this metric ("bbox/AP", "classification/top1", as in the log) as
-    # model_best.pth; "" for none. Mode "max": more is better; "min": less is better.
+    # model_best.pth (with SOLVER.EMA_DECAY the average, which is evaluated); "" for none. Mode
+    # "max": more is better; "min": less is better.
     "TEST.BEST_METRIC": "",
     "TEST.BEST_METRIC_MODE": "max",
     # Iterations between two measurements of isometry, written to TensorBoard: singular values,
