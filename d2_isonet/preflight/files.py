@@ -49,12 +49,13 @@ def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | N
             weights that do not fit.
     """
     path, from_conv2d = cfg.MODEL.WEIGHTS, cfg.MODEL.DECOUPLED.FROM_CONV2D
-    if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
+    if args.resume:
         with _silence("d2_isonet.checkpoint.files"):
-            path = checkpoint_to_resume(cfg.OUTPUT_DIR)
-        if path and model is not None:
-            _load_outline(cfg, args, model, path)
-        return _fact(f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")
+            last = checkpoint_to_resume(cfg.OUTPUT_DIR)
+        if last and model is not None:
+            _load_outline(cfg, args, model, last)
+        if last or checkpoints_in(cfg.OUTPUT_DIR):
+            return _fact(f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")
     if not path and args.eval_only:
         raise nothing_to_evaluate(cfg)
     if not path and from_conv2d:

@@ -138,3 +138,19 @@ def test_the_layers_of_classes(name, opts, layers):
     found = class_tensors(outline(cfg).state_dict())
     assert len(found) == 2 * len(layers)
     assert all(any(f".{n}".endswith((f".{x}.weight", f".{x}.bias")) for x in layers) for n in found)
+
+
+@pytest.mark.parametrize(("classes", "refused"), [(["a", "b"], ""), (["b", "a"], "another order")])
+def test_a_classifier_records_and_compares_the_names_of_its_folders(classes, refused, tmp_path):
+    opts = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), "MODEL.CLASSIFIER.NUM_CLASSES", "2"]
+    cfg = load_config("configs/cifar/risonet20.yaml", [*opts, "DATASETS.TRAIN", "('folders',)"])
+    for name, names in ("folders", ["a", "b"]), ("turned", classes):
+        vars(MetadataCatalog.get(name))["classes"] = names
+    model = build_model(cfg)
+    build_checkpointer(cfg, model).save("trained")
+    checkpointer = build_checkpointer(cfg, model, ["turned"], strict=True)
+    if not refused:
+        assert checkpointer.load(str(tmp_path / "trained.pth"), []) is not None
+        return
+    with pytest.raises(WeightsError, match=f"'turned' has b, a: .*{refused}"):
+        checkpointer.load(str(tmp_path / "trained.pth"), [])
