@@ -121,6 +121,12 @@ _DEFAULTS = {
     # Number of failed saves in a row (a full disk) that end the training. Until then it continues
     # and tries to save again every tenth of CHECKPOINT_PERIOD.
     "SOLVER.CHECKPOINT_MAX_FAILURES": 20,
+    # Your own COCO-format data: (annotation file, image folder), () for none. The flags
+    # --train-annotations and --train-images (--val-...) fill these in, as absolute paths; a
+    # relative path here starts at the current folder, like OUTPUT_DIR. The sets are registered as
+    # own_train and own_val, which DATASETS.TRAIN and DATASETS.TEST can name.
+    "DATASETS.OWN_TRAIN": (),
+    "DATASETS.OWN_VAL": (),
     # Number of image files of each set that are checked before a run, spread over the set: 0 for
     # none, -1 for all, as d2-isonet check-data does. If training and validation have up to 20,000
     # images, all are (unless it is 0), and compared by content. What was read is cached until a
@@ -151,7 +157,8 @@ _DEFAULTS = {
     # Images per process in one batch of classification evaluation.
     "TEST.CLASSIFICATION_BATCH_SIZE": 64,
     # Save the best evaluation by this metric ("bbox/AP", "classification/top1", as in the log) as
-    # model_best.pth; "" for none. Mode "max": more is better; "min": less is better.
+    # model_best.pth (with SOLVER.EMA_DECAY the average, which is evaluated); "" for none. Mode
+    # "max": more is better; "min": less is better.
     "TEST.BEST_METRIC": "",
     "TEST.BEST_METRIC_MODE": "max",
     # Iterations between two measurements of isometry, written to TensorBoard: singular values,

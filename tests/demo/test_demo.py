@@ -289,7 +289,7 @@ def test_names_come_from_the_annotations_only_where_they_are_the_detectors(tmp_p
         named("w.pth")
     for uncertain in ("data set 'coco_2017_val'", ""):
         assert named(uncertain).names == ["cat", "green", "blue"]
-    with pytest.raises(ValueError, match="has 2 categories, the detector 3 classes"):
+    with pytest.raises(ValueError, match="has 2 names, the network 3 classes"):
         named("", categories=truth["categories"][:2])
 
 

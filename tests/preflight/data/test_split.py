@@ -9,6 +9,7 @@ from PIL import Image
 
 from d2_isonet.commands import check_data, train
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import use_own_data
 from d2_isonet.preflight.data import split
 from d2_isonet.preflight.data.split import use_split
 from d2_isonet.preflight.run import run_findings
@@ -75,6 +76,15 @@ def test_the_split_is_random_and_repeated(own, monkeypatch):
     assert ids == sorted(ids) != list(range(ids[0], ids[0] + 10))
     monkeypatch.setattr(split, "look_at_all", None)  # the second time, no image is read
     assert vars(made(own, "--val-fraction", "0.5")) == vars(first)
+
+
+def test_the_config_of_the_run_has_the_files_of_the_split(own):
+    args = made(own, "--val-fraction", "0.5")
+    cfg = load_config(args.config_file, [])
+    use_own_data(cfg, args)
+    assert cfg.DATASETS.OWN_TRAIN == (args.train_json, own[3])
+    assert cfg.DATASETS.OWN_VAL == (args.val_json, own[3])
+    assert cfg.DATASETS.TEST == ("own_val",)
 
 
 def test_another_split_leaves_the_first_and_continues_no_run(own):
