@@ -27,6 +27,9 @@ class NamingDatasetMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict) -> dict:
         path = dataset_dict["file_name"]
+        # sizes such as 120.0 of a json: detectron2 makes masks of that shape
+        sizes = {k: int(dataset_dict[k]) for k in ("width", "height") if dataset_dict.get(k)}
+        dataset_dict = {**dataset_dict, **sizes}
         with errors_naming(path, PILLOW_ERRORS):
             if "://" not in path:
                 with Image.open(path) as image:

@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import tempfile
+from collections.abc import Iterable
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import (
@@ -16,7 +18,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from d2_isonet.data.coco_json import fill_in
+from d2_isonet.data.coco_json import is_keypoints
 from d2_isonet.utils.files import tolerate
 
 from .coco_evaluation import FastCOCOEvaluator
@@ -25,7 +27,9 @@ logger = logging.getLogger(__name__)
 _SEMANTIC, _PANOPTIC = "sem_seg", "coco_panoptic_seg"  # detectron2's evaluator_type
 
 
-def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def build_evaluator(
+    dataset_name: str, output_dir: str, detections_per_image: int = 100
+) -> DatasetEvaluator:
     """The evaluator for the evaluator_type in the metadata of the data set.
 
     "sem_seg" is evaluated by SemSegEvaluator, "coco_panoptic_seg" by that, `coco_evaluator` and, if
@@ -38,7 +42,7 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
         semantic = SemSegEvaluator(dataset_name, output_dir=output_dir)
         evaluators.append(TolerantEvaluator(semantic))
     if kind != _SEMANTIC:
-        evaluators.append(coco_evaluator(dataset_name, output_dir))
+        evaluators.append(coco_evaluator(dataset_name, output_dir, detections_per_image))
     if kind == _PANOPTIC:
         evaluators += _panoptic_quality(dataset_name, output_dir)
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
@@ -54,18 +58,24 @@ def _panoptic_quality(dataset_name: str, output_dir: str) -> list[DatasetEvaluat
     return [TolerantEvaluator(COCOPanopticEvaluator(dataset_name, output_dir))]
 
 
-def coco_evaluator(dataset_name: str, output_dir: str) -> FastCOCOEvaluator:
+def coco_evaluator(
+    dataset_name: str, output_dir: str, detections_per_image: int = 100
+) -> FastCOCOEvaluator:
     """A COCOEvaluator with pycocotools' numbers, which needs no compiled detectron2.
 
-    `fill_in` adds what pycocotools needs and annotation tools leave out. `make_coco_json` converts
-    a data set without a COCO json.
+    `make_coco_json` converts a data set without a COCO json.
+
+    Args:
+        detections_per_image: TEST.DETECTIONS_PER_IMAGE of the model.
     """
     make_coco_json(dataset_name, output_dir)
-    evaluator = FastCOCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
-    annotations = evaluator._coco_api.dataset.get("annotations", [])
-    for annotation in annotations:
-        fill_in(annotation)
-    if not annotations:
+    evaluator = FastCOCOEvaluator(
+        dataset_name,
+        output_dir=output_dir,
+        use_fast_impl=False,
+        detections_per_image=detections_per_image,
+    )
+    if not evaluator._coco_api.dataset.get("annotations"):
         logger.warning(
             f"Data set {dataset_name!r} has no ground truth, {evaluator._metadata.json_file} no "
             f"annotations: predictions are written to {output_dir}, AP is nan or left out"
@@ -94,8 +104,24 @@ def make_coco_json(dataset_name: str, output_dir: str) -> None:
 
 def _convert(dataset_name: str, checksum: str, folder: str) -> str:
     path = os.path.join(folder, f"{dataset_name}_{checksum}.json")
-    convert_to_coco_json(dataset_name, path)
+    load = DatasetCatalog[dataset_name]
+    DatasetCatalog[dataset_name] = lambda: _without_malformed_keypoints(load())
+    try:
+        convert_to_coco_json(dataset_name, path)
+    finally:
+        DatasetCatalog[dataset_name] = load
     return path
+
+
+def _without_malformed_keypoints(dicts: Iterable[dict]) -> list[dict]:
+    """The data set without the keypoints on which detectron2's conversion fails."""
+
+    def kept(annotation: dict) -> dict:
+        keypoints = annotation.get("keypoints", [])
+        bad = not is_keypoints(keypoints) and not isinstance(keypoints, np.ndarray)
+        return {k: v for k, v in annotation.items() if k != "keypoints" or not bad}
+
+    return [{**d, "annotations": [kept(a) for a in d.get("annotations", [])]} for d in dicts]
 
 
 class TolerantEvaluator(DatasetEvaluators):
