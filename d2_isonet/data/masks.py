@@ -2,11 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from d2_isonet.utils.messages import UserError
 
 Size = tuple[float, float]  # width and height of an image in pixels
 _FAR = 10  # sizes of the image that a polygon may reach beyond it
@@ -39,6 +41,15 @@ def mask_problem(segmentation: object, size: Size | None) -> str | None:
     if all(usable):
         return None
     return "some points" if any(usable) else "points"
+
+
+def refuse_masks(annotations: Iterable[dict], size: Size | None, file: str) -> None:
+    """Raise UserError if detectron2 would leave its memory, or fill it, with one of the masks."""
+    for annotation in annotations:
+        mask = annotation.get("segmentation")
+        if isinstance(mask, (list, dict)) and mask_problem(mask, size) in ("malformed", "far"):
+            what = f"{file}: an object's mask is malformed or far outside of its image"
+            raise UserError(what, "d2-isonet check-data names such objects of a COCO json")
 
 
 def _rle_problem(rle: dict, size: Size | None) -> str | None:

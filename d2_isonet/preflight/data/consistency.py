@@ -10,10 +10,13 @@ from d2_isonet.data.masks import right_areas
 from d2_isonet.preflight.findings import Finding, Severity, found
 
 _MOST = 0.5  # share of the objects from which on a finding is one of the whole set: an error
+_FEW = 0.005  # share up to which it is one of single objects, as every large set has some
 _UNLIKELY = math.log(1e-3)  # chance of boxes that lie so by accident
 _CROWDS = 0.2  # share of crowds that is a warning; COCO's is 0.01
+_NOTHING = 1e-6  # square pixels
 _CLOSE = 3.0  # pixels between a box and the bounds of its mask
-_PIXELS = "COCO's boxes and polygons are in pixels, boxes x, y, width, height: {}"
+_PIXELS = "COCO's are in pixels of the image, boxes x, y, width, height"
+_TIMES = f"{_PIXELS}: multiply x and width by its width, y and height by its height"
 _UNITS = {1: "fractions (0 to 1)", 100: "percent", 1000: "thousandths"}
 
 
@@ -55,7 +58,7 @@ def consistency_findings(objects: Objects, where: str, masks: bool) -> list[Find
         masks: whether the masks are learned.
     """
     placed = objects.of(np.isfinite(objects.boxes).all(1) & np.isfinite(objects.sizes).all(1))
-    masked = objects.of(np.isfinite(objects.boxes).all(1) & np.isfinite(objects.bounds).all(1))
+    masked = objects.of(np.isfinite(objects.boxes).all(1) & (objects.mask_areas > _NOTHING))
     return [
         *(_units(placed, where) if placed.names else ()),
         *(_layout(placed, where) if placed.names else ()),
@@ -75,14 +78,17 @@ def _severity(part: int, whole: int, matters: bool = True) -> Severity:
 def _units(objects: Objects, where: str) -> Iterator[Finding]:
     """Boxes in fractions, percent or thousandths of their image instead of pixels."""
     start, end = objects.boxes[:, :2], objects.boxes[:, :2] + objects.boxes[:, 2:]
+    beyond = (end > objects.sizes + 1).any(1).mean()
     for unit, name in _UNITS.items():
-        inside = (start >= 0).all(1) & (end <= 1.005 * unit).all(1)
+        most = objects.boxes if unit == 1 else end  # fractions of centers and corners are alike
+        inside = (start >= 0).all(1) & (most <= 1.005 * unit).all(1)
         chance = np.log(np.minimum(1, unit / objects.sizes[inside])).sum()
         fills = inside.all() and _fills(start, end, objects.sizes, unit)
-        if inside.any() and chance < _UNLIKELY and (unit == 1 or fills):
-            some = objects.of(inside)
+        is_unlikely = chance < _UNLIKELY or (unit > 1 and beyond > 0.1)
+        if inside.any() and is_unlikely and (unit == 1 or fills):
+            some = objects.of(np.asarray(inside))
             what = f"{objects.total()} with a box in {name} of its image, not in pixels"
-            remedy = _PIXELS.format(f"times width or height{f' / {unit}' * (unit > 1)}")
+            remedy = f"{_TIMES}{f', and divide by {unit}' * (unit > 1)}"
             severity = _severity(len(some.names), len(objects.names))
             yield from found(severity, where, _with_boxes(some), what, remedy)
             return
@@ -117,7 +123,7 @@ def _layout(objects: Objects, where: str) -> Iterator[Finding]:
     some = objects.of(beyond)
     what = f"{objects.total()} with a box that goes beyond its image"
     if beyond.sum() >= 3 and beyond.mean() > (0.1 if fits else _MOST):
-        how = f"as {name} all fit, so convert them" if fits else _PIXELS.format("of these images?")
+        how = f"as {name} all fit, so convert them" if fits else _PIXELS
         yield from found("error", where, _with_boxes(some), what, how)
     elif len(objects.names) >= 20 and (_corners(objects.boxes)[:, 2:] < 0.5 * objects.sizes).all():
         what = "all boxes lie in the upper left quarter of their images"
@@ -151,6 +157,7 @@ def _masks_and_boxes(objects: Objects, where: str) -> list[Finding]:
     bounds = other.bounds.round(2).tolist()
     items = [f"{n} (mask {m})" for n, m in zip(_with_boxes(other), bounds, strict=True)]
     severity = _severity(len(items), len(objects.names))
+    severity = "fact" if len(items) <= _FEW * len(objects.names) else severity
     return found(severity, where, items, what, _how_masks_differ(other))
 
 
@@ -164,8 +171,14 @@ def _how_masks_differ(objects: Objects) -> str:
     by = f"{ratio[0]:.4g} times (x), {ratio[1]:.4g} times (y)"
     ways = {
         "their x and y are exchanged: exchange them": (bounds[:, [1, 0, 3, 2]], corners),
-        f"they are in fractions of the image: {_PIXELS.format('')}": (bounds * sizes, corners),
-        f"they are in percent of the image: {_PIXELS.format('')}": (bounds * sizes / 100, corners),
+        "they are in fractions of the image: multiply by its width and height": (
+            bounds * sizes,
+            corners,
+        ),
+        "they are in percent of the image: multiply by its width and height / 100": (
+            bounds * sizes / 100,
+            corners,
+        ),
         f"they are {by} as large as the boxes: scale one of the two": (bounds / ratio, corners),
         "the boxes are x1, y1, x2, y2: convert them": (bounds, objects.boxes),
     }
@@ -177,7 +190,7 @@ def _how_masks_differ(objects: Objects) -> str:
 
 def _empty_masks(objects: Objects, where: str, matters: bool) -> list[Finding]:
     known = np.isfinite(objects.mask_areas) & ~objects.crowd
-    empty = objects.of(known & (objects.mask_areas < 1e-6))
+    empty = objects.of(known & (objects.mask_areas <= _NOTHING))
     what = f"of {known.sum()} masks that cover nothing (RLE of zeros, or points on a line)"
     severity = _severity(len(empty.names), known.sum(), matters)
     return found(severity, where, empty.names, what, "correct them, or take the objects out")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 
+from d2_isonet.config.options import value_of
 from d2_isonet.preflight.findings import Finding
 from d2_isonet.utils.messages import shortened
 
@@ -65,18 +66,23 @@ def _summary(where: str, numbers: Numbers) -> Finding:
 
 
 def _limits(cfg: CfgNode, where: str, numbers: Numbers, trained: bool) -> Iterator[Finding]:
-    """Images with more objects than a key allows the detector to find."""
+    """Images with more objects than some keys allow the detector to find."""
     most = numbers.images[-1][0]
-    for key, limit in _keys(cfg, trained).items():
-        dense = sum(images for count, images in numbers.images if count > limit)
+    low = {key: limit for key, limit in _keys(cfg, trained).items() if 0 <= limit < most}
+    if low:
+        dense = sum(images for count, images in numbers.images if count > min(low.values()))
         what = (
-            f"{dense} of {sum(n for _, n in numbers.images)} images hold more objects than the "
-            f"{limit} that {key} allows, the densest {most}; the others cannot be found"
+            f"{dense} of {sum(n for _, n in numbers.images)} images hold more objects, the densest "
+            f"{most}, than can be found with {' '.join(f'{k} {value_of(cfg, k)}' for k in low)}"
         )
-        step = 100 if key.startswith("TEST") else 1000  # proposals: room for those that miss
-        remedy = f"set {key} {math.ceil(most / step) * step}"
-        if dense and limit >= 0:
-            yield Finding("warning", where, what, remedy)
+        # more proposals than objects, as some miss
+        higher = {key: _rounded_up(most, 100 if key.startswith("TEST") else 1000) for key in low}
+        remedy = f"set {' '.join(f'{key} {value}' for key, value in higher.items())}"
+        yield Finding("warning", where, what, remedy)
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return math.ceil(number / step) * step
 
 
 def _keys(cfg: CfgNode, trained: bool) -> dict[str, int]:

@@ -156,7 +156,10 @@ def object_findings(
         *consistency_findings(table, demands.where, demands.masks),
     ]
     has_rle = any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
-    return CheckedObjects(findings, has_rle, numbers_of(table.of(np.array(learned, bool)), classes))
+    numbers = numbers_of(table.of(np.array(learned, bool)), classes)
+    if any(finding.severity == "error" for finding in findings):
+        numbers = numbers._replace(sizes=())  # they may be none
+    return CheckedObjects(findings, has_rle, numbers)
 
 
 def _grouped(
