@@ -1,13 +1,7 @@
 #!/usr/bin/env python
 """Launcher of benchmarks/command.py."""
 
-import sys
+from launcher import launch
 
 if __name__ == "__main__":
-    try:
-        from benchmarks.command import main
-
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("benchmark: interrupted", file=sys.stderr)
-        sys.exit(130)
+    launch("benchmarks.command")

@@ -1,13 +1,7 @@
 #!/usr/bin/env python
 """Launcher of documents/command.py."""
 
-import sys
+from launcher import launch
 
 if __name__ == "__main__":
-    try:
-        from documents.command import main
-
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("check_documents: interrupted", file=sys.stderr)
-        sys.exit(130)
+    launch("documents.command")

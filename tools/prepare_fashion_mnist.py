@@ -1,16 +1,7 @@
 #!/usr/bin/env python
 """Launcher of prepare_fashion_mnist in datasets/command.py."""
 
-import sys
+from launcher import RESTARTS, launch
 
 if __name__ == "__main__":
-    try:
-        from datasets.command import prepare_fashion_mnist
-
-        sys.exit(prepare_fashion_mnist())
-    except KeyboardInterrupt:
-        print(
-            "prepare_fashion_mnist: interrupted; the same command starts again from the beginning",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    launch("datasets.command", "prepare_fashion_mnist", RESTARTS)

@@ -7,6 +7,7 @@ python tools/quickstart.py [--scale small|full] [--seeds 1] [--output output/qui
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from pycocotools.coco import COCO
-from reproduction.training_run import REPOSITORY, run_tool, run_training
+from reproduction.training_run import REPOSITORY, data_of_detection, environment, run_training
 from tabulate import tabulate
 
 from d2_isonet.engine.drawing import class_colour, draw_objects
@@ -39,8 +40,11 @@ def parse_args() -> argparse.Namespace:
 
 def prepare(args: argparse.Namespace, data: Path) -> int:
     """Make the pictures unless they are there; returns the number of classes."""
+    script = REPOSITORY / "tools" / "prepare_cutouts.py"
     options = ["--output", data, "--scale", args.scale, "--source", args.source]
-    run_tool(REPOSITORY / "tools" / "prepare_cutouts.py", *options)
+    code = subprocess.call([sys.executable, *map(str, [script, *options])], env=environment())
+    if code:
+        sys.exit(code)
     return sum(1 for p in (data / "classification" / "train").iterdir() if p.is_dir())
 
 
@@ -48,29 +52,20 @@ def run_seed(args: argparse.Namespace, data: Path, seed: int) -> dict:
     """One pretraining and both detectors; results by name."""
     folder = args.output / args.scale / f"seed{seed}"
     common = [f"SEED={seed}", *args.opts]
-    results = {}
-    results["pretraining"] = run_training(
-        f"pretraining, seed {seed}",
-        REPOSITORY / "tools" / "pretrain_imagenet.py",
-        CONFIGS / f"{args.scale}_risonet18.yaml",
-        folder / "pretraining",
-        ["--data-root", data / "classification"],
-        common,
-    )
-    own = []
-    for split in ("train", "val"):
-        own += [f"--{split}-json", data / "detection" / f"instances_{split}.json"]
-        own += [f"--{split}-images", data / "detection" / split]
+    script, config = REPOSITORY / "tools" / "pretrain_imagenet.py", f"{args.scale}_risonet18"
+    results = {
+        "pretraining": run_training(
+            f"pretraining, seed {seed}", script, CONFIGS / f"{config}.yaml", folder / "pretraining",
+            ["--data-root", data / "classification"], common,
+        )
+    }  # fmt: skip
     for name, title in DETECTORS.items():
         weights = folder / "pretraining" / "backbone.pth" if name == "pretrained" else ""
         results[name] = run_training(
-            f"Mask R-CNN, {title}, seed {seed}",
-            REPOSITORY / "train_net.py",
-            CONFIGS / f"{args.scale}_risonet18_dc5.yaml",
-            folder / name,
-            own,
+            f"Mask R-CNN, {title}, seed {seed}", REPOSITORY / "train_net.py",
+            CONFIGS / f"{config}_dc5.yaml", folder / name, data_of_detection(data / "detection"),
             [f"MODEL.WEIGHTS={weights}", *common],
-        )
+        )  # fmt: skip
     return results
 
 
@@ -111,22 +106,19 @@ def draw_predictions(
         picture: the file to write.
     """
     truth = COCO(str(json_file))
-    predictions = [_load(run) for run in runs.values()]
+    files = [run / "inference" / "coco_instances_results.json" for run in runs.values()]
+    predictions = [json.loads(file.read_text()) if file.is_file() else [] for file in files]
     rows = [_titles(["truth", *runs])]
     step = max(1, len(truth.imgs) // num_images)
     for image in truth.loadImgs(sorted(truth.getImgIds())[::step][:num_images]):
         pixels = cv2.imread(str(image_root / image["file_name"]))[:, :, ::-1]
         shown = [truth.imgToAnns[image["id"]]]
-        shown += [[p for p in found if p["image_id"] == image["id"]] for found in predictions]
+        for found in predictions:
+            own = (p for p in found if p["image_id"] == image["id"])
+            shown.append([p for p in own if p["score"] >= SCORE_THRESHOLD])
         rows.append(np.hstack([_draw(pixels, objects, truth) for objects in shown]))
     cv2.imwrite(str(picture), np.vstack(rows)[:, :, ::-1])
     return picture
-
-
-def _load(run: Path) -> list[dict]:
-    file = run / "inference" / "coco_instances_results.json"
-    found = json.loads(file.read_text()) if file.is_file() else []
-    return [p for p in found if p["score"] >= SCORE_THRESHOLD]
 
 
 def _titles(titles: list[str]) -> np.ndarray:
@@ -138,11 +130,10 @@ def _titles(titles: list[str]) -> np.ndarray:
 
 
 def _draw(pixels: np.ndarray, objects: list[dict], truth: COCO) -> np.ndarray:
-    names = [truth.cats[o["category_id"]]["name"] for o in objects]
+    categories, found = sorted(truth.cats), [o["category_id"] for o in objects]
+    colours = [class_colour(categories.index(category)) for category in found]
     scores = [f" {o['score']:.0%}" if "score" in o else "" for o in objects]
-    categories = sorted(truth.cats)
-    colours = [class_colour(categories.index(o["category_id"])) for o in objects]
-    labels = [name + score for name, score in zip(names, scores, strict=True)]
+    labels = [truth.cats[c]["name"] + score for c, score in zip(found, scores, strict=True)]
     return draw_objects(pixels, objects, labels, colours, WIDTH)
 
 
@@ -151,19 +142,16 @@ def main() -> None:
     start = time.time()
     if args.scale == "small":
         print("Quick start: about 9 minutes a seed on 2 CPU cores", flush=True)
-    data = args.output / args.scale / "data"
+    folder = args.output / args.scale
+    data = folder / "data"
     num_classes = prepare(args, data)
     results = {seed: run_seed(args, data, seed) for seed in range(1, args.seeds + 1)}
-    folder = args.output / args.scale
     report = tables(results, num_classes)
     (folder / "results.json").write_text(json.dumps(results, indent=1))
     (folder / "results.txt").write_text(report + "\n")
-    picture = draw_predictions(
-        data / "detection" / "instances_val.json",
-        data / "detection" / "val",
-        {title: folder / "seed1" / name for name, title in DETECTORS.items()},
-        folder / "predictions.png",
-    )
+    json_file, images = data / "detection" / "instances_val.json", data / "detection" / "val"
+    runs = {title: folder / "seed1" / name for name, title in DETECTORS.items()}
+    picture = draw_predictions(json_file, images, runs, folder / "predictions.png")
     print(f"\n{report}\n")
     print(f"Predictions beside the truth: {picture}")
     print(f"Results: {folder / 'results.json'}; weights, logs and metrics: {folder}/seed*/")

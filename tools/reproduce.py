@@ -1,9 +1,7 @@
 #!/usr/bin/env python
 """Reproduces tables of the papers; see reproduction/command.py and `--help`."""
 
-import sys
-
-from reproduction.command import main
+from launcher import launch
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch("reproduction.command")

@@ -14,7 +14,7 @@ from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import MissingFileError
 
 from .files import TAG, write_checkpoint
-from .matching import check_loaded, match
+from .matching import architecture, check_loaded, match, record_of
 from .reading import (
     WeightsError,
     is_read_by_detectron2,
@@ -23,15 +23,6 @@ from .reading import (
     unreadable,
     what_is_wrong,
 )
-from .record import architecture, record_of
-from .safetensors_file import SUFFIX, write_safetensors
-
-
-def write_weights(path: str | os.PathLike, content: Mapping) -> None:
-    """Write a checkpoint in the format of the file's name: .safetensors, else torch.save's."""
-    write = write_safetensors if os.fspath(path).endswith(SUFFIX) else write_checkpoint
-    write(path, content)
-
 
 FORMAT_VERSION = 1
 
@@ -44,15 +35,14 @@ def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> N
         state_dict: tensors by name, `stem.`, `res2.` ... `res5.`.
         meta: plain types only; "architecture" and "input" are compared with the config at load.
     """
-    model = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
-    # detectron2 sends res5 to roi_heads.res5 (C4) or to bottom_up (FPN) only with this flag
     content = {
-        "model": model,
+        "model": {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()},
+        # detectron2 sends res5 to roi_heads.res5 (C4) or to bottom_up (FPN) only with this flag
         "matching_heuristics": True,
         "meta": {"format_version": FORMAT_VERSION, **meta},
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_weights(path, content)
+    write_checkpoint(path, content)
 
 
 class ISONetCheckpointer(DetectionCheckpointer):
@@ -70,9 +60,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
     `path` is the file that was loaded last, `record` its meta record, None if it has none.
 
-    Raises (from load):
-        FileNotFoundError: there is no such file.
-        WeightsError: the file is no checkpoint, or is that of another network.
+    `load` raises FileNotFoundError if there is no such file, and WeightsError if the file is no
+    checkpoint or is that of another network.
     """
 
     def __init__(
@@ -98,11 +87,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
     def save(self, name, tag=True, **extra):
         """Write name.pth, at every moment the old file or the whole new one, then last_checkpoint.
 
-        Args:
-            tag: False leaves last_checkpoint unchanged: no training resumes from this file.
-
-        Raises:
-            SaveError: the disk is full or fails; the old files are unchanged.
+        Without `tag`, last_checkpoint is unchanged: no training resumes from this file. Raises
+        SaveError if the disk is full or fails; the old files are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -148,14 +134,9 @@ class ISONetCheckpointer(DetectionCheckpointer):
         strict = self.strict or (self._resumes and "trainer" in checkpoint)
         remedy = "convert weights of another program with d2-isonet convert first"
         tensors = tensors_of(self.path, checkpoint["model"], remedy)
-        optional = match(
-            self.path,
-            self.record,
-            tensors,
-            self.model,
-            expected=self.expected_meta,
-            from_conv2d=self.from_conv2d and not strict,
-        )
+        is_start = self.from_conv2d and not strict
+        record, expected = self.record, self.expected_meta
+        optional = match(self.path, record, tensors, self.model, expected, from_conv2d=is_start)
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         incompatible = super()._load_model(checkpoint)
         check_loaded(self.path, self.model, found, incompatible, strict=strict, optional=optional)
@@ -164,15 +145,13 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
 def require_file(path: str) -> None:
     """Raise FileNotFoundError if MODEL.WEIGHTS names no file."""
+    full = os.path.abspath(path)
     if os.path.isdir(path):
-        raise MissingFileError(
-            f"MODEL.WEIGHTS: {os.path.abspath(path)} is a folder; name a file in it"
-        )
+        raise MissingFileError(f"MODEL.WEIGHTS: {full} is a folder; name a file in it")
     if not os.path.isfile(path):
         raise MissingFileError(
-            f"MODEL.WEIGHTS: there is no file {os.path.abspath(path)}. Make it with "
-            "d2-isonet pretrain or d2-isonet convert, name another, "
-            "or set MODEL.WEIGHTS '' to start from initialization"
+            f"MODEL.WEIGHTS: there is no file {full}. Make it with d2-isonet pretrain or d2-isonet "
+            "convert, name another, or set MODEL.WEIGHTS '' to start from initialization"
         )
 
 
@@ -190,9 +169,6 @@ def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
 
 def describe(cfg: CfgNode) -> dict:
     """The part of backbone.pth's meta record that cfg decides."""
-    pixels = {
-        "format": cfg.INPUT.FORMAT,
-        "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
-        "pixel_std": list(cfg.MODEL.PIXEL_STD),
-    }
+    mean, std = list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)
+    pixels = {"format": cfg.INPUT.FORMAT, "pixel_mean": mean, "pixel_std": std}
     return {"architecture": architecture(cfg), "input": pixels}

@@ -13,7 +13,8 @@ from d2_isonet.modeling.backbone.resnet import NUM_BLOCKS, ISONetStem, make_ison
 from d2_isonet.modeling.stages import stage_of
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
-from .checkpointer import save_backbone, write_weights
+from .checkpointer import save_backbone
+from .files import write_checkpoint
 from .reading import WeightsError, read_state_dict, read_tensors, tensors_of
 from .safetensors_file import SUFFIX
 from .weight_names import FOREIGN_STEMS, rename_tensors
@@ -27,26 +28,24 @@ PIXELS = {
 
 
 def infer_architecture(path: str, tensors: Mapping) -> dict:
-    """The architecture record (see `architecture` in record.py), found from names and shapes.
+    """The architecture record (see `architecture` in matching.py), found from names and shapes.
 
-    Raises:
-        WeightsError: no depth in NUM_BLOCKS has these numbers of blocks.
+    Raises WeightsError if no depth in NUM_BLOCKS has these numbers of blocks.
     """
-    blocks = Counter(
-        part for part, _ in {tuple(n.split(".")[:2]) for n in tensors if n[:3] == "res"}
-    )
-    counts = tuple(blocks[part] for part in sorted(blocks))
-    last = "conv3" if "res2.0.conv3.weight" in tensors else "conv2"
-    depths = [d for d, n in NUM_BLOCKS.items() if n == counts and (d >= 50) == (last == "conv3")]
-    needed = [f"res2.0.{conv}.weight" for conv in ("conv1", "conv2", last)]
-    if not depths or any(name not in tensors or tensors[name].dim() != 4 for name in needed):
-        kind = "bottleneck" if last == "conv3" else "basic"
+    blocks = {tuple(name.split(".")[:2]) for name in tensors if name.startswith("res")}
+    counts = tuple(number for _, number in sorted(Counter(stage for stage, _ in blocks).items()))
+    is_bottleneck = "res2.0.conv3.weight" in tensors
+    depths = [d for d, n in NUM_BLOCKS.items() if n == counts and (d >= 50) == is_bottleneck]
+    convs = ("conv1", "conv2", "conv3" if is_bottleneck else "conv2")
+    first, middle, last = (tensors.get(f"res2.0.{conv}.weight", torch.empty(0)) for conv in convs)
+    if not depths or any(tensor.dim() != 4 for tensor in (first, middle, last)):
+        kind = "bottleneck" if is_bottleneck else "basic"
         raise WeightsError(
             f"{path} has {kind} blocks {counts} in its stages, as none of the depths "
             f"{sorted(NUM_BLOCKS)} has"
         )
-    width, conv2 = tensors[needed[0]].shape[0], tensors[needed[1]]
-    groups = max(1, width // conv2.shape[1]) if last == "conv3" else 1
+    width = len(first)
+    groups = max(1, width // middle.shape[1]) if is_bottleneck else 1
     return {
         "backbone": "resnet",
         "depth": depths[0],
@@ -55,8 +54,8 @@ def infer_architecture(path: str, tensors: Mapping) -> dict:
         "shortcut": "res3.0.shortcut.weight" in tensors,
         "residual_scale": "res2.0.residual_scale" in tensors,
         "residual_scale_shape": "block",
-        "stem_out_channels": tensors["stem.conv1.weight"].shape[0],
-        "res2_out_channels": tensors[needed[2]].shape[0],
+        "stem_out_channels": len(tensors["stem.conv1.weight"]),
+        "res2_out_channels": len(last),
         "num_groups": groups,
         "width_per_group": width // groups,
         "stride_in_1x1": False,  # torchvision since 2017, timm and the authors: on the 3x3
@@ -79,15 +78,14 @@ def kind_of(architecture: Mapping) -> str:
 
 def expected_shapes(architecture: Mapping, num_classes: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of that network, from modules on the meta device."""
-    options = {key: architecture[key] for key in ("norm", "activation")}
-    arguments = {key: value for key, value in architecture.items() if key != "backbone"}
-    arguments["residual_scale"] = 0.0 if architecture["residual_scale"] else None
+    options = {key: value for key, value in architecture.items() if key != "backbone"}
+    options["residual_scale"] = 0.0 if architecture["residual_scale"] else None
+    norm, activation = architecture["norm"], architecture["activation"]
     with torch.device("meta"):
-        parts: dict[str, nn.Module] = {
-            "stem": ISONetStem(3, architecture["stem_out_channels"], **options)
-        }
+        stem = ISONetStem(3, architecture["stem_out_channels"], norm=norm, activation=activation)
+        parts: dict[str, nn.Module] = {"stem": stem}
         for stage in (2, 3, 4, 5):
-            blocks = make_isonet_stage(stage, **arguments)
+            blocks = make_isonet_stage(stage, **options)
             parts[f"res{stage}"] = nn.Sequential(*blocks)
         parts["linear"] = nn.Linear(blocks[-1].out_channels, num_classes)
         return {k: tuple(v.shape) for k, v in nn.ModuleDict(parts).state_dict().items()}
@@ -98,15 +96,12 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
 
     The authors' shifts (1, C, 1, 1) and scales (1, 1, 1, 1) lose their dimensions of size 1.
     Counters of batches, which torchvision's oldest files lack and inference never reads, become 0.
-
-    Raises:
-        WeightsError: a tensor is missing, left over, of another shape, or not finite.
+    Raises WeightsError if a tensor is missing, left over, of another shape, or not finite.
     """
     fitted, problems = {}, []
     for name, shape in shapes.items():
-        tensor = tensors.get(name)
-        if tensor is None and name.endswith("num_batches_tracked"):
-            tensor = torch.zeros(shape, dtype=torch.int64)
+        is_counter = name.endswith("num_batches_tracked")
+        tensor = tensors.get(name, torch.zeros(shape, dtype=torch.int64) if is_counter else None)
         if tensor is not None and name.endswith((".shift", ".residual_scale")):
             tensor = tensor.flatten()
         if tensor is None:
@@ -121,7 +116,7 @@ def fit_tensors(path: str, tensors: Mapping, shapes: Mapping) -> dict[str, torch
     if problems:
         raise WeightsError(
             f"{path} is no complete network of the depth and kind that its names indicate: "
-            f"{len(problems)} tensors do not fit: {shortened(problems)}",
+            f"{len(problems)} tensors do not fit: {shortened(problems)}"
         )
     return fitted
 
@@ -134,10 +129,8 @@ def convert(
 ) -> tuple[dict, list[tuple[str, int]]]:
     """Write `source` as a weights file that this project's classifiers and detectors load.
 
-    Returns its meta record and rows (stage, number of tensors).
-
-    Args:
-        depth, kind: what the file must hold (kind "risonet", "isonet" or "resnet"); None for any.
+    Returns its meta record and rows (stage, number of tensors). `depth` and `kind` ("risonet",
+    "isonet" or "resnet") are what the file must hold, None for any.
 
     Raises:
         FileNotFoundError: there is no `source`.
@@ -176,9 +169,8 @@ def has_names_of_others(path: str) -> bool:
 def config_options(meta: Mapping, detector: bool = False) -> list[str]:
     """KEY VALUE pairs that make configs/risonet*.yaml describe these weights.
 
-    Args:
-        detector: freeze batch norm, as small batches require, and remove the orthogonal penalty,
-            if the weights were trained with batch norm and so without penalty.
+    For a `detector`, weights that were trained with batch norm, and so without penalty, get frozen
+    batch norm, as small batches require, and no orthogonal penalty.
     """
     architecture = meta["architecture"]
     usual = {
@@ -206,8 +198,7 @@ _SUFFIXES = (".pth", ".pt", SUFFIX)
 def change_format(source: str, target: str) -> tuple[int, list[str]]:
     """Write the weights of the file `source`, and the record of their network, to `target`.
 
-    Returns:
-        The number of tensors, and what else `source` has (such as an optimizer), which is dropped.
+    Returns the number of tensors, and the names of what is dropped, such as an optimizer.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -225,5 +216,5 @@ def change_format(source: str, target: str) -> tuple[int, list[str]]:
     tensors = tensors_of(source, content, keys=("model",))
     content = {"model": tensors} if content is tensors else cast(dict, content)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    write_weights(target, {key: content[key] for key in _KEPT if key in content})
+    write_checkpoint(target, {key: content[key] for key in _KEPT if key in content})
     return len(tensors), sorted(set(map(str, content)) - set(_KEPT))

@@ -1,11 +1,12 @@
 """Writes checkpoints that a kill or a full disk cannot damage, and finds the newest good one."""
 
+import itertools
 import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -13,18 +14,20 @@ from detectron2.utils import comm
 from d2_isonet.utils.files import tolerate, write_complete
 from d2_isonet.utils.messages import UserError
 
-from .safetensors_file import SUFFIX
+from .safetensors_file import SUFFIX, write_safetensors
 
 logger = logging.getLogger(__name__)
 
 
-def write_checkpoint(path: str | os.PathLike, content: Mapping | Sequence) -> None:
-    """Write `content` by torch.save and `write_complete`.
+def write_checkpoint(path: str | os.PathLike, content: Any) -> None:
+    """Write `content` by `write_complete`, as safetensors if `path` ends so, else by torch.save.
 
-    Raises:
-        SaveError: the disk has no room, or the file cannot be written. No part of it stays.
+    Raises SaveError if there is no room or the file cannot be written. No part of it stays.
     """
-    write_complete(path, lambda file: torch.save(content, file), damage_of, content)
+    if os.fspath(path).endswith(SUFFIX):
+        write_safetensors(path, content)
+    else:
+        write_complete(path, lambda file: torch.save(content, file), damage_of, content)
 
 
 def damage_of(path: str | os.PathLike) -> str | None:
@@ -37,18 +40,14 @@ def damage_of(path: str | os.PathLike) -> str | None:
     if os.path.getsize(path) == 0:
         return "is empty (0 bytes)"
     try:
-        if not zipfile.is_zipfile(path):
-            return _damage_of_old_format(path)
-        with zipfile.ZipFile(path) as file:
-            record = file.testzip()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                record = file.testzip()
+            return f"is damaged (the checksum of its record {record} is wrong)" if record else None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
         return f"is damaged ({error})"
-    return f"is damaged (the checksum of its record {record} is wrong)" if record else None
-
-
-def _damage_of_old_format(path: str | os.PathLike) -> str | None:
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
     except Exception as error:  # unpickling broken bytes can raise nearly anything
         return f"is truncated or no checkpoint ({type(error).__name__})"
     return None
@@ -60,70 +59,60 @@ def iteration_of(path: str | os.PathLike) -> int | None:
     None if the file holds no training: weights alone, damage, another program's file.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        is_zip = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         return int(content["trainer"]["iteration"])
     except Exception:  # as above: the file holds no training
         return None
-
-
-def _is_zip(path: str | os.PathLike) -> bool:
-    return os.path.isfile(path) and zipfile.is_zipfile(path)
 
 
 TAG = "last_checkpoint"
 
 
 def checkpoint_to_resume(folder: str | os.PathLike) -> str:
-    """The result of `find_checkpoint` on the main process, "" for None, sent to every process.
-
-    Raises:
-        UserError: there are checkpoints, but none is good.
-    """
-    path, problem = "", ""
+    """What `find_checkpoint` returns or raises on the main process, on every one; "" for None."""
+    found: str | UserError = ""
     if comm.is_main_process():
         try:
-            path = str(find_checkpoint(folder) or "")
-        except ValueError as error:
-            problem = str(error)
-    path, problem = comm.all_gather((path, problem))[0]
-    if problem:
-        raise UserError(problem)
-    return path
+            found = str(find_checkpoint(folder) or "")
+        except UserError as error:
+            found = error
+    found = comm.all_gather(found)[0]
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 def find_checkpoint(folder: str | os.PathLike) -> Path | None:
     """The file that last_checkpoint names or, if it is not good, the newest good one; warns then.
 
-    None if there is no checkpoint of a training at all.
-
-    Raises:
-        UserError: there are checkpoints, but none is good.
+    None if there is no checkpoint of a training at all. Raises UserError if none is good.
     """
     folder = Path(folder)
     tagged, reason = _tagged(folder)
-    if tagged is not None:
+    if not reason:
         return tagged
-    damaged: list[str] = []
+    problems = [reason]
     for path in _newest_first(folder):
         problem = damage_of(path)
         if problem is None:
             logger.warning(
-                f"{'; '.join([reason, *damaged])}. Resuming from the newest good checkpoint, "
-                f"{path.name} (iteration {iteration_of(path)})"
+                f"{'; '.join(problems)}. Resuming from the newest good checkpoint, {path.name} "
+                f"(iteration {iteration_of(path)})"
             )
             return path
-        if f" names {path.name}, " not in reason:
-            damaged.append(f"{path.name} {problem}")
-    if damaged or " names " in reason:
+        if path != tagged:
+            problems.append(f"{path.name} {problem}")
+    if tagged or len(problems) > 1:
         raise UserError(
-            f"No checkpoint in {folder.resolve()} is good: {'; '.join([reason, *damaged])}",
+            f"No checkpoint in {folder.resolve()} is good: {'; '.join(problems)}",
             "put a good one there, or leave out --resume to start at iteration 0",
         )
     return None
 
 
 def _tagged(folder: Path) -> tuple[Path | None, str]:
-    """The good checkpoint that last_checkpoint names and "", or None and the reason."""
+    """The file that last_checkpoint names, None if it names none, and why not to resume from it."""
     try:
         name = (folder / TAG).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -132,13 +121,11 @@ def _tagged(folder: Path) -> tuple[Path | None, str]:
         return None, f"{folder / TAG} cannot be read ({error})"
     if not name:
         return None, f"{folder / TAG} is empty"
-    is_weights = name.endswith(SUFFIX)  # alone: no reason to read the whole file
-    problem = None if is_weights else damage_of(folder / name)
+    # safetensors are weights alone: no reason to read the whole file
+    problem = None if name.endswith(SUFFIX) else damage_of(folder / name)
     if problem is None and iteration_of(folder / name) is None:
         problem = "has weights but no training to resume"
-    if problem:
-        return None, f"{folder / TAG} names {name}, which {problem}"
-    return folder / name, ""
+    return folder / name, f"{folder / TAG} names {name}, which {problem}" if problem else ""
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -160,8 +147,8 @@ def set_aside_earlier_run(folder: str | os.PathLike) -> Path | None:
     if not files and not (folder / TAG).is_file():
         return None
     files.update(folder.glob("model_*"))
-    numbers = (n for n in range(1, 1 << 30) if not (folder / f"earlier_run_{n}").exists())
-    aside = folder / f"earlier_run_{next(numbers)}"
+    asides = (folder / f"earlier_run_{number}" for number in itertools.count(1))
+    aside = next(path for path in asides if not path.exists())
     aside.mkdir()
     for path in (folder / TAG, *files):
         if path.is_file():

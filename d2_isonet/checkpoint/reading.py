@@ -14,6 +14,7 @@ from .safetensors_file import is_safetensors, read_safetensors, safetensors_prob
 
 # The pickled number that torch before 1.6, which ISONet's authors used, begins a file with.
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+_PICKLES = (".pkl", ".pickle")
 _AGAIN = "copy or download it again"
 
 
@@ -21,62 +22,50 @@ class WeightsError(UserError):
     """Weights cannot be read, or do not fit the model that loads them."""
 
 
-def _is_pickle_name(path: str) -> bool:
-    return path.endswith((".pkl", ".pickle"))
-
-
 def is_read_by_detectron2(path: str) -> bool:
     """Whether detectron2's own reader is needed: for its model zoo's pickles and pycls's .pyth."""
-    return _is_pickle_name(path) or path.endswith(".pyth")
+    return path.endswith((*_PICKLES, ".pyth"))
 
 
 def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
     """Why the file cannot be a checkpoint, found without loading its content; None if it may be.
 
-    Args:
-        trust_pickle: accept a .pkl file.
+    A .pkl file may be one only with `trust_pickle`.
     """
-    if _is_pickle_name(path) and not _is_something_else(path):
-        return None if trust_pickle else (
-            "is a pickle, which can run any code its author put in; give --trust-pickle if you "
-            "trust its source, or convert it to .pth"
-        )  # fmt: skip
-    return _is_something_else(path) or _format_problem(path)
+    is_pickle = path.endswith(_PICKLES)
+    problem = _content_problem(path, is_pickle)
+    if problem or not is_pickle or trust_pickle:
+        return problem
+    return (
+        "is a pickle, which can run any code its author put in; give --trust-pickle if you trust "
+        "its source, or convert it to .pth"
+    )
 
 
-def _head(path: str) -> bytes:
+def _content_problem(path: str, is_pickle: bool = False) -> str | None:
+    """Why the file cannot be a checkpoint; with `is_pickle`, its format is not checked."""
     with open(path, "rb") as file:
-        return file.read(200)
-
-
-def _is_something_else(path: str) -> str | None:
-    head = _head(path)
+        head = file.read(200)
     if not head:
         return "is empty (0 bytes): the copy or the download broke off"
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the weights: run `git lfs pull`"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "is an HTML page, not weights: the download needs a login or another address"
-    return None
-
-
-def _format_problem(path: str) -> str | None:
-    """Why the file is in neither of torch.save's two formats nor safetensors; None if it is."""
+    if is_pickle:
+        return None
     if is_safetensors(path):
         return safetensors_problem(path)
-    head = _head(path)
     if head.startswith(b"PK\x03\x04"):
         return _archive_problem(path)
-    if head.startswith(b"\x80") and _LEGACY_MAGIC not in head[:32]:
-        return (
-            "is a bare pickle, which would run code while it loads; it was not opened. If you "
-            "trust its source, load it yourself and save its tensors with torch.save"
-        )
     if not head.startswith(b"\x80"):
         return (
             f"is not a checkpoint of torch.save (it begins with {head[:16]!r}); name the .pt file"
         )
-    return None
+    return None if _LEGACY_MAGIC in head[:32] else (
+        "is a bare pickle, which would run code while it loads; it was not opened. If you "
+        "trust its source, load it yourself and save its tensors with torch.save"
+    )  # fmt: skip
 
 
 def _archive_problem(path: str) -> str | None:
@@ -105,40 +94,38 @@ def _archive_problem(path: str) -> str | None:
 
 def unreadable(path: str, error: Exception) -> WeightsError:
     """The error for a file that `torch.load(weights_only=True)` refused with `error`."""
+    is_refusal = isinstance(error, pickle.UnpicklingError)
     found = re.search(r"GLOBAL ([\w.]+)|(?:class|function) ([\w.]+\.\w+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and found:
-        name = (found[1] or found[2]).rstrip(".")
-        if name.startswith("numpy."):
-            return WeightsError(
-                f"{path} holds numpy values ({name}), which are not read without running code",
-                "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)",
-            )
+    if not (is_refusal and found):
+        reason = type(error).__name__ if is_refusal else str(error).partition("\n")[0]
+        what = f"{path} is truncated or damaged ({reason or type(error).__name__})"
+        return WeightsError(what, _AGAIN)
+    name = (found[1] or found[2]).rstrip(".")
+    if name.startswith("numpy."):
         return WeightsError(
-            f"{path} holds Python objects ({name}), which would run code while they load; it was "
-            "not opened",
-            "if you trust its source, save its tensors alone: "
-            "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)",
+            f"{path} holds numpy values ({name}), which are not read without running code",
+            "save plain ones: tensors by torch.from_numpy(x), numbers by float(x)",
         )
-    reason = (str(error).splitlines() or [""])[0]
-    if isinstance(error, pickle.UnpicklingError) or not reason:
-        reason = type(error).__name__
-    return WeightsError(f"{path} is truncated or damaged ({reason})", _AGAIN)
+    return WeightsError(
+        f"{path} holds Python objects ({name}), which would run code while they load; it was not "
+        "opened",
+        "if you trust its source, save its tensors alone: "
+        "torch.save(torch.load(IN, weights_only=False)['state_dict'], NEW)",
+    )
 
 
 def read_tensors(path: str, device: str = "cpu") -> object:
     """The content of a checkpoint file, of tensors and plain types only; no code in it is run.
 
-    It is what torch.save was given; for a safetensors file see `read_safetensors`.
-
-    Args:
-        device: "meta" reads names and shapes alone.
+    It is what torch.save was given; for a safetensors file see `read_safetensors`. The device
+    "meta" reads names and shapes alone.
 
     Raises:
         WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
             of more than tensors and plain types.
     """
     # a pickle's name decides nothing here, since no pickle is run
-    problem = _is_something_else(path) or _format_problem(path)
+    problem = _content_problem(path)
     if problem:
         raise WeightsError(f"{path} {problem}")
     if is_safetensors(path):
@@ -154,8 +141,7 @@ def tensors_of(
 ) -> dict[str, torch.Tensor]:
     """The mapping of names to tensors in `content`, bare or under one of `keys`; not a copy.
 
-    Raises:
-        WeightsError: there is no such mapping, or it holds more than tensors.
+    Raises WeightsError if there is no such mapping, or it holds more than tensors.
     """
     key = next((k for k in keys if isinstance(content, dict) and k in content), None)
     tensors = content if key is None else content[key]  # type: ignore[index]
@@ -178,11 +164,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The state dict in a checkpoint: {"net": ...}, {"state_dict": ...}, {"model": ...} or bare.
 
     The prefixes of DataParallel and torch.compile are removed. No code in the file is run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: empty, truncated, an HTML page, a git-lfs pointer, another format, or a file
-            of more than tensors and plain types.
+    Raises FileNotFoundError if there is no such file, and the errors of `read_tensors`.
     """
     path = os.path.abspath(path)
     if not os.path.isfile(path):

@@ -30,10 +30,8 @@ def safetensors_problem(path: str | os.PathLike) -> str | None:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        return (
-            "is in the safetensors format, and that package is not installed: pip install "
-            "safetensors"
-        )
+        needed = "is in the safetensors format, and that package is not installed"
+        return f"{needed}: pip install safetensors"
     try:
         with safe_open(path, framework="pt") as file:
             _record_in(file.metadata())
@@ -53,8 +51,7 @@ def _record_in(metadata: Mapping[str, str] | None) -> dict:
 def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
     """{"model": tensors by name}, and the record if `write_safetensors` has written the file.
 
-    Args:
-        device: "meta" reads names and shapes alone.
+    The device "meta" reads names and shapes alone.
     """
     from safetensors import safe_open
 
@@ -66,23 +63,19 @@ def read_safetensors(path: str | os.PathLike, device: str = "cpu") -> dict:
 def write_safetensors(path: str | os.PathLike, content: Mapping) -> None:
     """Write a checkpoint's "model" (tensors by name), "matching_heuristics" and "meta" alone.
 
-    The file appears complete or not at all, see `write_complete`.
-
-    Raises:
-        UserError: the package safetensors is not installed.
-        SaveError: there is no room, or the file cannot be written.
+    The file appears complete or not at all, see `write_complete`. Raises UserError if the package
+    safetensors is not installed, and SaveError if there is no room or the file cannot be written.
     """
     require_packages("safetensors", needed_by=f"{path}: the format")
     from safetensors.torch import save
 
     record = {key: content[key] for key in _RECORDED if key in content}
     metadata = {"format": "pt", _KEY: json.dumps(record)}
-    tensors = {name: _alone(tensor) for name, tensor in content["model"].items()}
+    # contiguous copies that share no memory, as the format requires
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in content["model"].items()
+    }
     write_complete(
         path, lambda file: file.write(save(tensors, metadata)), safetensors_problem, tensors
     )
-
-
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy that shares no memory, as the format requires."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -1,5 +1,6 @@
 """Translates tensor names of the ISONet authors, torchvision and timm."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,14 +16,13 @@ class _Naming:
     """How another code base names the modules of this network.
 
     Args:
-        stage: prefix of a residual stage; stage 1 is res2.
-        block: prefix of a block in its stage; block numbers begin at first_block.
+        block: pattern of a module inside a block: stage (1 is res2), block, and module.
+        first_block: the number of the first block of a stage.
         outside, inside: their module to ours, outside the blocks and inside a block.
         leaves: their parameter to ours, if it differs.
     """
 
     source: str
-    stage: str
     block: str
     first_block: int
     outside: Mapping[str, str]
@@ -35,19 +35,17 @@ class _Naming:
         leaf = self.leaves.get(leaf, leaf)
         if modules in self.outside:
             return f"{self.outside[modules]}.{leaf}"
-        stage, block, module = [*modules.split(".", 2), "", ""][:3]
-        stage, block = stage.removeprefix(self.stage), block.removeprefix(self.block)
-        if not (stage.isdecimal() and block.isdecimal() and module in self.inside):
+        found = re.fullmatch(self.block, modules)
+        if not found or found[3] not in self.inside:
             return None
-        ours = f"res{int(stage) + 1}.{int(block) - self.first_block}"
-        return ".".join(filter(None, (ours, self.inside[module], leaf)))
+        ours = f"res{int(found[1]) + 1}.{int(found[2]) - self.first_block}"
+        return ".".join(filter(None, (ours, self.inside[found[3]], leaf)))
 
 
 _NAMINGS = {  # by the name of the stem's convolution
     "stem.conv.weight": _Naming(
         source="the authors' ISONet code",
-        stage="s",
-        block="b",
+        block=r"s(\d+)\.b(\d+)\.(.+)",
         first_block=1,
         outside={
             "stem.conv": "stem.conv1",
@@ -68,8 +66,7 @@ _NAMINGS = {  # by the name of the stem's convolution
     ),
     "conv1.weight": _Naming(
         source="torchvision or timm",
-        stage="layer",
-        block="",
+        block=r"layer(\d+)\.(\d+)\.(.+)",
         first_block=0,
         outside={"conv1": "stem.conv1", "bn1": "stem.conv1.norm", "fc": "linear"},
         inside={
@@ -87,14 +84,11 @@ FOREIGN_STEMS = frozenset(_NAMINGS)  # a state dict with one of these names is o
 def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tensor], str]:
     """Every tensor under our name, and the source that the names indicate.
 
-    Raises:
-        WeightsError: the names are unknown, or a tensor has no place in our network.
+    Raises WeightsError if the names are unknown, or a tensor has no place in our network.
     """
     if "stem.conv1.weight" in state_dict:
-        raise WeightsError(
-            f"{path} already has this project's names",
-            "give it as MODEL.WEIGHTS as it is",
-        )
+        what = f"{path} already has this project's names"
+        raise WeightsError(what, "give it as MODEL.WEIGHTS as it is")
     naming = next((n for stem, n in _NAMINGS.items() if stem in state_dict), None)
     if naming is None:
         raise WeightsError(
@@ -102,12 +96,11 @@ def rename_tensors(path: str, state_dict: Mapping) -> tuple[dict[str, torch.Tens
             f"knows: it has neither {' nor '.join(_NAMINGS)}, but {shortened(list(state_dict))}"
         )
     names = {name: naming.rename(name) for name in state_dict}
-    known = {name: ours for name, ours in names.items() if ours is not None}
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name, ours in names.items() if ours is None]
     if unknown:
         raise WeightsError(
             f"{path} has {len(unknown)} tensors without a place in an ISONet or a plain ResNet: "
             f"{shortened(unknown)}",
             "variants with other stems, blocks or attention cannot be converted",
         )
-    return {ours: state_dict[name] for name, ours in known.items()}, naming.source
+    return {str(ours): state_dict[name] for name, ours in names.items()}, naming.source

@@ -35,12 +35,7 @@ def class_colour(index: int) -> Colour:
 
 
 def draw_instances(bgr: np.ndarray, found: Instances, names: Sequence[str]) -> np.ndarray:
-    """A copy of the image (H, W, 3), uint8, BGR, with a model's detections.
-
-    Args:
-        found: the detections, on the CPU.
-        names: the names of the classes.
-    """
+    """A copy of the image (H, W, 3), uint8, BGR, with detections on the CPU."""
     classes = found.pred_classes.tolist()
     labels = [
         f"{names[i]} {score:.0%}" for i, score in zip(classes, found.scores.tolist(), strict=True)
@@ -60,11 +55,8 @@ def draw_objects(
 ) -> np.ndarray:
     """The image (H, W, 3), uint8, RGB, resized to `width`, with COCO annotations or detections.
 
-    Args:
-        objects: each has "bbox" and may have "segmentation" (polygons or RLE).
-
-    Raises:
-        UserError: an RLE has another size than the image.
+    Each object has "bbox" and may have "segmentation" (polygons or RLE). Raises UserError if an
+    RLE has another size than the image.
     """
     scale = width / rgb.shape[1]
     size = (max(1, round(rgb.shape[0] * scale)), width)
@@ -85,7 +77,7 @@ def _mask(segmentation: Any, size: tuple[int, int], drawn: tuple[int, int]) -> n
         rle = segmentation
         if isinstance(rle["counts"], list):
             rle = coco_mask.frPyObjects(rle, *rle["size"])
-    elif _is_polygons(segmentation):
+    elif isinstance(segmentation, list) and segmentation and all(map(_is_polygon, segmentation)):
         rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     else:
         return None
@@ -98,9 +90,8 @@ def _mask(segmentation: Any, size: tuple[int, int], drawn: tuple[int, int]) -> n
     return _resized(255 * mask, drawn) > 127
 
 
-def _is_polygons(segmentation: Any) -> bool:
-    is_list = isinstance(segmentation, list) and bool(segmentation)
-    return is_list and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
+def _is_polygon(points: Sequence[float]) -> bool:
+    return len(points) >= 6 and len(points) % 2 == 0
 
 
 def _draw(
@@ -118,11 +109,11 @@ def _draw(
             _blend(canvas, masks[i], colours[i])
     picture = Image.fromarray(canvas)
     pen, shorter = ImageDraw.Draw(picture), min(picture.size)
-    font = _font(max(10, round(shorter / 32)))
+    pen.font = _font(max(10, round(shorter / 32)))
     for i in order:
         pen.rectangle(boxes[i].tolist(), outline=colours[i], width=max(1, round(shorter / 250)))
     for i in order:
-        _write(pen, picture.width, boxes[i].tolist(), labels[i], colours[i], font)
+        _write(pen, boxes[i].tolist(), labels[i], colours[i])
     return np.asarray(picture)
 
 
@@ -148,19 +139,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    picture_width: int,
-    box: Sequence[float],
-    label: str,
-    colour: Colour,
-    font: ImageFont.FreeTypeFont,
-) -> None:
+def _write(pen: ImageDraw.ImageDraw, box: Sequence[float], label: str, colour: Colour) -> None:
     """Write a label above the box, or inside its upper edge if the image ends there."""
-    _, _, right, bottom = font.getbbox(label)
+    _, _, right, bottom = pen.textbbox((0, 0), label)
     width, height = right + 6, bottom + 4
-    x = max(0, min(box[0], picture_width - width))
+    x = max(0, min(box[0], pen.im.size[0] - width))
     y = box[1] - height if box[1] >= height else box[1]
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]  # ITU-R BT.601
-    pen.text((x + 3, y + 2), label, fill="black" if luma > 140 else "white", font=font)
+    pen.text((x + 3, y + 2), label, fill="black" if luma > 140 else "white")

@@ -7,20 +7,22 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import HookBase, default_setup, hooks
+from detectron2.engine import default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
-from .train_loop import AccumulatingTrainer, AMPTrainer
-from .writers import tolerant_writers
+from .folder_lock import lock_folder
+from .train_loop import AccumulatingTrainer
+from .writers import tolerant_writers, write_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
     if falls_back:
         cfg.train.device = "cpu"
+    lock_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     if falls_back:
         logger.warning("there is no CUDA device: running on the CPU (train.device cpu)")
@@ -41,9 +44,8 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
 def read_lazy_config(file: str, opts: list[str]) -> Any:
     """The config of a file with KEY=VALUE pairs. The file is Python and is executed.
 
-    Raises:
-        UserError: it is not a Python file, or lacks a part of a training.
-        FileNotFoundError: there is no such file.
+    Raises UserError if it is not a Python file or lacks a part of a training, and FileNotFoundError
+    if there is no such file.
     """
     if not file.endswith(".py"):
         raise UserError(
@@ -62,59 +64,42 @@ def read_lazy_config(file: str, opts: list[str]) -> Any:
 def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
     """Train like detectron2's tools/lazyconfig_train_net.py and return the last evaluation.
 
-    `regularizer`, if the config has one, is instantiated as a hook.
-
-    Raises:
-        WeightsError: train.init_checkpoint is no checkpoint, or belongs to another network.
+    `regularizer`, if the config has one, is instantiated as a hook. Raises WeightsError if
+    train.init_checkpoint is no checkpoint, or belongs to another network.
     """
-    model = instantiate(cfg.model).to(cfg.train.device)
+    options, folder = cfg.train, cfg.train.output_dir
+    model = instantiate(cfg.model).to(options.device)
     cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
+    optimizer, loader = instantiate(cfg.optimizer), instantiate(cfg.dataloader.train)
     model = create_ddp_model(model)
-    trainer = (AMPTrainer if cfg.train.amp.enabled else AccumulatingTrainer)(
-        model, loader, optimizer
-    )
-    checkpointer = ISONetCheckpointer(
-        model, cfg.train.output_dir, trust_pickle=trust_pickle, trainer=trainer
-    )
+    precision = "float16" if options.amp.enabled else ""
+    trainer = AccumulatingTrainer(model, loader, optimizer, precision=precision)
+    saver = ISONetCheckpointer(model, folder, trust_pickle=trust_pickle, trainer=trainer)
     results: dict = {}
-    trainer.register_hooks(_hooks(cfg, model, checkpointer, results))
-    path = checkpoint_to_resume(cfg.train.output_dir) if resume else ""
-    checkpointer.load(path or cfg.train.init_checkpoint, None if path else [])
-    trainer.train(trainer.iter + 1 if path else 0, cfg.train.max_iter)
-    return results
-
-
-def _hooks(
-    cfg: Any, model: nn.Module, checkpointer: ISONetCheckpointer, results: dict
-) -> list[HookBase]:
-    """The penalty, then detectron2's hooks in its order. The evaluation updates `results`."""
 
     def evaluation() -> dict:
         results.update(_measure(cfg, model))
+        write_evaluation(trainer, results)
         return results
 
-    kept = cfg.train.checkpointer
-    chosen: list[HookBase] = [
+    trainer.register_hooks([
         *([instantiate(cfg.regularizer)] if "regularizer" in cfg else []),
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-        CheckpointHook(checkpointer, kept.period, max_to_keep=kept.max_to_keep),
-        hooks.EvalHook(cfg.train.eval_period, evaluation),
-    ]
+        CheckpointHook(saver, options.checkpointer.period, options.checkpointer.max_to_keep),
+        hooks.EvalHook(options.eval_period, evaluation),
+    ])  # fmt: skip
     if comm.is_main_process():
-        writers = tolerant_writers(cfg.train.output_dir, cfg.train.max_iter)
-        chosen.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
-    return chosen
+        writers = tolerant_writers(folder, options.max_iter)
+        trainer.register_hooks([hooks.PeriodicWriter(writers, period=options.log_period)])
+    path = checkpoint_to_resume(folder) if resume else ""
+    saver.load(path or options.init_checkpoint, None if path else [])
+    trainer.train(trainer.iter + 1 if path else 0, options.max_iter)
+    return results
 
 
 def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
-    """Evaluate train.init_checkpoint, which must fill the whole model.
-
-    Raises:
-        UserError: there is no checkpoint, or it does not fill the model.
-    """
+    """Evaluate train.init_checkpoint; raises UserError unless it fills the whole model."""
     model = instantiate(cfg.model).to(cfg.train.device)
     if not cfg.train.init_checkpoint:
         raise UserError(
@@ -127,7 +112,8 @@ def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
 
 
 def _measure(cfg: Any, model: nn.Module) -> dict:
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader = with_loaders_that_outlive_signals(instantiate(cfg.dataloader.test))
+    evaluator = instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

@@ -28,9 +28,8 @@ class Predictor(DefaultPredictor):
             detector runs on the CPU.
         trust_pickle: read a .pkl file, which can run any code that its author put in.
 
-    Raises:
-        UserError: MODEL.WEIGHTS is '', no file of weights, or does not fill this detector.
-        FileNotFoundError: there is no such file.
+    Raises UserError if MODEL.WEIGHTS is '', no file of weights, or does not fill this detector, and
+    FileNotFoundError if there is no such file.
     """
 
     def __init__(self, cfg: CfgNode, trust_pickle: bool = False):
@@ -54,8 +53,7 @@ class Predictor(DefaultPredictor):
     def __call__(self, original_image: np.ndarray) -> dict:
         """The model's output for one image (H, W, 3), BGR, of range 0-255.
 
-        Raises:
-            UserError: the image has another form. The message says which, and how to convert it.
+        Raises UserError if the image has another form, and says how to convert it.
         """
         return self.predict([original_image])[0]
 
@@ -64,27 +62,30 @@ class Predictor(DefaultPredictor):
 
         Images that have one size after resizing form a batch. Images of different sizes do not: a
         batch would pad them to the largest, and padding changes the output.
-
-        Args, Raises: see `__call__`.
         """
         samples = [self._sample(image) for image in images]
-        same_size = defaultdict(list)
+        by_size = defaultdict(list)
         for index, sample in enumerate(samples):
-            same_size[sample["image"].shape].append(index)
-        outputs: list[dict] = [{}] * len(samples)
+            by_size[sample["image"].shape].append(index)
+        outputs: dict[int, dict] = {}
         with torch.no_grad():
-            for indices in same_size.values():
-                batch = self.model([samples[i] for i in indices])
-                for i, output in zip(indices, batch, strict=True):
-                    outputs[i] = output
-        return outputs
+            for indices in by_size.values():
+                found = self.model([samples[i] for i in indices])
+                outputs.update(zip(indices, found, strict=True))
+        return [outputs[index] for index in range(len(samples))]
 
     def _sample(self, image: np.ndarray) -> dict:
         """The model's input for an image: resized, channels in the model's order."""
         check_image(image)
         height, width = image.shape[:2]
-        if self.cfg.INPUT.MIN_SIZE_TEST:  # 0: images are not resized
-            _check_proportions(height, width, self.cfg.INPUT.MAX_SIZE_TEST)
+        longest = self.cfg.INPUT.MAX_SIZE_TEST
+        resizes = self.cfg.INPUT.MIN_SIZE_TEST > 0
+        if resizes and 2 * min(height, width) * longest < max(height, width):  # detectron2 rounds
+            raise UserError(
+                f"the image is {width} x {height}",
+                f"made to fit INPUT.MAX_SIZE_TEST {longest}, it would be thinner than a pixel: "
+                "cut it into shorter pieces",
+            )
         pixels = image[:, :, ::-1] if self.input_format == "RGB" else image
         pixels = self.aug.get_transform(pixels).apply_image(pixels)
         tensor = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
@@ -107,7 +108,15 @@ def check_image(image: np.ndarray) -> None:
     if image.shape[2:] != (3,) or not image.size:
         what = f"the image has the shape {image.shape}, not (H, W, 3)"
         raise UserError(what, _shape_remedy(image.shape))
-    _check_values(image)
+    if image.dtype == np.uint16:
+        raise UserError(
+            "the image is uint16, of range 0-65535",
+            "give (image / 257).astype('uint8'), or scale it by its own range",
+        )
+    if image.dtype not in (np.uint8, np.float32, np.float64):
+        raise UserError(f"the image is {image.dtype}", "give uint8, of range 0-255")
+    if image.dtype != np.uint8:
+        _check_range(image)
 
 
 def _shape_remedy(shape: tuple[int, ...]) -> str:
@@ -124,26 +133,7 @@ def _shape_remedy(shape: tuple[int, ...]) -> str:
     return "give (H, W, 3), BGR"
 
 
-def _check_proportions(height: int, width: int, longest: int) -> None:
-    """Raise UserError for a strip of which no row would remain after resizing."""
-    if 2 * min(height, width) * longest < max(height, width):  # detectron2 rounds
-        raise UserError(
-            f"the image is {width} x {height}",
-            f"made to fit INPUT.MAX_SIZE_TEST {longest}, it would be thinner than a pixel: "
-            "cut it into shorter pieces",
-        )
-
-
-def _check_values(image: np.ndarray) -> None:
-    if image.dtype == np.uint8:
-        return
-    if image.dtype == np.uint16:
-        raise UserError(
-            "the image is uint16, of range 0-65535",
-            "give (image / 257).astype('uint8'), or scale it by its own range",
-        )
-    if image.dtype not in (np.float32, np.float64):
-        raise UserError(f"the image is {image.dtype}", "give uint8, of range 0-255")
+def _check_range(image: np.ndarray) -> None:
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 255):  # also NaN
         raise UserError(

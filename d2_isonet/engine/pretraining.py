@@ -1,7 +1,6 @@
 """Pretraining on classified images, and the backbone file that it writes for detectors."""
 
 import argparse
-import functools
 import logging
 import os
 
@@ -9,7 +8,6 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import describe, save_backbone
 from d2_isonet.data.datasets import load_registered, register_data_root
@@ -91,32 +89,28 @@ class BackboneWriter(HookBase):
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
-            write = functools.partial(self._write, self.trainer.max_iter)
-            paths = write_when_possible(write, self.cfg.SOLVER.CHECKPOINT_MAX_FAILURES)
+            attempts = self.cfg.SOLVER.CHECKPOINT_MAX_FAILURES
+            paths = write_when_possible(lambda: self._write(self.trainer.max_iter), attempts)
             logger.info(f"Pretrained backbone written to {paths}: use it as MODEL.WEIGHTS")
 
     def _write(self, iteration: int) -> str:
         """Write the files and return their paths."""
+        networks = {"backbone.pth": self.trainer.checkpointer.model}  # without DDP
+        averaging = averaging_of(self.trainer)
+        if averaging is not None:
+            networks["backbone_ema.pth"] = averaging.model
         results = getattr(self.trainer, "_last_eval_results", None) or {}
         accuracy = {k: float(v) for k, v in results.get("classification", {}).items()}
-        model = self.trainer.checkpointer.model  # without DistributedDataParallel
-        averaging = averaging_of(self.trainer)
-        if averaging is None:
-            return self._write_one("backbone.pth", model, iteration, accuracy)
-        own = self._write_one("backbone.pth", model, iteration, {})
-        average = self._write_one("backbone_ema.pth", averaging.model, iteration, accuracy)
-        return f"{own} and {average}"
-
-    def _write_one(self, name: str, model: nn.Module, iteration: int, accuracy: dict) -> str:
-        path = os.path.join(self.cfg.OUTPUT_DIR, name)
-        meta = {
-            **describe(self.cfg),
-            "num_classes": self.cfg.MODEL.CLASSIFIER.NUM_CLASSES,
-            "accuracy": accuracy,
-            "iteration": iteration,
-        }
-        save_backbone(path, model.get_submodule("backbone").state_dict(), meta)
-        return path
+        paths = [os.path.join(self.cfg.OUTPUT_DIR, name) for name in networks]
+        for path, network in zip(paths, networks.values(), strict=True):
+            meta = {
+                **describe(self.cfg),
+                "num_classes": self.cfg.MODEL.CLASSIFIER.NUM_CLASSES,
+                "accuracy": accuracy if path == paths[-1] else {},  # the average is evaluated
+                "iteration": iteration,
+            }
+            save_backbone(path, network.get_submodule("backbone").state_dict(), meta)
+        return " and ".join(paths)
 
 
 def finish_pretraining_setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:

@@ -13,6 +13,7 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.preflight.training import check_precision
 from d2_isonet.utils.compat import call_after_backward
@@ -24,10 +25,8 @@ Losses = dict[str, torch.Tensor]
 class NonFiniteError(FloatingPointError):
     """A loss, gradient or weight is NaN or infinite. All processes raise it together.
 
-    Args:
-        what: "loss", "gradient" or "weights".
-        reason: the model's message, if it noticed the problem itself.
-        losses: the losses of this process's batch, by name.
+    `what` is "loss", "gradient" or "weights". `reason` is the model's message if it noticed the
+    problem itself, and `losses` are those of this process's batch by name.
     """
 
     def __init__(self, what: str, reason: str = "", losses: Mapping[str, float] | None = None):
@@ -38,15 +37,23 @@ class NonFiniteError(FloatingPointError):
 
 
 class AccumulatingTrainer(SimpleTrainer):
-    """SimpleTrainer that can process a batch in `accumulate_steps` parts, one after the other.
+    """SimpleTrainer on a batch in parts, one after the other, in full or in half precision.
 
     The gradient is the sum over the parts of (images in the part / images in the batch) x (gradient
     of the part's loss). If the loss is a mean over images, this is the gradient of the batch.
-    Several processes exchange gradients in the last part only. With one part, this is
-    SimpleTrainer's step.
+    Several processes exchange gradients in the last part only. With one part and in full precision,
+    this is SimpleTrainer's step.
 
     No process takes a step if a loss or gradient of any process is not finite. All processes learn
     this together, so that none waits for the gradients of another forever.
+
+    detectron2's AMPTrainer has no bfloat16 in v0.6 and another order of arguments on HEAD. Here the
+    optimizer gets unscaled gradients, and a step that overflows is skipped as a whole.
+
+    Args:
+        accumulate_steps: number of parts.
+        precision: of forward under autocast, one of PRECISIONS in config/options.py; "" is float32.
+        device_type: "cuda" or "cpu".
 
     Attributes:
         on_gradients: functions that add to the gradients of the batch before anything waits for the
@@ -55,9 +62,17 @@ class AccumulatingTrainer(SimpleTrainer):
             default None raises the error.
     """
 
-    def __init__(self, model, data_loader, optimizer, *, accumulate_steps: int = 1):
-        super().__init__(model, data_loader, optimizer)
+    def __init__(
+        self, model, data_loader, optimizer, *, accumulate_steps=1, precision="", device_type="cuda"
+    ):
+        super().__init__(model, with_loaders_that_outlive_signals(data_loader), optimizer)
+        if precision:
+            check_precision(precision)
         self.accumulate_steps = accumulate_steps
+        self.precision = precision
+        self.device_type = device_type
+        # bfloat16 has the range of float32 and needs no scaling
+        self.grad_scaler = torch.amp.GradScaler(device_type, enabled=precision == "float16")
         self.exchange = StepExchange()  # once a step
         self.on_gradients: list[Callable[[Callable], None]] = []
         self.on_non_finite: Callable[[list, FloatingPointError], None] | None = None
@@ -84,16 +99,16 @@ class AccumulatingTrainer(SimpleTrainer):
     def _forward_and_backward(self, batch: list) -> Losses:
         """Fill `.grad` of all parameters and return the losses of the batch.
 
-        Raises:
-            NonFiniteError: the loss of a process is not finite. All processes raise it.
+        All processes raise NonFiniteError if the loss of one is not finite.
         """
         self.optimizer.zero_grad()
         *parts, last = parts_of(batch, self.accumulate_steps)
+        is_parallel = isinstance(self.model, DistributedDataParallel)
         losses: Losses = {}
         reason = ""
         try:
             for part in parts:
-                with self._without_all_reduce():
+                with self.model.no_sync() if is_parallel else contextlib.nullcontext():
                     self.scaled(self._loss(part, len(part) / len(batch), losses)).backward()
             loss = self._loss(last, len(last) / len(batch), losses)
         except (FloatingPointError, AssertionError) as error:  # detectron2 raises both, in one rank
@@ -115,61 +130,19 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def losses(self, model: nn.Module, images: list) -> Losses:
         """The losses of `model` by name, computed in the precision of this training."""
-        losses = model(images)
+        half = self.precision and torch.autocast(self.device_type, getattr(torch, self.precision))
+        with half or contextlib.nullcontext():
+            losses = model(images)
         return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the factor of the gradients; backward is called on the result."""
-        return loss
-
-    def _optimizer_step(self) -> None:
-        check_gradients(self.optimizer)
-        self.optimizer.step()
-
-    def _without_all_reduce(self) -> contextlib.AbstractContextManager:
-        is_parallel = isinstance(self.model, DistributedDataParallel)
-        return self.model.no_sync() if is_parallel else contextlib.nullcontext()
-
-
-class AMPTrainer(AccumulatingTrainer):
-    """AccumulatingTrainer that runs forward under autocast.
-
-    detectron2's AMPTrainer has no bfloat16 in v0.6 and another order of arguments on HEAD. Here the
-    optimizer gets unscaled gradients, and a step that overflows is skipped as a whole.
-
-    Args:
-        precision: one of PRECISIONS in config/options.py.
-        device_type: "cuda" or "cpu".
-        accumulate_steps: see AccumulatingTrainer.
-    """
-
-    def __init__(
-        self,
-        model,
-        data_loader,
-        optimizer,
-        *,
-        precision: str = "float16",
-        device_type: str = "cuda",
-        accumulate_steps: int = 1,
-    ):
-        super().__init__(model, data_loader, optimizer, accumulate_steps=accumulate_steps)
-        check_precision(precision)
-        self.precision = getattr(torch, precision)
-        self.device_type = device_type
-        # bfloat16 has the range of float32 and needs no scaling
-        self.grad_scaler = torch.amp.GradScaler(device_type, enabled=precision == "float16")
-
-    def losses(self, model: nn.Module, images: list) -> Losses:
-        with torch.autocast(self.device_type, self.precision):
-            return super().losses(model, images)
-
-    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         return self.grad_scaler.scale(loss)
 
     def _optimizer_step(self) -> None:
         if not self.grad_scaler.is_enabled():
-            super()._optimizer_step()
+            check_gradients(self.optimizer)
+            self.optimizer.step()
             return
         scale = self.grad_scaler.get_scale()
         self.grad_scaler.step(self.optimizer)
@@ -179,26 +152,27 @@ class AMPTrainer(AccumulatingTrainer):
             raise NonFiniteError("gradient", f"with a loss scale of {scale:g}")
 
     def state_dict(self) -> dict:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        state = super().state_dict()
+        return {**state, "grad_scaler": self.grad_scaler.state_dict()} if self.precision else state
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
-        if "grad_scaler" in state_dict:  # a run may switch to half precision when it resumes
+        if self.precision and "grad_scaler" in state_dict:  # a resumed run may change the precision
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 def build_step(cfg: CfgNode, model, data_loader, optimizer) -> AccumulatingTrainer:
     """The trainer that SOLVER.AMP and SOLVER.ACCUMULATE_STEPS ask for."""
-    precision, device_type = cfg.SOLVER.AMP.PRECISION, torch.device(cfg.MODEL.DEVICE).type
-    trainer_class: Callable[..., AccumulatingTrainer] = AccumulatingTrainer
-    if cfg.SOLVER.AMP.ENABLED and (precision, device_type) == ("float16", "cpu"):
+    precision = cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else ""
+    device_type = torch.device(cfg.MODEL.DEVICE).type
+    if (precision, device_type) == ("float16", "cpu"):
+        precision = ""
         logger.warning(
             "SOLVER.AMP.PRECISION 'float16' needs a GPU: training in float32; a CPU has 'bfloat16'"
         )
-    elif cfg.SOLVER.AMP.ENABLED:
-        trainer_class = functools.partial(AMPTrainer, precision=precision, device_type=device_type)
+    options = {"precision": precision, "device_type": device_type}
     steps = cfg.SOLVER.ACCUMULATE_STEPS
-    return trainer_class(model, data_loader, optimizer, accumulate_steps=steps)
+    return AccumulatingTrainer(model, data_loader, optimizer, accumulate_steps=steps, **options)
 
 
 def check_gradients(optimizer: torch.optim.Optimizer) -> None:
@@ -207,8 +181,8 @@ def check_gradients(optimizer: torch.optim.Optimizer) -> None:
     The 2-norm takes a seventh of the time of the largest entry on a CPU. The largest entry decides
     only if the 2-norm is not finite: the square of a finite gradient can overflow.
     """
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-    gradients = [gradient for gradient in gradients if gradient is not None]
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    gradients = [p.grad for p in parameters if p.grad is not None]
     for order in (2.0, math.inf):
         if math.isfinite(torch.nn.utils.get_total_norm(gradients, order).item()):
             return
@@ -221,10 +195,9 @@ def total(losses: Losses) -> torch.Tensor:
 
 
 def parts_of(batch: list, number: int) -> list:
-    """`batch` in `number` parts whose sizes differ by at most one; fewer parts if it is smaller.
+    """`batch`, a list of images or a tensor (N, ...), in `number` parts, or fewer if it is smaller.
 
-    Args:
-        batch: a list of images, or a tensor (N, ...).
+    Their sizes differ by at most one.
     """
     number = max(1, min(number, len(batch)))
     bounds = [len(batch) * i // number for i in range(number + 1)]

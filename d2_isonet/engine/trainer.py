@@ -16,6 +16,7 @@ from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.coco_json import malformed_keypoints_left_out
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.best_checkpoint import TrainingEnded
 from d2_isonet.engine.hooks.build import ordered_hooks
 from d2_isonet.evaluation.build import build_evaluator
@@ -24,6 +25,7 @@ from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import UserError
 
+from .folder_lock import unlock_folder
 from .resuming import catch_up, data_order, resume_message, resumed_seed, settle_seed, start_data
 from .train_loop import build_step
 from .wandb_writer import WandbWriter
@@ -51,8 +53,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = build_checkpointer(
             cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
         )
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
@@ -71,7 +72,8 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = NamingDatasetMapper(cfg, False)
         with malformed_keypoints_left_out():
-            return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+            loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return with_loaders_that_outlive_signals(loader)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -91,8 +93,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the newest good checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
-        Raises:
-            UserError: there are checkpoints, but none is good.
+        Raises UserError if there are checkpoints, but none is good.
         """
         path = checkpoint_to_resume(self.checkpointer.save_dir) if resume else ""
         if path:
@@ -109,6 +110,8 @@ class Trainer(DefaultTrainer):
             return super().train()
         except TrainingEnded:  # early stopping: checkpoint and evaluation are done
             return getattr(self, "_last_eval_results", None)
+        finally:
+            unlock_folder(self.cfg.OUTPUT_DIR)
 
     def before_train(self) -> None:
         super().before_train()
@@ -123,10 +126,7 @@ class Trainer(DefaultTrainer):
         return {**state, "data_order": data_order(self)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """
-        Raises:
-            UserError: the state belongs to another optimizer than SOLVER.OPTIMIZER.
-        """
+        """Raises UserError if the state belongs to another optimizer than SOLVER.OPTIMIZER."""
         if "_trainer" in state_dict:
             self._check_optimizer(state_dict["_trainer"]["optimizer"]["param_groups"])
         TrainerBase.load_state_dict(self, state_dict)

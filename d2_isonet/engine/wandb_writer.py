@@ -1,5 +1,6 @@
 """Logs a training on Weights & Biases. Failures of the service do not end the training."""
 
+import functools
 import logging
 import os
 import uuid
@@ -22,37 +23,33 @@ class WandbWriter(EventWriter):
 
     The run starts with the first line of the log. OUTPUT_DIR keeps its id, with which a resumed
     training continues the run. wandb's environment variables, such as WANDB_MODE, apply. After a
-    failure, one warning is logged and training continues without it.
-
-    Args:
-        trainer: its cfg has WANDB.* and OUTPUT_DIR, and is recorded as the run's config.
+    failure, one warning is logged and training continues without it. The cfg of `trainer` has
+    WANDB.* and OUTPUT_DIR, and is recorded as the run's config.
     """
 
     def __init__(self, trainer: DefaultTrainer):
         self._trainer = weakref.proxy(trainer)
-        self._run: Any = None
         self._failed = False
         self._last_iteration = -1
 
     def write(self) -> None:
-        by_iteration: dict[int, dict] = defaultdict(dict)
         latest = get_event_storage().latest_with_smoothing_hint(_WINDOW)
+        by_iteration: dict[int, dict] = defaultdict(dict)
         for name, (value, iteration) in latest.items():
-            if iteration > self._last_iteration:
-                by_iteration[iteration][name] = value
-        for iteration in sorted(by_iteration):
+            by_iteration[iteration][name] = value
+        for iteration in sorted(x for x in by_iteration if x > self._last_iteration):
             self._last_iteration = iteration
-            self._try(self._log, {**by_iteration[iteration], "iteration": iteration})
+            self._try("log", {**by_iteration[iteration], "iteration": iteration})
 
     def close(self) -> None:
-        if self._run is not None:
-            self._try(self._run.finish)
+        if "_run" in vars(self):
+            self._try("finish")
 
-    def _try(self, action, *arguments) -> None:
+    def _try(self, method: str, *arguments) -> None:
         if self._failed:
             return
         try:
-            action(*arguments)
+            getattr(self._run, method)(*arguments)
         except Exception as error:  # no failure of a service may end a training
             self._failed = True
             logger.warning(
@@ -60,12 +57,9 @@ class WandbWriter(EventWriter):
                 "without it. WANDB_MODE=offline writes to a folder, for `wandb sync` later"
             )
 
-    def _log(self, values: dict) -> None:
-        if self._run is None:
-            self._run = self._start()
-        self._run.log(values)
-
-    def _start(self) -> Any:
+    @functools.cached_property
+    def _run(self) -> Any:
+        """The run, which the first use starts."""
         import wandb
 
         cfg = self._trainer.cfg

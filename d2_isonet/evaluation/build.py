@@ -1,12 +1,13 @@
 """Which evaluator a data set gets: COCO, semantic or panoptic."""
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -43,19 +44,14 @@ def build_evaluator(
         evaluators.append(TolerantEvaluator(semantic))
     if kind != _SEMANTIC:
         evaluators.append(coco_evaluator(dataset_name, output_dir, detections_per_image))
-    if kind == _PANOPTIC:
-        evaluators += _panoptic_quality(dataset_name, output_dir)
-    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
-
-
-def _panoptic_quality(dataset_name: str, output_dir: str) -> list[DatasetEvaluator]:
-    if importlib.util.find_spec("panopticapi") is None:
+    if kind == _PANOPTIC and importlib.util.find_spec("panopticapi") is None:
         logger.warning(
             f"{dataset_name!r}: PQ is left out, which needs the package panopticapi "
             "(github.com/cocodataset/panopticapi); instances and semantics are evaluated"
         )
-        return []
-    return [TolerantEvaluator(COCOPanopticEvaluator(dataset_name, output_dir))]
+    elif kind == _PANOPTIC:
+        evaluators.append(TolerantEvaluator(COCOPanopticEvaluator(dataset_name, output_dir)))
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
 def coco_evaluator(
@@ -94,34 +90,37 @@ def make_coco_json(dataset_name: str, output_dir: str) -> None:
         return
     content = pickle.dumps((DatasetCatalog.get(dataset_name), metadata.get("thing_classes")))
     checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
-    path = None
-    with tolerate(output_dir, "The COCO json is written to the system's temporary folder instead"):
-        path = _convert(dataset_name, checksum, output_dir)
-    path = path or _convert(dataset_name, checksum, tempfile.mkdtemp(prefix="d2_isonet_"))
+    name, path = f"{dataset_name}_{checksum}.json", ""
+    with _malformed_keypoints_left_out(dataset_name):
+        instead = "The COCO json is written to the system's temporary folder instead"
+        with tolerate(output_dir, instead):
+            convert_to_coco_json(dataset_name, os.path.join(output_dir, name))
+            path = os.path.join(output_dir, name)
+        if not path:
+            path = os.path.join(tempfile.mkdtemp(prefix="d2_isonet_"), name)
+            convert_to_coco_json(dataset_name, path)
     # set() refuses to change a value
     vars(metadata).update(json_file=path, json_file_is_made=True)
 
 
-def _convert(dataset_name: str, checksum: str, folder: str) -> str:
-    path = os.path.join(folder, f"{dataset_name}_{checksum}.json")
+@contextlib.contextmanager
+def _malformed_keypoints_left_out(dataset_name: str) -> Iterator[None]:
+    """Within it, the data set has no keypoints on which detectron2's conversion fails."""
     load = DatasetCatalog[dataset_name]
-    DatasetCatalog[dataset_name] = lambda: _without_malformed_keypoints(load())
-    try:
-        convert_to_coco_json(dataset_name, path)
-    finally:
-        DatasetCatalog[dataset_name] = load
-    return path
-
-
-def _without_malformed_keypoints(dicts: Iterable[dict]) -> list[dict]:
-    """The data set without the keypoints on which detectron2's conversion fails."""
 
     def kept(annotation: dict) -> dict:
         keypoints = annotation.get("keypoints", [])
         bad = not is_keypoints(keypoints) and not isinstance(keypoints, np.ndarray)
         return {k: v for k, v in annotation.items() if k != "keypoints" or not bad}
 
-    return [{**d, "annotations": [kept(a) for a in d.get("annotations", [])]} for d in dicts]
+    def loaded() -> list[dict]:
+        return [{**d, "annotations": list(map(kept, d.get("annotations", [])))} for d in load()]
+
+    DatasetCatalog[dataset_name] = loaded
+    try:
+        yield
+    finally:
+        DatasetCatalog[dataset_name] = load
 
 
 class TolerantEvaluator(DatasetEvaluators):

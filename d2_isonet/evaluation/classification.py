@@ -1,8 +1,9 @@
 """Top-1 and top-5 accuracy as a detectron2 evaluator, and its file of predictions."""
 
 import csv
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,25 +33,19 @@ class Prediction(NamedTuple):
 def predictions_of(
     inputs: Sequence[dict], logits: torch.Tensor, top: torch.Tensor
 ) -> list[Prediction]:
-    """The predictions of one batch.
+    """The predictions of a batch of dicts with "file_name" and "label".
 
-    Args:
-        inputs: dicts with "file_name" and "label".
-        logits: (N, num_classes).
-        top: (N, up to 5), the most likely classes in descending order.
+    `logits` is (N, num_classes), `top` (N, up to 5): the most likely classes in descending order.
     """
     labels = torch.tensor([int(x["label"]) for x in inputs], device=top.device)
     two = torch.stack([top[:, 0], labels], dim=1)  # the recorded classes
     probabilities = logits.double().softmax(dim=1).gather(1, two)
+    files = [str(x.get("file_name", "")) for x in inputs]
+    rows = zip(files, labels.tolist(), top.tolist(), probabilities.tolist(), strict=True)
     return [
-        Prediction(
-            str(x.get("file_name", "")), label, best[0], round(p[0], 6), round(p[1], 6),
-            label in best,
-        )
-        for x, label, p, best in zip(
-            inputs, labels.tolist(), probabilities.tolist(), top.tolist(), strict=True
-        )
-    ]  # fmt: skip
+        Prediction(file, label, best[0], round(own, 6), round(of_label, 6), label in best)
+        for file, label, best, (own, of_label) in rows
+    ]
 
 
 def write_predictions(
@@ -58,60 +53,43 @@ def write_predictions(
 ) -> None:
     """Write predictions.csv, per_class.csv and per_class.json into the folder of the data set.
 
-    A full disk is a warning, not an error.
-
-    Args:
-        names: of the classes, in the order of their numbers.
+    A full disk is a warning, not an error. `names` are those of the classes, by their numbers.
     """
-    folder = folder_of(output_dir, dataset_name)
-    about = {
-        "dataset": dataset_name,
-        "classes": list(names),
-        "images": len(predictions),
-        "iteration": current_iteration(),
-    }
+    folder, iteration = folder_of(output_dir, dataset_name), current_iteration()
+    about: dict = {"dataset": dataset_name, "classes": list(names)}
+    about |= {"images": len(predictions), "iteration": iteration}
     write_per_class(folder, {"classification": class_measures(predictions, names)}, about)
     with tolerate(folder / NAME, "The evaluation continues without it"):
-        write_text(folder / NAME, _csv(predictions))
+        rows = ({**p._asdict(), "in_top5": int(p.in_top5)} for p in predictions)
+        write_text(folder / NAME, csv_text(Prediction._fields, rows))
 
 
 def class_measures(predictions: Sequence[Prediction], names: Sequence[str]) -> list[dict]:
     """One row per class: top-1 and top-5 in percent (None without images), number of images and of
     predictions, and the most frequent wrong class with its share of the images in percent."""
-    rows = []
     predicted = Counter(p.predicted for p in predictions)
-    images = Counter(p.label for p in predictions)
-    right = Counter(p.label for p in predictions if p.predicted == p.label)
-    in_top5 = Counter(p.label for p in predictions if p.in_top5)
-    confused: dict[int, Counter] = {}
+    of_class = defaultdict(list)
     for p in predictions:
-        if p.predicted != p.label:
-            confused.setdefault(p.label, Counter())[p.predicted] += 1
+        of_class[p.label].append(p)
+    rows = []
     for number, name in enumerate(names):
-        n = images[number]
-        other, times = next(iter(confused.get(number, Counter()).most_common(1)), (None, 0))
+        own = of_class[number]
+        wrong = Counter(p.predicted for p in own if p.predicted != number)
+        other, times = next(iter(wrong.most_common(1)), (None, 0))
+        counts = (len(own) - wrong.total(), sum(p.in_top5 for p in own), times)
+        top1, top5, share = (100 * n / len(own) if own else None for n in counts)
         rows.append({
-            "class": name,
-            "top1": 100 * right[number] / n if n else None,
-            "top5": 100 * in_top5[number] / n if n else None,
-            "images": n,
-            "predicted": predicted[number],
-            "taken_for": None if other is None else names[other],
-            "taken_for_share": 100 * times / n if n else None,
+            "class": name, "top1": top1, "top5": top5, "images": len(own),
+            "predicted": predicted[number], "taken_for": None if other is None else names[other],
+            "taken_for_share": share,
         })  # fmt: skip
     return rows
-
-
-def _csv(predictions: Sequence[Prediction]) -> str:
-    rows = ({**p._asdict(), "in_top5": int(p.in_top5)} for p in predictions)
-    return csv_text(Prediction._fields, rows)
 
 
 def read_predictions(file: Path) -> list[Prediction]:
     """The predictions in a file of `write_predictions`.
 
-    Raises:
-        UserError: the file has other columns or is damaged.
+    Raises UserError if the file has other columns or is damaged.
     """
     with open(file, newline="", encoding="utf-8") as opened:
         rows = list(csv.reader(opened))
@@ -157,9 +135,8 @@ class ImageNetEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Count one batch: inputs with "label" and "file_name", outputs {"logits": (num_classes,)}.
 
-        Raises:
-            UserError: the number of logits or a label does not match the number of classes.
-            FloatingPointError: a logit is NaN or infinite.
+        Raises UserError if the number of logits or a label does not match the number of classes,
+        and FloatingPointError if a logit is NaN or infinite.
         """
         logits = torch.stack([x["logits"] for x in outputs])
         labels = torch.tensor([x["label"] for x in inputs], device=logits.device)
@@ -171,18 +148,19 @@ class ImageNetEvaluator(DatasetEvaluator):
             self._predictions += predictions_of(inputs, logits, top)
 
     def _check(self, inputs: list[dict], logits: torch.Tensor, labels: torch.Tensor) -> None:
-        if logits.shape != (len(inputs), self._num_classes):
+        number = self._num_classes
+        if logits.shape != (len(inputs), number):
             raise UserError(
                 f"{len(inputs)} images gave logits of shape {tuple(logits.shape)}, the data set "
-                f"has {self._num_classes} classes",
-                f"set MODEL.CLASSIFIER.NUM_CLASSES to "
-                f"{self._num_classes} or use the data set that the weights were trained on",
+                f"has {number} classes",
+                f"set MODEL.CLASSIFIER.NUM_CLASSES to {number} or use the data set that the "
+                "weights were trained on",
             )
-        if int(labels.max()) >= self._num_classes:
-            worst = int(labels.argmax())
+        if int(labels.max()) >= number:
+            worst = inputs[int(labels.argmax())]
             raise UserError(
-                f"Label {int(labels[worst])} of {inputs[worst].get('file_name')} is not below the "
-                f"number of classes, {self._num_classes}"
+                f"Label {int(labels.max())} of {worst.get('file_name')} is not below the number "
+                f"of classes, {number}"
             )
         finite = torch.isfinite(logits).all(dim=1)
         if not bool(finite.all()):
@@ -196,22 +174,16 @@ class ImageNetEvaluator(DatasetEvaluator):
     def evaluate(self) -> OrderedDict | None:
         """{"classification": {"top1", "top5" (percent), "num_images"}} on the main process.
 
-        Raises:
-            UserError: no image was evaluated.
+        Raises UserError if no image was evaluated.
         """
         gathered, predictions = comm.gather(self._counts), comm.gather(self._predictions)
         if not comm.is_main_process():
             return None
-        right_at_1, right_at_5, images = torch.stack(gathered).sum(dim=0).tolist()
+        right_at_1, right_at_5, images = sum(gathered).tolist()
         if images == 0:
             raise UserError("No image was evaluated", "the evaluation data set is empty")
         if self._output_dir:
-            every = [x for of_process in predictions for x in of_process]
+            every = list(chain.from_iterable(predictions))
             write_predictions(self._output_dir, self._dataset_name, every, self._class_names)
-        return OrderedDict(
-            classification={
-                "top1": 100 * right_at_1 / images,
-                "top5": 100 * right_at_5 / images,
-                "num_images": images,
-            }
-        )
+        top1, top5 = 100 * right_at_1 / images, 100 * right_at_5 / images
+        return OrderedDict(classification={"top1": top1, "top5": top5, "num_images": images})

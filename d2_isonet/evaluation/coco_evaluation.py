@@ -1,10 +1,11 @@
 """COCO's measures of boxes and masks by hotcoco: pycocotools' numbers in a fraction of its time."""
 
+import contextlib
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from detectron2.evaluation import COCOEvaluator
@@ -20,40 +21,16 @@ from .per_class import current_iteration, detection_measures, folder_of, write_p
 logger = logging.getLogger(__name__)
 
 
-_WITHOUT = "The evaluation continues without it"
-
-
-def save_predictions(folder: str, predictions: Sequence[dict]) -> None:
-    """Write detectron2's instances_predictions.pth, or warn."""
-    file = os.path.join(folder, "instances_predictions.pth")
-    with tolerate(file, _WITHOUT):
-        os.makedirs(folder, exist_ok=True)
-        write_checkpoint(file, predictions)
-
-
-def save_results(folder: str, results: Sequence[dict]) -> None:
-    """Write detectron2's coco_instances_results.json, or warn.
-
-    Args:
-        results: detections in COCO's format, with the category ids of the data set.
-    """
-    file = os.path.join(folder, "coco_instances_results.json")
-    with tolerate(file, _WITHOUT):
-        write_text(file, json.dumps(results))
-
-
 class FastCOCOEvaluator(COCOEvaluator):
     """detectron2's COCOEvaluator with the same results and files; hotcoco matches and accumulates.
 
     pycocotools evaluates what hotcoco refuses: keypoints and scores that are NaN; and everything if
-    hotcoco is not installed. The annotations are `put_right` first.
+    hotcoco is not installed. The annotations are `put_right` first. `evaluate` raises UserError if
+    the class or image of a detection is not in the data set.
 
     Args:
         detections_per_image: most detections of an image that the model returns, -1 for all. COCO's
             limit of 100 for an image and a class is raised to it.
-
-    Raises (from evaluate):
-        UserError: the class or the image of a detection is not in the data set.
     """
 
     _output_dir: str | None
@@ -97,8 +74,13 @@ class FastCOCOEvaluator(COCOEvaluator):
             )
             coco_eval = measures_of_nothing(self._coco_api, iou_type, self._max_dets_per_image)
         if coco_eval is not None:
-            ids = sorted(set(self._coco_api.getCatIds()))
-            classes = {i: self._class_of(i, class_names) for i in ids}
+            contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+            classes = {}
+            for category_id in sorted(set(self._coco_api.getCatIds())):
+                number = contiguous_ids[category_id] if contiguous_ids else category_id
+                is_named = class_names and contiguous_ids
+                own = class_names[number] if is_named else self._coco_api.cats[category_id]["name"]
+                classes[category_id] = (own, self._num_detections[number])
             self._per_class[iou_type] = detection_measures(coco_eval, classes)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
@@ -106,6 +88,9 @@ class FastCOCOEvaluator(COCOEvaluator):
         results = list(chain.from_iterable(prediction["instances"] for prediction in predictions))
         self._num_detections = Counter(result["category_id"] for result in results)
         self._per_class = {}
+        if self._detections_per_image < 0:
+            most = max(len(prediction["instances"]) for prediction in predictions)
+            self._max_dets_per_image = [1, 10, max(100, most)]
         self._evaluate_results(predictions, results, img_ids)
         self._log_images_at_the_limit(predictions)
         if self._folder and self._per_class:
@@ -114,7 +99,7 @@ class FastCOCOEvaluator(COCOEvaluator):
             folder = folder.parent if folder.name == folder.parent.name else folder
             write_per_class(folder, self._per_class, self._about(img_ids))
 
-    def _log_images_at_the_limit(self, predictions: Sequence[dict]) -> None:
+    def _log_images_at_the_limit(self, predictions: list[dict]) -> None:
         limit = self._detections_per_image
         number = sum(len(x["instances"]) >= limit for x in predictions) if limit > 0 else 0
         self._logger.log(
@@ -122,15 +107,6 @@ class FastCOCOEvaluator(COCOEvaluator):
             f"{number} of {len(predictions)} images are at the limit of {limit} detections "
             "(TEST.DETECTIONS_PER_IMAGE)",
         )
-
-    def _class_of(self, category_id: int, class_names: list[str] | None) -> tuple[str, int]:
-        """(name of the class, number of its detections)."""
-        contiguous_ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        number = contiguous_ids[category_id] if contiguous_ids else category_id
-        name = self._coco_api.cats[category_id]["name"]
-        if class_names and contiguous_ids:
-            name = class_names[number]
-        return name, self._num_detections[number]
 
     def _about(self, img_ids: list | None) -> dict:
         metadata, image_root = self._metadata, self._metadata.get("image_root")
@@ -143,15 +119,14 @@ class FastCOCOEvaluator(COCOEvaluator):
             "max_detections": max(self._max_dets_per_image),
         }
 
-    def _evaluate_results(
-        self, predictions: list[dict], found: list[dict], img_ids: list | None
-    ) -> None:
+    def _evaluate_results(self, predictions: list, found: list, img_ids: list | None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(found)
         results = self._with_categories_of_dataset(found)
         if self._folder:
             if "proposals" not in predictions[0]:
-                save_predictions(self._folder, predictions)
-            save_results(self._folder, results)
+                self._save_predictions(predictions)
+            with self._file("coco_instances_results.json") as file:
+                write_text(file, json.dumps(results))
         if self._hotcoco is None or not self._is_for_hotcoco(found, tasks):
             super()._eval_predictions(predictions, img_ids=img_ids)
             return
@@ -164,11 +139,23 @@ class FastCOCOEvaluator(COCOEvaluator):
                 measures, task, class_names=self._metadata.get("thing_classes")
             )
 
+    @contextlib.contextmanager
+    def _file(self, name: str) -> Iterator[str]:
+        """The path of a file in the output folder; a failed write is only a warning."""
+        file = os.path.join(self._folder or "", name)
+        with tolerate(file, "The evaluation continues without it"):
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            yield file
+
+    def _save_predictions(self, predictions: list[dict]) -> None:
+        with self._file("instances_predictions.pth") as file:
+            write_checkpoint(file, predictions)
+
     def _eval_box_proposals(self, predictions: list[dict]) -> None:
         if self._folder:
-            save_predictions(self._folder, predictions)
+            self._save_predictions(predictions)
             self._output_dir = self._folder
-            with tolerate(f"{self._folder}/box_proposals.pkl", _WITHOUT):
+            with self._file("box_proposals.pkl"):
                 return super()._eval_box_proposals(predictions)
             self._output_dir = None
         super()._eval_box_proposals(predictions)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -33,8 +34,7 @@ def coco_measures(
         max_dets: the three limits of detections per image and category.
         img_ids: of the images that count; None for all.
 
-    Raises:
-        UserError: the image of a detection is not in `truth`, or a score is NaN.
+    Raises UserError if the image of a detection is not in `truth`, or a score is NaN.
     """
     params = params_of(truth, task, max_dets, img_ids)
     return summarized(evaluated(hotcoco, truth, results, task, params), truth, task, params)
@@ -59,85 +59,57 @@ def summarized(evaluation: Any, truth: COCO, task: str, params: Params) -> COCOe
     return summary
 
 
-def evaluated(
-    hotcoco: ModuleType, truth: COCO, results: list[dict], task: str, params: Params
-) -> Any:
+def evaluated(hotcoco: ModuleType, truth: COCO, results: list, task: str, params: Params) -> Any:
     """hotcoco's COCOeval after evaluate(), with numbers from 1 instead of the ids.
 
     Category number k is params.catIds[k - 1], image number i is params.imgIds[i - 1], and
     detection number n is the n-th of the results that have one of these images and categories.
 
-    Args:
-        params: pycocotools' Params; imgIds and catIds are sorted and unique.
-
-    Raises:
-        UserError: the image of a detection is not in `truth`, or a score is NaN.
+    In pycocotools' Params, imgIds and catIds are sorted and unique. Raises UserError if the image
+    of a detection is not in `truth`, or a score is NaN.
     """
+    unknown = {result["image_id"] for result in results} - truth.imgs.keys()
+    if unknown:
+        n, example = len(unknown), next(iter(unknown))
+        what = f"{n} images with detections are not in the data set, such as id {example!r}"
+        raise UserError(what, "evaluate on the data set that was predicted")
     # hotcoco accepts only integers from 0 as ids; in sorted order, ties are as in pycocotools
     images = {image_id: number for number, image_id in enumerate(params.imgIds, 1)}
     categories = {category_id: number for number, category_id in enumerate(params.catIds, 1)}
-    ours = hotcoco.COCO(_truth(truth, images, categories, task))
-    found = ours.load_res(_detections(truth, results, images, categories, REGIONS[task]))
-    evaluation = hotcoco.COCOeval(ours, found, task)
+    annotations = [
+        {**annotation, "id": number, "iscrowd": int(bool(annotation["iscrowd"]))}
+        for number, annotation in enumerate(truth.dataset["annotations"], 1)
+    ]
+    keys, sizes = ("id", "iscrowd", "area"), () if task == "bbox" else ("height", "width")
+    present = {number: truth.imgs[i] for i, number in images.items() if i in truth.imgs}
+    ours = hotcoco.COCO({
+        "images": [{"id": n, **{k: image[k] for k in sizes}} for n, image in present.items()],
+        "annotations": _renumbered(annotations, (*keys, REGIONS[task]), images, categories),
+        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
+    })  # fmt: skip
+    found = _renumbered(results, ("score", REGIONS[task]), images, categories)
+    evaluation = hotcoco.COCOeval(ours, ours.load_res(found), task)
     for name in ("iouThrs", "recThrs", "areaRng", "maxDets"):
         setattr(evaluation.params, name, list(getattr(params, name)))
     evaluation.evaluate()
     return evaluation
 
 
-def _truth(truth: COCO, images: dict, categories: dict, task: str) -> dict:
-    """The data set with `images` and `categories` (id -> number) applied to its ids."""
-    sizes = () if task == "bbox" else ("height", "width")
-    present = [(truth.imgs[i], number) for i, number in images.items() if i in truth.imgs]
-    return {
-        "images": [{"id": number, **{k: image[k] for k in sizes}} for image, number in present],
-        "annotations": _annotations(truth, images, categories, REGIONS[task]),
-        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
-    }
-
-
-def _annotations(truth: COCO, images: dict, categories: dict, region: str) -> list[dict]:
+def _renumbered(items: list, keys: Sequence[str], images: dict, categories: dict) -> list[dict]:
+    """`keys` of the items of these images and categories, and numbers instead of their ids."""
     return [
         {
-            "id": number,
-            "image_id": images[annotation["image_id"]],
-            "category_id": categories[annotation["category_id"]],
-            "iscrowd": int(bool(annotation["iscrowd"])),
-            "area": annotation["area"],
-            region: annotation[region],
+            "image_id": images[item["image_id"]],
+            "category_id": categories[item["category_id"]],
+            **{key: item[key] for key in keys},
         }
-        for number, annotation in enumerate(truth.dataset["annotations"], 1)
-        if annotation["image_id"] in images and annotation["category_id"] in categories
-    ]
-
-
-def _detections(
-    truth: COCO, results: list[dict], images: dict, categories: dict, region: str
-) -> list[dict]:
-    unknown = {result["image_id"] for result in results} - truth.imgs.keys()
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} images with detections are not in the data set, such as id "
-            f"{next(iter(unknown))!r}",
-            "evaluate on the data set that was predicted",
-        )
-    return [
-        {
-            "image_id": images[result["image_id"]],
-            "category_id": categories[result["category_id"]],
-            "score": result["score"],
-            region: result[region],
-        }
-        for result in results
-        if result["image_id"] in images and result["category_id"] in categories
+        for item in items
+        if item["image_id"] in images and item["category_id"] in categories
     ]
 
 
 def measures_of_nothing(truth: COCO, task: str, max_dets: list[int]) -> COCOevalMaxDets:
-    """The summarized evaluation without detections, as COCO.loadRes refuses an empty list.
-
-    Args: those of `coco_measures`.
-    """
+    """`coco_measures` without detections, as COCO.loadRes refuses an empty list."""
     nothing = COCO()
     nothing.dataset = {**truth.dataset, "annotations": []}
     nothing.createIndex()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.utils.events import get_event_storage
 
 from d2_isonet.utils.files import tolerate, write_text
 
@@ -35,11 +36,14 @@ def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) 
     """
     params, truth = evaluation.params, evaluation.cocoGt
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    sizes = {"s": "small", "m": "medium", "l": "large"}
-    areas = {
-        k: list(params.areaRngLbl).index(v) for k, v in sizes.items() if v in params.areaRngLbl
-    }
-    objects = _objects(truth, set(params.imgIds))
+    sizes, labels = {"s": "small", "m": "medium", "l": "large"}, list(params.areaRngLbl)
+    areas = {k: labels.index(v) for k, v in sizes.items() if v in labels}
+    annotations, image_ids = truth.dataset.get("annotations", []), set(params.imgIds)
+    objects = Counter(
+        (x["category_id"], bool(x.get("iscrowd")))
+        for x in annotations
+        if x["image_id"] in image_ids
+    )
     rows = []
     for k, (category_id, (name, detections)) in enumerate(classes.items()):
         row = {"class": name, "category_id": category_id, "AP": _percent(precision[:, :, k, 0, -1])}
@@ -49,19 +53,9 @@ def detection_measures(evaluation: Any, classes: Mapping[int, tuple[str, int]]) 
         row |= {f"AP{s}": _percent(precision[:, :, k, a, -1]) for s, a in areas.items()}
         row["AR"] = _percent(recall[:, k, 0, -1])
         row |= {f"AR{s}": _percent(recall[:, k, a, -1]) for s, a in areas.items()}
-        row["objects"], row["crowds"] = objects[category_id, 0], objects[category_id, 1]
-        row["detections"] = detections
-        rows.append(row)
+        row["objects"], row["crowds"] = objects[category_id, False], objects[category_id, True]
+        rows.append({**row, "detections": detections})
     return rows
-
-
-def _objects(truth: Any, image_ids: set) -> Counter:
-    """The number of annotations by (category id, iscrowd)."""
-    return Counter(
-        (annotation["category_id"], int(bool(annotation.get("iscrowd", 0))))
-        for annotation in truth.dataset.get("annotations", [])
-        if annotation["image_id"] in image_ids
-    )
 
 
 def _percent(values: np.ndarray) -> float | None:
@@ -74,22 +68,17 @@ def write_per_class(
 ) -> None:
     """Write per_class.csv and per_class.json; a full disk is a warning, not an error.
 
-    Args:
-        rows: task ("bbox", "segm", "classification") -> one row per class.
-        about: further entries of the json: the data set, its files, the iteration.
+    `rows` has a row per class for each task ("bbox", "segm", "classification"), `about` further
+    entries of the json: the data set, its files, the iteration.
     """
     folder = Path(folder)
     content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
     with tolerate(folder, "The evaluation continues without the results of each class"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")
-        write_text(folder / f"{NAME}.csv", _csv(rows))
-
-
-def _csv(rows: Mapping[str, Sequence[Mapping]]) -> str:
-    """One table of all tasks, with the task in the first column."""
-    flat = [{"task": task, **row} for task, table in rows.items() for row in table]
-    return csv_text(list(dict.fromkeys(key for row in flat for key in row)), flat)
+        flat = [{"task": task, **row} for task, table in rows.items() for row in table]
+        columns = list(dict.fromkeys(key for row in flat for key in row))
+        write_text(folder / f"{NAME}.csv", csv_text(columns, flat))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
@@ -103,8 +92,6 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
 
 def current_iteration() -> int | None:
     """The current iteration of the training; None outside of a training."""
-    from detectron2.utils.events import get_event_storage
-
     try:
         return get_event_storage().iter
     except AssertionError:

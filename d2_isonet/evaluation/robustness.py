@@ -1,5 +1,6 @@
 """Robustness of a classifier: its accuracy under attacks, and the L2 effort that fools it."""
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -23,9 +24,8 @@ UNBOUNDED_EPS = 127.5
 def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassifier:
     """The classifier of `cfg` in eval mode, with all its tensors from the file `weights`.
 
-    Raises:
-        UserError: `cfg` is not that of an ImageClassifier, or the weights do not match it.
-        FileNotFoundError: the file does not exist.
+    Raises UserError if `cfg` is not that of an ImageClassifier or the weights do not match it, and
+    FileNotFoundError if the file does not exist.
     """
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         raise UserError(
@@ -44,9 +44,8 @@ def load_source(
 ) -> ImageClassifier:
     """The classifier whose gradients a black-box attack takes.
 
-    Raises:
-        UserError: its order of channels differs from that of `target`, the attacked network.
-        Other errors are those of `load_classifier`.
+    Raises UserError if its order of channels differs from that of `target`, the attacked network,
+    and the errors of `load_classifier`.
     """
     cfg = load_config(config_file, opts)
     if cfg.INPUT.FORMAT != target.INPUT.FORMAT:
@@ -61,9 +60,8 @@ def load_source(
 def choose_images(names: Iterable[str], count: int, seed: int) -> tuple[list[dict], list[str]]:
     """(at most `count` random dicts of the data sets `names`, class names).
 
-    Raises:
-        UserError: `count` is not positive, or the images are in shards.
-        Other errors are those of `load_registered`.
+    Raises UserError if `count` is not positive or the images are in shards, and the errors of
+    `load_registered`.
     """
     if count < 1:
         raise UserError(f"The number of images is {count}", "it must be positive")
@@ -88,11 +86,10 @@ def attack_settings(
         step: of bim, in pixel values; None means 2.5 * eps / iterations, which can reach every
             point within eps (Madry et al. 2018).
 
-    Raises:
-        UserError: a name is unknown, eps or step is not in the range of pixel values, or iterations
-            is not positive.
+    Raises UserError if a name is unknown, eps or step is not in the range of pixel values, or
+    iterations is not positive.
     """
-    names, eps_values = list(names), list(eps_values)
+    names, eps_values = list(names), [float(eps) for eps in eps_values]
     for name in names:
         check_name("The attack", name, ("fgsm", "bim"))
     if any(not 0 <= eps <= 255 for eps in eps_values):
@@ -102,14 +99,13 @@ def attack_settings(
             f"step is {step} and iterations {iterations}",
             "both must be positive, and a step in pixel values, at most 255",
         )
-
-    def setting(name: str, eps: float) -> dict:
+    settings = []
+    for name, eps in itertools.product(names, eps_values):
+        size, number = 2.5 * eps / iterations if step is None else step, iterations
         if name == "fgsm":
-            return {"attack": name, "eps": eps, "step": eps, "iterations": 1}
-        size = 2.5 * eps / iterations if step is None else step
-        return {"attack": name, "eps": eps, "step": size, "iterations": iterations}
-
-    return [setting(name, float(eps)) for name in names for eps in eps_values]
+            size, number = eps, 1
+        settings.append({"attack": name, "eps": eps, "step": size, "iterations": number})
+    return settings
 
 
 def run_attack(
@@ -132,40 +128,29 @@ def evaluate_robustness(
     Args:
         model: the attacked network, in eval mode.
         batches: of dicts with "image" (C, H, W), range 0-255, and "label".
-        settings: of `attack_settings`. Each attack runs white-box and, if there is a `source`, also
-            black-box.
-        source: the network whose gradients a black-box attack uses, in eval mode.
-        num_effort_images: the L2 effort is measured on the correctly classified images among the
-            first `num_effort_images`; 0 skips it.
+        settings: of `attack_settings`. Each attack runs white-box and, with the gradients of the
+            network `source`, black-box. The last of the "rows" is an attack without a bound.
+        num_effort_images: the effort is measured on the correct ones among the first images, up to
+            this number.
 
-    Returns:
-        Plain types: "clean", "rows" (each setting with "access" and "accuracy"; the last is a
-        white-box attack without an effective bound, for `gradient_masking`), "zero_gradients"
-        (percent of images), "l2_effort", "num_images", "num_classes".
-
-    Raises:
-        FloatingPointError: logits of `model` or `source` are NaN or infinite.
+    Raises FloatingPointError if logits of `model` or `source` are NaN or infinite.
     """
     sources = {"white-box": model, **({} if source is None else {"black-box": source})}
-    rows = [{**setting, "accuracy": 0} for setting in _with_access(settings, sources)]
-    clean, dead, count, efforts = 0, 0, 0, []
+    rows = _with_access(settings, sources)
+    numbers, efforts, count = [], [torch.zeros(0, 2)], 0
     for batch in batches:
         images = model.stack_images(batch)
         labels = torch.tensor([x["label"] for x in batch], device=model.device)
-        if source is not None:
-            _finite_logits(source, images, "the source of black-box attacks")
-        clean += _num_right(model, images, labels)
-        dead += _num_zero_gradients(model, images, labels)
-        for row in rows:
-            adversarial = run_attack(row, sources[row["access"]], images, labels)
-            row["accuracy"] += _num_right(model, adversarial, labels)
-        part = slice(max(0, num_effort_images - count))
-        efforts.append(_efforts(model, images[part], labels[part]))
+        numbers.append(_attack(sources, rows, images, labels))
+        if count < num_effort_images:
+            first = slice(num_effort_images - count)
+            efforts.append(_efforts(model, images[first], labels[first]))
         count += len(batch)
+    dead, clean, *accuracies = (100 * sum(x) / count for x in zip(*numbers, strict=True))
     return {
-        "clean": 100 * clean / count,
-        "rows": [{**row, "accuracy": 100 * row["accuracy"] / count} for row in rows],
-        "zero_gradients": 100 * dead / count,
+        "clean": clean,
+        "rows": [{**row, "accuracy": x} for row, x in zip(rows, accuracies, strict=True)],
+        "zero_gradients": dead,
         "l2_effort": _summary(torch.cat(efforts)),
         "num_images": count,
         "num_classes": model.linear.out_features,
@@ -183,13 +168,30 @@ def _with_access(settings: list[dict], accesses: Iterable[str]) -> list[dict]:
     return rows if unbounded in settings else [*rows, {**unbounded, "access": "white-box"}]
 
 
-def _num_right(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> int:
-    logits = _finite_logits(model, images, "the attacked network")
-    return int((logits.argmax(dim=1) == labels).sum())
+def _attack(
+    sources: dict[str, ImageClassifier],
+    rows: list[dict],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> list[int]:
+    """The numbers of images with a zero gradient, right without attack, and right under each row's.
+
+    `sources` has the networks with the gradients by access; "white-box" is the attacked one.
+    """
+    model = sources["white-box"]
+    if "black-box" in sources:
+        _finite_logits(sources["black-box"], images, "the source of black-box attacks")
+    gradient = input_gradient(model.pixel_logits, images.float(), labels)
+    dead = int((gradient == 0).flatten(1).all(dim=1).sum())
+    attacked = (run_attack(row, sources[row["access"]], images, labels) for row in rows)
+    logits = (_finite_logits(model, x) for x in (images, *attacked))
+    return [dead, *(int((x.argmax(dim=1) == labels).sum()) for x in logits)]
 
 
 @torch.no_grad()
-def _finite_logits(model: ImageClassifier, images: torch.Tensor, role: str) -> torch.Tensor:
+def _finite_logits(
+    model: ImageClassifier, images: torch.Tensor, role: str = "the attacked network"
+) -> torch.Tensor:
     logits = model.pixel_logits(images)
     if not bool(logits.isfinite().all()):
         raise FloatingPointError(
@@ -199,15 +201,8 @@ def _finite_logits(model: ImageClassifier, images: torch.Tensor, role: str) -> t
     return logits
 
 
-def _num_zero_gradients(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> int:
-    gradient = input_gradient(model.pixel_logits, images.float(), labels)
-    return int((gradient == 0).flatten(1).all(dim=1).sum())
-
-
 def _efforts(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(M, 2) for M correctly classified images: L2 effort in pixel values, effort / image norm."""
-    if len(images) == 0:
-        return torch.zeros(0, 2)
     with torch.no_grad():
         right = model.pixel_logits(images).argmax(dim=1) == labels
     if not right.any():
@@ -220,19 +215,13 @@ def _efforts(model: ImageClassifier, images: torch.Tensor, labels: torch.Tensor)
 def _summary(efforts: torch.Tensor) -> dict:
     """Medians of (M, 2) efforts, and means over the fooled images; None if there are no images."""
     fooled = efforts[efforts[:, 0].isfinite()]
-    nothing = torch.full((2,), torch.nan)
-    median = efforts.median(dim=0).values if len(efforts) else nothing
-    mean = fooled.mean(dim=0) if len(fooled) else nothing
+    mean = fooled.mean(dim=0)  # NaN if there are none
+    median = efforts.median(dim=0).values if len(efforts) else mean
+    names = ("median", "mean", "relative_median", "relative_mean")
+    values = torch.stack([median, mean], dim=1).flatten().tolist()
     return {
-        "median": _finite(median[0]),
-        "mean": _finite(mean[0]),
-        "relative_median": _finite(median[1]),
-        "relative_mean": _finite(mean[1]),
+        # None, as json has no infinity (most images were not fooled) and no NaN
+        **{n: x if math.isfinite(x) else None for n, x in zip(names, values, strict=True)},
         "not_fooled": 100 * (1 - len(fooled) / max(1, len(efforts))),
         "num_images": len(efforts),
     }
-
-
-def _finite(value: torch.Tensor) -> float | None:
-    """A number for json; None for infinity (most images were not fooled) and NaN."""
-    return float(value) if math.isfinite(value) else None

@@ -8,8 +8,8 @@ import torch
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer, describe, save_backbone
+from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.checkpoint.reading import WeightsError
-from d2_isonet.checkpoint.record import meta_differences
 from d2_isonet.config.loading import load_config
 from d2_isonet.preflight.files import weights_finding
 

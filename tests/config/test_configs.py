@@ -21,7 +21,7 @@ from config_files import (
 from detectron2.solver import build_lr_scheduler
 
 from d2_isonet.checkpoint.checkpointer import describe
-from d2_isonet.checkpoint.record import meta_differences
+from d2_isonet.checkpoint.matching import meta_differences
 from d2_isonet.preflight.network import keys_without_effect
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from d2_isonet import OrthogonalRegularizer
 from d2_isonet.config.loading import load_config
 from d2_isonet.distributed.launch import launch
-from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer, parts_of
+from d2_isonet.engine.train_loop import AccumulatingTrainer, parts_of
 from d2_isonet.solver.build import build_optimizer
 
 NARROW = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8",
@@ -102,7 +102,7 @@ def test_half_precision_takes_parts_too(precision):
         model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
         model.forward = lambda x: {"loss": model[0](x).float().square().mean()}
         x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-        trainer = AMPTrainer(
+        trainer = AccumulatingTrainer(
             model, [x], torch.optim.SGD(model.parameters(), 0.1), precision=precision,
             device_type="cpu", accumulate_steps=accumulate_steps,
         )  # fmt: skip

@@ -77,6 +77,10 @@ def test_the_limit_of_the_evaluator_follows_that_of_the_model(perfect, caplog, t
     assert "0 of 2 images are at the limit of 500 detections" in caplog.text
 
 
+def test_a_model_without_limit_is_measured_without(perfect):
+    assert perfect(truth(400), "TEST.DETECTIONS_PER_IMAGE", "-1")["segm"]["AP"] == 100
+
+
 def test_images_at_the_limit_are_counted(perfect, caplog):
     with caplog.at_level(logging.WARNING):
         assert perfect(truth(400))["bbox"]["AP"] < 30

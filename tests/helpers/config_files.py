@@ -9,8 +9,8 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from repository import REPOSITORY
-from reproduction.networks import IMAGENET as OF_TABLES
-from reproduction.networks import cnn9, imagenet_network
+from reproduction.papers import IMAGENET as OF_TABLES
+from reproduction.papers import cnn9, imagenet_network
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.modeling.stages import STAGES

@@ -21,13 +21,13 @@ from toy_training import (
 )
 
 from d2_isonet.engine import train_loop as accumulation
-from d2_isonet.engine.train_loop import AccumulatingTrainer, AMPTrainer
+from d2_isonet.engine.train_loop import AccumulatingTrainer
 from d2_isonet.isometry.penalty import orthogonal_penalty
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer, products_as_exact_as_convolutions
 
 IN_PARTS = functools.partial(AccumulatingTrainer, accumulate_steps=2)
-FLOAT16 = functools.partial(AMPTrainer, device_type="cpu", precision="float16")
-BFLOAT16 = functools.partial(AMPTrainer, device_type="cpu", precision="bfloat16")
+FLOAT16 = functools.partial(AccumulatingTrainer, device_type="cpu", precision="float16")
+BFLOAT16 = functools.partial(AccumulatingTrainer, device_type="cpu", precision="bfloat16")
 TRAINERS = {"whole": AccumulatingTrainer, "in parts": IN_PARTS, "fp16": FLOAT16, "bf16": BFLOAT16}
 
 

@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 
 from d2_isonet import OrthogonalRegularizer, SReLU
 from d2_isonet.config.loading import load_config
-from d2_isonet.engine.train_loop import AMPTrainer
+from d2_isonet.engine.train_loop import AccumulatingTrainer
 from d2_isonet.isometry.penalty import orthogonal_penalty, orthogonal_penalty_and_gradient
 from d2_isonet.layers import activation as layers
 
@@ -81,7 +81,7 @@ def detector(name: str):
 def test_a_detector_takes_steps_in_half_precision_with_the_regularizer(name, precision, coco_batch):
     model = detector(name)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    trainer = AMPTrainer(model, [coco_batch] * 4, optimizer, precision=precision)
+    trainer = AccumulatingTrainer(model, [coco_batch] * 4, optimizer, precision=precision)
     trainer.register_hooks([OrthogonalRegularizer(1e-4)])
     before = model.backbone.state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}

@@ -4,16 +4,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from d2_isonet.utils.messages import readable_errors
 
-from .cells import Cell, Folders, arguments, command, read_result
+from .cells import Folders, Table, arguments, command, jobs_of, read_result, select, with_processes
 from .documents import DEFAULT_SEEDS, fill
 from .report import draw_figure3, write_report
-from .runner import run_jobs
+from .runner import Job, run_jobs
 from .small import data_arguments, prepare
-from .table import Table, jobs_of, select, with_processes
 from .tables import TABLES
 from .training_run import REPOSITORY
 
@@ -75,22 +73,21 @@ def chosen_tables(args: argparse.Namespace) -> list[Table]:
     """The tables with the chosen rows and columns; ends the program if none is left."""
     names = list(TABLES) if "all" in args.table else args.table
     tables = [with_processes(TABLES[name](args.scale), args.num_gpus) for name in names]
-    rows = [row.label for table in tables for row in table.rows]
-    columns = [column for table in tables for column in table.columns]
-    for texts, labels in ((args.rows, rows), (args.columns, columns)):
-        unknown = [text for text in texts or () if not any(text in label for label in labels)]
-        if unknown:
-            _end_without(unknown, rows, columns)
-    selected = [select(table, args.rows, args.columns) for table in tables]
-    selected = [table for table in selected if table.rows and table.columns]
-    if not selected:  # rows of one table, columns of another
-        _end_without([*(args.rows or ()), *(args.columns or ())], rows, columns)
-    return selected
-
-
-def _end_without(texts: list[str], rows: list[str], columns: list[str]) -> NoReturn:
-    names = (", ".join(map(repr, dict.fromkeys(labels))) for labels in (rows, columns))
-    sys.exit("error: no row or column {}; rows: {}; columns: {}".format(", ".join(texts), *names))
+    rows = {row.label: None for table in tables for row in table.rows}
+    columns = {column: None for table in tables for column in table.columns}
+    unknown = [
+        text
+        for texts, labels in ((args.rows, rows), (args.columns, columns))
+        for text in texts or ()
+        if not any(text in label for label in labels)
+    ]
+    selected = (select(table, args.rows, args.columns) for table in tables)
+    found = [table for table in selected if table.rows and table.columns]
+    if unknown or not found:  # or rows of one table, columns of another
+        texts = ", ".join(unknown or [*(args.rows or ()), *(args.columns or ())])
+        shown = f"rows: {', '.join(map(repr, rows))}; columns: {', '.join(map(repr, columns))}"
+        sys.exit(f"error: no row or column {texts}; {shown}")
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,22 +109,17 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def print_commands(jobs: list[tuple[Cell, int]], folders: Folders) -> None:
+def print_commands(jobs: list[Job], folders: Folders) -> None:
     """Print a line for each cell and learning rate, and whether the cell has a result."""
     for cell, seed in jobs:
         done = " (has a result)" if read_result(folders, cell, seed) else ""
-        print(f"# {cell.name}, seed {seed}{done}{_open_weights(cell, seed, folders)}")
+        weights = cell.weights
+        if weights and weights.learning_rates and not read_result(folders, weights, seed):
+            done += f"; its weights: of the best rateR below {folders.training(weights, seed)}"
+        print(f"# {cell.name}, seed {seed}{done}")
         for rate in cell.learning_rates or (None,):
             words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
             print(command(cell, words))
-
-
-def _open_weights(cell: Cell, seed: int, folders: Folders) -> str:
-    """A remark if the learning rate of the weights is not known yet."""
-    before = cell.weights
-    if before is None or not before.learning_rates or read_result(folders, before, seed):
-        return ""
-    return f"; its weights: of the best rateR below {folders.training(before, seed)}"
 
 
 def show(args: argparse.Namespace, tables: list[Table], folders: Folders) -> None:
@@ -138,8 +130,7 @@ def show(args: argparse.Namespace, tables: list[Table], folders: Folders) -> Non
     if histogram:
         print(f"Shifts of SReLU (figure 3): {histogram}")
     if args.page:
-        missing = fill(args.page, tables, folders, args.seeds)
-        print(f"Written: {args.page}" + (f"; it has no marks for {missing}" if missing else ""))
+        fill(args.page, tables, folders, args.seeds)
 
 
 def main() -> int:

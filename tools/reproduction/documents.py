@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from .cells import ROBUSTNESS, Cell, Folders, read_result
+from .cells import ROBUSTNESS, Cell, Folders, Table, jobs_of, read_result
 from .report import as_text, figure3_as_markdown
-from .table import Table, jobs_of
 from .tables import TABLES
 from .training_run import REPOSITORY
 
@@ -30,8 +29,14 @@ def fill(page: Path, tables: list[Table], folders: Folders, seeds: int) -> list[
     parts["figure3"] = figure3_as_markdown(scale, folders, seeds)
     if scale != "small":
         parts = {f"{name}-{scale}": part for name, part in parts.items()}
+    return write_parts(page, parts)
+
+
+def write_parts(page: Path, parts: dict[str, str]) -> list[str]:
+    """Write each part between its marks in the page; returns the names without marks."""
     text, missing = replace_parts(page.read_text(), parts)
     page.write_text(text)
+    print(f"Written: {page}" + (f"; it has no marks for {missing}" if missing else ""))
     return missing
 
 
@@ -52,28 +57,22 @@ def section(table: Table, folders: Folders, seeds: int) -> str:
     found = [r for cell, seed in wanted if (r := read_result(folders, cell, seed))]
     options = "" if folders.results.name == "small" else f" --scale {folders.results.name}"
     options += "" if seeds == DEFAULT_SEEDS else f" --seeds {seeds}"
-    lines = [
-        f"{table.title}. {', '.join(table.measures)}: ours [the paper's].",
-        "",
-        as_text(table, folders, seeds, "github"),
-        "",
+    text = (
+        f"{table.title}. {table.measured()}: ours [the paper's].\n\n"
+        f"{as_text(table, folders, seeds, 'github')}\n\n"
         f"`python tools/reproduce.py {table.name}{options}`; "
-        f"{len(found)} of {len(wanted)} cells run{_circumstances(found)}.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _circumstances(found: list[dict]) -> str:
-    if not found:
-        return ""
-    commits, machines, versions = (
-        sorted({r[key] for r in found}) for key in ("commit", "machine", "torch")
+        f"{len(found)} of {len(wanted)} cells run"
     )
-    hours = sum(r["seconds"] for r in found) / 3600
-    return (
-        f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {', '.join(versions)}; "
-        f"commit {', '.join(commits)})"
-    )
+    if found:
+        hours = sum(r["seconds"] for r in found) / 3600
+        machines, versions, commits = (
+            sorted({r[key] for r in found}) for key in ("machine", "torch", "commit")
+        )
+        text += (
+            f", {hours:.1f} hours in all ({'; '.join(machines)}; torch {', '.join(versions)}; "
+            f"commit {', '.join(commits)})"
+        )
+    return f"{text}.\n"
 
 
 # MODEL_ZOO.md
@@ -85,11 +84,7 @@ _Network = tuple[str, tuple[str, ...]]  # the yaml and the options of a row
 
 
 def zoo_table(section: str, results: Path) -> str:
-    """The networks of a folder of configs in markdown: every yaml, then its rows with options.
-
-    Args:
-        results: the folder of the full-scale results.
-    """
+    """A folder of configs in markdown, with its full-scale runs: each yaml, then its other rows."""
     figures, cells = _by_network()
     folders = Folders(results, Path("output/reproduce/full"), Path("output/reproduce/data"))
     rows = []
@@ -114,7 +109,8 @@ def _by_network() -> tuple[dict[_Network, list[str]], dict[_Network, list[Cell]]
             network = (cell.config, tuple(o for o in cell.opts if not o.startswith(_ANGLE)))
             cells[network] += [] if cell in cells[network] else [cell]
             if figure:
-                tables[network, _with_angle(cell, figure)].append(_title(name))
+                title = name.replace("table", "table ") if name.startswith("table") else "slides"
+                tables[network, _with_angle(cell, figure)].append(title)
     figures: dict[_Network, list[str]] = defaultdict(list)
     for (network, figure), names in tables.items():
         figures[network].append(f"{figure} ({', '.join(dict.fromkeys(names))})")
@@ -122,23 +118,20 @@ def _by_network() -> tuple[dict[_Network, list[str]], dict[_Network, list[Cell]]
 
 
 def _cells_of(name: str) -> Iterator[tuple[Cell, str]]:
-    """The trainings of a full-scale table with the paper's figure, or ""."""
+    """The trainings of a full-scale table with the paper's figures, or ""."""
     table = TABLES[name]("full")
     unit = "" if table.measures[0] in ("top-1", "box AP") else f" {table.measures[0]}"
     for row in table.rows:
-        figures = row.paper if len(table.measures) == 1 else (" / ".join(filter(None, row.paper)),)
-        for cell, figure in zip(row.cells, figures, strict=True):
+        for cell in dict.fromkeys(row.cells):
             if cell is not None and cell.script != ROBUSTNESS:
+                own = zip(row.cells, row.paper, strict=True)
+                figure = " / ".join(figure for other, figure in own if other == cell and figure)
                 yield cell, figure and figure + unit
 
 
 def _with_angle(cell: Cell, figure: str) -> str:
     angles = (opt.removeprefix(_ANGLE) for opt in cell.opts if opt.startswith(_ANGLE))
     return " ".join([figure, *angles])
-
-
-def _title(name: str) -> str:
-    return name.replace("table", "table ") if name.startswith("table") else "slides"
 
 
 def _runs(cell: Cell, folders: Folders) -> Iterator[tuple[str, str, str]]:
@@ -156,7 +149,8 @@ def _runs(cell: Cell, folders: Folders) -> Iterator[tuple[str, str, str]]:
             )
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> int:
+    """Write MODEL_ZOO.md; the exit code is 1 if the page has no marks for a section."""
     parser = argparse.ArgumentParser(
         description="Write the tables of MODEL_ZOO.md: each config with the paper's figure and the "
         "runs that `tools/reproduce.py TABLE --scale full` has stored."
@@ -166,14 +160,6 @@ def parse_args() -> argparse.Namespace:
         help="folder of the stored full-scale results (default: results/full)")  # fmt: skip
     add("--page", type=Path, default=REPOSITORY / "MODEL_ZOO.md",
         help="the page to write (default: MODEL_ZOO.md)")  # fmt: skip
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Write MODEL_ZOO.md; the exit code is 1 if the page has no marks for a section."""
-    args = parse_args()
+    args = parser.parse_args()
     parts = {section: zoo_table(section, args.results) + "\n" for section in SECTIONS}
-    text, missing = replace_parts(args.page.read_text(), parts)
-    args.page.write_text(text)
-    print(f"Written: {args.page}" + (f"; it has no marks for {missing}" if missing else ""))
-    return int(bool(missing))
+    return int(bool(write_parts(args.page, parts)))

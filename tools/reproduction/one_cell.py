@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -12,41 +13,31 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from d2_isonet.utils.files import write_text
+
 from .cells import Cell, Folders, arguments, command, made_with, read_result, write_result
-from .search import (
-    best,
-    has_converged,
-    is_complete,
-    lacks_weights,
-    left_to_try,
-    measures,
-    rates_of,
-    shifts,
-    tried,
-)
+from .search import has_converged, is_complete, lacks_weights, measures, rates_of, search, shifts
 from .small import data_arguments
 from .training_run import REPOSITORY
 
+# In a training's folder: its settings, and its attempt once it is finished.
+_MADE_WITH, _FINISHED = "cell.json", "attempt.json"
+_LOGGERS = ("detectron2", "fvcore", "d2_isonet")
+_SIGNS_OF_DIVERGENCE = ("FloatingPointError", "weights have diverged", "raining has diverged")
+
 
 def run_cell(
-    cell: Cell,
-    seed: int,
-    folders: Folders,
-    commit: str = "",
-    threads: int = 0,
-    again: bool = False,
+    cell: Cell, seed: int, folders: Folders, commit: str = "", threads: int = 0, again: bool = False
 ) -> dict | None:
     """Train with the learning rates left to try; store the best result and return it.
 
     If none converges, that is a result too. If another process has stored a complete result in the
-    meantime, this returns it; if another process is running the cell, None.
-
-    Args:
-        again: train once more if the result is complete but its weights were not kept.
+    meantime, this returns it; if another process is running the cell, None. With `again`, it trains
+    once more if the result is complete but its weights were not kept.
     """
     with _alone(folders.lock(cell, seed)) as alone:
         if not alone:
@@ -57,8 +48,9 @@ def run_cell(
             return stored
         start = time.time()
         made = made_with(folders, cell, seed)  # before another run changes the weights
-        attempts = _attempts(cell, seed, folders, commit, threads)
-        counting = best(tried(attempts, rates_of(cell, seed, folders), seed))
+        train = functools.partial(_attempt, cell, seed, folders, commit, threads)
+        attempts = _attempts(cell, seed, folders, train)
+        counting, _ = search(attempts, rates_of(cell, seed, folders), seed)
         result = {
             "cell": cell.name,
             "seed": seed,
@@ -76,12 +68,13 @@ def run_cell(
 
 def has_weights(cell: Cell, seed: int, folders: Folders) -> bool:
     """Whether the finished training of this cell, with its present settings, is in its folder."""
-    folder = folders.weights(cell, seed)
-    return _is_of(folder, made_with(folders, cell, seed)) and (folder / _FINISHED).is_file()
+    return bool(_finished(folders.weights(cell, seed), made_with(folders, cell, seed)))
 
 
-# In a training's folder: its settings, and its attempt once it is finished.
-_MADE_WITH, _FINISHED = "cell.json", "attempt.json"
+def _finished(folder: Path, made: dict) -> dict:
+    """The attempt that a training with these settings has finished in `folder`, or {}."""
+    path = folder / _FINISHED
+    return json.loads(path.read_text()) if _is_of(folder, made) and path.is_file() else {}
 
 
 def _is_of(folder: Path, made: dict) -> bool:
@@ -89,22 +82,17 @@ def _is_of(folder: Path, made: dict) -> bool:
     return record.is_file() and json.loads(record.read_text()) == made
 
 
-_LOGGERS = ("detectron2", "fvcore", "d2_isonet")
-_SIGNS_OF_DIVERGENCE = ("FloatingPointError", "weights have diverged", "raining has diverged")
-
-
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[bool]:
     """Yields whether this process holds `lock`; the lock of a killed process is free."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as file:
-        if not _is_taken(file, lock):
-            yield False
-            return
+        alone = _is_taken(file, lock)
         try:
-            yield True
+            yield alone
         finally:
-            lock.unlink(missing_ok=True)
+            if alone:
+                lock.unlink(missing_ok=True)
 
 
 def _is_taken(file: TextIO, lock: Path) -> bool:
@@ -125,7 +113,7 @@ def is_locked(lock: Path) -> bool:
         return False
 
 
-def _attempts(cell: Cell, seed: int, folders: Folders, commit: str, threads: int) -> list[dict]:
+def _attempts(cell: Cell, seed: int, folders: Folders, train: Callable) -> list[dict]:
     """The stored attempts and one for each learning rate left; [] if its weights have failed."""
     if lacks_weights(cell, seed, folders):
         return []
@@ -133,28 +121,28 @@ def _attempts(cell: Cell, seed: int, folders: Folders, commit: str, threads: int
     stored = read_result(folders, cell, seed) or {"attempts": []}
     attempts = {a["learning_rate"]: {"commit": stored["commit"], **a} for a in stored["attempts"]}
     if is_complete(cell, seed, folders):  # its weights are needed but were not kept
-        rate = stored["learning_rate"]
-        attempts[rate] = _attempt(cell, seed, folders, rate, commit, threads)
-    while left := left_to_try([*attempts.values()], rates, seed):
-        attempts[left[0]] = _attempt(cell, seed, folders, left[0], commit, threads)
+        attempts[stored["learning_rate"]] = train(stored["learning_rate"])
+    while left := search([*attempts.values()], rates, seed)[1]:
+        attempts[left[0]] = train(left[0])
     return sorted(attempts.values(), key=lambda a: a["learning_rate"] or 0, reverse=True)
 
 
 def _attempt(
-    cell: Cell, seed: int, folders: Folders, rate: float | None, commit: str, threads: int
+    cell: Cell, seed: int, folders: Folders, commit: str, threads: int, rate: float | None
 ) -> dict:
     """Train with `rate`, or take the attempt that an earlier, killed run has finished."""
     folder, made = folders.training(cell, seed, rate), made_with(folders, cell, seed)
-    if _is_of(folder, made) and (folder / _FINISHED).is_file():
-        return json.loads((folder / _FINISHED).read_text())
+    if attempt := _finished(folder, made):
+        return attempt
     words = arguments(cell, seed, folders, data_arguments(cell, folders.data), rate)
-    resumed = [*_resume(cell, folder, made), *words]
-    code = _run_script(cell.script, resumed, folder / "output.log", threads)
-    log = (folder / "output.log").read_text(errors="replace")
-    diverged = bool(code) and _has_diverged(folder, log)
+    resumed, path = [*_resume(folder, made), *words], folder / "output.log"
+    code = _run_script(cell.script, resumed, path, threads)
+    log = path.read_text(errors="replace")
+    diverged = bool(code) and (
+        _met_non_finite(folder) or any(x in log for x in _SIGNS_OF_DIVERGENCE)
+    )
     if code and not diverged:
-        tail = "\n".join(log.splitlines()[-15:])
-        raise RuntimeError(f"failed, see {folder}/output.log:\n{tail}")
+        raise RuntimeError("\n".join([f"failed, see {path}:", *log.splitlines()[-15:]]))
     found = {} if diverged else measures(cell, folder)
     attempt = {
         "learning_rate": rate,
@@ -165,32 +153,23 @@ def _attempt(
         "shifts": shifts(folder),
         "commit": commit,
     }
-    _write_whole(folder / _FINISHED, attempt)
+    write_text(folder / _FINISHED, json.dumps(attempt, indent=1) + "\n")
     return attempt
 
 
-def _resume(cell: Cell, folder: Path, made: dict) -> list[str]:
+def _met_non_finite(folder: Path) -> bool:
+    return any(folder.glob("non_finite_*.json"))
+
+
+def _resume(folder: Path, made: dict) -> list[str]:
     """["--resume"] if the same training has left a checkpoint; else [], with an empty folder."""
-    diverged = any(folder.glob("non_finite_*.json"))
-    if (folder / "last_checkpoint").is_file() and _is_of(folder, made) and not diverged:
+    left = (folder / "last_checkpoint").is_file() and _is_of(folder, made)
+    if left and not _met_non_finite(folder):
         return ["--resume"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _write_whole(folder / _MADE_WITH, made)
+    write_text(folder / _MADE_WITH, json.dumps(made, indent=1) + "\n")
     return []
-
-
-def _write_whole(path: Path, content: dict) -> None:
-    """Write a json file that appears complete or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
-
-
-def _has_diverged(folder: Path, log: str) -> bool:
-    """Whether a failed training met a loss, gradient or result that is not finite."""
-    stopped = any(folder.glob("non_finite_*.json"))
-    return stopped or any(sign in log for sign in _SIGNS_OF_DIVERGENCE)
 
 
 def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
@@ -218,32 +197,27 @@ def _run_script(script: str, words: list[str], log: Path, threads: int) -> int:
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
     """Send this process's stdout and stderr, those of libraries included, to a file."""
-    saved = [os.dup(1), os.dup(2)]
-    with (
-        open(path, "a") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, "a"))
+        stack.enter_context(contextlib.redirect_stdout(file))
+        stack.enter_context(contextlib.redirect_stderr(file))
         for number in (1, 2):
+            saved = os.dup(number)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, number)
             os.dup2(file.fileno(), number)
-        try:
-            yield
-        finally:
-            for number, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
+        yield
 
 
 def current_commit() -> str:
     """The commit of the code that runs; with "+changes" if files differ from it."""
-    git = ["git", "-C", str(REPOSITORY)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "d2_isonet", "configs", "tools", "train_net.py"],
-        capture_output=True,
-        text=True,
-    )
-    return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "d2_isonet", "configs", "tools", "train_net.py")
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
 def _machine() -> dict:

@@ -1,41 +1,42 @@
-"""The rows of the papers' tables: the network of each and the printed figures."""
+"""The papers' tables: each row's network and printed figures, then the networks themselves."""
 
+DEPTHS = (18, 34, 50, 101)
 ISONET = "Deep Isometric Learning (ICML 2020)"
 SLIDES = "Decoupled Networks (CVPR 2018, slides)"
 
-# label -> (network, figure); one column, depth 34
+# label -> (network, with {d} for the depth, and a figure for each depth); depth 34
 TABLE1 = {
-    "(a) ResNet": ("resnet34", "73.29"),
-    "(b) Vanilla": ("vanilla34", "63.09"),
-    "(c) delta, penalty": ("isonet34_relu", "46.83"),
-    "(d) SReLU": ("vanilla34_srelu", "67.35"),
-    "(e) SReLU, penalty": ("isonet34_msra", "68.50"),
-    "(f) SReLU, delta": ("isonet34_no_penalty", "68.55"),
-    "(g) ISONet": ("isonet34_no_dropout", "70.45"),
+    "(a) ResNet": ("resnet34", ("73.29",)),
+    "(b) Vanilla": ("vanilla34", ("63.09",)),
+    "(c) delta, penalty": ("isonet34_relu", ("46.83",)),
+    "(d) SReLU": ("vanilla34_srelu", ("67.35",)),
+    "(e) SReLU, penalty": ("isonet34_msra", ("68.50",)),
+    "(f) SReLU, delta": ("isonet34_no_penalty", ("68.55",)),
+    "(g) ISONet": ("isonet34_no_dropout", ("70.45",)),
 }
 TABLE2 = {
-    "0": ("isonet34_no_penalty", "68.55"),
-    "1e-5": ("isonet34_penalty_1e-5", "70.08"),
-    "3e-5": ("isonet34_penalty_3e-5", "70.44"),
-    "1e-4": ("isonet34_no_dropout", "70.45"),
-    "3e-4": ("isonet34_penalty_3e-4", "69.32"),
-    "1e-4, official form": ("isonet34_official", ""),
-    "1e-4, flattened form (eq. 16)": ("isonet34_flattened", ""),
+    "0": ("isonet34_no_penalty", ("68.55",)),
+    "1e-5": ("isonet34_penalty_1e-5", ("70.08",)),
+    "3e-5": ("isonet34_penalty_3e-5", ("70.44",)),
+    "1e-4": ("isonet34_no_dropout", ("70.45",)),
+    "3e-4": ("isonet34_penalty_3e-4", ("69.32",)),
+    "1e-4, official form": ("isonet34_official", ("",)),
+    "1e-4, flattened form (eq. 16)": ("isonet34_flattened", ("",)),
 }
 TABLE3 = {
-    "(a) ReLU": ("isonet34_relu", "46.83"),
-    "(b) SReLU, b = -1 fixed": ("isonet34_fixed_shift", "70.27"),
-    "(c) SReLU, b from -1": ("isonet34_no_dropout", "70.45"),
-    "(d) SReLU, b from -2": ("isonet34_shift_-2", "70.04"),
+    "(a) ReLU": ("isonet34_relu", ("46.83",)),
+    "(b) SReLU, b = -1 fixed": ("isonet34_fixed_shift", ("70.27",)),
+    "(c) SReLU, b from -1": ("isonet34_no_dropout", ("70.45",)),
+    "(d) SReLU, b from -2": ("isonet34_shift_-2", ("70.04",)),
 }
 TABLE7 = {
-    "(a) ResNet": ("resnet34", "73.29"),
-    "(b) SReLU": ("resnet34_srelu", "72.92"),
-    "(c) delta": ("resnet34_delta", "71.80"),
-    "(d) penalty": ("resnet34_penalty", "73.60"),
-    "(e) all three": ("resnet34_isometric", "71.53"),
+    "(a) ResNet": ("resnet34", ("73.29",)),
+    "(b) SReLU": ("resnet34_srelu", ("72.92",)),
+    "(c) delta": ("resnet34_delta", ("71.80",)),
+    "(d) penalty": ("resnet34_penalty", ("73.60",)),
+    "(e) all three": ("resnet34_isometric", ("71.53",)),
 }
-# label -> (network with {d} for the depth, figures at 18, 34, 50, 101)
+# the same at depths 18, 34, 50 and 101
 TABLE4 = {
     "(a) ResNet": ("resnet{d}", ("69.67", "73.29", "76.60", "77.37")),
     "(b) ResNet, dropout": ("resnet{d}_dropout", ("68.91", "73.35", "76.40", "77.99")),
@@ -108,3 +109,68 @@ SLIDES_ROBUSTNESS = {
     "SegConv, no BN, adversarial training": ("", "", ""),
     "TanhConv, no BN, adversarial training": ("", "", ""),
 }
+
+# The networks: a yaml of configs/ and, for most rows, options on top of it.
+_NO_DROPOUT = "MODEL.CLASSIFIER.DROPOUT=0.0"
+_RELU, _SRELU = "MODEL.ISONET.ACTIVATION=ReLU", "MODEL.ISONET.ACTIVATION=SReLU"
+_DELTA, _MSRA = "MODEL.ISONET.INIT=delta", "MODEL.ISONET.INIT=msra"
+_PENALTY, _NO_PENALTY = "SOLVER.ORTHO_COEFF=0.0001", "SOLVER.ORTHO_COEFF=0.0"
+_NO_BN, _NO_RELU = "MODEL.RESNETS.NORM=", "MODEL.ISONET.ACTIVATION=Identity"
+_SPHERE, _LINEAR = "MODEL.DECOUPLED.MAGNITUDE=Sphere", "MODEL.DECOUPLED.MAGNITUDE=Linear"
+
+# Tables 1 to 3: ISONet-34 without dropout and without one component, or with another number. The
+# paper does not print the learning rates of these rows: all start from ISONet's.
+_ISONET34 = {
+    "isonet34_relu": (_RELU,),
+    "isonet34_msra": (_MSRA,),
+    "vanilla34_srelu": (_MSRA, _NO_PENALTY),
+    "isonet34_no_penalty": (_NO_PENALTY,),
+    "isonet34_penalty_1e-5": ("SOLVER.ORTHO_COEFF=0.00001",),
+    "isonet34_penalty_3e-5": ("SOLVER.ORTHO_COEFF=0.00003",),
+    "isonet34_penalty_3e-4": ("SOLVER.ORTHO_COEFF=0.0003",),
+    "isonet34_official": ("SOLVER.ORTHO_FORM=official",),
+    "isonet34_flattened": ("SOLVER.ORTHO_FORM=flattened",),
+    "isonet34_fixed_shift": ("MODEL.ISONET.SHIFT_LEARNED=False",),
+    "isonet34_shift_-2": ("MODEL.ISONET.SHIFT_INIT=-2.0",),
+}
+# Tables 4, 5 and 7, and the slides. network -> yaml of configs/imagenet, options
+IMAGENET: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{name: ("isonet34", (_NO_DROPOUT, *opts)) for name, opts in _ISONET34.items()},
+    "resnet34_srelu": ("resnet34", (_SRELU,)),
+    "resnet34_delta": ("resnet34", (_DELTA,)),
+    "resnet34_penalty": ("resnet34", (_PENALTY,)),
+    "resnet34_isometric": ("resnet34", (_SRELU, _DELTA, _PENALTY)),
+    **{f"isonet{d}_no_dropout": (f"isonet{d}", (_NO_DROPOUT,)) for d in DEPTHS},
+    **{f"risonet{d}_no_dropout": (f"risonet{d}", (_NO_DROPOUT,)) for d in DEPTHS},
+    # the paper gives no probability for ResNet: this is R-ISONet's
+    **{f"resnet{d}_dropout": (f"resnet{d}", ("MODEL.CLASSIFIER.DROPOUT=0.4",)) for d in DEPTHS},
+    # the alpha of Fixup's code
+    **{f"fixup{d}_mixup": (f"fixup{d}", ("INPUT.CLASSIFICATION.MIXUP_ALPHA=0.7",)) for d in DEPTHS},
+    **{f"vanilla{d}": ("vanilla34", (f"MODEL.RESNETS.DEPTH={d}",)) for d in (18, 50, 101)},
+    **{f"vanilla_bn{d}": ("vanilla_bn34", (f"MODEL.RESNETS.DEPTH={d}",)) for d in (18, 50, 101)},
+    **{f"r_vanilla{d}": ("r_vanilla50", (f"MODEL.RESNETS.DEPTH={d}",)) for d in (18, 34, 101)},
+    "decoupled18_sphere": ("decoupled18_tanh", (_SPHERE,)),
+    "decoupled18_linear": ("decoupled18_tanh", (_LINEAR,)),
+    "modified18_sphere": ("modified18_tanh", (_SPHERE,)),
+    "modified18_linear": ("modified18_tanh", (_LINEAR,)),
+    "modified18_baseline_no_bn": ("modified18_baseline", (_NO_BN,)),
+    "modified18_sphere_no_bn": ("modified18_tanh_no_bn", (_SPHERE,)),
+    "modified18_linear_no_bn": ("modified18_tanh_no_bn", (_LINEAR,)),
+}
+
+
+def imagenet_network(name: str) -> tuple[str, tuple[str, ...]]:
+    """The config file and the options of "isonet34_relu"; a name without options is its yaml's."""
+    leaf, opts = IMAGENET.get(name, (name, ()))
+    return f"configs/imagenet/{leaf}.yaml", opts
+
+
+def cnn9(name: str) -> tuple[str, tuple[str, ...]]:
+    """The config file and the options of "cnn9_ball_no_bn": the operator, and what is left out."""
+    _, operator, *without = name.split("_")
+    leaf = "cnn9_baseline" if operator == "baseline" else "cnn9_tanh"
+    has_own_yaml = operator in ("baseline", "tanh")
+    opts = () if has_own_yaml else (f"MODEL.DECOUPLED.MAGNITUDE={operator.capitalize()}",)
+    if without:
+        opts += (_NO_BN if without == ["no", "bn"] else _NO_RELU,)
+    return f"configs/cifar/{leaf}.yaml", opts

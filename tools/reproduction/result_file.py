@@ -12,7 +12,8 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import BinaryIO
+
+from d2_isonet.utils.messages import UserError
 
 _NEEDED = {
     *("cell", "seed", "measures", "attempts", "learning_rate", "seconds", "commit", "machine"),
@@ -25,7 +26,7 @@ def results_in(path: Path) -> _Results:
     """All results of a file by cell and seed, the latest last; {} if there is no such file.
 
     Raises:
-        ValueError: a line is no result; the message has its number.
+        UserError: a line is no result; the message has its number.
     """
     try:
         state = path.stat()
@@ -39,37 +40,34 @@ def _read(path: Path, *_state: int) -> _Results:
     """What `path` holds; `_state` tells a changed file from the one that was read before."""
     results: _Results = {}
     *lines, last = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        _add(results, line, f"{path}:{number}")
     if _is_json(last):  # an editor may leave the end of the line out
-        _add(results, last, f"{path}:{len(lines) + 1}")
+        lines.append(last)
     elif last:
-        logging.getLogger(__name__).warning(
-            "%s: the last line is cut off (its writer was killed) and is skipped", path
-        )
+        message = "%s: the last line is cut off (its writer was killed) and is skipped"
+        logging.getLogger(__name__).warning(message, path)
+    for number, line in enumerate(lines, start=1):
+        try:
+            result = _result(line)
+        except ValueError as error:
+            remedy = "restore it, or remove it"
+            raise UserError(f"{path}:{number} is no result ({error})", remedy) from error
+        results.setdefault((result["cell"], result["seed"]), []).append(result)
     return results
 
 
-def _add(results: _Results, line: bytes, place: str) -> None:
-    try:
-        result = json.loads(line, parse_constant=_refuse)
-        missing = _NEEDED - set(result if isinstance(result, dict) else ())
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        if not _are_measures(result["measures"]):
-            raise ValueError(f"its measures are {result['measures']!r}")
-    except ValueError as error:
-        raise ValueError(f"{place} is no result ({error}); restore it, or remove it") from error
-    results.setdefault((result["cell"], result["seed"]), []).append(result)
+def _result(line: bytes) -> dict:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it has a {constant}")
 
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it has a {constant}")
-
-
-def _are_measures(measures: object) -> bool:
+    result = json.loads(line, parse_constant=refuse)
+    missing = _NEEDED - set(result if isinstance(result, dict) else ())
+    if missing:
+        raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    found = result["measures"]
     numbers = (int, float, type(None))
-    return isinstance(measures, dict) and all(isinstance(v, numbers) for v in measures.values())
+    if not (isinstance(found, dict) and all(isinstance(x, numbers) for x in found.values())):
+        raise ValueError(f"its measures are {found!r}")
+    return result
 
 
 def _is_json(line: bytes) -> bool:
@@ -83,6 +81,8 @@ def _is_json(line: bytes) -> bool:
 def append(path: Path, result: dict) -> None:
     """Add a line, whole, whatever other processes append at the same time.
 
+    Half a line at the end of the file is removed, and a whole one gets its end.
+
     Raises:
         ValueError: the result has a number that is not finite, which no reader accepts.
     """
@@ -90,18 +90,13 @@ def append(path: Path, result: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-        _end_last_line(file)
+        file.seek(0)
+        content = file.read()
+        start = content.rfind(b"\n") + 1
+        if _is_json(content[start:]):
+            line = b"\n" + line
+        else:
+            file.truncate(start)
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _end_last_line(file: BinaryIO) -> None:
-    """Remove half a line at the end of the file; give a whole one its end."""
-    file.seek(0)
-    content = file.read()
-    start = content.rfind(b"\n") + 1
-    if _is_json(content[start:]):
-        file.write(b"\n")
-    else:
-        file.truncate(start)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from .cells import Cell, Folders, read_result
 from .one_cell import current_commit, has_weights, is_locked, run_cell
 from .search import is_complete
-from .training_run import REPOSITORY
+from .training_run import environment
 
 Job = tuple[Cell, int]
 PRELOADED = ["d2_isonet.engine.pretraining"]
@@ -34,20 +33,14 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
     once and the others continue. Returns the messages of the cells that failed, and of those that
     could not start because of them.
     """
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
-    )
-    waiting: list[Job] = []
-    for job in jobs:  # the jobs before it may change what is complete
-        if _is_to_be_run(job, folders, jobs) or _job_before(job, waiting):
-            waiting.append(job)
-    with tqdm(total=len(waiting), unit="cell", smoothing=0.1, dynamic_ncols=True) as bar:
-        run = _Run(jobs, waiting, folders, bar, processes, threads)
+    os.environ.update(environment())
+    run = _Run(jobs, folders, processes, threads)
+    with run.bar:
         try:
             while run.waiting or run.running:
                 run.start_what_can_be_started()
                 run.take_what_is_done()
-                bar.set_postfix_str(time_left(run.running.values(), folders))
+                run.bar.set_postfix_str(time_left(run.running.values(), folders))
         except BaseException:  # Ctrl-C: no training may continue unseen
             for worker in multiprocessing.active_children():
                 worker.terminate()
@@ -58,38 +51,37 @@ def run_jobs(jobs: list[Job], folders: Folders, processes: int, threads: int) ->
 class _Run:
     """The jobs that are waiting, running and failed."""
 
-    def __init__(
-        self,
-        jobs: list[Job],
-        waiting: list[Job],
-        folders: Folders,
-        bar: tqdm,
-        processes: int,
-        threads: int,
-    ):
-        self.jobs, self.waiting, self.folders, self.bar = jobs, waiting, folders, bar
-        self.processes, self.threads = processes, threads
+    def __init__(self, jobs: list[Job], folders: Folders, processes: int, threads: int):
+        self.jobs, self.folders, self.processes, self.threads = jobs, folders, processes, threads
         self.commit = current_commit()  # of the code that the next lines import
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOADED)
+        self.waiting: list[Job] = []
+        for job in jobs:  # the jobs before it may change what is complete
+            if _is_to_be_run(job, folders, jobs) or _job_before(job, self.waiting):
+                self.waiting.append(job)
         self.running: dict[Future, Job] = {}
         self.failed: dict[Job, str] = {}
+        self.bar = tqdm(total=len(self.waiting), unit="cell", smoothing=0.1, dynamic_ncols=True)
         self._elsewhere: set[Job] = set()
         self._repeated: set[Job] = set()
 
     def start_what_can_be_started(self) -> None:
         for job in list(self.waiting):
             before = _job_before(job, [*self.waiting, *self.running.values(), *self.failed])
-            if before in self.failed and not _is_to_be_run(job, self.folders, self.jobs):
-                self._end(job, "has its result")
-            elif before in self.failed:
+            if before in self.failed and _is_to_be_run(job, self.folders, self.jobs):
                 self._end(job, f"not run, it needs {before[0].name}", has_failed=True)
+            elif before in self.failed:
+                self._end(job, "has its result")
             elif before is None and len(self.running) < self.processes:
                 self._start(job)
 
     def _start(self, job: Job) -> None:
         if is_locked(self.folders.lock(*job)):
-            self._tell_elsewhere(job)
+            if job not in self._elsewhere:
+                title = _title(job)
+                self.bar.write(f"{title}: another process is running it; waiting for its result")
+                self._elsewhere.add(job)
         elif not _is_to_be_run(job, self.folders, self.jobs):
             self._end(job, "has its result")
         else:
@@ -97,9 +89,8 @@ class _Run:
             pool = ProcessPoolExecutor(1, self.context)
             again = _is_used(job, self.folders, self.jobs)
             cell = (run_cell, *job, self.folders, self.commit, self.threads, again)
-            future = pool.submit(run_with_parent, *cell)
+            self.running[pool.submit(run_with_parent, *cell)] = job
             pool.shutdown(wait=False)
-            self.running[future] = job
             self.waiting.remove(job)
 
     def take_what_is_done(self) -> None:
@@ -107,8 +98,11 @@ class _Run:
             time.sleep(SECONDS if self.waiting else 0)
         for done in wait(self.running, SECONDS, FIRST_COMPLETED).done:
             job, error = self.running.pop(done), done.exception()
-            if error:
-                self._end(job, _reason(error), has_failed=True)
+            if isinstance(error, BrokenProcessPool):
+                reason = "its process was killed: is there enough memory for so many --jobs?"
+                self._end(job, f"failed, {reason}", has_failed=True)
+            elif error:
+                self._end(job, str(error) or repr(error), has_failed=True)
             elif done.result() is None:  # another process took the lock first
                 self.waiting.append(job)
             else:
@@ -130,17 +124,6 @@ class _Run:
             self.waiting.remove(job)
         self.bar.write(text)
         self.bar.update()
-
-    def _tell_elsewhere(self, job: Job) -> None:
-        if job not in self._elsewhere:
-            self.bar.write(f"{_title(job)}: another process is running it; waiting for its result")
-            self._elsewhere.add(job)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, BrokenProcessPool):
-        return "failed, its process was killed: is there enough memory for so many --jobs?"
-    return str(error) or repr(error)
 
 
 def _title(job: Job) -> str:
@@ -191,8 +174,8 @@ def _state(cell: Cell, seed: int, folders: Folders) -> str:
         path = max(filter(Path.is_file, files), key=os.path.getmtime, default=None)
         seconds = _seconds_left(path) if path else None
     except FileNotFoundError:  # a training that starts anew removes its folder
-        return name
-    if path is None or seconds is None:
+        seconds = None
+    if seconds is None:
         return name
     at = "" if files[path] is None else f" at {files[path]:g}"
     return f"{name}{at}: {tqdm.format_interval(seconds)} left"
@@ -217,16 +200,16 @@ def run_with_parent(function: Callable, *arguments: Any) -> Any:
     """
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         return function(*arguments)
     finally:
         if not parent.is_alive():  # nobody takes the result or sends the next job
             os._exit(1)
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PATIENCE)
-    os._exit(1)

@@ -1,6 +1,5 @@
 """What a training has measured, and the search for the best learning rate."""
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -25,41 +24,28 @@ def rates_of(cell: Cell, seed: int, folders: Folders) -> tuple[Rate, ...]:
     return tuple(rate for rate in rates if rate <= best)
 
 
-def tried(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> list[dict]:
-    """The attempts with the first, second, ... of `rates`, up to the first gap or the search's end.
+def search(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[dict, tuple]:
+    """The attempt that counts, {} if none has converged, and the rates left, the next first.
 
-    Attempts beyond it, made by an earlier search with other rules, do not count.
+    Seed 1 searches until a rate gives less than a larger one, the others until one converges.
+    Attempts beyond the end or a gap, made by an earlier search with other rules, do not count.
     """
     by_rate = {attempt["learning_rate"]: attempt for attempt in attempts}
-    done: list[dict] = []
-    for rate in itertools.takewhile(by_rate.__contains__, rates):
-        if is_over(done, seed):
-            break
-        done.append(by_rate[rate])
-    return done
+    best: dict = {}
+    for done, rate in enumerate(rates):
+        if rate not in by_rate:
+            return best, rates[done:]
+        attempt = by_rate[rate]
+        if attempt["converged"]:
+            if best and _accuracy(attempt) < _accuracy(best):
+                return best, ()
+            best = max(best or attempt, attempt, key=_accuracy)
+            if seed > 1:
+                return best, ()
+    return best, ()
 
 
-def is_over(tried_ones: list[dict], seed: int) -> bool:
-    """Seed 1 searches until a rate gives less than a larger one; others until one converges."""
-    found = [accuracy(attempt) for attempt in tried_ones if attempt["converged"]]
-    if seed > 1:
-        return bool(found)
-    return len(found) > 1 and found[-1] < max(found)
-
-
-def left_to_try(attempts: list[dict], rates: tuple[Rate, ...], seed: int) -> tuple[Rate, ...]:
-    """The rates left, the next first; () if the search has ended."""
-    done = tried(attempts, rates, seed)
-    return () if is_over(done, seed) else rates[len(done) :]
-
-
-def best(tried_ones: list[dict]) -> dict:
-    """The attempt that counts; {} if none converged."""
-    converged = (attempt for attempt in tried_ones if attempt["converged"])
-    return max(converged, key=accuracy, default={})
-
-
-def accuracy(attempt: dict) -> float:
+def _accuracy(attempt: dict) -> float:
     return attempt["measures"].get("top-1", 0.0)
 
 
@@ -76,20 +62,15 @@ def is_complete(cell: Cell, seed: int, folders: Folders) -> bool:
         return False
     if lacks_weights(cell, seed, folders):
         return True
-    rates = rates_of(cell, seed, folders)
-    counting = best(tried(result["attempts"], rates, seed)).get("learning_rate")
-    return result["learning_rate"] == counting and not left_to_try(result["attempts"], rates, seed)
+    counting, left = search(result["attempts"], rates_of(cell, seed, folders), seed)
+    return result["learning_rate"] == counting.get("learning_rate") and not left
 
 
 _METRICS = {
     CLASSIFICATION: {"top-1": "classification/top1", "top-5": "classification/top5"},
-    DETECTION: {
-        "box AP": "bbox/AP",
-        "mask AP": "segm/AP",
-        "box AP50": "bbox/AP50",
-        "mask AP50": "segm/AP50",
-    },
-}
+    DETECTION: {"box AP": "bbox/AP", "mask AP": "segm/AP", "box AP50": "bbox/AP50",
+                "mask AP50": "segm/AP50"},
+}  # fmt: skip
 
 
 def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
@@ -102,15 +83,14 @@ def measures(cell: Cell, folder: Path) -> dict[str, float | None]:
     """
     if cell.script == ROBUSTNESS:
         return _robustness(json.loads((folder / "robustness.json").read_text()))
-    last = read_metrics(folder / "metrics.json")
-    needed = next(iter(_METRICS[cell.script].values()))
+    last, metrics = read_metrics(folder / "metrics.json"), _METRICS[cell.script]
+    needed = next(iter(metrics.values()))
     if needed not in last:
         raise ValueError(f"{folder}/metrics.json has no {needed}: nothing was evaluated")
-    found = {name: float(last.get(key, math.nan)) for name, key in _METRICS[cell.script].items()}
+    found = {name: float(last.get(key, math.nan)) for name, key in metrics.items()}
     if cell.script == DETECTION:
         return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
-    if not math.isnan(found.get("top-5", math.nan)):
-        found["top-5 error"] = 100 - found["top-5"]
+    found["top-5 error"] = 100 - found.get("top-5", math.nan)
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 

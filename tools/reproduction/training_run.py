@@ -1,7 +1,9 @@
 """Runs the training scripts as a user does, and shows the progress in their metrics.json."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,35 +13,35 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def run_tool(script: Path, *arguments: str | Path) -> None:
-    """Run a script of this project; stop with its exit code if it fails."""
-    code = subprocess.call([sys.executable, str(script), *map(str, arguments)], env=_environment())
-    if code:
-        sys.exit(code)
+def environment() -> dict:
+    """The environment in which scripts find d2_isonet even if it is not installed."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def data_of_detection(folder: Path) -> list[str]:
+    """The arguments of train_net.py for the COCO-format sets of prepare_cutouts.py."""
+    words = []
+    for split in ("train", "val"):
+        words += [f"--{split}-json", str(folder / f"instances_{split}.json")]
+        words += [f"--{split}-images", str(folder / split)]
+    return words
 
 
 def run_training(
-    title: str,
-    script: Path,
-    config_file: Path,
-    output_dir: Path,
-    arguments: list[str | Path],
-    opts: list[str],
+    title: str, script: Path, config_file: Path, output_dir: Path, arguments: list, opts: list[str]
 ) -> dict:
     """Train from the start in `output_dir`, show the progress, and return the last metrics.
 
     The script's own output goes to output_dir/output.log; on failure its last lines are shown.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    metrics_file = output_dir / "metrics.json"
+    metrics_file, log_file = output_dir / "metrics.json", output_dir / "output.log"
     metrics_file.unlink(missing_ok=True)  # detectron2 appends
-    command = [sys.executable, str(script), "--config-file", str(config_file)]
-    command += [*map(str, arguments), f"OUTPUT_DIR={output_dir}", *opts]
-    log_file = output_dir / "output.log"
+    words = [script, "--config-file", config_file, *arguments, f"OUTPUT_DIR={output_dir}", *opts]
+    command = [sys.executable, *map(str, words)]
     with open(log_file, "w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=_environment()
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
         _show_progress(title, process, output_dir)
     if process.returncode:
         lines = log_file.read_text().splitlines()
@@ -58,35 +60,18 @@ def read_metrics(metrics_file: Path) -> dict:
 
 
 def _show_progress(title: str, process: subprocess.Popen, output_dir: Path) -> None:
+    """Until the process ends, show its last iteration of those that its config asks for."""
     form = "{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left{postfix}"
+    config, ended = output_dir / "config.yaml", False
     with tqdm(total=1, desc=title, bar_format=form, mininterval=1) as bar:
-        while process.poll() is None:
-            _update(bar, output_dir)
-            try:
+        while not ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(2)
-            except subprocess.TimeoutExpired:
-                continue
-        _update(bar, output_dir)
-
-
-def _update(bar: tqdm, output_dir: Path) -> None:
-    metrics, total = read_metrics(output_dir / "metrics.json"), _max_iter(output_dir)
-    if "iteration" not in metrics or not total:
-        return
-    bar.total = total
-    bar.n = min(metrics["iteration"] + 1, total)
-    bar.set_postfix_str(f"loss {metrics.get('total_loss', float('nan')):.2f}")
-
-
-def _max_iter(output_dir: Path) -> int:
-    """SOLVER.MAX_ITER of the config that the run has written; 0 before that."""
-    path = output_dir / "config.yaml"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    values = [line.split(":")[1] for line in lines if line.strip().startswith("MAX_ITER:")]
-    return int(values[0]) if values else 0
-
-
-def _environment() -> dict:
-    """The environment in which scripts find d2_isonet even if it is not installed."""
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            ended = process.poll() is not None
+            metrics = read_metrics(output_dir / "metrics.json")
+            text = config.read_text() if config.is_file() else ""
+            total = re.search(r"^\s*MAX_ITER: *(\d+)", text, re.MULTILINE)
+            if total and "iteration" in metrics:
+                bar.total = int(total[1])
+                bar.n = min(metrics["iteration"] + 1, bar.total)
+                bar.set_postfix_str(f"loss {metrics.get('total_loss', float('nan')):.2f}")

@@ -21,8 +21,7 @@ class WeightAveraging(HookBase):
         model: with or without DistributedDataParallel; all processes keep an average.
         decay: in [0, 1); 0.9998 averages over about the last 5000 steps.
         make_checkpointer: model -> the checkpointer that writes the average.
-        name: name of the final file of weights, without its suffix.
-        attempts: how often to try writing that file if the disk is full, a minute apart.
+        attempts: how often to try writing model_final_ema.pth if the disk is full, a minute apart.
     """
 
     def __init__(
@@ -30,7 +29,6 @@ class WeightAveraging(HookBase):
         model: nn.Module,
         decay: float,
         make_checkpointer: Callable[[nn.Module], ISONetCheckpointer],
-        name: str = "model_final_ema",
         attempts: int = 20,
     ):
         model = unwrapped(model)
@@ -39,7 +37,6 @@ class WeightAveraging(HookBase):
         self._averaged.requires_grad_(False)
         self._model = model
         self._checkpointer = make_checkpointer(self.model)
-        self.name = name
         self.attempts = attempts
 
     @property
@@ -52,7 +49,7 @@ class WeightAveraging(HookBase):
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
-            write_when_possible(lambda: self.save(self.name), self.attempts)
+            write_when_possible(lambda: self.save("model_final_ema"), self.attempts)
 
     def save(self, name: str) -> None:
         """Write the average to OUTPUT_DIR/<name>.pth, without optimizer state."""
@@ -61,15 +58,12 @@ class WeightAveraging(HookBase):
     def state_dict(self) -> dict:
         return self._averaged.state_dict()
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        self._averaged.load_state_dict(state_dict)
-
-    def go_back(self, state_dict: dict | None) -> None:
+    def load_state_dict(self, state_dict: dict | None) -> None:
         """Restore the average of a checkpoint; None restarts it from the current weights."""
         if state_dict is None:
             self._averaged.n_averaged.zero_()
         else:
-            self.load_state_dict(state_dict)
+            self._averaged.load_state_dict(state_dict)
 
 
 def averaging_of(trainer: TrainerBase) -> WeightAveraging | None:

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.data.sampling import seed_of
+from d2_isonet.engine.writers import write_evaluation
 from d2_isonet.isometry.decoupled_filters import FilterOrthogonalRegularizer, WeightProjection
 from d2_isonet.isometry.monitor import IsometryMonitor
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
@@ -57,30 +58,24 @@ def ordered_hooks(
     cfg = trainer.cfg
     replaced = PeriodicCheckpointer | EvalHook
     theirs = [hook for hook in of_detectron2 if hook is not None and not isinstance(hook, replaced)]
+    writers = [hook for hook in theirs if isinstance(hook, PeriodicWriter)]
     return [
-        NonFiniteRecovery(
-            cfg.OUTPUT_DIR,
-            cfg.SOLVER.NON_FINITE.ACTION,
-            cfg.SOLVER.NON_FINITE.LIMIT,
-            period=cfg.SOLVER.CHECKPOINT_PERIOD,
-        ),
-        StepSeed(),
-        *_penalties(cfg),
-        *(hook for hook in theirs if not isinstance(hook, PeriodicWriter)),
-        *([IsometryMonitor(cfg.TEST.ISOMETRY_PERIOD)] if cfg.TEST.ISOMETRY_PERIOD else []),
-        *_weight_averaging(trainer),  # no later hook changes the weights of this step
-        _saving(trainer),  # before the evaluation, which may fail
-        EvalHook(cfg.TEST.EVAL_PERIOD, _evaluation(trainer)),
-        *_best_checkpoint(cfg),
+        *_step_hooks(cfg),
+        *(hook for hook in theirs if hook not in writers),
+        *_weights_hooks(trainer),
         *after_evaluation,
-        *(hook for hook in theirs if isinstance(hook, PeriodicWriter)),  # writes all metrics
+        *writers,  # of all metrics
     ]
 
 
-def _penalties(cfg: CfgNode) -> list[HookBase]:
-    """The penalties and projections of SOLVER. Each validates its own coefficient."""
+def _step_hooks(cfg: CfgNode) -> list[HookBase]:
+    """Recovery, seed, and the penalties and projections; each validates its own options."""
     solver = cfg.SOLVER
-    hooks: list[HookBase] = []
+    action, limit = solver.NON_FINITE.ACTION, solver.NON_FINITE.LIMIT
+    hooks: list[HookBase] = [
+        NonFiniteRecovery(cfg.OUTPUT_DIR, action, limit, period=solver.CHECKPOINT_PERIOD),
+        StepSeed(),
+    ]
     if solver.FILTER_ORTHO_COEFF != 0:
         hooks.append(FilterOrthogonalRegularizer(solver.FILTER_ORTHO_COEFF))
     if solver.WEIGHT_PROJECTION_PERIOD != 0:
@@ -95,28 +90,31 @@ def _penalties(cfg: CfgNode) -> list[HookBase]:
     return hooks
 
 
-def _weight_averaging(trainer: DefaultTrainer) -> list[HookBase]:
-    cfg = trainer.cfg
-    if not cfg.SOLVER.EMA_DECAY:
-        return []
-    return [
-        WeightAveraging(
-            trainer.model,
-            cfg.SOLVER.EMA_DECAY,
-            lambda model: build_checkpointer(cfg, model),
-            attempts=cfg.SOLVER.CHECKPOINT_MAX_FAILURES,
+def _weights_hooks(trainer: DefaultTrainer) -> list[HookBase]:
+    """What measures, averages, saves and evaluates the new weights, and changes none of them."""
+    cfg, solver, test = trainer.cfg, trainer.cfg.SOLVER, trainer.cfg.TEST
+    attempts = solver.CHECKPOINT_MAX_FAILURES
+    hooks: list[HookBase] = []
+    if test.ISOMETRY_PERIOD:
+        hooks.append(IsometryMonitor(test.ISOMETRY_PERIOD))
+    if solver.EMA_DECAY:
+        make = functools.partial(build_checkpointer, cfg)
+        hooks.append(WeightAveraging(trainer.model, solver.EMA_DECAY, make, attempts=attempts))
+    period, kept = solver.CHECKPOINT_PERIOD, solver.CHECKPOINT_MAX_TO_KEEP
+    hooks.append(CheckpointHook(trainer.checkpointer, period, kept, attempts))
+    # after the checkpoint, because an evaluation may fail
+    hooks.append(EvalHook(test.EVAL_PERIOD, _evaluation(trainer)))
+    if test.BEST_METRIC:
+        best = BestCheckpoint(
+            cfg.OUTPUT_DIR,
+            test.BEST_METRIC,
+            mode=test.BEST_METRIC_MODE,
+            patience=test.EARLY_STOPPING_PATIENCE,
+            period=test.EVAL_PERIOD,
+            attempts=attempts,
         )
-    ]
-
-
-def _saving(trainer: DefaultTrainer) -> CheckpointHook:
-    solver = trainer.cfg.SOLVER
-    return CheckpointHook(
-        trainer.checkpointer,
-        solver.CHECKPOINT_PERIOD,
-        max_to_keep=solver.CHECKPOINT_MAX_TO_KEEP,
-        max_failures=solver.CHECKPOINT_MAX_FAILURES,
-    )
+        hooks.append(best)
+    return hooks
 
 
 def _evaluation(trainer: DefaultTrainer) -> Callable[[], dict]:
@@ -132,22 +130,7 @@ def _evaluation(trainer: DefaultTrainer) -> Callable[[], dict]:
         averaging = averaging_of(trainer)
         model = trainer.model if averaging is None else averaging.model
         trainer._last_eval_results = trainer.test(trainer.cfg, model)
+        write_evaluation(trainer, trainer._last_eval_results)
         return trainer._last_eval_results
 
     return lambda: evaluate_after(min(trainer.iter + 1, trainer.max_iter))
-
-
-def _best_checkpoint(cfg: CfgNode) -> list[HookBase]:
-    test = cfg.TEST
-    if not test.BEST_METRIC:
-        return []
-    return [
-        BestCheckpoint(
-            cfg.OUTPUT_DIR,
-            test.BEST_METRIC,
-            mode=test.BEST_METRIC_MODE,
-            patience=test.EARLY_STOPPING_PATIENCE,
-            period=test.EVAL_PERIOD,
-            attempts=cfg.SOLVER.CHECKPOINT_MAX_FAILURES,
-        )
-    ]

@@ -64,18 +64,17 @@ class NonFiniteRecovery(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done == self.trainer.max_iter or (self.period and done % self.period == 0):
-            self._check_weights()
+            model = self._step.model
+            spoilt = non_finite_weights(model)
+            if not StepExchange().all_agree(not spoilt, next(model.parameters()).device):
+                self._recover([], NonFiniteError("weights", ", ".join(spoilt[:3])))
         if self._statistics:
             torch._foreach_copy_(self._statistics, list(self._step.model.buffers()))
 
-    def _check_weights(self) -> None:
-        model = self._step.model
-        spoilt = non_finite_weights(model)
-        if not StepExchange().all_agree(not spoilt, next(model.parameters()).device):
-            self._recover([], NonFiniteError("weights", ", ".join(spoilt[:3])))
-
     def _recover(self, batch: list, error: FloatingPointError) -> None:
-        checkpoint = self._last_checkpoint()
+        checkpointer = getattr(self.trainer, "checkpointer", None)
+        checkpoint = checkpointer.get_checkpoint_file() if checkpointer else ""
+        checkpoint = comm.all_gather(checkpoint)[0]  # from which the main process would resume
         self.failures = self.failures + 1 if checkpoint == self._checkpoint else 1
         self._checkpoint = checkpoint
         self.trainer.storage.put_scalar("non_finite_steps", self.failures)
@@ -95,11 +94,6 @@ class NonFiniteRecovery(HookBase):
             with torch.no_grad():
                 torch._foreach_copy_(list(self._step.model.buffers()), self._statistics)
 
-    def _last_checkpoint(self) -> str:
-        """The file from which the main process would resume; "" without one."""
-        checkpointer = getattr(self.trainer, "checkpointer", None)
-        return comm.all_gather(checkpointer.get_checkpoint_file() if checkpointer else "")[0]
-
     def _possible_action(self, checkpoint: str, what: str) -> tuple[str, str]:
         """One of ACTIONS, and the reason if it is not self.action."""
         if self.action == "stop":
@@ -116,16 +110,18 @@ class NonFiniteRecovery(HookBase):
         """All facts about the failure as plain types; the same on every process."""
         optimizer, model = self._step.optimizer, self._step.model
         group = optimizer.param_groups[LRScheduler.get_best_param_group_id(optimizer)]
+        gradients = {name: p.grad for name, p in model.named_parameters()}
         own = {
             "losses": {name: repr(x) for name, x in getattr(error, "losses", {}).items()},
             "reason": str(error),
             "non_finite_weights": non_finite_weights(model),
-            "non_finite_gradients": non_finite_tensors(
-                {name: p.grad for name, p in model.named_parameters()}
-            ),
+            "non_finite_gradients": non_finite_tensors(gradients),
         }
         if batch:
-            own |= self._layer(batch)
+            try:
+                own |= find_non_finite_layer(self._step, batch)
+            except torch.OutOfMemoryError as full:
+                own["tensor"] = f"not found, a second forward has no memory: {full}"
         return {
             "iteration": self.trainer.iter,
             "learning_rate": group["lr"],
@@ -133,37 +129,30 @@ class NonFiniteRecovery(HookBase):
             "processes": comm.all_gather(own),
         }
 
-    def _layer(self, batch: list) -> dict:
-        try:
-            return find_non_finite_layer(self._step, batch)
-        except torch.OutOfMemoryError as error:
-            return {"tensor": f"not found, a second forward has no memory: {error}"}
-
     def _write(self, facts: dict) -> str:
         """The name of the written file, or why it is missing: the report must not depend on it."""
         path = Path(self.output_dir) / f"non_finite_{facts['iteration']:07d}.json"
-        problem = ""
+        result = str(path)
         if comm.is_main_process():
             try:
                 write_text(path, json.dumps(facts, indent=1))
             except SaveError as error:
-                problem = str(error)
-        return comm.all_gather(problem)[0] or str(path)
+                result = str(error)
+        return comm.all_gather(result)[0]
 
     def _roll_back(self, checkpoint: str) -> None:
         rest = self.trainer.checkpointer.load(checkpoint, checkpointables=[])
-        state = rest.get("trainer", {})
-        groups = self._step.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
+        state, optimizer = rest.get("trainer", {}), self._step.optimizer
+        rates = [group["lr"] for group in optimizer.param_groups]
         if "_trainer" in state:
             self._step.load_state_dict(state["_trainer"])
         else:  # detectron2 v0.6 does not save it
-            self._step.optimizer.state.clear()
-        for group, rate in zip(groups, rates, strict=True):
+            optimizer.state.clear()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         averaging = averaging_of(self.trainer)
         if averaging is not None:
-            averaging.go_back(state.get("hooks", {}).get(type(averaging).__qualname__))
+            averaging.load_state_dict(state.get("hooks", {}).get(type(averaging).__qualname__))
         self._step.iter = self.trainer.iter
 
 
@@ -195,10 +184,8 @@ _WHAT_FOLLOWS = {
 def format_message(facts: dict, why_stopped: str, file: str) -> str:
     """The report of a failed step as text.
 
-    Args:
-        facts: NonFiniteRecovery's; "processes" has those of each process.
-        why_stopped: why the training stops although it was asked to skip or roll back; "".
-        file: the file with all facts.
+    `file` has all of NonFiniteRecovery's `facts`. `why_stopped` is the reason if the training stops
+    although it was asked to skip or roll back, else "".
     """
     found = [own for own in facts["processes"] if "layer" in own or "raised" in own]
     met = (found or facts["processes"])[0]

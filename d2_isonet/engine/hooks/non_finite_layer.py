@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 
 import torch
 from detectron2.utils import comm
 from torch import nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from d2_isonet.engine.train_loop import AccumulatingTrainer, parts_of, total
 from d2_isonet.modeling.stages import unwrapped
@@ -35,7 +37,8 @@ def find_non_finite_layer(step: AccumulatingTrainer, batch: list) -> dict:
         return {"tensor": "not searched for (synchronized norms)", "images": image_files(batch)}
     for part in parts_of(batch, step.accumulate_steps):
         files = image_files(part)
-        spoilt = [file for file, x in zip(files, part, strict=True) if not _finite_image(x)]
+        pixels = [x.get("image") if isinstance(x, dict) else x for x in part]
+        spoilt = [file for file, x in zip(files, pixels, strict=True) if not _is_finite(x)]
         if spoilt:
             return {"layer": "input", "type": "image", "tensor": "pixels", "images": spoilt}
         found = _watched_pass(step, part)
@@ -49,9 +52,8 @@ def image_files(images: list) -> list[str]:
     return [str(x.get("file_name", "")) if isinstance(x, dict) else "" for x in images]
 
 
-def _finite_image(image: dict | torch.Tensor) -> bool:
-    pixels = image.get("image") if isinstance(image, dict) else image
-    return not isinstance(pixels, torch.Tensor) or bool(torch.isfinite(pixels).all())
+def _is_finite(x: object) -> bool:
+    return not isinstance(x, torch.Tensor) or bool(torch.isfinite(x).all())
 
 
 def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
@@ -63,8 +65,6 @@ def _watched_pass(step: AccumulatingTrainer, part: list) -> dict:
         try:
             loss = step.scaled(total(step.losses(model, part)))
             torch.autograd.grad(loss, trained, allow_unused=True)
-        except _FirstFinding:
-            pass
         except (FloatingPointError, AssertionError) as error:
             # detectron2 checks between layers; other assertions are reported as well
             return {"raised": str(error)}
@@ -79,18 +79,17 @@ def _watch(model: nn.Module, found: dict) -> Iterator[None]:
 
     def look_at(x: torch.Tensor, module: nn.Module, kind: str, place: str) -> None:
         nonlocal last_finite
-        if bool(torch.isfinite(x).all()):
+        if _is_finite(x):
             last_finite = names[module]
             return
-        tensor = f"{kind} {place}".strip()
-        found.update(layer=names[module], type=type(module).__name__, tensor=tensor)
-        found["last_finite"] = last_finite
+        where = {"tensor": f"{kind} {place}".strip(), "last_finite": last_finite}
+        found.update(layer=names[module], type=type(module).__name__, **where)
         raise _FirstFinding
 
     def after_forward(module: nn.Module, args: tuple, output) -> None:
         # detectron2's Conv2d convolves and then calls its norm and activation: a bad input of
         # theirs is the output of the module that contains them
-        given = all(bool(torch.isfinite(x).all()) for _, x in _tensors(args))
+        given = all(_is_finite(x) for _, x in _tensors(args))
         source = module if given else model.get_submodule(names[module].rpartition(".")[0])
         for place, x in _tensors(output):
             look_at(x, source, "output", place)
@@ -100,24 +99,18 @@ def _watch(model: nn.Module, found: dict) -> Iterator[None]:
 
     handles = [module.register_forward_hook(after_forward) for module in names]
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), contextlib.suppress(_FirstFinding):
             yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _tensors(output, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(output) -> Iterator[tuple[str, torch.Tensor]]:
     """Every floating tensor in nested dicts, lists and tuples, with its dotted keys."""
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point():
-            yield place, output
-    elif isinstance(output, dict):
-        for key, value in output.items():
-            yield from _tensors(value, f"{place}.{key}".strip("."))
-    elif isinstance(output, list | tuple):
-        for i, value in enumerate(output):
-            yield from _tensors(value, f"{place}.{i}".strip("."))
+    for path, x in tree_flatten_with_path(output)[0]:
+        if isinstance(x, torch.Tensor) and x.is_floating_point():
+            yield re.sub(r"\W+", ".", keystr(path)).strip("."), x
 
 
 @contextlib.contextmanager

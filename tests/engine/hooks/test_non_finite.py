@@ -25,12 +25,7 @@ from d2_isonet.distributed.launch import launch
 from d2_isonet.engine.hooks.averaging import averaging_of
 from d2_isonet.engine.hooks.non_finite import NonFiniteRecovery, non_finite_tensors
 from d2_isonet.engine.hooks.non_finite_layer import find_non_finite_layer
-from d2_isonet.engine.train_loop import (
-    AccumulatingTrainer,
-    AMPTrainer,
-    NonFiniteError,
-    check_gradients,
-)
+from d2_isonet.engine.train_loop import AccumulatingTrainer, NonFiniteError, check_gradients
 from d2_isonet.utils.files import SaveError
 
 SKIP = ("SOLVER.NON_FINITE.ACTION", "skip")
@@ -225,10 +220,10 @@ def test_all_processes_decide_alike(tmp_path):
         assert found == [index < 2, index >= 2], processes
 
 
-def amp_trainer(model, precision: str) -> AMPTrainer:
+def amp_trainer(model, precision: str) -> AccumulatingTrainer:
     data = [torch.ones(1, 2)] * 40
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return AMPTrainer(model, data, optimizer, precision=precision, device_type="cpu")
+    return AccumulatingTrainer(model, data, optimizer, precision=precision, device_type="cpu")
 
 
 class Steep(nn.Module):

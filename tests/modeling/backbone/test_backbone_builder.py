@@ -7,7 +7,7 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_isonet.checkpoint.record import architecture
+from d2_isonet.checkpoint.matching import architecture
 from d2_isonet.config.loading import load_config
 
 NORMS = (

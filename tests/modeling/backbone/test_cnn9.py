@@ -9,7 +9,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from d2_isonet import add_isonet_config
-from d2_isonet.checkpoint.record import architecture
+from d2_isonet.checkpoint.matching import architecture
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.backbone.cnn9 import CNN9, build_cnn9_backbone
 from d2_isonet.modeling.roi_heads import ISONetRes5ROIHeads

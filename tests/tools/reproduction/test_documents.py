@@ -1,4 +1,4 @@
-"""MODEL_ZOO.md has a row for every config, as the stored runs have it."""
+"""MODEL_ZOO.md has a row for every config, RESULTS.md every table, as the stored runs have it."""
 
 import re
 from collections import Counter
@@ -8,8 +8,8 @@ import pytest
 from config_files import LEAVES
 from repository import REPOSITORY
 from reproduction.cells import Folders, write_result
-from reproduction.documents import SECTIONS, zoo_table
-from reproduction.tables import coco, imagenet
+from reproduction.documents import SECTIONS, fill, zoo_table
+from reproduction.tables import TABLES, coco, imagenet
 
 PAGE = (REPOSITORY / "MODEL_ZOO.md").read_text()
 RESULT = {
@@ -33,6 +33,14 @@ def row(table: str, config: str, options: str = "") -> list[str]:
 def test_the_page_is_what_the_script_writes(section):
     written = re.search(rf"<!-- {section} -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
     assert written[1] == zoo_table(section, REPOSITORY / "results" / "full")
+
+
+def test_the_results_page_is_what_the_stored_results_give(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    page.write_text((REPOSITORY / "RESULTS.md").read_text())
+    folders = Folders(REPOSITORY / "results" / "small", tmp_path, tmp_path)
+    fill(page, [build("small") for build in TABLES.values()], folders, seeds=3)
+    assert page.read_text() == (REPOSITORY / "RESULTS.md").read_text()
 
 
 def test_every_config_has_one_row():

@@ -6,7 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from reproduction import documents
-from reproduction.cells import CLASSIFICATION, Cell, Folders, read_result, write_result
+from reproduction.cells import (
+    CLASSIFICATION,
+    Cell,
+    Folders,
+    Row,
+    Table,
+    read_result,
+    write_result,
+)
 from reproduction.report import (
     as_text,
     draw_figure3,
@@ -16,7 +24,6 @@ from reproduction.report import (
     write_report,
 )
 from reproduction.search import shifts
-from reproduction.table import Row, Table
 
 
 @pytest.fixture

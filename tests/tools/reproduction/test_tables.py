@@ -6,7 +6,7 @@ import sys
 import pytest
 from repository import REPOSITORY
 from reproduction import command
-from reproduction.table import jobs_of, select
+from reproduction.cells import jobs_of, select
 from reproduction.tables import TABLES
 
 from d2_isonet.config.loading import load_config
