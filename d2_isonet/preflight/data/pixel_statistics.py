@@ -20,14 +20,14 @@ _PRETRAINED = (
 )
 
 
-def pixel_findings(cfg: CfgNode, where: str, paths: Sequence[str]) -> Iterator[Finding]:
+def pixel_findings(cfg: CfgNode, where: str, entries: Sequence[tuple]) -> Iterator[Finding]:
     """The mean and deviation of the channels, and a warning if the network expects far others.
 
     Args:
-        paths: of the images, of which some are read.
+        entries: of the images, whose first value is the path; some are read.
     """
-    chosen = paths[:: -(-len(paths) // _IMAGES)] if paths else []
-    moments = np.array([x for path in chosen if (x := _moments(path))])
+    chosen = entries[:: -(-len(entries) // _IMAGES)] if entries else []
+    moments = np.array([x for path, *_ in chosen if (x := _moments(path))])
     if not len(moments):
         return
     mean, square = moments.mean(0).reshape(2, 3)

@@ -151,7 +151,7 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         *_registered_classes(name, checked.classes),
         *density.density_findings(cfg, name, checked.numbers, trained),
         *images.image_findings(name, checked.entries, number, share),
-        *pixel_findings(cfg, name, [entry.path for entry in checked.entries] if number else []),
+        *pixel_findings(cfg, name, checked.entries if number else []),
     ]
     return checked._replace(findings=findings)
 
