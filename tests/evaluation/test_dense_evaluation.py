@@ -12,7 +12,6 @@ from pycocotools import mask as coco_mask
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.data.masks import measured, right_areas
 from d2_isonet.engine.trainer import Trainer
 from d2_isonet.evaluation.build import coco_evaluator
 from d2_isonet.utils.messages import UserError
@@ -151,32 +150,3 @@ def test_keypoints_of_pythons_sets_do_not_stop_their_conversion(tmp_path):
         DatasetCatalog.get("python_keypoints") is dicts
         and "keypoints" in dicts[0]["annotations"][0]
     )
-
-
-@pytest.mark.parametrize("kind", ["polygons", "rle", "counts"])
-def test_bounds_and_areas_of_masks_are_those_of_their_pixels(kind):
-    boxes = np.random.default_rng(0).integers(1, 40, (300, 4))
-    boxes[:, 2:] += boxes[:, :2]
-    masks = [_mask(*box) for box in boxes.tolist()]
-    if kind != "polygons":
-        masks = [coco_mask.frPyObjects(mask, 90, 90)[0] for mask in masks]
-    if kind == "counts":
-        masks = [_counts(coco_mask.decode(mask)) for mask in masks]
-    bounds, areas = measured([*masks, None], [None] * 300 + ["none"])
-    np.testing.assert_allclose(bounds[:-1], boxes)
-    np.testing.assert_allclose(areas[:-1], (boxes[:, 2:] - boxes[:, :2]).prod(1))
-    assert np.isnan(bounds[-1]).all() and np.isnan(areas[-1])
-
-
-def _counts(pixels: np.ndarray) -> dict:
-    flat = pixels.T.ravel()
-    edges = np.flatnonzero(np.diff(flat, prepend=0)) if flat.any() else []
-    return {"counts": np.diff([0, *edges, flat.size]).tolist(), "size": list(pixels.shape)}
-
-
-def test_areas_that_mask_or_box_allow_stay_as_they_are():
-    boxes = np.array([[0, 0, 100, 50]] * 5, float)
-    areas = np.array([5000, 2500, 5080, 1500, 700], float)
-    np.testing.assert_array_equal(right_areas(areas, boxes, np.full(5, np.nan)), areas)
-    right = right_areas(areas, boxes, np.full(5, 2500.0))
-    np.testing.assert_array_equal(right, [5000, 2500, 5080, 1500, 2500])
