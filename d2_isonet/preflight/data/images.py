@@ -11,6 +11,7 @@ from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, check_once, found
 
 from .image_scan import MISSING, ImageFile, look_at_all
+from .pixel_statistics import pixel_findings
 
 Images = Sequence[dict] | ShardedImages
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK"}
@@ -89,6 +90,7 @@ def image_findings(
         Finding("fact", where, what, remedy if len(looks) < len(entries) else ""),
         *broken_rules(where, "images", looks, lambda look, _: look.stated.path, rules),
         *_converted(where, looks),
+        *_constant_size(where, looks),
     ]
 
 
@@ -133,6 +135,17 @@ def _converted(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
     alpha = "; their alpha channel is dropped" if any("A" in mode for mode in modes) else ""
     if modes:
         yield Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")
+
+
+def _constant_size(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
+    """One size for all images, which most files do not have, is no size at all."""
+    stated = {look.stated[1:] for look in looks}
+    others = sum(look.has_other_size() for look in looks)
+    if len(stated) == 1 and others > max(1, len(looks) / 2):
+        width, height = stated.pop()
+        what = f"all images are stated as {width} x {height}, which {others} files are not"
+        remedy = "some tools write a constant; see whether the boxes are of the files' sizes"
+        yield Finding("warning", where, what, remedy)
 
 
 def duplicate_findings(
@@ -187,6 +200,7 @@ def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
         lambda: [
             *max_unreadable_findings(share, isinstance(train, ShardedImages)),
             *classified_image_findings(train, test, number, share),
+            *pixel_findings(cfg, "DATASETS.TRAIN", dict_entries(train) if number else []),
         ]
     )
 

@@ -246,6 +246,8 @@ ROWS = [
         "neither polygons nor RLE: annotation 11"),
     Row(22, one("images", width=81), "error",
         r"another width x height than is claimed: /.*1.jpg \(81 x 60, the file has 80 x 60\)"),
+    Row(22, lambda data: [i.update(width=640, height=480) for i in data.content["images"]],
+        "warning", "all images are stated as 640 x 480, which 4 files are not; .*constant"),
     Row(23, without("images", "width"), "error",
         "1 of 4 images without width and height: image 1; .*--repair NEW"),
     Row(24, turned, "error", r"before their EXIF .*1.jpg \(80 x 60, the file has 60 x 80\)"),
