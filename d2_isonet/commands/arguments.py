@@ -1,16 +1,32 @@
 """What the parsers of the commands share; reading arguments must not import torch."""
 
 import argparse
+import functools
+import math
 import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from d2_isonet.config.model_zoo import config_names, get_config_file
 from d2_isonet.utils.command_line import typed_program
-from d2_isonet.utils.messages import UserError, nearest
+from d2_isonet.utils.messages import INTERRUPTED, UserError, nearest, readable_errors
 
-TRUST_PICKLE = "load .pkl weights too; a pickle can run any code that its author put in"
+_CONFIG = "a yaml file, or the name of a config such as risonet50_fpn"
+# The options of several commands: a command names one, and changes what is different about it.
+SHARED: dict[str, dict[str, Any]] = {
+    "--config-file FILE": {"help": _CONFIG, "required": True},
+    "--weights FILE": {"help": "the model_final.pth of its training", "required": True},
+    "--trust-pickle": {
+        "help": "load .pkl weights too; a pickle can run any code that its author put in"},
+    "opts": {"nargs": argparse.REMAINDER, "metavar": "KEY VALUE",
+        "help": "at the end of the line: pairs, also KEY=VALUE, that change the config"},
+    "--train-annotations FILE": {"dest": "train_json", "old": ("--train-json",),
+        "help": "COCO json to train on (default: DATASETS.TRAIN)"},
+    "--train-images DIR": {"help": "folder of its images (default: none)"},
+}  # fmt: skip
+OWN_DATA = "your own COCO-format dataset, whose file defines the classes"
 _EXAMPLES = "\nExamples:\n"
 # A config key with a dot, and those without; the words from the first such word on are pairs.
 _SECTIONS = "DATALOADER|DATASETS|GLOBAL|INPUT|MODEL|SOLVER|TEST|WANDB"
@@ -37,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         program: str | None = None,
         *,
         usage: str = "",
-        check: Callable[[argparse.Namespace], str] | None = None,
+        check: Callable[[argparse.Namespace], str] = lambda args: "",
     ):
         program = program or " ".join(typed_program())
         text = (docstring or "").replace(f"d2-isonet {command} ", f"{program} ")
@@ -52,15 +68,49 @@ class Parser(argparse.ArgumentParser):
         self._check = check
         self._words: list[str] = []
         self._new_names: set[str] = set()
+        self._limits: list[tuple[argparse.Action, float, float]] = []
 
-    def accept_old(self, action: argparse.Action, *spellings: str) -> None:
-        """Accept earlier names of an option, which --help does not show.
+    def group(self, place: str | argparse._ActionsContainer) -> Callable[..., None]:
+        """The function add(option, help, default, **more) of a new group, or of a container.
 
-        An abbreviation that fits its name of today and another option means the other: it did when
-        the name was new.
+        Args of the function:
+            option: as --help shows it: "--seed N", "--fuse {on,off}", "--input PATH ...", or
+                "--resume" for a switch. What SHARED has about it need not be given.
+            default: its type is that of the values.
+            least, most: limits of a number.
+            old: earlier names, which --help does not show. An abbreviation that fits the name of
+                today and another option means the other: it did when the name was new.
+            more: what argparse's add_argument takes.
         """
-        self._option_string_actions.update(dict.fromkeys(spellings, action))
-        self._new_names.update(action.option_strings)
+        container = self.add_argument_group(place) if isinstance(place, str) else place
+        return functools.partial(self._add, container)
+
+    def _add(self, container, option: str, help: str = "", default: Any = None, **more) -> None:
+        name, *value = option.split()
+        more = {"least": None, "most": math.inf, "old": None, **SHARED.get(option, {}), **more}
+        least, most, old = (more.pop(key) for key in ("least", "most", "old"))
+        more["help"] = help or more["help"]
+        if name.startswith("-"):
+            more = {**_kind_of(value, default), **more}
+        action = container.add_argument(name, **more)
+        if least is not None:
+            self._limits.append((action, least, most))
+        if old is not None:
+            self._option_string_actions.update(dict.fromkeys(old, action))
+            self._new_names.update(action.option_strings)
+
+    def run(self, command: Callable, arguments: list[str] | None, interrupted="interrupted") -> int:
+        """Call `command` with the arguments and return its exit code, 0 if it returns None.
+
+        A mistake of the user ends in one line, and Ctrl-C in the line `interrupted`.
+        """
+        args = self.parse_args(arguments)
+        try:
+            with readable_errors():
+                return command(args) or 0
+        except KeyboardInterrupt:
+            print(interrupted, file=sys.stderr)
+            return INTERRUPTED
 
     def parse_args(self, args=None, namespace=None):
         """The arguments; config_file is a path, also if the name of a config was given."""
@@ -70,10 +120,18 @@ class Parser(argparse.ArgumentParser):
                 parsed.config_file = config_path(parsed.config_file)
             except UserError as error:
                 self.error(f"--config-file: {error}")
-        problem = self._check(parsed) if self._check else ""
+        problem = self._problem_of_limits(parsed) or self._check(parsed)
         if problem:
             self.error(problem)
         return parsed
+
+    def _problem_of_limits(self, parsed: argparse.Namespace) -> str:
+        for action, least, most in self._limits:
+            value = getattr(parsed, action.dest)
+            if value is not None and not least <= value <= most:
+                legal = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+                return f"{action.option_strings[0]} is {value:.12g}; it must be {legal}"
+        return ""
 
     def parse_known_args(self, args=None, namespace=None):
         self._words = list(sys.argv[1:] if args is None else args)
@@ -111,12 +169,25 @@ class Parser(argparse.ArgumentParser):
         return list({id(action): (action, *rest) for action, *rest in reversed(found)}.values())
 
 
+def _kind_of(value: list[str], default: Any) -> dict[str, Any]:
+    """What argparse needs to know of an option's values, such as ["{fgsm,bim}", "..."]."""
+    if not value:
+        return {"action": "store_true"}
+    word, *several = value
+    kind: dict[str, Any] = {"default": default, "nargs": "+" if several else None}
+    kind |= {"choices": word.strip("{}").split(",")} if word[0] == "{" else {"metavar": word}
+    example = default[0] if isinstance(default, list) else default
+    return kind if isinstance(example, str | None) else {**kind, "type": type(example)}
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Adds to the help of an option its default, if the text does not name it."""
+    """Adds to the help of an option that it is required, or its default if the text lacks it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        has_value = action.option_strings and action.nargs != 0 and not action.required
+        if action.option_strings and action.required:
+            return f"{text} (required)"
+        has_value = action.option_strings and action.nargs != 0
         is_shown = action.default is not None and action.default != "" and "default" not in text
         return f"{text} (default: %(default)s)" if has_value and is_shown else text
 
@@ -137,34 +208,8 @@ def config_path(text: str) -> str:
         return text
 
 
-def add_pairs(add: Callable[..., argparse.Action]) -> None:
-    """Add the config pairs with the add_argument of a parser or a group."""
-    add(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="at the end of the line: pairs, also KEY=VALUE, that change the config",
-    )
-
-
-def add_training_data(parser: Parser) -> Callable[..., argparse.Action]:
-    """Add --train-annotations and --train-images; return what adds to their group."""
-    add = parser.add_argument_group(
-        "your own COCO-format dataset, whose file defines the classes"
-    ).add_argument
-    annotations = add("--train-annotations", metavar="FILE", dest="train_json",
-                      help="COCO json to train on (default: DATASETS.TRAIN)")  # fmt: skip
-    parser.accept_old(annotations, "--train-json")
-    add("--train-images", metavar="DIR", help="folder of its images (default: none)")
-    return add
-
-
 def training_parser(
-    command: str,
-    docstring: str | None,
-    program: str | None = None,
-    *,
-    config: str = "a yaml file, or the name of a config such as risonet50_fpn",
+    command: str, docstring: str | None, program: str | None = None, *, config: str = _CONFIG
 ) -> Parser:
     """The options of detectron2's default_argument_parser, and --trust-pickle.
 
@@ -180,32 +225,29 @@ def training_parser(
 
     usage = "--config-file FILE [options] [KEY VALUE ...]"
     parser = Parser(command, docstring, program, usage=usage, check=check)
-    add = parser.add_argument_group("what to run").add_argument
-    add("--config-file", metavar="FILE", default="", help=f"{config} (required)")
-    add("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
-    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
-    add("--trust-pickle", action="store_true", help=TRUST_PICKLE)
-    add_pairs(add)
-    _add_processes(parser)
+    add = parser.group("what to run")
+    add("--config-file FILE", f"{config} (required)", "", required=False)
+    add("--resume", "continue from the last checkpoint in OUTPUT_DIR")
+    add("--eval-only", "evaluate MODEL.WEIGHTS instead of training")
+    add("--trust-pickle")
+    add("opts")
+    add = parser.group("processes and machines")
+    add("--num-gpus N", "GPUs per machine; on a CPU-only machine: number of processes", 1)
+    add("--num-machines N", "machines that train together", 1)
+    add("--machine-rank N", "number of this machine, from 0", 0)
+    # detectron2's default is one port for every job of a user
+    add("--dist-url URL", "tcp://HOST:PORT of the first machine; auto: a free port of this one",
+        "auto")  # fmt: skip
+    # detectron2's default: the first process evaluates COCO while the others wait
+    add("--dist-timeout SECONDS", "how long processes wait for each other, at the start and later "
+        "(default: 1800)", 1800.0)  # fmt: skip
     return parser
 
 
-def _add_processes(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("processes and machines").add_argument
-    add("--num-gpus", type=int, default=1, metavar="N",
-        help="GPUs per machine; on a CPU-only machine: number of processes")  # fmt: skip
-    add("--num-machines", type=int, default=1, metavar="N", help="machines that train together")
-    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
-    add(
-        "--dist-url",
-        metavar="URL",
-        default="auto",  # detectron2's is one port for every job of a user
-        help="tcp://HOST:PORT of the first machine; auto: a free port of this one",
-    )
-    add(
-        "--dist-timeout",
-        type=float,
-        default=1800.0,  # detectron2's: the first process evaluates COCO while the others wait
-        metavar="SECONDS",
-        help="how long processes wait for each other, at the start and later (default: 1800)",
-    )
+def run_training(parser: Parser, train: Callable, arguments: list[str] | None) -> int:
+    """Call `train` with the arguments in every process that they ask for."""
+    args = parser.parse_args(arguments)
+    from d2_isonet.distributed.launch import run  # imports torch
+
+    run(train, args)
+    return 0

@@ -12,41 +12,31 @@ Examples:
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING
 
-from d2_isonet.utils.messages import UserError, readable_errors
+from d2_isonet.utils.messages import UserError
 
-from .arguments import Parser, add_pairs
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-
-    from d2_isonet.preflight.findings import Finding
+from .arguments import Parser
 
 
 def argument_parser(program: str | None = None) -> Parser:
     usage = "--config-file FILE|--annotations FILE|--data-root DIR [options] [KEY VALUE ...]"
     parser = Parser("check-data", __doc__, program, usage=usage, check=_problem)
-    add = parser.add_argument_group("the data").add_argument
-    add("--config-file", metavar="FILE", default="",
-        help="a yaml file or the name of a config, whose DATASETS are checked, or which the data "
-        "below must fit (default: none)")  # fmt: skip
-    annotations = add("--annotations", metavar="FILE", help="COCO json to check (default: none)")
-    parser.accept_old(annotations, "--json")
-    add("--images", metavar="DIR", help="folder of its images (default: none)")
-    add("--data-root", metavar="DIR",
-        help="folder with train/<class>/ and val/<class>/ (default: none)")  # fmt: skip
-    add("--eval-only", action="store_true", help="check only what an evaluation needs")
-    add_pairs(add)
+    add = parser.group("the data")
+    add("--config-file FILE", "a yaml file or the name of a config, whose DATASETS are checked, or "
+        "which the data below must fit (default: none)", "", required=False)  # fmt: skip
+    add("--annotations FILE", "COCO json to check (default: none)", old=("--json",))
+    add("--images DIR", "folder of its images (default: none)")
+    add("--data-root DIR", "folder with train/<class>/ and val/<class>/ (default: none)")
+    add("--eval-only", "check only what an evaluation needs")
+    add("opts")
     check = parser.add_argument_group("the check")
-    depth = check.add_mutually_exclusive_group().add_argument
-    depth("--full", action="store_true", help="read every image (the default)")
-    depth("--quick", action="store_true", help="read DATASETS.CHECKED_IMAGES, as a training does")
-    add = check.add_argument
-    add("--json-report", metavar="FILE",
-        help="write all findings, with all names, as json (default: no file)")  # fmt: skip
-    add("--repair", metavar="FILE", help="only write the --annotations, with what can be filled in "
-        "without guessing, to this new file (default: no file)")  # fmt: skip
+    add = parser.group(check.add_mutually_exclusive_group())
+    add("--full", "read every image (the default)")
+    add("--quick", "read DATASETS.CHECKED_IMAGES, as a training does")
+    add = parser.group(check)
+    add("--json-report FILE", "write all findings, with all names, as json (default: no file)")
+    add("--repair FILE", "only write the --annotations, with what can be filled in without "
+        "guessing, to this new file (default: no file)")  # fmt: skip
     return parser
 
 
@@ -61,35 +51,32 @@ def _problem(args: argparse.Namespace) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
-    from d2_isonet.preflight.findings import findings_table
-
-    with readable_errors():
-        findings = findings_of(args)
-        print(findings_table(findings))
-        if args.json_report:
-            with open(args.json_report, "w", encoding="utf-8") as opened:
-                json.dump([finding._asdict() for finding in findings], opened, indent=1)
-    return int(any(finding.severity == "error" for finding in findings))
+    return argument_parser().run(check, arguments)
 
 
-def findings_of(args: argparse.Namespace) -> "list[Finding]":
-    """The findings on the data that the arguments name: a config's, a COCO json's or a folder's.
+def check(args: argparse.Namespace) -> int:
+    """Print the findings on the data that the arguments name; 1 if one of them is an error.
 
     With --repair they say what was filled in.
     """
     from d2_isonet.config.loading import load_config
-    from d2_isonet.preflight.findings import Finding
+    from d2_isonet.preflight.findings import Finding, findings_table
 
     cfg = load_config(args.config_file, args.opts)
     try:
-        return _repaired(args) if args.repair else _checked(cfg, args)
+        findings = _repair(args) if args.repair else _findings(cfg, args)
     except UserError as error:
-        return [Finding("error", "data", error.what, error.remedy)]
+        findings = [Finding("error", "data", error.what, error.remedy)]
+    print(findings_table(findings))
+    if args.json_report:
+        with open(args.json_report, "w", encoding="utf-8") as opened:
+            json.dump([finding._asdict() for finding in findings], opened, indent=1)
+    return int(any(finding.severity == "error" for finding in findings))
 
 
-def _checked(cfg: "CfgNode", args: argparse.Namespace) -> "list[Finding]":
-    from d2_isonet.data.datasets import load_registered, register_data_root
+def _findings(cfg, args: argparse.Namespace) -> list:
+    """The findings on a config's datasets, a COCO json or a folder of classes."""
+    from d2_isonet.data.datasets import load_registered, register_coco_files, register_data_root
     from d2_isonet.preflight.data.images import classified_image_findings
     from d2_isonet.preflight.data.sets import dataset_findings
 
@@ -97,50 +84,31 @@ def _checked(cfg: "CfgNode", args: argparse.Namespace) -> "list[Finding]":
     if args.data_root:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((x,) for x in register_data_root(args.data_root))
     elif args.annotations:
-        _use_annotations(cfg, args)
+        name = os.path.basename(args.annotations)
+        classes = register_coco_files(name, args.annotations, args.images)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((), (name,)) if args.eval_only else ((name,), ())
+        if not args.config_file:
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+            cfg.SOLVER.MAX_ITER = 0  # there is no schedule to check
     if args.data_root or cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         train = [] if args.eval_only else load_registered(cfg.DATASETS.TRAIN)[0]
         test = load_registered(cfg.DATASETS.TEST)[0] if cfg.DATASETS.TEST else []
-        share = cfg.DATALOADER.MAX_UNREADABLE
-        return classified_image_findings(train, test, number, share)
+        return classified_image_findings(train, test, number, cfg.DATALOADER.MAX_UNREADABLE)
     return dataset_findings(cfg, args.eval_only, number)
 
 
-def _use_annotations(cfg: "CfgNode", args: argparse.Namespace) -> None:
-    """Make --annotations the dataset; without a config, its classes are those of the head."""
-    from d2_isonet.data.datasets import register_coco_files
-
-    name = os.path.basename(args.annotations)
-    classes = register_coco_files(name, args.annotations, args.images)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((), (name,)) if args.eval_only else ((name,), ())
-    if not args.config_file:
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-        cfg.SOLVER.MAX_ITER = 0  # there is no schedule to check
-
-
-def _repaired(args: argparse.Namespace) -> "list[Finding]":
-    from d2_isonet.data.coco_json import read_annotations
-    from d2_isonet.preflight.findings import Finding
-
-    content = read_annotations(args.annotations)
-    done = repair(content, args.images) or ["there was nothing to fill in"]
-    with open(args.repair, "x", encoding="utf-8") as opened:
-        json.dump(content, opened)
-    return [Finding("fact", args.repair, what) for what in done]
-
-
-def repair(content: dict, image_root: str) -> list[str]:
-    """Fill in ids of annotations, sizes of images, area and iscrowd, in place; say what was done.
+def _repair(args: argparse.Namespace) -> list:
+    """Write the annotations with ids, sizes of images, area and iscrowd; say what was filled in.
 
     If some ids are missing or occur twice, all annotations get new ones, 1 to N. Sizes are those of
     the files after their EXIF orientation is applied.
     """
-    from d2_isonet.data.coco_json import fill_in, is_id
+    from d2_isonet.data.coco_json import fill_in, is_id, read_annotations
+    from d2_isonet.preflight.findings import Finding
 
-    done = []
-    annotations = content.get("annotations", [])
-    ids = {a["id"] for a in annotations if is_id(a.get("id"))}
-    if len(ids) < len(annotations):
+    content = read_annotations(args.annotations)
+    annotations, done = content.get("annotations", []), []
+    if len({a["id"] for a in annotations if is_id(a.get("id"))}) < len(annotations):
         for number, annotation in enumerate(annotations, 1):
             annotation["id"] = number
         done.append(f"{len(annotations)} annotations have new ids, 1 to {len(annotations)}")
@@ -149,15 +117,18 @@ def repair(content: dict, image_root: str) -> list[str]:
         fill_in(annotation)
     if bare:
         done.append(f"{len(bare)} annotations have an area and iscrowd now")
-    return done + _fill_in_sizes(content, image_root)
+    done += _fill_in_sizes(content["images"], args.images)
+    with open(args.repair, "x", encoding="utf-8") as opened:
+        json.dump(content, opened)
+    return [Finding("fact", args.repair, x) for x in done or ["there was nothing to fill in"]]
 
 
-def _fill_in_sizes(content: dict, image_root: str) -> list[str]:
+def _fill_in_sizes(images: list[dict], image_root: str) -> list[str]:
     from d2_isonet.preflight.data.coco_content import coco_entries
     from d2_isonet.preflight.data.image_scan import look_at_all
 
-    named = [image for image in content["images"] if isinstance(image.get("file_name"), str)]
-    sizeless = [i for i in named if not {"width", "height"} <= i.keys()]
+    named = [image for image in images if isinstance(image.get("file_name"), str)]
+    sizeless = [image for image in named if not {"width", "height"} <= image.keys()]
     entries = coco_entries({"images": sizeless}, image_root)
     looks = look_at_all(entry.path for entry in entries)
     number = 0

@@ -11,8 +11,6 @@ Examples:
 
 import argparse
 
-from d2_isonet.utils.messages import readable_errors
-
 from .arguments import Parser
 
 
@@ -20,40 +18,29 @@ def argument_parser(program: str | None = None) -> Parser:
     parser = Parser("convert", __doc__, program, usage="IN OUT [options]")
     parser.add_argument("source", metavar="IN", help="the weights, .pt, .pth or .safetensors")
     parser.add_argument("target", metavar="OUT", help="the new file, .pth or .safetensors")
-    add = parser.add_argument_group("weights of others").add_argument
-    add("--depth", type=int, metavar="N", help="stop unless IN has this depth (default: any)")
-    add("--kind", choices=("risonet", "isonet", "resnet"),
-        help="stop unless IN is such a network (default: any)")  # fmt: skip
+    add = parser.group("weights of others")
+    add("--depth N", "stop unless IN has this depth (default: any)", type=int)
+    add("--kind {risonet,isonet,resnet}", "stop unless IN is such a network (default: any)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
-
-    with readable_errors():
-        (change if _changes_format(args) else rename)(args)
-    return 0
+    return argument_parser().run(convert, arguments)
 
 
-def _changes_format(args: argparse.Namespace) -> bool:
-    """Whether the files have different formats and IN has the names of this project."""
-    from d2_isonet.checkpoint.conversion import has_names_of_others
+def convert(args: argparse.Namespace) -> None:
+    """Write the weights in the other format, or those of others with the names of this project."""
+    from d2_isonet.checkpoint.conversion import change_format, has_names_of_others
     from d2_isonet.checkpoint.safetensors_file import SUFFIX
 
-    same = args.source.endswith(SUFFIX) == args.target.endswith(SUFFIX)
-    return not (same or args.depth or args.kind or has_names_of_others(args.source))
-
-
-def change(args: argparse.Namespace) -> None:
-    """Write the same weights in the other format."""
-    from d2_isonet.checkpoint.conversion import change_format
-
-    number, left_out = change_format(args.source, args.target)
-    print(
-        f"{number} tensors written to {args.target}; MODEL.WEIGHTS can name it like {args.source}"
-    )
+    source, target = args.source, args.target
+    same_format = source.endswith(SUFFIX) == target.endswith(SUFFIX)
+    if same_format or args.depth or args.kind or has_names_of_others(source):
+        return rename(args)
+    number, left_out = change_format(source, target)
+    print(f"{number} tensors written to {target}; MODEL.WEIGHTS can name it like {source}")
     if left_out:
-        print(f"left out: {', '.join(left_out)} (no training can resume from {args.target})")
+        print(f"left out: {', '.join(left_out)} (no training can resume from {target})")
 
 
 def rename(args: argparse.Namespace) -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2_isonet.utils.command_line import require_packages
-from d2_isonet.utils.messages import readable_errors
 
-from .arguments import TRUST_PICKLE, Parser, add_pairs
+from .arguments import Parser
 
 if TYPE_CHECKING:
     from d2_isonet.reporting.isometry.analysis import Analysis
@@ -25,48 +24,37 @@ if TYPE_CHECKING:
 def argument_parser(program: str | None = None) -> Parser:
     usage = "--config-file FILE|--weights FILE|--timm NAME [options] [KEY VALUE ...]"
     parser = Parser("isometry", __doc__, program, usage=usage, check=_problem)
-    add = parser.add_argument_group("the network").add_argument
-    add("--config-file", metavar="FILE",
-        help="a yaml file, or the name of a config of d2_isonet or of detectron2's model zoo "
-        "(default: the config.yaml beside --weights)")  # fmt: skip
-    add("--weights", metavar="FILE", help="its weights (default: as initialized)")
-    add("--timm", metavar="NAME", help="a network of timm instead (default: none)")
-    add("--trust-pickle", action="store_true", help=TRUST_PICKLE)
-    add_pairs(add)
-    _add_images(parser)
-    add = parser.add_argument_group("what is measured").add_argument
-    add("--frequencies", type=int, default=8, metavar="N",
-        help="side of the grid of output pixels of a convolution's operator")  # fmt: skip
-    add("--limit", type=float, default=10.0, metavar="FACTOR",
-        help="report a signal that grows by more than this factor, or shrinks by more")  # fmt: skip
-    add("--all", action="store_true", help="measure the convolutions of a detector's heads too")
-    add("--seed", type=int, default=0, help="seed of the initialization and the cotangent")
-    add("--output", type=Path, default=Path("output/isometry"), metavar="DIR",
-        help="folder for the page, the json and the pictures")  # fmt: skip
+    add = parser.group("the network")
+    add("--config-file FILE", "a yaml file, or the name of a config of d2_isonet or of "
+        "detectron2's model zoo (default: the config.yaml beside --weights)",
+        required=False)  # fmt: skip
+    add("--weights FILE", "its weights (default: as initialized)", required=False)
+    add("--timm NAME", "a network of timm instead (default: none)")
+    add("--trust-pickle")
+    add("opts")
+    add = parser.group("the images that go through the network")
+    add("--images DIR", "folder of images (default: the test set of the config)")
+    add("--annotations FILE", "COCO json of the images (default: all images in --images); its "
+        "images lie in --images, or beside it", old=())  # fmt: skip
+    add("--image-root DIR", argparse.SUPPRESS)  # an old spelling, see _problem
+    add("--num-images N", "number of images, spread over the folder", 2, least=1)
+    add = parser.group("what is measured")
+    add("--frequencies N", "side of the grid of output pixels of a convolution's operator", 8,
+        least=1)  # fmt: skip
+    add("--limit FACTOR", "report a signal that grows by more than this factor, or shrinks by more",
+        10.0)  # fmt: skip
+    add("--all", "measure the convolutions of a detector's heads too")
+    add("--seed SEED", "seed of the initialization and the cotangent", 0)
+    add("--output DIR", "folder for the page, the json and the pictures", Path("output/isometry"))
     return parser
-
-
-def _add_images(parser: Parser) -> None:
-    add = parser.add_argument_group("the images that go through the network").add_argument
-    add("--images", metavar="DIR",
-        help="folder of images (default: the test set of the config)")  # fmt: skip
-    annotations = add("--annotations", metavar="FILE",
-        help="COCO json of the images (default: all images in --images); its images lie in "
-        "--images, or beside it")  # fmt: skip
-    parser.accept_old(annotations)
-    add("--image-root", metavar="DIR", help=argparse.SUPPRESS)  # an old spelling, see _problem
-    add("--num-images", type=int, default=2, metavar="N",
-        help="number of images, spread over the folder")  # fmt: skip
 
 
 def _problem(args: argparse.Namespace) -> str:
     if args.timm and (args.config_file or args.opts):
         return "--timm goes without --config-file and KEY VALUE pairs"
-    if args.num_images < 1 or args.frequencies < 1 or args.limit <= 1:
-        return "--num-images and --frequencies must be at least 1, --limit above 1"
     if args.annotations:  # the old spelling was --images FILE --image-root DIR
         args.images, args.image_root = args.annotations, args.images
-    return ""
+    return "" if args.limit > 1 else f"--limit is {args.limit:g}; it must be above 1"
 
 
 def analysis_of(args: argparse.Namespace) -> "Analysis":
@@ -78,15 +66,17 @@ def analysis_of(args: argparse.Namespace) -> "Analysis":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
+    return argument_parser().run(measure, arguments)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure the network, print the tables and write the page."""
     from detectron2.utils.logger import setup_logger
 
     setup_logger(name="d2_isonet")
-    with readable_errors():
-        require_packages("jinja2", "matplotlib", needed_by="the page")
-        from d2_isonet.reporting.isometry.report import print_analysis, write_analysis
+    require_packages("jinja2", "matplotlib", needed_by="the page")
+    from d2_isonet.reporting.isometry.report import print_analysis, write_analysis
 
-        analysis = analysis_of(args)
+    analysis = analysis_of(args)
     print_analysis(analysis)
     print(f"\nPage: {write_analysis(analysis, args.output)}")
-    return 0

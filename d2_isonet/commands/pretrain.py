@@ -12,18 +12,16 @@ import argparse
 
 from d2_isonet.utils.messages import readable_errors
 
-from .arguments import Parser, training_parser
+from .arguments import Parser, run_training, training_parser
 
 
 def argument_parser(program: str | None = None) -> Parser:
     config = "a yaml file, or the name of a config such as imagenet/risonet50"
     parser = training_parser("pretrain", __doc__, program, config=config)
-    parser.add_argument_group("your own images").add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder with train/<class>/ and val/<class>/, or the folder or URL of shards made by "
-        "`d2-isonet make-shards` (default: $DETECTRON2_DATASETS/imagenet)",
-    )
+    add = parser.group("your own images")
+    add("--data-root DIR", "folder with train/<class>/ and val/<class>/, or the folder or URL of "
+        "shards made by `d2-isonet make-shards` (default: $DETECTRON2_DATASETS/imagenet)"
+        )  # fmt: skip
     return parser
 
 
@@ -39,8 +37,4 @@ def pretrain(args: argparse.Namespace):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
-    from d2_isonet.distributed.launch import run  # imports torch
-
-    run(pretrain, args)
-    return 0
+    return run_training(argument_parser(), pretrain, arguments)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2_isonet.utils.command_line import require_packages
-from d2_isonet.utils.messages import UserError, readable_errors
+from d2_isonet.utils.messages import UserError
 
-from .arguments import Parser, add_pairs, add_training_data
+from .arguments import OWN_DATA, Parser
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -26,30 +26,26 @@ if TYPE_CHECKING:
 def argument_parser(program: str | None = None) -> Parser:
     usage = "--config-file FILE [options] [KEY VALUE ...]"
     parser = Parser("show-data", __doc__, program, usage=usage, check=_problem)
-    add = parser.add_argument_group("what to show").add_argument
-    add("--config-file", required=True, metavar="FILE",
-        help="a yaml file, or the name of a config such as risonet50_fpn (required)")  # fmt: skip
-    add("--source", choices=("mapper", "annotation"), default="mapper",
-        help="mapper: augmented, as the network sees them; annotation: as annotated")  # fmt: skip
-    number = add("--num-images", type=int, default=24, metavar="N", help="number of images")
-    parser.accept_old(number, "--images")
-    add("--output", type=Path, default=Path("data_preview"), metavar="DIR",
-        help="folder for the page and the pictures")  # fmt: skip
-    add_pairs(add)
-    add_training_data(parser)
-    add = parser.add_argument_group("your own images, for a classifier").add_argument
-    add("--data-root", metavar="DIR",
-        help="folder with train/<class>/ (default: the dataset of the config)")  # fmt: skip
+    add = parser.group("what to show")
+    add("--config-file FILE")
+    add("--source {mapper,annotation}",
+        "mapper: augmented, as the network sees them; annotation: as annotated",
+        "mapper")  # fmt: skip
+    add("--num-images N", "number of images", 24, least=1, old=("--images",))
+    add("--output DIR", "folder for the page and the pictures", Path("data_preview"))
+    add("opts")
+    add = parser.group(OWN_DATA)
+    add("--train-annotations FILE")
+    add("--train-images DIR")
+    add = parser.group("your own images, for a classifier")
+    add("--data-root DIR", "folder with train/<class>/ (default: the dataset of the config)")
     parser.set_defaults(val_json=None, val_images=None, eval_only=False)
     return parser
 
 
 def _problem(args: argparse.Namespace) -> str:
-    if args.num_images < 1:
-        return f"--num-images is {args.num_images}; it must be at least 1"
-    if args.output.exists() and not args.output.is_dir():
-        return f"--output {args.output} is a file: give a folder"
-    return ""
+    is_file = args.output.exists() and not args.output.is_dir()
+    return f"--output {args.output} is a file: give a folder" if is_file else ""
 
 
 def setup(args: argparse.Namespace) -> "CfgNode":
@@ -79,14 +75,15 @@ def setup(args: argparse.Namespace) -> "CfgNode":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
+    return argument_parser().run(show, arguments)
 
-    with readable_errors():
-        require_packages("jinja2", "matplotlib", "cv2", needed_by="the page")
-        cfg = setup(args)
-        from d2_isonet.reporting.data_preview import from_annotations, from_mapper, write_preview
 
-        read = from_mapper if args.source == "mapper" else from_annotations
-        page = write_preview(read(cfg, args.num_images), cfg, args.source, args.output)
+def show(args: argparse.Namespace) -> None:
+    """Write the page of the images that the arguments ask for."""
+    require_packages("jinja2", "matplotlib", "cv2", needed_by="the page")
+    cfg = setup(args)
+    from d2_isonet.reporting.data_preview import from_annotations, from_mapper, write_preview
+
+    read = from_mapper if args.source == "mapper" else from_annotations
+    page = write_preview(read(cfg, args.num_images), cfg, args.source, args.output)
     print(f"Written: {page} ({page.stat().st_size / 1e6:.1f} MB), and a jpg for each image")
-    return 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from d2_isonet.utils.messages import readable_errors
 
-from .arguments import Parser, add_training_data, training_parser
+from .arguments import OWN_DATA, Parser, run_training, training_parser
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 def argument_parser(program: str | None = None) -> Parser:
     parser = training_parser("train", __doc__, program)
-    add = add_training_data(parser)
-    annotations = add("--val-annotations", metavar="FILE", dest="val_json",
-                      help="COCO json to evaluate on (default: DATASETS.TEST, or no evaluation "
-                      "if --train-annotations is given)")  # fmt: skip
-    parser.accept_old(annotations, "--val-json")
-    add("--val-images", metavar="DIR", help="folder of its images (default: none)")
+    add = parser.group(OWN_DATA)
+    add("--train-annotations FILE")
+    add("--train-images DIR")
+    add("--val-annotations FILE", "COCO json to evaluate on (default: DATASETS.TEST, or no "
+        "evaluation if --train-annotations is given)", dest="val_json", old=("--val-json",)
+        )  # fmt: skip
+    add("--val-images DIR", "folder of its images (default: none)")
     return parser
 
 
@@ -61,8 +62,4 @@ def train(args: argparse.Namespace, trainer_class: "type[Trainer] | None" = None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
-    from d2_isonet.distributed.launch import run  # imports torch
-
-    run(train, args)
-    return 0
+    return run_training(argument_parser(), train, arguments)

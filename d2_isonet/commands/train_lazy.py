@@ -14,7 +14,7 @@ import argparse
 
 from d2_isonet.utils.messages import readable_errors
 
-from .arguments import Parser, training_parser
+from .arguments import Parser, run_training, training_parser
 
 
 def argument_parser(program: str | None = None) -> Parser:
@@ -35,8 +35,4 @@ def train_lazy(args: argparse.Namespace):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = argument_parser().parse_args(arguments)
-    from d2_isonet.distributed.launch import run  # imports torch
-
-    run(train_lazy, args)
-    return 0
+    return run_training(argument_parser(), train_lazy, arguments)

@@ -36,6 +36,11 @@ def check_range(key: str, value: float, least: float = 0, below: float = math.in
         raise UserError(f"{key} is {value}", f"it must be {finite}at least {least:g}{limit}")
 
 
+def illegal(cfg: "CfgNode", key: str, remedy: str) -> UserError:
+    """The error that the value of a key is not legal."""
+    return UserError(f"{key} is {value_of(cfg, key)!r}", remedy)
+
+
 def conflict(cfg: "CfgNode", key: str, other: str, remedy: str) -> UserError:
     """The error that the values of two keys exclude each other."""
     values = f"{key} is {value_of(cfg, key)!r} with {other} {value_of(cfg, other)!r}"

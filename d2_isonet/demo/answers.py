@@ -7,9 +7,8 @@ import numpy as np
 from detectron2.structures import Instances
 
 from d2_isonet.data.categories import Categories
-from d2_isonet.engine.drawing import class_colour
 
-from .results import images_json, results_of
+from .outputs import images_json, results_of
 from .streams import Pixels
 
 # "Save picture" uses these pixels, so that they keep their full colour resolution.
@@ -27,12 +26,8 @@ def answer_of(pixels: Pixels, found: Instances, categories: Categories, seconds:
         seconds: time of the detector.
     """
     height, width = pixels.bgr.shape[:2]
-    image = {
-        "id": 1,
-        "file_name": "",
-        "width": width,
-        "height": height,
-    }  # the page fills in the name
+    image = {"id": 1, "file_name": "", "width": width, "height": height}  # the page has the name
+    _, jpeg = cv2.imencode(".jpg", pixels.bgr, _JPEG)
     coco = images_json([image], categories)
     coco["annotations"] = [
         {"id": number, "iscrowd": 0, "area": result["bbox"][2] * result["bbox"][3], **result}
@@ -43,34 +38,19 @@ def answer_of(pixels: Pixels, found: Instances, categories: Categories, seconds:
         "height": height,
         "note": pixels.note,
         "seconds": round(seconds, 3),
-        "picture": _data_url(pixels.bgr),
+        "picture": "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode(),
         "objects": _objects(found),
         "coco": coco,
     }
 
 
-def classes_of(categories: Categories) -> list[dict]:
-    """Name and colour of each class, by class index."""
-    return [
-        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(index))}
-        for index, name in enumerate(categories.names)
-    ]
-
-
-def _data_url(bgr: np.ndarray) -> str:
-    _, data = cv2.imencode(".jpg", bgr, _JPEG)
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-
-
 def _objects(found: Instances) -> list[dict]:
     """Class index, score, box (x0, y0, x1, y1) and outlines [x, y, x, y, ...] of each object."""
-    boxes, scores = found.pred_boxes.tensor.tolist(), found.scores.tolist()
+    columns = (found.pred_classes.tolist(), found.scores.tolist(), found.pred_boxes.tensor.tolist())
     masks = found.pred_masks.numpy() if found.has("pred_masks") else [None] * len(found)
     return [
         {"class": index, "score": score, "box": box, "outlines": _outlines(mask)}
-        for index, score, box, mask in zip(
-            found.pred_classes.tolist(), scores, boxes, masks, strict=True
-        )
+        for index, score, box, mask in zip(*columns, masks, strict=True)
     ]
 
 

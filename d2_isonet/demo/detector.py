@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,17 +21,11 @@ from d2_isonet.utils.messages import UserError
 _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")
 
 
-class Detector:
-    """A Predictor and its categories.
+class Detector(NamedTuple):
+    """A Predictor of a model that returns "instances", and the names and ids of its classes."""
 
-    Args:
-        predictor: of a model that returns "instances".
-        categories: names and ids of its classes.
-    """
-
-    def __init__(self, predictor: Predictor, categories: Categories):
-        self.predictor = predictor
-        self.categories = categories
+    predictor: Predictor
+    categories: Categories
 
     def instances(self, images: Sequence[np.ndarray]) -> list[Instances | ValueError]:
         """The objects in each image (H, W, 3), BGR, on the CPU; the error of a refused image."""
@@ -58,11 +53,9 @@ def read_config(args: argparse.Namespace, least_score: float) -> CfgNode:
     """
     cfg = load_config(args.config_file, args.opts)
     if cfg.MODEL.META_ARCHITECTURE in _NO_DETECTORS:
-        raise UserError(
-            f"{args.config_file} describes no detector (MODEL.META_ARCHITECTURE "
-            f"{cfg.MODEL.META_ARCHITECTURE!r})",
-            "the demo needs a model with boxes",
-        )
+        found = f"(MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r})"
+        what = f"{args.config_file} describes no detector {found}"
+        raise UserError(what, "the demo needs a model with boxes")
     require_file(args.weights)
     cfg.MODEL.WEIGHTS = args.weights
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = least_score
@@ -95,8 +88,7 @@ def load_detector(cfg: CfgNode, args: argparse.Namespace) -> Detector:
 def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
     """The classes with the names and ids of a COCO file, which must not contradict the weights.
 
-    Args:
-        found: the classes of the detector. They are certain only if the weights name them.
+    `found` are the classes of the detector. They are certain only if the weights name them.
     """
     asked = categories_of_json(read_annotations(annotations), annotations)
     if len(asked.names) != len(found.names):
@@ -118,17 +110,13 @@ def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
 def _print_summary(cfg: CfgNode, args: argparse.Namespace, categories: Categories) -> None:
     unknown = "only numbered: neither weights nor config name them (--annotations does)"
     names = f"named by {categories.source}" if categories.source else unknown
-    on_cpu = cfg.MODEL.DEVICE == "cpu"
+    on_cpu, network = cfg.MODEL.DEVICE == "cpu", cfg.MODEL.ISONET
     device = f"cpu, {torch.get_num_threads()} threads" if on_cpu else cfg.MODEL.DEVICE
     print(f"{args.weights}: {len(categories.names)} classes, {names}; device {device}", flush=True)
-    if on_cpu and not args.fuse and _can_be_fused(cfg):
-        print("Hint: --fuse finds the same objects in less time on a CPU", flush=True)
-
-
-def _can_be_fused(cfg: CfgNode) -> bool:
-    network = cfg.MODEL.ISONET
-    return (
+    can_be_fused = (
         cfg.MODEL.BACKBONE.NAME.startswith("build_isonet")
         and (network.ACTIVATION, network.CONV, network.BLOCK) == ("SReLU", "Conv2d", "residual")
         and not cfg.MODEL.RESNETS.NORM
     )
+    if on_cpu and can_be_fused and not args.fuse:
+        print("Hint: --fuse finds the same objects in less time on a CPU", flush=True)

@@ -1,6 +1,7 @@
 """From sources to annotated copies and COCO json, with a progress bar and a summary."""
 
 import argparse
+import contextlib
 import itertools
 import sys
 import time
@@ -13,9 +14,8 @@ from d2_isonet.engine.drawing import draw_instances
 from d2_isonet.utils.messages import INTERRUPTED, shortened
 
 from .detector import Detector
-from .outputs import Sink
-from .results import CocoResults
-from .sources import Found
+from .outputs import CocoResults, Sink
+from .sources import Found, Source
 from .streams import Picture, Report, count_pictures, read_pictures
 
 
@@ -24,47 +24,50 @@ def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
 
     Ctrl-C ends the run early and keeps the results so far. A webcam is stopped in this way.
     """
-    start, report = time.time(), Report()
+    start, report, is_interrupted = time.time(), Report(), False
     results = CocoResults(detector.categories, args.annotations)
     args.output.mkdir(parents=True, exist_ok=True)
     if found.others:
         report.note(f"left out, not an image or video by suffix: {shortened(found.others)}")
-    exit_code = _detect_all(args, detector, found, results, report)
+    try:
+        _detect_all(args, detector, found.sources, results, report)
+    except KeyboardInterrupt:
+        is_interrupted = True
     results.write(args.output)
-    _print_summary(args, len(found.sources), results, report, time.time() - start)
-    if exit_code == INTERRUPTED:
+    _print_summary(args, results, time.time() - start)
+    if report.skipped:
+        skipped = f"{len(report.skipped)} of {len(found.sources)} files could not be read"
+        print(f"{skipped}: {shortened(list(report.skipped))}", file=sys.stderr)
+    if is_interrupted:
         print("interrupted: the results so far are written", flush=True)
         return 0 if found.sources[0].kind == "webcam" else INTERRUPTED
-    return exit_code
+    return 0 if results.images else 1
 
 
 def _detect_all(
     args: argparse.Namespace,
     detector: Detector,
-    found: Found,
+    sources: list[Source],
     results: CocoResults,
     report: Report,
-) -> int:
-    total = count_pictures(found.sources, args.max_frames)
+) -> None:
+    total = count_pictures(sources, args.max_frames)
     interval = 0.5 if sys.stderr.isatty() else 30
     pictures = itertools.chain.from_iterable(
-        read_pictures(source, report, args.max_frames) for source in found.sources
+        read_pictures(source, report, args.max_frames) for source in sources
     )
     names, sink = detector.categories.names, Sink(args.output)
-    with tqdm(total=total, desc="detecting", unit=" pictures", mininterval=interval) as progress:
-        try:
-            for picture, instances in _detections(detector, pictures, args.batch_size):
-                progress.update()
-                if isinstance(instances, ValueError):
-                    report.skip(picture.source, instances)
-                    continue
+    with (
+        contextlib.closing(sink),
+        tqdm(total=total, desc="detecting", unit=" pictures", mininterval=interval) as progress,
+    ):
+        for picture, instances in _detections(detector, pictures, args.batch_size):
+            progress.update()
+            if isinstance(instances, ValueError):
+                report.skip(picture.source, instances)
+            else:
                 results.add(picture.entry, instances)
                 sink.write(picture, draw_instances(picture.pixels, instances, names))
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        finally:
-            sink.close()
-    return 0 if results.images else 1
 
 
 def _detections(
@@ -74,13 +77,7 @@ def _detections(
         yield from zip(batch, detector.instances([x.pixels for x in batch]), strict=True)
 
 
-def _print_summary(
-    args: argparse.Namespace,
-    number_of_files: int,
-    results: CocoResults,
-    report: Report,
-    seconds: float,
-) -> None:
+def _print_summary(args: argparse.Namespace, results: CocoResults, seconds: float) -> None:
     number = len(results.images)
     each = f", {seconds / number:.2f} s each" if number else ""
     print(
@@ -89,9 +86,3 @@ def _print_summary(
     )
     if args.annotations and results.unknown:
         print(f"{results.unknown} of them are not in {args.annotations} and got new image ids")
-    if report.skipped:
-        print(
-            f"{len(report.skipped)} of {number_of_files} files could not be read: "
-            f"{shortened(list(report.skipped))}",
-            file=sys.stderr,
-        )

@@ -1,6 +1,7 @@
 """The images, videos or webcam that --input names."""
 
 import glob
+import itertools
 import os
 import re
 from pathlib import Path
@@ -17,27 +18,15 @@ VIDEO_SUFFIXES = (
 
 
 class Source(NamedTuple):
-    """A file or a webcam.
-
-    Args:
-        path: of the file, or the number of a webcam.
-        name: path of the file below the folder that contains all of them, with "/". It is COCO's
-            file_name.
-    """
+    """A file or a webcam."""
 
     kind: Literal["image", "video", "webcam"]
-    path: str
-    name: str
+    path: str  # of the file, or the number of a webcam
+    name: str  # COCO's file_name: path below the folder that contains all of them, with "/"
 
 
 class Found(NamedTuple):
-    """The result of `find_sources`.
-
-    Args:
-        sources: each file once.
-        folders: the folders that --input names.
-        others: the files in these folders that are neither image nor video.
-    """
+    """Each file once, the folders that --input names, and their files that are no pictures."""
 
     sources: list[Source]
     folders: list[str]
@@ -52,30 +41,19 @@ def find_sources(words: list[str]) -> Found:
         UserError: a folder has neither images nor videos, a webcam is not alone, or a path is a
             device.
     """
-    webcams = [word for word in words if _is_webcam(word)]
+    webcams = [x for x in words if re.fullmatch(r"webcam\d*", x) and not os.path.exists(x)]
     if webcams and len(words) > 1:
         raise UserError(f"--input: {webcams[0]} must be given alone")
     if webcams:
         number = webcams[0].removeprefix("webcam") or "0"
         return Found([Source("webcam", number, f"webcam{number}")], [], [])
+    roots, found, others = zip(*map(_find, words), strict=True)
     files: dict[str, str] = {}  # real path -> path
-    roots: list[str] = []
-    folders: list[str] = []
-    others: list[str] = []
-    for word in words:
-        root, found, left_out = _find(word)
-        roots.append(root)
-        folders += [root] if os.path.isdir(os.path.expanduser(word)) else []
-        others += left_out
-        for path in found:
-            files.setdefault(os.path.realpath(path), path)
-    root = os.path.commonpath(roots)
-    sources = [_source(path, root) for path in files.values()]
-    return Found(sources, folders, others)
-
-
-def _is_webcam(word: str) -> bool:
-    return re.fullmatch(r"webcam\d*", word) is not None and not os.path.exists(word)
+    for path in itertools.chain(*found):
+        files.setdefault(os.path.realpath(path), path)
+    sources = [_source(path, os.path.commonpath(roots)) for path in files.values()]
+    folders = [os.path.abspath(x) for x in map(os.path.expanduser, words) if os.path.isdir(x)]
+    return Found(sources, folders, [*itertools.chain(*others)])
 
 
 def _find(word: str) -> tuple[str, list[str], list[str]]:
@@ -89,27 +67,18 @@ def _find(word: str) -> tuple[str, list[str], list[str]]:
                 f"images end in {' '.join(IMG_EXTENSIONS)}, videos in {' '.join(VIDEO_SUFFIXES)}",
             )
         return path, found, others
-    if os.path.lexists(path):
-        _require_regular(path)
+    if os.path.isfile(path):
         return os.path.dirname(path), [path], []
-    if glob.has_magic(word):
-        return _match(path)
-    raise MissingFileError(f"--input: there is no file or folder {path}")
-
-
-def _require_regular(path: str) -> None:
-    if not os.path.exists(path):
+    if os.path.exists(path):
+        camera = "a camera is --input webcam0, webcam1, ..."
+        raise UserError(f"--input: {path} is not a file", camera)
+    if os.path.lexists(path):
         raise MissingFileError(f"--input: {path} is a link to a file that is not there")
-    if not os.path.isfile(path):
-        raise UserError(
-            f"--input: {path} is not a file", "a camera is --input webcam0, webcam1, ..."
-        )
-
-
-def _match(pattern: str) -> tuple[str, list[str], list[str]]:
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not glob.has_magic(word):
+        raise MissingFileError(f"--input: there is no file or folder {path}")
+    found = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
     if not found:
-        raise MissingFileError(f"--input: no file matches the pattern {pattern}")
+        raise MissingFileError(f"--input: no file matches the pattern {path}")
     return os.path.commonpath([os.path.dirname(path) for path in found]), found, []
 
 

@@ -1,5 +1,6 @@
 """The pictures of a source: a decoded image, or the frames of a video or a webcam."""
 
+import contextlib
 import io
 import itertools
 import math
@@ -21,19 +22,12 @@ MOST_PIXELS = 178_956_970  # Pillow's limit: it raises above twice its MAX_IMAGE
 
 
 class Picture(NamedTuple):
-    """An image or a frame.
-
-    Args:
-        source: the file or webcam that it comes from.
-        entry: its entry in images.json, without the id.
-        pixels: (H, W, 3), uint8, BGR.
-        rate: frames per second of the video; 0 for an image.
-    """
+    """An image or a frame of a source."""
 
     source: Source
-    entry: dict
-    pixels: np.ndarray
-    rate: float = 0.0
+    entry: dict  # its entry in images.json, without the id
+    pixels: np.ndarray  # (H, W, 3), uint8, BGR
+    rate: float = 0.0  # frames per second of the video; 0 for an image
 
 
 class Report:
@@ -69,13 +63,11 @@ def _read(source: Source, report: Report, max_frames: int | None) -> Iterator[Pi
             report.note(f"{source.name}: {note}")
         yield Picture(source, _entry(source, pixels), pixels)
         return
-    reader = FrameReader(int(source.path) if source.kind == "webcam" else source.path)
-    try:
+    file_or_camera = int(source.path) if source.kind == "webcam" else source.path
+    with contextlib.closing(FrameReader(file_or_camera)) as reader:
         for number, frame in enumerate(itertools.islice(reader, max_frames)):
             entry = {**_entry(source, frame), "frame": number, "seconds": number / reader.rate}
             yield Picture(source, entry, frame, reader.rate)
-    finally:
-        reader.close()
     if reader.number == 0:
         raise NoVideo("it has no frame that can be read")
     if max_frames is None and reader.breaks_off():
@@ -97,16 +89,13 @@ def count_pictures(sources: Sequence[Source], max_frames: int | None) -> int | N
 
 
 def _count(source: Source, max_frames: int | None) -> int | None:
-    if source.kind == "image":
-        return 1
-    if source.kind == "webcam":
-        return max_frames
+    if source.kind != "video":
+        return 1 if source.kind == "image" else max_frames
     try:
-        reader = FrameReader(source.path)
+        with contextlib.closing(FrameReader(source.path)) as reader:
+            announced = reader.announced
     except (NoVideo, OSError):
         return 0
-    reader.close()
-    announced = reader.announced
     return announced if announced is None or max_frames is None else min(announced, max_frames)
 
 
@@ -120,15 +109,10 @@ class NoPicture(UserError):
 
 
 class Pixels(NamedTuple):
-    """A decoded image.
+    """A decoded image."""
 
-    Args:
-        bgr: (H, W, 3), uint8, upright.
-        note: how decoding changed the image, if the user should know; else "".
-    """
-
-    bgr: np.ndarray
-    note: str = ""
+    bgr: np.ndarray  # (H, W, 3), uint8, upright
+    note: str = ""  # how decoding changed the image, if the user should know
 
 
 def decode(data: bytes, most_pixels: int = MOST_PIXELS, longest: int | None = None) -> Pixels:
@@ -145,26 +129,22 @@ def decode(data: bytes, most_pixels: int = MOST_PIXELS, longest: int | None = No
     """
     if not data:
         raise NoPicture("it is empty (0 bytes)")
+    too_large = f"has more than {most_pixels / 1e6:.0f} million pixels; reduce it first"
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > most_pixels:
-                size = f"it is {image.width} x {image.height} and"
-                raise NoPicture(_too_large(size, most_pixels))
+                raise NoPicture(f"it is {image.width} x {image.height} and {too_large}")
             return _upright(image, longest)
     except NoPicture:
         raise
     except UnidentifiedImageError as error:
         raise NoPicture("it is not an image that Pillow can read") from error
     except Image.DecompressionBombError as error:
-        raise NoPicture(_too_large("it", most_pixels)) from error
+        raise NoPicture(f"it {too_large}") from error
     except MemoryError as error:
         raise NoPicture("there is not enough memory for it") from error
     except Exception as error:  # on a damaged file, Pillow's plug-ins raise all kinds of errors
         raise NoPicture(f"it is damaged ({error or type(error).__name__})") from error
-
-
-def _too_large(what: str, most_pixels: int) -> str:
-    return f"{what} has more than {most_pixels / 1e6:.0f} million pixels; reduce it first"
 
 
 def _upright(image: Image.Image, longest: int | None) -> Pixels:
@@ -190,9 +170,8 @@ def _to_8_bits(image: Image.Image) -> tuple[Image.Image, str]:
     values = np.asarray(image, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and math.isfinite(high)):  # also NaN
-        raise NoPicture(
-            f"its pixels are from {low:g} to {high:g}", "save it with 8 bits per channel"
-        )
+        what = f"its pixels are from {low:g} to {high:g}"
+        raise NoPicture(what, "save it with 8 bits per channel")
     scaled = (values * (255 / high if high else 0)).round().astype(np.uint8)
     note = f"{image.mode} pixels, of more than 8 bits, scaled: 0-{high:g} became 0-255. "
     return Image.fromarray(scaled).convert("RGB"), note

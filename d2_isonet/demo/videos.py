@@ -77,11 +77,7 @@ def _why_not_open(source: str | int) -> str:
 
 
 class FrameWriter:
-    """A video file (MPEG-4 in .mp4) that gets its name when it is complete.
-
-    Args:
-        path: of the file.
-        rate: frames per second.
+    """A video file (MPEG-4 in .mp4), `rate` frames per second, named `path` when it is complete.
 
     Raises (when frames are written):
         SaveError: the file cannot be written.

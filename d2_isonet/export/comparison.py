@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,19 +22,19 @@ _NOTHING = (
 )
 
 
-def comparison_of(target: str, threshold: float, most: int) -> Callable:
-    """The function (original, exported, image) -> {quantity: number} for a target.
+def compare(original: Outputs, exported: Outputs, image: torch.Tensor, record: dict) -> dict:
+    """The differences {quantity: number} of the outputs for an image (3, H, W).
 
     Quantities named "share" have no unit. The tolerance limits them, and only them.
 
     Args:
-        threshold, most: the detector's MODEL.ROI_HEADS.SCORE_THRESH_TEST and
-            TEST.DETECTIONS_PER_IMAGE.
+        record: of the export, see record.py.
     """
-    if target == "detector":
-        return lambda a, b, image: compare_detections(a, b, image.shape[-2:], threshold, most)
-    compare = compare_logits if target == "classifier" else compare_features
-    return lambda a, b, image: compare(a, b)
+    if record["target"] == "detector":
+        size, most = (image.shape[-2], image.shape[-1]), record["detections_per_image"]
+        return compare_detections(original, exported, size, record["score_threshold"], most)
+    is_classifier = record["target"] == "classifier"
+    return (compare_logits if is_classifier else compare_features)(original, exported)
 
 
 def compare_features(original: Outputs, exported: Outputs) -> dict[str, float]:
@@ -43,9 +43,7 @@ def compare_features(original: Outputs, exported: Outputs) -> dict[str, float]:
 
 
 def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
-    if x.shape != y.shape:
-        return float("inf")
-    return _largest(x - y) / max(_largest(x), 1e-12)
+    return _largest(x - y) / max(_largest(x), 1e-12) if x.shape == y.shape else math.inf
 
 
 def compare_logits(original: Outputs, exported: Outputs) -> dict[str, float]:
@@ -72,7 +70,10 @@ def compare_detections(
     """
     rows, columns = _match(original, exported)
     limit = max(_least_kept(x["scores"], threshold, most) for x in (original, exported))
-    unmatched = _without(original["scores"], rows), _without(exported["scores"], columns)
+    unmatched = [
+        scores[[i for i in range(len(scores)) if i not in matched]]
+        for scores, matched in ((original["scores"], rows), (exported["scores"], columns))
+    ]
     a = {name: x[rows] for name, x in original.items()}
     b = {name: x[columns] for name, x in exported.items()}
     pixels = _largest(a["boxes"] - b["boxes"])
@@ -110,10 +111,6 @@ def _least_kept(scores: torch.Tensor, threshold: float, most: int) -> float:
     return float(scores.min()) if is_full and len(scores) else threshold
 
 
-def _without(scores: torch.Tensor, matched: list[int]) -> torch.Tensor:
-    return scores[[i for i in range(len(scores)) if i not in matched]]
-
-
 def _compare_masks(a: Outputs, b: Outputs, size: tuple[int, int]) -> dict[str, float]:
     """The pixels that only one mask of a pair has, and their share of those that any has."""
     masks = [paste_masks_in_image(x["masks"], x["boxes"], tuple(size)).bool() for x in (a, b)]
@@ -130,16 +127,12 @@ def _largest(x: torch.Tensor) -> float:
 
 def summarize(comparisons: list[dict[str, float]]) -> dict[str, float]:
     """Over all images: the sum of counts, the worst of other quantities. NaN is the worst."""
-    names = dict.fromkeys(name for numbers in comparisons for name in numbers)
-    return {name: _over_images(name, [x[name] for x in comparisons if name in x]) for name in names}
-
-
-def _over_images(name: str, values: list[float]) -> float:
-    if name in _COUNTS:
-        return sum(values)
-    if any(map(math.isnan, values)):
-        return math.nan
-    return min(values) if name.startswith("least") else max(values)
+    summary = {}
+    for name in dict.fromkeys(name for numbers in comparisons for name in numbers):
+        values = [numbers[name] for numbers in comparisons if name in numbers]
+        worst = sum if name in _COUNTS else min if name.startswith("least") else max
+        summary[name] = math.nan if any(map(math.isnan, values)) else worst(values)
+    return summary
 
 
 def failures(summary: dict[str, float], tolerance: float) -> list[str]:
@@ -160,10 +153,12 @@ def format_summary(
     """A table with a row per quantity, then latency and file size of both networks."""
     rows = [_row(name, value, tolerance) for name, value in summary.items()]
     original, exported = (statistics.median(seconds[side]) for side in ("original", "exported"))
-    rows.append(("seconds per image, original", f"{original:.4f}", ""))
-    rows.append(("seconds per image, exported", f"{exported:.4f}", ""))
-    rows.append(("exported / original", f"{exported / original:.2f}", ""))
-    rows += [(f"MB of the {name}", f"{size / 1e6:.1f}", "") for name, size in sizes.items()]
+    rows += [
+        ("seconds per image, original", f"{original:.4f}", ""),
+        ("seconds per image, exported", f"{exported:.4f}", ""),
+        ("exported / original", f"{exported / original:.2f}", ""),
+        *((f"MB of the {name}", f"{size / 1e6:.1f}", "") for name, size in sizes.items()),
+    ]
     return tabulate(rows, headers=("", "largest", "tolerance"), disable_numparse=True)
 
 

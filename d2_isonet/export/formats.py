@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -59,43 +60,32 @@ def export_program(module: PixelFeatures | PixelLogits) -> ExportedProgram:
     """`module` as a program for any number and size of images."""
     # with channels_last, torch.export needs facts about padded sizes that it cannot prove
     module = module.to(memory_format=torch.contiguous_format)
-    side = _least_side(module)
+    side, sizes = _open_sizes(module)
     # torch.export takes equal sizes for one dimension, and a size of 1 for a constant
     example = torch.full((2, 3, 2 * side, 3 * side), 128.0)
     with torch.no_grad(), quiet():
-        return torch.export.export(module, (example,), dynamic_shapes=_open_sizes(side))
+        return torch.export.export(module, (example,), dynamic_shapes=sizes)
 
 
-def _least_side(module: PixelFeatures | PixelLogits) -> int:
-    """Height and width of an image whose features are larger than 1, a constant to torch.export."""
-    return max(shape.stride for shape in module.backbone.output_shape().values()) + 1
-
-
-def _open_sizes(side: int) -> tuple[dict[int, Dim]]:
-    return ({0: Dim("batch"), 2: Dim("height", min=side), 3: Dim("width", min=side)},)
+def _open_sizes(module: PixelFeatures | PixelLogits) -> tuple[int, tuple[dict[int, Dim]]]:
+    """The least side of an image, whose features are larger than 1, and what varies in a batch."""
+    side = max(shape.stride for shape in module.backbone.output_shape().values()) + 1
+    return side, ({0: Dim("batch"), 2: Dim("height", min=side), 3: Dim("width", min=side)},)
 
 
 def _write_onnx(module: PixelFeatures | PixelLogits, path: Path) -> None:
     program = export_program(module)
     with quiet():
         onnx_program = torch.onnx.export(
-            program,
-            dynamo=True,
-            dynamic_shapes=_open_sizes(_least_side(module)),
-            input_names=["images"],
-            output_names=module.output_names(),
-            verbose=False,
-        )
+            program, dynamo=True, dynamic_shapes=_open_sizes(module)[1], input_names=["images"],
+            output_names=module.output_names, verbose=False,
+        )  # fmt: skip
         assert onnx_program is not None  # it is None only without dynamo
         onnx_program.save(path)
 
 
 def write_torchscript(model: nn.Module, example: torch.Tensor, path: Path, record: dict) -> None:
-    """Write a detector to a .ts file that contains its record.
-
-    Args:
-        example: an image (3, H, W), range 0-255.
-    """
+    """Write a detector, traced on an image (3, H, W) of 0-255, to a .ts file with its record."""
     adapter = tracing_adapter(model, example, detections)
     with torch.no_grad(), quiet():
         # the built-in check fails if equal scores swap places; export_and_compare compares instead
@@ -110,25 +100,16 @@ def _write_traced_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> N
     adapter = tracing_adapter(model, example, detections)
     with torch.no_grad(), quiet():
         torch.onnx.export(
-            adapter,
-            (example,),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes=sizes,
-        )
+            adapter, (example,), str(path), dynamo=False, opset_version=OPSET,
+            input_names=["image"], output_names=names, dynamic_axes=sizes,
+        )  # fmt: skip
 
 
 def _quantize(path: Path, images: Iterable[torch.Tensor], target: str) -> None:
     """Replace an .onnx file by one whose convolutions multiply int8 weights and uint8 maps.
 
     In a detector, only the backbone is quantized: the heads place the boxes, and see too few
-    regions, or none, to measure ranges.
-
-    Args:
-        images: (3, H, W), range 0-255. Their maps give the ranges.
+    regions, or none, to measure ranges. The maps of `images` (3, H, W) of 0-255 give the ranges.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
@@ -137,18 +118,15 @@ def _quantize(path: Path, images: Iterable[torch.Tensor], target: str) -> None:
         simpler = Path(folder) / "simpler.onnx"
         _fold_constants(path, simpler)
         graph = onnx.load(str(simpler)).graph
-        prefix = "/backbone/" if target == "detector" else ""
+        is_detector, name = target == "detector", graph.input[0].name
+        feeds = ({name: (x if is_detector else x[None]).numpy()} for x in images)
+        prefix = "/backbone/" if is_detector else ""
         names = [n.name for n in graph.node if n.op_type == "Conv" and n.name.startswith(prefix)]
+        reader = SimpleNamespace(get_next=lambda: next(feeds, None))  # a CalibrationDataReader
         quantize_static(
-            simpler,
-            path,
-            _CalibrationImages(graph.input[0], images),
-            op_types_to_quantize=["Conv"],
-            nodes_to_quantize=names,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-        )
+            simpler, path, reader, op_types_to_quantize=["Conv"], nodes_to_quantize=names,
+            per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
+        )  # fmt: skip
 
 
 def _fold_constants(path: Path, simpler: Path) -> None:
@@ -158,15 +136,3 @@ def _fold_constants(path: Path, simpler: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(simpler)
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-class _CalibrationImages:
-    """The images in the interface of onnxruntime's CalibrationDataReader."""
-
-    def __init__(self, graph_input, images: Iterable[torch.Tensor]):
-        is_batched = len(graph_input.type.tensor_type.shape.dim) == 4
-        batches = (image[None] if is_batched else image for image in images)
-        self.feeds = ({graph_input.name: batch.numpy()} for batch in batches)
-
-    def get_next(self) -> dict | None:
-        return next(self.feeds, None)

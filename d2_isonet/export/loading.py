@@ -92,7 +92,7 @@ class HalfBackbone(Backbone):
         return self.backbone.size_divisibility
 
     @property
-    def padding_constraints(self) -> dict[str, int]:
+    def padding_constraints(self) -> dict[str, int]:  # detectron2 v0.6 has none
         return self.backbone.padding_constraints
 
     def output_shape(self) -> dict:
@@ -108,8 +108,13 @@ def load_exported(path: Path, record: dict) -> Function:
     Args:
         record: the record of the export, which names its format and outputs (see record.py).
     """
-    load = {"onnx": _load_onnx, "pt2": _load_program, "torchscript": _load_torchscript}
-    return load[record["format"]](path, record)
+    if record["format"] == "onnx":
+        return _load_onnx(path, record)
+    if record["format"] == "pt2":
+        program = torch.export.load(str(path)).module()
+        return torch.no_grad()(lambda image: program(image[None]))
+    traced, names = torch.jit.load(str(path)), [output["name"] for output in record["outputs"]]
+    return torch.no_grad()(lambda image: dict(zip(names, traced(image), strict=True)))
 
 
 def _load_onnx(path: Path, record: dict) -> Function:
@@ -127,13 +132,3 @@ def _load_onnx(path: Path, record: dict) -> Function:
         return dict(zip(names, map(torch.from_numpy, outputs), strict=True))
 
     return run
-
-
-def _load_program(path: Path, record: dict) -> Function:
-    module = torch.export.load(str(path)).module()
-    return torch.no_grad()(lambda image: module(image[None]))
-
-
-def _load_torchscript(path: Path, record: dict) -> Function:
-    module, names = torch.jit.load(str(path)), [output["name"] for output in record["outputs"]]
-    return torch.no_grad()(lambda image: dict(zip(names, module(image), strict=True)))

@@ -1,5 +1,6 @@
 """The record of an export: how to feed it and read its outputs, in the file and as json."""
 
+import contextlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -40,7 +41,7 @@ def make_record(cfg: CfgNode, model: Any, target: str, names: list[str], **facts
     network = describe(cfg)
     pixels = network["input"]
     is_detector = target == "detector"
-    outputs = detector_outputs(model) if is_detector else pixel_module(model, target).output_names()
+    outputs = detector_outputs(model) if is_detector else pixel_module(model, target).output_names
     record = {
         "format_version": FORMAT_VERSION,
         "target": target,
@@ -88,10 +89,8 @@ def _versions() -> dict[str, str]:
     versions = {"d2_isonet": __version__, "torch": torch.__version__}
     versions["detectron2"] = detectron2.__version__  # a checkout has no metadata
     for package in ("torchvision", "onnx", "onnxruntime"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

@@ -5,27 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from torch import nn
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.examples import Examples, find_examples
+from d2_isonet.utils.files import bytes_of
 from d2_isonet.utils.messages import UserError
 
-from .comparison import (
-    TOLERANCES,
-    comparison_of,
-    failures,
-    format_summary,
-    summarize,
-    write_report,
-)
+from .comparison import TOLERANCES, compare, failures, format_summary, summarize, write_report
 from .formats import write_export
 from .loading import load_exported, load_model, variant
 from .record import find_class_names, make_record
-from .targets import SUFFIXES, check_format, check_traceable, choose_target, function_of
+from .targets import SUFFIXES, check_format, choose_target, function_of
 
 
 def export_and_compare(args: argparse.Namespace) -> list[str]:
@@ -34,10 +27,13 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     Raises:
         UserError, FileNotFoundError: the arguments name a missing file or an impossible export.
     """
-    cfg, folder = load_config(args.config_file, args.opts), _make_folder(args.output)
+    cfg, folder = load_config(args.config_file, args.opts), Path(args.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {folder.absolute()} cannot be a folder: {error}") from error
     target = choose_target(cfg, args.target)
-    check_format(target, args.format, args.precision)
-    check_traceable(cfg, target, args.format)
+    check_format(target, args.format, args.precision, cfg.MODEL.ROI_HEADS.NAME)
     weights = args.weights or cfg.MODEL.WEIGHTS
     names, source_of_names = find_class_names(cfg, target, args.class_names)
     original = load_model(cfg, target, weights, args.trust_pickle)
@@ -52,37 +48,19 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     print(f"Written: {path}, {args.precision}, shifts folded: {'yes' if fused else 'no'}")
     print(f"Class names: {source_of_names}")
     print(f"Compared on {len(examples.images)} images {examples.source}")
-    return _compare(cfg, original, path, record, examples, args)
-
-
-def _make_folder(output: str) -> Path:
-    try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output: {Path(output).absolute()} cannot be a folder: {error}"
-        ) from error
-    return Path(output)
+    return _compare(original, path, record, examples, args)
 
 
 def _compare(
-    cfg: CfgNode,
-    original: nn.Module,
-    path: Path,
-    record: dict,
-    examples: Examples,
-    args: argparse.Namespace,
+    original: nn.Module, path: Path, record: dict, examples: Examples, args: argparse.Namespace
 ) -> list[str]:
     """Run original and file on the images, print and write the differences."""
     function, exported = function_of(original, record["target"]), load_exported(path, record)
-    threshold, most = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
-    compare = comparison_of(record["target"], threshold, most)
     images = tqdm(examples.images, "comparing", unit="image", leave=False)
-    summary = summarize([compare(function(x), exported(x), x) for x in images])
+    summary = summarize([compare(function(x), exported(x), x, record) for x in images])
     seconds = _time(function, exported, examples.images[0], args.repetitions)
     tolerance = TOLERANCES[record["precision"]] if args.tolerance is None else args.tolerance
-    weights = sum(x.numel() * x.element_size() for x in original.state_dict().values())
-    sizes = {"weights": weights, "export": path.stat().st_size}
+    sizes = {"weights": bytes_of(original.state_dict()), "export": path.stat().st_size}
     problems = failures(summary, tolerance)
     print(format_summary(summary, tolerance, seconds, sizes))
     write_report(
@@ -102,8 +80,5 @@ def _time(function: Callable, exported: Callable, image, repetitions: int) -> di
     }
     for timer in timers.values():
         timer.timeit(2)  # TorchScript compiles itself in its second run
-    seconds: dict[str, list] = {name: [] for name in sides}
-    for _ in range(repetitions):
-        for name, timer in timers.items():
-            seconds[name].append(timer.timeit(1).mean)
-    return seconds
+    rounds = [{name: x.timeit(1).mean for name, x in timers.items()} for _ in range(repetitions)]
+    return {name: [seconds[name] for seconds in rounds] for name in sides}

@@ -1,6 +1,6 @@
 """The parts of a network that can be exported, in which formats, and as which functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
-from d2_isonet.config.options import check_name
+from d2_isonet.config.options import check_name, value_of
 from d2_isonet.modeling.classifier import ImageClassifier
 from d2_isonet.utils.command_line import require_packages
 from d2_isonet.utils.messages import UserError
@@ -19,11 +19,8 @@ TARGETS = ("detector", "backbone", "classifier")
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
 DETECTIONS = ("boxes", "classes", "scores", "masks")  # the outputs of a detector, in this order
 _EXPORTED = {"pt2": ("float32", "float16", "bfloat16"), "onnx": ("float32", "float16", "int8")}
-PRECISIONS = {  # target -> format -> precisions; the first of each is the default
-    "detector": {
-        "onnx": ("float32", "float16", "int8"),
-        "torchscript": ("float32", "float16", "bfloat16"),
-    },
+PRECISIONS = {  # target -> format -> precisions
+    "detector": {"onnx": _EXPORTED["onnx"], "torchscript": _EXPORTED["pt2"]},
     "backbone": _EXPORTED,
     "classifier": _EXPORTED,
 }
@@ -49,66 +46,40 @@ def choose_target(cfg: CfgNode, target: str | None) -> str:
     architecture = cfg.MODEL.META_ARCHITECTURE
     kinds = {name: kind for kind, name in _META_ARCHITECTURES.items()}
     if target is None and architecture not in kinds:
-        raise UserError(
-            f"MODEL.META_ARCHITECTURE is {architecture!r}, which cannot be exported whole",
-            f"only {' and '.join(map(repr, kinds))} can. --target backbone exports its backbone",
-        )
+        what = f"MODEL.META_ARCHITECTURE is {architecture!r}, which cannot be exported whole"
+        can = f"only {' and '.join(map(repr, kinds))} can"
+        raise UserError(what, f"{can}. --target backbone exports its backbone")
     target = target or kinds[architecture]
     if target != "backbone" and kinds.get(architecture) != target:
-        raise UserError(
-            f"--target {target} needs MODEL.META_ARCHITECTURE {_META_ARCHITECTURES[target]!r}",
-            f"it is {architecture!r}. --target backbone takes any",
-        )
+        what = f"--target {target} needs MODEL.META_ARCHITECTURE {_META_ARCHITECTURES[target]!r}"
+        raise UserError(what, f"it is {architecture!r}. --target backbone takes any")
     if target == "detector":
-        _check_heads(cfg)
+        check_name("MODEL.ROI_HEADS.NAME (of --target detector)", cfg.MODEL.ROI_HEADS.NAME, _HEADS)
+        for key, legal in (("MODEL.PROPOSAL_GENERATOR.NAME", "RPN"), ("MODEL.KEYPOINT_ON", False)):
+            if value_of(cfg, key) != legal:
+                remedy = f"--target detector takes {legal!r} only, --target backbone any"
+                raise UserError(f"{key} is {value_of(cfg, key)!r}", remedy)
     return target
 
 
-def _check_heads(cfg: CfgNode) -> None:
-    check_name("MODEL.ROI_HEADS.NAME (of --target detector)", cfg.MODEL.ROI_HEADS.NAME, _HEADS)
-    for key, value, legal in (
-        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "RPN"),
-        ("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON, False),
+def check_format(target: str, file_format: str, precision: str, heads: str = "") -> None:
+    """Raise UserError if no library writes `target` in this way, or if it is not installed.
+
+    `heads` is MODEL.ROI_HEADS.NAME.
+    """
+    formats: Mapping[str, tuple[str, ...]] = PRECISIONS[target]
+    for option, of, value, choices in (
+        ("--target {} --format {}", target, file_format, [*formats]),
+        ("--format {} --precision {}", file_format, precision, formats.get(file_format, ())),
     ):
-        if value != legal:
-            raise UserError(
-                f"{key} is {value!r}",
-                f"--target detector takes {legal!r} only, --target backbone any",
-            )
-
-
-def check_format(target: str, file_format: str, precision: str) -> None:
-    """Raise UserError if no library writes `target` in this way, or if it is not installed."""
-    formats = PRECISIONS[target]
-    if file_format not in formats:
-        raise _refusal(f"--target {target} --format", file_format, tuple(formats), target)
-    if precision not in formats[file_format]:
-        option = f"--format {file_format} --precision"
-        raise _refusal(option, precision, formats[file_format], file_format)
+        if value not in choices:
+            what = f"{option.format(of, value)} cannot be done ({_WHY_NOT[of, value]})"
+            raise UserError(what, f"it can be {' or '.join(choices)}")
     if file_format == "onnx":
         require_packages(*_PACKAGES, needed_by="--format onnx")
-
-
-def check_traceable(cfg: CfgNode, target: str, file_format: str) -> None:
-    """Raise UserError for the one detector that can only be exported to ONNX."""
-    is_cascade = cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
-    if is_cascade and (target, file_format) == ("detector", "torchscript"):
-        raise UserError(
-            "MODEL.ROI_HEADS.NAME is 'CascadeROIHeads', which detectron2 writes with a function of "
-            "Python that TorchScript cannot hold",
-            "--format can be onnx",
-        )
-
-
-def _refusal(option: str, value: str, choices: tuple[str, ...], of: str) -> ValueError:
-    why = _WHY_NOT[of, value]
-    return UserError(
-        f"{option} {value} cannot be done ({why})",
-        f"it can be {' or '.join(choices)}",
-    )
-
-
-DETECTIONS = ("boxes", "classes", "scores", "masks")
+    if (target, file_format, heads) == ("detector", "torchscript", "CascadeROIHeads"):
+        why = "which detectron2 writes with a function of Python that TorchScript cannot hold"
+        raise UserError(f"MODEL.ROI_HEADS.NAME is {heads!r}, {why}", "--format can be onnx")
 
 
 class PixelFeatures(nn.Module):
@@ -128,6 +99,7 @@ class PixelFeatures(nn.Module):
     def __init__(self, model: Any):
         super().__init__()
         self.backbone = model.backbone
+        self.output_names = list(model.backbone.output_shape())
         self.register_buffer("pixel_mean", model.pixel_mean, False)
         self.register_buffer("pixel_std", model.pixel_std, False)
 
@@ -136,13 +108,11 @@ class PixelFeatures(nn.Module):
         multiple = self.backbone.size_divisibility
         if multiple > 1:
             height, width = x.shape[-2:]
+            # torch.export cannot solve -width % multiple
             right = (width + multiple - 1) // multiple * multiple - width
             below = (height + multiple - 1) // multiple * multiple - height
             x = F.pad(x, [0, right, 0, below])
         return self.backbone(x)
-
-    def output_names(self) -> list[str]:
-        return list(self.backbone.output_shape())
 
 
 class PixelLogits(nn.Module):
@@ -150,14 +120,11 @@ class PixelLogits(nn.Module):
 
     def __init__(self, model: ImageClassifier):
         super().__init__()
-        self.model = model
-        self.backbone = model.backbone
+        self.model, self.backbone = model, model.backbone
+        self.output_names = ["logits"]
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"logits": self.model.pixel_logits(images)}
-
-    def output_names(self) -> list[str]:
-        return ["logits"]
 
 
 def pixel_module(model: Any, target: str) -> PixelFeatures | PixelLogits:

@@ -18,7 +18,6 @@ from d2_isonet.utils.messages import MissingFileError, UserError, nearest
 from .networks import Classifier, FeatureMaps
 
 _SHORT = "imagenet/"  # prefix of a config's name that the network's name lacks
-_IMAGENET_CLASSES = 1000
 
 
 def backbone_names() -> list[str]:
@@ -61,20 +60,20 @@ def backbone(
         FileNotFoundError: the file `pretrained` does not exist.
     """
     cfg = _config(name)
-    record, file_classes = _read_record(pretrained) if pretrained else (None, None)
+    record, classes = _read_record(pretrained) if pretrained else (None, None)
     use_recorded_pixels(cfg, record)
     cfg.MODEL.BACKBONE.FREEZE_AT = freeze_at
     if norm is not None:
         cfg.MODEL.RESNETS.NORM = norm
     _set_output_stride(cfg, name, output_stride)
     _set_out_features(cfg, out_features, features_only)
-    network = build_backbone(cfg)
-    classes = file_classes if num_classes is None else num_classes
-    model: FeatureMaps | Classifier = (
-        FeatureMaps(network, pixels_of(cfg))
-        if features_only
-        else _classifier(cfg, network, classes)
-    )
+    network, pixels, options = build_backbone(cfg), pixels_of(cfg), cfg.MODEL.CLASSIFIER
+    model: FeatureMaps | Classifier
+    if features_only:
+        model = FeatureMaps(network, pixels)
+    else:
+        number = next(x for x in (num_classes, classes, 1000) if x is not None)
+        model = Classifier(network, pixels, number, options.DROPOUT, options.ZERO_INIT)
     if pretrained:
         build_checkpointer(cfg, model).load(os.fspath(pretrained), [])
     return model
@@ -127,14 +126,3 @@ def _set_out_features(
         last = cfg.MODEL.RESNETS.OUT_FEATURES[-1]
         out_features = STAGES[1 : STAGES.index(last) + 1]
     cfg.MODEL.RESNETS.OUT_FEATURES = list(out_features)
-
-
-def _classifier(cfg: CfgNode, network, num_classes: int | None) -> Classifier:
-    options = cfg.MODEL.CLASSIFIER
-    return Classifier(
-        network,
-        pixels_of(cfg),
-        _IMAGENET_CLASSES if num_classes is None else num_classes,
-        dropout=options.DROPOUT,
-        zero_init=options.ZERO_INIT,
-    )

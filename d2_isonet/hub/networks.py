@@ -17,7 +17,27 @@ _PREFIX = "backbone."
 _HEAD = "linear."
 
 
-class FeatureMaps(nn.Module):
+class _Network(nn.Module):
+    """What both networks have beside their layers."""
+
+    backbone: Backbone
+
+    def _describe(self, pixels: Pixels) -> None:
+        """Set `pixels` and timm's `feature_info`: one dict per map, finest first."""
+        self.pixels = pixels
+        shapes = sorted(self.backbone.output_shape().items(), key=lambda x: STAGES.index(x[0]))
+        self.feature_info = [
+            {"num_chs": shape.channels, "reduction": shape.stride, "module": _PREFIX + name}
+            for name, shape in shapes
+        ]
+        self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the activations of each block in backward instead of keeping them."""
+        recompute_blocks(self.backbone, enable)
+
+
+class FeatureMaps(_Network):
     """The feature maps of a backbone, finest first.
 
     Args:
@@ -30,24 +50,18 @@ class FeatureMaps(nn.Module):
     def __init__(self, backbone: Backbone, pixels: Pixels):
         super().__init__()
         self.backbone = backbone
-        self.pixels = pixels
-        self.feature_info = _feature_info(backbone)
+        self._describe(pixels)
         self.names = [x["module"].removeprefix(_PREFIX) for x in self.feature_info]
         self.channels = [x["num_chs"] for x in self.feature_info]
         self.strides = [x["reduction"] for x in self.feature_info]
-        self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Maps (N, C, H / stride, W / stride) of normalized images (N, 3, H, W)."""
         maps = self.backbone(images)
         return [maps[name] for name in self.names]
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of each block in backward instead of keeping them."""
-        recompute_blocks(self.backbone, enable)
 
-
-class Classifier(PooledClassifier):
+class Classifier(PooledClassifier, _Network):
     """PooledClassifier of normalized images, (N, 3, H, W) -> logits (N, num_classes).
 
     It has the methods that timm's scripts call, with timm's names, but does not need timm.
@@ -66,11 +80,9 @@ class Classifier(PooledClassifier):
         zero_init: bool = False,
     ):
         super().__init__(backbone, num_classes, dropout, zero_init)
-        self.pixels = pixels
+        self._describe(pixels)
         self.num_classes = num_classes
-        self.feature_info = _feature_info(backbone)
         self.head_hidden_size = self.num_features
-        self.register_load_state_dict_pre_hook(_accept_tensors_of_a_backbone)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of normalized images (N, 3, H, W)."""
@@ -99,12 +111,11 @@ class Classifier(PooledClassifier):
         if options.get("output_fmt", "NCHW") != "NCHW":
             raise UserError(f"output_fmt is {options['output_fmt']!r}", "the maps are 'NCHW'")
         maps = self.backbone(images)
-        names = [x["module"].removeprefix(_PREFIX) for x in self.feature_info]
+        chosen = [maps[x["module"].removeprefix(_PREFIX)] for x in self.feature_info]
         if isinstance(indices, int):
-            names = names[-indices:]
+            chosen = chosen[-indices:]
         elif indices is not None:
-            names = [names[i] for i in indices]
-        chosen = [maps[name] for name in names]
+            chosen = [chosen[i] for i in indices]
         return chosen if options.get("intermediates_only") else (maps[self.feature], chosen)
 
     def get_classifier(self) -> nn.Module:
@@ -121,24 +132,11 @@ class Classifier(PooledClassifier):
         block = r"^backbone\.res(\d+)" if coarse else r"^backbone\.res(\d+)\.(\d+)"
         return {"stem": r"^backbone\.stem", "blocks": block}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of each block in backward instead of keeping them."""
-        recompute_blocks(self.backbone, enable)
-
 
 def check_pooling(global_pool: str | None) -> None:
     """Raise a UserError unless the pooling before the linear layer is the mean."""
     if global_pool not in (None, "avg"):
         raise UserError(f"global_pool is {global_pool!r}", "these networks have 'avg' alone")
-
-
-def _feature_info(backbone: Backbone) -> list[dict]:
-    """timm's feature_info: one dict per map, finest first."""
-    shapes = sorted(backbone.output_shape().items(), key=lambda x: STAGES.index(x[0]))
-    return [
-        {"num_chs": shape.channels, "reduction": shape.stride, "module": _PREFIX + name}
-        for name, shape in shapes
-    ]
 
 
 def _accept_tensors_of_a_backbone(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:

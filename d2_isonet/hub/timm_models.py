@@ -27,11 +27,8 @@ _MAPS = STAGES[1:]  # timm's out_indices are 0 to 3
 
 def timm_names() -> list[str]:
     """The networks that this module registers with timm."""
-    return [name for name in backbone_names() if "/" not in name and not _is_timms(name)]
-
-
-def _is_timms(name: str) -> bool:
-    return is_model(name) and model_entrypoint(name).__module__ != __name__
+    names = [name for name in backbone_names() if "/" not in name]
+    return [x for x in names if not is_model(x) or model_entrypoint(x).__module__ == __name__]
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
@@ -58,13 +55,12 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
             options.pop("num_classes", None)
             options["out_features"] = _features(out_indices)
         model = backbone(name, **options)
-        description = _description(name, model)
-        if isinstance(model, Classifier) and drop_rate is not None:
-            model.dropout.p = drop_rate
         as_timms: Any = model  # gets attributes that only timm's models have
-        as_timms.pretrained_cfg = as_timms.default_cfg = description
+        as_timms.pretrained_cfg = as_timms.default_cfg = _description(name, model)
         if isinstance(model, FeatureMaps):
             as_timms.feature_info = FeatureInfo(model.feature_info, (*range(len(model.names)),))
+        elif drop_rate is not None:
+            model.dropout.p = drop_rate
         return model
 
     create.__name__ = create.__qualname__ = name
@@ -92,10 +88,8 @@ def _features(out_indices: Sequence[int] | int | None) -> list[str] | None:
     try:
         return [_MAPS[i] for i in out_indices]
     except IndexError as error:
-        raise UserError(
-            f"out_indices is {list(out_indices)}",
-            f"the maps are 0 to {len(_MAPS) - 1}, {', '.join(_MAPS)}",
-        ) from error
+        maps = f"the maps are 0 to {len(_MAPS) - 1}, {', '.join(_MAPS)}"
+        raise UserError(f"out_indices is {list(out_indices)}", maps) from error
 
 
 def _description(name: str, model: FeatureMaps | Classifier) -> dict:
@@ -106,13 +100,10 @@ def _description(name: str, model: FeatureMaps | Classifier) -> dict:
     """
     pixels = model.pixels
     if pixels.format != "RGB":
-        raise UserError(
-            f"the weights of {name} see {pixels.format} images, timm reads RGB ones",
-            "use d2_isonet.backbone and its pixels",
-        )
-    head = {}
-    if isinstance(model, Classifier):
-        head = {"num_classes": model.num_classes, "classifier": "linear"}
+        what = f"the weights of {name} see {pixels.format} images, timm reads RGB ones"
+        raise UserError(what, "use d2_isonet.backbone and its pixels")
+    is_classifier = isinstance(model, Classifier)
+    head = {"num_classes": model.num_classes, "classifier": "linear"} if is_classifier else {}
     return {
         "architecture": name,
         "input_size": (3, pixels.crop_size, pixels.crop_size),

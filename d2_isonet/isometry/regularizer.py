@@ -44,39 +44,34 @@ class OrthogonalRegularizer(HookBase):
     Logged at each step: `loss_ortho`, the sum of (penalty - its minimum for the shape), without the
     coefficient; 0 means as orthogonal as these shapes can be. `ortho/res2`, ...: the part of each
     stage.
+
+    Args:
+        coeff: gamma of eq. 13; 1e-4 in the paper (3e-4 for ISONet-101, section 3.1). 0 only logs.
+        form: "exact", "official" or "flattened", see `orthogonal_penalty`.
+        convs: name -> nn.Conv2d or nn.ConvTranspose2d, or (name, convolution) pairs. A weight that
+            several of them share counts once. Default: `default_convolutions(trainer.model)`.
+
+    Raises:
+        UserError: coeff is negative or not finite, form is unknown, or convs has no convolution or
+            one whose weight is not a parameter.
     """
 
     label = "ortho"  # in the names of the logged scalars
 
     def __init__(self, coeff: float, form: str = "exact", convs: Convolutions | None = None):
-        """
-        Args:
-            coeff: gamma of eq. 13; 1e-4 in the paper (3e-4 for ISONet-101, section 3.1). 0 only
-                logs.
-            form: "exact", "official" or "flattened", see `orthogonal_penalty`.
-            convs: name -> nn.Conv2d or nn.ConvTranspose2d, or (name, convolution) pairs. A weight
-                that several of them share counts once. Default:
-                `default_convolutions(trainer.model)`.
-
-        Raises:
-            UserError: coeff is negative or not finite, form is unknown, or convs has no
-                convolution or one whose weight is not a parameter.
-        """
-        if not (math.isfinite(coeff) and coeff >= 0):
-            raise UserError(
-                "the coefficient of the orthogonal penalty must be >= 0", f"got {coeff}"
-            )
+        if not 0 <= coeff < math.inf:
+            what = "the coefficient of the orthogonal penalty must be >= 0"
+            raise UserError(what, f"got {coeff}")
         check_name("The form of the orthogonal penalty", form, FORMS)
         self.coeff = coeff
         self.form = form
         self._given = None if convs is None else _checked(convs)
-        self._convs: list[tuple[str, Convolution]] = []
+        self._convs: list[tuple[str, Convolution]] = []  # chosen in before_train
         self._added: list[tuple[dict[str, Convolution], torch.Tensor]] | None = None
         self._attached = contextlib.ExitStack()
 
     def before_train(self) -> None:
-        given = self._given
-        self._convs = _checked(self._default_convolutions()) if given is None else given
+        self._convs = self._given or _checked(self._default_convolutions())
         frozen = sum(not conv.weight.requires_grad for _, conv in self._convs)
         logger.info(
             f"Orthogonal penalty ({self.form}, coefficient {self.coeff:g}) on {len(self._convs)} "
@@ -127,25 +122,22 @@ class OrthogonalRegularizer(HookBase):
         return value - minimum_orthogonal_penalty(weight.shape, *layer, form=self.form), gradient
 
     def _log(self) -> None:
-        # detectron2 has checked the losses before the step; nothing else checks this one.
         added, self._added = self._added, None
         if not added:
             return
         values = torch.stack([value for _, value in added]).tolist()  # the only synchronization
         stages: dict[str, float] = defaultdict(float)
         for (batch, _), value in zip(added, values, strict=True):
-            if not math.isfinite(value):
+            if not math.isfinite(value):  # detectron2 has checked the losses, but not this one
                 raise FloatingPointError(
                     f"the orthogonal penalty of {_first_diverged(batch)} became {value} at "
                     f"iteration {self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR, "
                     "lengthen the warm-up or clip gradients (SOLVER.CLIP_GRADIENTS)"
                 )
             stages[stage_of(next(iter(batch)))] += value
-        storage = self.trainer.storage
-        storage.put_scalar(f"loss_{self.label}", sum(stages.values()))
-        for stage, value in stages.items():
-            # Without "loss" in the name: detectron2's console line shows every name that has it.
-            storage.put_scalar(f"{self.label}/{stage}", value)
+        # "loss" in one name only: detectron2's console line shows every name that has it.
+        scalars = {f"{self.label}/{stage}": value for stage, value in stages.items()}
+        self.trainer.storage.put_scalars(**{f"loss_{self.label}": sum(stages.values())}, **scalars)
 
 
 def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:
@@ -155,10 +147,8 @@ def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:
         if not isinstance(conv, Convolution):
             raise UserError(f"{name} is a {type(conv).__name__}, not a 2D convolution")
         if not isinstance(conv.weight, nn.Parameter):
-            raise UserError(
-                f"the weight of {name} is computed from other parameters (a parametrization)",
-                "the orthogonal penalty needs a weight that is itself trained",
-            )
+            what = f"the weight of {name} is computed from other parameters (a parametrization)"
+            raise UserError(what, "the orthogonal penalty needs a weight that is itself trained")
         chosen.setdefault(id(conv.weight), (name, conv))
     if not chosen:
         raise UserError(
@@ -177,8 +167,7 @@ def _batches(convs: list[tuple[str, Convolution]]) -> list[dict[str, Convolution
     batches: dict[tuple, dict[str, Convolution]] = defaultdict(dict)
     for name, conv in convs:
         weight = conv.weight
-        limit = _LARGEST_BATCHED.get(weight.device.type, 0)
-        alone = name if weight.numel() > limit else ""
+        alone = name if weight.numel() > _LARGEST_BATCHED.get(weight.device.type, 0) else ""
         kind = (weight.shape, weight.dtype, weight.device, layer_of(conv))
         batches[stage_of(name), kind, alone][name] = conv
     return list(batches.values())
@@ -187,12 +176,8 @@ def _batches(convs: list[tuple[str, Convolution]]) -> list[dict[str, Convolution
 def concatenate_weights(convs: list[Convolution]) -> tuple[torch.Tensor, Layer]:
     """The weight and (stride, dilation, groups) of one convolution with `convs` as its groups.
 
-    Args:
-        convs: each with a weight (M, C / groups, kh, kw) of the same shape, and the same stride,
-            dilation and groups.
-
-    Returns:
-        (len(convs) * M, C / groups, kh, kw), and the layer with len(convs) * groups.
+    Each of `convs` has a weight (M, C / groups, kh, kw) of the same shape, and the same stride,
+    dilation and groups. The result is (len(convs) * M, C / groups, kh, kw).
     """
     stride, dilation, groups = layer_of(convs[0])
     weight = convs[0].weight if len(convs) == 1 else torch.cat([conv.weight for conv in convs])

@@ -15,7 +15,7 @@ pytest.importorskip("waitress", reason="waitress is not installed (the extra 'se
 import demo_detector
 from PIL import Image
 
-from d2_isonet.demo import guard, server
+from d2_isonet.demo import server
 from d2_isonet.demo import streams as pictures
 from d2_isonet.engine.drawing import class_colour
 
@@ -78,7 +78,7 @@ def test_the_page_is_told_the_classes_and_the_limits():
 
 
 def test_the_page_asks_for_nothing_from_elsewhere():
-    for name in server.FILES:
+    for name in ("index.html", "style.css", "page.js", "paint.js", "ask.js"):
         text = (server.PAGE / name).read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http://" not in text and "https://" not in text and "//cdn" not in text
         answer = client_of().get("/" if name == "index.html" else f"/{name}")
@@ -252,12 +252,12 @@ def test_more_than_may_wait_are_told_to_come_again(monkeypatch):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
 def test_loopback(host):
-    assert guard.is_loopback(host)
+    assert server.is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
 def test_no_loopback(host):
-    assert not guard.is_loopback(host)
+    assert not server.is_loopback(host)
 
 
 def test_a_port_that_is_taken_is_named():
