@@ -147,7 +147,9 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         *checked.findings,
         *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
-        *images.image_findings(name, checked.entries, number, share),
+        *images.image_findings(
+            name, checked.entries, number, share, images.detection_reader(cfg, trained)
+        ),
     ]
     return checked._replace(findings=findings)
 
