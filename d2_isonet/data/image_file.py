@@ -88,17 +88,14 @@ def read_file(path: str, most_pixels: int = MOST_PIXELS) -> bytes:
 
     Raises:
         MissingFileError: the file does not exist.
-        UnreadableImage: it is empty, a FIFO, a device, a folder, or larger than `most_pixels` are.
+        UnreadableImage: it is a FIFO, a device, a folder, or larger than `most_pixels` are.
     """
     with errors_naming(path):
         most_bytes = _MOST_BYTES * most_pixels
         if "://" not in path and (reason := why_not_regular(path, most_bytes)):
             raise unreadable(path, reason)
         with PathManager.open(path, "rb") if "://" in path else open(path, "rb") as file:
-            data = file.read(most_bytes)
-    if not data:
-        raise unreadable(path, "0 bytes")
-    return data
+            return file.read(most_bytes)
 
 
 @contextlib.contextmanager
@@ -118,6 +115,8 @@ def opened(
     if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < most_pixels:
         Image.MAX_IMAGE_PIXELS = most_pixels // 2 + 1  # the user has raised the limit
     data = read_file(path, most_pixels) if data is None else data
+    if not data:
+        raise unreadable(path, "0 bytes")
     with errors_naming(path):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -131,7 +130,7 @@ def opened(
             raise unreadable(path, what) from error
         except Image.DecompressionBombError as error:
             pixels = int(max(re.findall(r"\d+", str(error)), key=int, default=0))
-            raise _too_large(path, f"it has {pixels},", pixels, most_pixels) from error
+            raise _too_large(path, f"it has {pixels:,} pixels,", pixels, most_pixels) from error
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -90,9 +90,9 @@ def test_the_page_asks_for_nothing_from_elsewhere():
 
 
 NO_IMAGES = {
-    "it is empty": b"",
-    "it is not an image that Pillow can read": b"<script>alert(1)</script>",
-    "it is damaged": png(np.zeros((200, 200, 3), np.uint8), "jpeg")[:700],
+    "0 bytes": b"",
+    "no image of a kind that is read": b"<script>alert(1)</script>",
+    "image file is truncated": png(np.zeros((200, 200, 3), np.uint8), "jpeg")[:700],
 }
 
 

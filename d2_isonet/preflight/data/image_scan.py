@@ -70,7 +70,7 @@ def look_at(path: str, most_pixels: int = MOST_PIXELS) -> ImageFile:
     digest = ""
     try:
         data = read_file(path, most_pixels)
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest() if data else ""
         return _decode(path, data, most_pixels)._replace(digest=digest)
     except MissingFileError:
         return ImageFile(MISSING)
