@@ -17,6 +17,8 @@ from d2_isonet.utils.messages import MissingFileError, UserError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 178_956_970  # Pillow's limit: it raises above twice its MAX_IMAGE_PIXELS
 _MOST_BYTES = 6  # a pixel: RGB of 16 bits, uncompressed
+_MOST_SCANS = 100  # of a progressive JPEG, which has about 10
+_MOST_PARTS = 300_000  # strips or tiles of a TIFF
 _ORIENTATION = 0x0112  # EXIF and TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -124,6 +126,7 @@ def opened(
                 if width * height > most_pixels:
                     what = f"it is {width} x {height} and has"
                     raise _too_large(path, what, width * height, most_pixels)
+                _refuse_slow(path, image, data)
                 yield image
         except UnidentifiedImageError as error:
             what = f"no image of a kind that is read ({', '.join(FORMATS)}), {len(data)} bytes"
@@ -131,6 +134,17 @@ def opened(
         except Image.DecompressionBombError as error:
             pixels = int(max(re.findall(r"\d+", str(error)), key=int, default=0))
             raise _too_large(path, f"it has {pixels:,} pixels,", pixels, most_pixels) from error
+
+
+def _refuse_slow(path: str, image: Image.Image, data: bytes) -> None:
+    """Refuse small files that take minutes: every scan of a JPEG is one over all pixels."""
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    for number, most, what in (
+        (scans, _MOST_SCANS, "scans"),
+        (len(getattr(image, "tile", ())), _MOST_PARTS, "strips or tiles"),
+    ):
+        if number > most:
+            raise unreadable(path, f"it has {number:,} {what}, more than {most:,}")
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -158,8 +172,8 @@ def is_deep(mode: str) -> bool:
 
 def _refuse_deep(path: str, mode: str) -> None:
     if is_deep(mode):
-        what = f"Image {path} has more than 8 bits a channel (mode {mode})"
-        raise UnreadableImage(what, "save it with 8 bits")
+        what = f"more than 8 bits a channel (mode {mode})"
+        raise UnreadableImage(f"Image {path} has {what}", "save it with 8 bits", f"it has {what}")
 
 
 def read_image(path: str, data: bytes | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
