@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -34,34 +35,39 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The visible folders in `folder`, at any depth and itself, each with the names of its files.
+
+    Links are followed, but each real folder comes once, and none that contains `folder`.
+    """
+    real = os.path.realpath(folder)
+    listed = {real, *map(str, Path(real).parents)}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        yield parent, [name for name in files if not name.startswith(".")]
+        visible = [os.path.join(parent, name) for name in folders if not name.startswith(".")]
+        folders.clear()
+        for path in sorted(visible, key=lambda path: (os.path.islink(path), path)):
+            if (target := os.path.realpath(path)) not in listed:
+                listed.add(target)
+                folders.append(os.path.basename(path))
+
+
 def list_images(
     folder: str, suffixes: tuple[str, ...] = IMG_EXTENSIONS
 ) -> tuple[list[str], list[str]]:
-    """Sorted paths of the images in `folder`, at any depth, and of its other files.
+    """Sorted paths of the images that `walk` finds in `folder`, and of its other files.
 
-    Links are followed, but each real folder is listed once, and none that contains `folder`.
+    Hidden files, such as ._x.JPEG and .DS_Store in archives of macOS, are left out.
 
     Args:
         suffixes: of the files that count as images, in lower case.
     """
     images: list[str] = []
     others: list[str] = []
-    real = os.path.realpath(folder)
-    listed = {real, *map(str, Path(real).parents)}
-
-    def is_new(path: str) -> bool:
-        known = len(listed)
-        listed.add(os.path.realpath(path))
-        return len(listed) > known
-
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        visible = [os.path.join(parent, name) for name in folders if not name.startswith(".")]
-        visible.sort(key=lambda path: (os.path.islink(path), path))
-        folders[:] = [os.path.basename(path) for path in visible if is_new(path)]
+    for parent, files in walk(folder):
         for name in files:
-            if not name.startswith("."):  # such as ._x.JPEG and .DS_Store in archives of macOS
-                is_image = name.lower().endswith(suffixes)
-                (images if is_image else others).append(os.path.join(parent, name))
+            is_image = name.lower().endswith(suffixes)
+            (images if is_image else others).append(os.path.join(parent, name))
     return sorted(images), sorted(others)
 
 
