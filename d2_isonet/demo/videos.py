@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.utils.files import SaveError, as_save_error
+from d2_isonet.utils.files import SaveError, as_save_error, why_not_regular
 from d2_isonet.utils.messages import UserError
 
 # NoVideo reports what the user needs of the log lines of ffmpeg and OpenCV
@@ -35,6 +35,8 @@ class FrameReader:
     """
 
     def __init__(self, source: str | int):
+        if isinstance(source, str) and (reason := why_not_regular(source)):
+            raise NoVideo(reason)
         if isinstance(source, str) and os.path.getsize(source) == 0:
             raise NoVideo("it is empty (0 bytes)")
         self._capture = cv2.VideoCapture(source)

@@ -161,7 +161,9 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
         *density.density_findings(cfg, name, checked.numbers, trained),
-        *images.image_findings(name, checked.entries, number, share),
+        *images.image_findings(
+            name, checked.entries, number, share, images.detection_reader(cfg, trained)
+        ),
         *pixel_findings(cfg, name, checked.entries if number else []),
     ]
     return checked._replace(findings=findings)
