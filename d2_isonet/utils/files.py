@@ -1,21 +1,24 @@
-"""Writes files whole or not at all, and continues without a file that cannot be written."""
+"""Writes files whole or not at all, continues without a file, and reads only regular files."""
 
 import contextlib
 import errno
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from .messages import UserError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit of file sizes
 
 
-class SaveError(OSError):
+class SaveError(UserError, OSError):
     """A file could not be written; the message names the file and the reason."""
 
 
@@ -150,3 +153,41 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_NO_FILES = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def why_not_regular(path: str | os.PathLike, most_bytes: int | None = None) -> str:
+    """Why `path` must not be opened: "it is a FIFO, not a file", or larger; "" if it may be.
+
+    Opening a FIFO waits for a writer, and reading a device need not end. A link is followed.
+
+    Args:
+        most_bytes: limit of the file's size; None for no limit.
+
+    Raises:
+        OSError: there is no such file (a broken link, a loop of links), or it is out of reach.
+        ValueError: the path has a null character.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return f"it is {_NO_FILES.get(stat.S_IFMT(status.st_mode), 'special')}, not a file"
+    if most_bytes is not None and status.st_size > most_bytes:
+        return f"it has {status.st_size / 1e6:,.0f} MB, more than {most_bytes / 1e6:,.0f} MB"
+    return ""
+
+
+def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
+    """The content of a regular file of at most `most_bytes`; raises UserError for another one."""
+    reason = why_not_regular(path, most_bytes)
+    if reason:
+        raise UserError(f"{path} cannot be read: {reason}", "give a regular file")
+    with open(path, "rb") as file:
+        return file.read(most_bytes + 1)

@@ -138,9 +138,7 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
 
 
 def _has_readable_message(error: Exception) -> bool:
-    from .files import SaveError
-
-    if isinstance(error, (UserError, SaveError, FloatingPointError)):
+    if isinstance(error, (UserError, FloatingPointError)):
         return True
     if not isinstance(
         error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
