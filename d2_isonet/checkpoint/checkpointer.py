@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from d2_isonet.data.categories import categories_record
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import MissingFileError
+from d2_isonet.utils.messages import MissingFileError, UserError, is_from_user_code
 
 from .files import TAG, write_checkpoint
 from .matching import architecture, check_loaded, match, record_of
@@ -25,6 +25,14 @@ from .reading import (
 )
 
 FORMAT_VERSION = 1
+_OF_WRONG_TYPES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> None:
@@ -110,9 +118,15 @@ class ISONetCheckpointer(DetectionCheckpointer):
             require_file(path)
         self._resumes = checkpointables is None
         self._parsed_url_during_load = None  # a load that raised leaves it set, on HEAD
-        if "?" in path and os.path.isfile(path):
-            return load_file(self, path, checkpointables)
-        return super().load(path, checkpointables)
+        try:
+            if "?" in path and os.path.isfile(path):
+                return load_file(self, path, checkpointables)
+            return super().load(path, checkpointables)
+        except _OF_WRONG_TYPES as error:
+            if isinstance(error, UserError) or is_from_user_code(error):
+                raise
+            what = f"{path} has values of another kind ({type(error).__name__}: {error})"
+            raise WeightsError(what, "choose another checkpoint, or make it again") from error
 
     def _load_file(self, filename):
         path = os.path.abspath(filename)
@@ -148,7 +162,7 @@ def require_file(path: str) -> None:
     full = os.path.abspath(path)
     if os.path.isdir(path):
         raise MissingFileError(f"MODEL.WEIGHTS: {full} is a folder; name a file in it")
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise MissingFileError(
             f"MODEL.WEIGHTS: there is no file {full}. Make it with d2-isonet pretrain or d2-isonet "
             "convert, name another, or set MODEL.WEIGHTS '' to start from initialization"

@@ -1,11 +1,13 @@
 """Reads and validates the form of a COCO json."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
+from d2_isonet.utils.files import read_json
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
+
+_MOST_BYTES = 1 << 33
 
 
 def read_annotations(json_file: str) -> dict:
@@ -18,13 +20,14 @@ def read_annotations(json_file: str) -> dict:
         UserError: it is not json, does not have COCO's form, or lacks categories with id and name.
     """
     path = os.path.abspath(json_file)
-    if not os.path.isfile(json_file):
+    if not os.path.exists(json_file):
         raise MissingFileError(f"annotations: there is no file {path}")
     try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(json_file, _MOST_BYTES)
         reason = _why_not_coco(content)
-    except (ValueError, RecursionError) as error:
+    except UserError:
+        raise
+    except ValueError as error:
         reason = f"it is no json ({error})"
     if reason:
         what = f"{path} is no COCO annotation file: {reason}"

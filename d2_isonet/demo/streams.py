@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, printable
 
 from .sources import Source
 from .videos import FrameReader, NoVideo
@@ -41,7 +41,7 @@ class Report:
         self.note(f"skipped: {source.name}: {reason}")
 
     def note(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text, "message"), file=sys.stderr)
 
 
 def read_pictures(source: Source, report: Report, max_frames: int | None) -> Iterator[Picture]:

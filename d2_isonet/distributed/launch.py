@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from d2_isonet.utils.compat import create_local_process_group
-from d2_isonet.utils.messages import UserError, quiet_interrupt
+from d2_isonet.utils.messages import UserError, quiet_interrupt, show
 
 from .meeting import (
     MeetingError,
@@ -56,11 +56,11 @@ def run(main: Callable, args: argparse.Namespace) -> None:
                 timeout=timedelta(seconds=args.dist_timeout),
             )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        show(f"error: {error}", to_stderr=True)
         sys.exit(2)
     except (MeetingError, ProcessFailure) as error:
         if str(error):  # otherwise the failed process has printed the reason
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            show(f"error: {error}", to_stderr=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

@@ -5,13 +5,14 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 
 import torch.distributed as dist
 from torch.multiprocessing import ProcessContext
+
+from d2_isonet.utils.messages import show
 
 from .meeting import MeetingError, Member, report_failure
 
@@ -124,5 +125,5 @@ def _message(member: Member, exit_code: int, trace: str) -> str:
         return ""
     if _lost_the_others(trace):
         return _last_line(trace).split(": ", 1)[1]
-    print(trace, file=sys.stderr)
+    show(trace, to_stderr=True)
     return f"{member.name} failed: {_last_line(trace)}; the others were stopped"
