@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from d2_isonet.data.categories import categories_record
 from d2_isonet.utils.compat import load_file
-from d2_isonet.utils.files import write_text
+from d2_isonet.utils.files import why_not_regular, write_text
 from d2_isonet.utils.messages import MissingFileError, UserError, is_from_user_code
 
 from .files import TAG, write_checkpoint
@@ -158,7 +158,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
 
 def require_file(path: str) -> None:
-    """Raise FileNotFoundError if MODEL.WEIGHTS names no file."""
+    """Raise FileNotFoundError if MODEL.WEIGHTS names no file, and UserError if a FIFO or device."""
     full = os.path.abspath(path)
     if os.path.isdir(path):
         raise MissingFileError(f"MODEL.WEIGHTS: {full} is a folder; name a file in it")
@@ -167,6 +167,9 @@ def require_file(path: str) -> None:
             f"MODEL.WEIGHTS: there is no file {full}. Make it with d2-isonet pretrain or d2-isonet "
             "convert, name another, or set MODEL.WEIGHTS '' to start from initialization"
         )
+    problem = why_not_regular(path)
+    if problem:
+        raise UserError(f"MODEL.WEIGHTS: {full} cannot be read: {problem}", "name a file")
 
 
 def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from d2_isonet.utils.messages import UserError, nearest
 
 from .defaults import add_isonet_config
-from .options import dotted_items
+from .options import check_sizes, dotted_items
 from .yaml_files import check_yaml_files
 
 _NEVER_NULL = (bool, int, float, list, tuple)
@@ -47,6 +47,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     with _explained("command line", cfg):
         cfg.merge_from_list(_with_numbers(pairs, cfg, defaults))
         _check_numbers(cfg, defaults)
+    check_sizes(cfg)
     return cfg
 
 

@@ -94,13 +94,14 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
     return file.getvalue()
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # and full-width signs
+_FORMULA = re.compile(r"'*([=+\-@\uff1d\uff0b\uff0d\uff20]|\\[tr])")  # and full-width signs, tabs
 
 
 def _field(value: Any) -> Any:
     if not isinstance(value, str) or re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", value):
         return value
-    return ("'" if _FORMULA.match(value) else "") + printable(value)
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def name_in(field: str) -> str:
