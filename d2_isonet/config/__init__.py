@@ -1,4 +1,1 @@
-"""Config keys, their legal values, and how yaml files and KEY VALUE pairs are loaded.
-
-May import utils.
-"""
+"""Config keys, their legal values, loading of yaml and KEY VALUE pairs. May import utils."""

@@ -133,12 +133,11 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
     """The message of yacs or yaml, and the key that was probably meant."""
     message = str(error.args[0])[:_LONGEST_MESSAGE] if error.args else type(error).__name__
     key = message.replace("'", " ").split()[-1]
-    hint = ""
     if "xistent" in message:
-        hint = nearest(key, dict(dotted_items(cfg)))
-    elif "tuple" in message and "str" in message:
-        hint = f"; a list of names is written {key} \"('my_set',)\""
-    return message + hint
+        return message + nearest(key, dict(dotted_items(cfg)))
+    if "tuple" in message and "str" in message:
+        return f"{message}; a list of names is written {key} \"('my_set',)\""
+    return message
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> bool:

@@ -12,11 +12,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_folder() -> Path:
-    """The folder of the yaml files: inside an installed package, or beside the package.
-
-    Raises:
-        FileNotFoundError: the folder is in neither place.
-    """
+    """The folder of the yaml files, in the package or beside it; else raises FileNotFoundError."""
     for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
         if (folder / "Base-ISONet.yaml").is_file():
             return folder

@@ -55,8 +55,8 @@ _LONGEST_LIST = 100  # of MODEL: sizes of anchors, layers of a head
 def check_sizes(cfg: "CfgNode") -> None:
     """Raise UserError if a number, or a list of the model, is larger than any in use."""
     for key, value in dotted_items(cfg):
-        most = next((most for name, most in _MOST if re.fullmatch(name, key)), None)
-        for number in _flat(value) if most else ():
+        most = next((most for name, most in _MOST if re.fullmatch(name, key)), math.inf)
+        for number in _flat(value):
             if isinstance(number, int) and number > most:
                 raise UserError(f"{key} is {number:,}", f"it must be at most {most:,}")
         if key.startswith("MODEL.") and len(_flat(value)) > _LONGEST_LIST:
@@ -66,6 +66,11 @@ def check_sizes(cfg: "CfgNode") -> None:
 
 def _flat(value: Any) -> list:
     return [y for x in value for y in _flat(x)] if isinstance(value, list | tuple) else [value]
+
+
+def illegal(cfg: "CfgNode", key: str, remedy: str) -> UserError:
+    """The error that the value of a key is not legal."""
+    return UserError(f"{key} is {value_of(cfg, key)!r}", remedy)
 
 
 def conflict(cfg: "CfgNode", key: str, other: str, remedy: str) -> UserError:

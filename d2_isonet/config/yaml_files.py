@@ -1,5 +1,6 @@
 """Validates a yaml config and the files it inherits from before anything is built from them."""
 
+import itertools
 import os
 import re
 
@@ -34,7 +35,10 @@ def check_yaml_files(path: str, inherited_by: tuple[str, ...] = (), read: int = 
         circle = " -> ".join([*inherited_by[inherited_by.index(path) :], path])
         raise UserError(f"{path}: _BASE_ goes in a circle ({circle})", "take one of them out")
     if not os.path.exists(path):
-        raise MissingFileError(_missing(path, inherited_by))
+        asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
+        folder, name = os.path.split(path)
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+        raise MissingFileError(f"{asked}: there is no file {path}{nearest(name, there)}")
     content = read_yaml(path)
     read += os.path.getsize(path) + _BYTES_OF_A_READ
     if read > _MOST_BYTES:
@@ -43,13 +47,6 @@ def check_yaml_files(path: str, inherited_by: tuple[str, ...] = (), read: int = 
     for base in _bases(path, content):
         read = check_yaml_files(base, (*inherited_by, path), read)
     return read
-
-
-def _missing(path: str, inherited_by: tuple[str, ...]) -> str:
-    asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
-    folder, name = os.path.split(path)
-    there = os.listdir(folder) if os.path.isdir(folder) else []
-    return f"{asked}: there is no file {path}{nearest(name, there)}"
 
 
 def read_yaml(path: str) -> dict:
@@ -65,10 +62,8 @@ def read_yaml(path: str) -> dict:
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply", "that is no config") from error
     except yaml.reader.ReaderError as error:
-        raise UserError(
-            f"{path} is no text (at position {error.position}: {error.reason})",
-            "give the yaml file",
-        ) from error
+        what = f"{path} is no text (at position {error.position}: {error.reason})"
+        raise UserError(what, "give the yaml file") from error
     except yaml.MarkedYAMLError as error:
         raise UserError(_marked(path, error)) from error
     # the safe loader raises these if a value does not fit its tag, as in "!!int x" or 2020-99-99
@@ -77,9 +72,8 @@ def read_yaml(path: str) -> dict:
             raise
         raise UserError(f"{path}: a value is not of its yaml type ({error})") from error
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: this is no yaml of KEY: VALUE lines, but {type(content).__name__}"
-        )
+        kind = type(content).__name__
+        raise UserError(f"{path}: this is no yaml of KEY: VALUE lines, but {kind}")
     return content
 
 
@@ -87,9 +81,8 @@ def _marked(path: str, error: yaml.MarkedYAMLError) -> str:
     line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
     message = f"{path}{line}: {error.problem}"
     if isinstance(error, yaml.constructor.ConstructorError) and "the tag" in message:
-        message += (
-            ". A tag can ask for Python code (none was run), and a config needs no tag: remove it"
-        )
+        message += ". A tag can ask for Python code (none was run), and a config needs no tag: "
+        message += "remove it"
     return message
 
 
@@ -100,19 +93,16 @@ def _check_number_of_nodes(path: str, root: yaml.Node | None) -> None:
         if id(node) not in sizes:
             sizes[id(node)] = 0
             children = node.value if isinstance(node, yaml.CollectionNode) else []
-            pairs = isinstance(node, yaml.MappingNode)
-            children = [x for pair in children for x in pair] if pairs else children
+            if isinstance(node, yaml.MappingNode):
+                children = itertools.chain.from_iterable(children)
             sizes[id(node)] = 1 + sum(map(size, children))
         elif sizes[id(node)] == 0:
             raise UserError(f"{path}: an alias stands for a value that contains it")
         return sizes[id(node)]
 
     if root is not None and size(root) > _MOST_NODES:
-        raise UserError(
-            f"{path} stands for {size(root):.1e} values once its aliases (*name) are written out, "
-            f"more than {_MOST_NODES}",
-            "that is no config",
-        )
+        what = f"{path} stands for {size(root):.1e} values once its aliases (*name) are written out"
+        raise UserError(f"{what}, more than {_MOST_NODES}", "that is no config")
 
 
 def _bases(path: str, content: dict) -> list[str]:

@@ -12,6 +12,7 @@ from torchvision import transforms
 from d2_isonet.config.options import check_name, check_range
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.data.shards.loader import build_shard_test_loader, build_shard_train_loader
+from d2_isonet.distributed.lifetime import outlive_signals
 from d2_isonet.utils.messages import UserError
 
 from .crops import RandomResizedCrop
@@ -138,6 +139,7 @@ def build_image_test_loader(
         sampler=InferenceSampler(len(images)),
         num_workers=num_workers,
         collate_fn=stack_images,
+        worker_init_fn=outlive_signals,
     )
 
 

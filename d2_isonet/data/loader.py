@@ -12,6 +12,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from d2_isonet.distributed.lifetime import outlive_signals
 from d2_isonet.utils.messages import UserError
 
 from .sampling import BatchOrder, Draw, Pass, aspect_ratio_groups, configured_pass, seeded
@@ -93,7 +94,9 @@ class TrainLoader(DataLoader):
 
     def __init__(self, dataset: Dataset, order: BatchOrder | ShardOrder, **options):
         # With a generator of its own, it does not draw from the training's.
-        super().__init__(dataset, generator=torch.Generator(), **options)
+        super().__init__(
+            dataset, generator=torch.Generator(), worker_init_fn=outlive_signals, **options
+        )
         self._order = order
 
     @property

@@ -3,11 +3,16 @@
 import argparse
 import atexit
 import contextlib
+import functools
 import multiprocessing
 import os
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -18,6 +23,7 @@ from detectron2.utils import comm
 from d2_isonet.utils.compat import create_local_process_group
 from d2_isonet.utils.messages import UserError, quiet_interrupt, show
 
+from .lifetime import end_with_parent
 from .meeting import (
     MeetingError,
     Member,
@@ -29,12 +35,9 @@ from .meeting import (
     open_store,
     reported_failure,
 )
-from .supervision import ProcessFailure, supervise
+from .preemption import ENDED_OUTSIDE, StopRequest, end_at_once, exit_code_of, handled_signals
+from .supervision import ProcessFailure, supervise, trace_file
 from .torchrun import under_torchrun
-
-_INTERRUPTED = (
-    "interrupted: nothing was saved since the last checkpoint; --resume continues from there"
-)
 
 
 def run(main: Callable, args: argparse.Namespace) -> None:
@@ -43,9 +46,11 @@ def run(main: Callable, args: argparse.Namespace) -> None:
     Ends this process with one line, and exit code 1 or 2, if the processes cannot start, do not
     meet, lose each other, or if one of them fails.
     """
+    # torchrun ends its processes in its own way
+    handled = contextlib.nullcontext() if under_torchrun() else handled_signals(end_at_once)
     try:
         _check(args)
-        with quiet_interrupt(_INTERRUPTED):
+        with quiet_interrupt(f"interrupted {ENDED_OUTSIDE}"), handled:
             launch(
                 main,
                 max(1, args.num_gpus),  # 0 means the CPU
@@ -57,11 +62,19 @@ def run(main: Callable, args: argparse.Namespace) -> None:
             )
     except UserError as error:
         show(f"error: {error}", to_stderr=True)
-        sys.exit(2)
+        _exit(2)
     except (MeetingError, ProcessFailure) as error:
         if str(error):  # otherwise the failed process has printed the reason
             show(f"error: {error}", to_stderr=True)
-        sys.exit(getattr(error, "exit_code", 1))
+        _exit(getattr(error, "exit_code", 1))
+    except SystemExit as end:
+        _exit(_code_of(end))
+
+
+def _exit(code: int) -> NoReturn:
+    if under_torchrun() and dist.is_initialized():
+        _end_process(code)
+    sys.exit(code)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -156,13 +169,13 @@ def _run_processes(main, args, first: Member, address, timeout: timedelta) -> No
         "(--dist-timeout)",
         flush=True,
     )
-    context = mp.start_processes(
-        _spawned,
-        args=(multiprocessing.get_start_method(), main, args, first, (host, port), timeout),
-        nprocs=first.local_size,
-        join=False,
-    )
-    supervise(context, first, store)
+    method = multiprocessing.get_start_method()
+    with tempfile.TemporaryDirectory() as traces:
+        arguments = (method, main, args, first, (host, port), timeout, traces)
+        start = functools.partial(
+            mp.start_processes, _spawned, arguments, nprocs=first.local_size, join=False
+        )
+        supervise(start, first, store, Path(traces))
 
 
 def _meet_on_the_interface_towards(host: str) -> None:
@@ -172,27 +185,43 @@ def _meet_on_the_interface_towards(host: str) -> None:
 
 
 def _spawned(
-    local_rank: int, start_method: str, main, args, first: Member, address, timeout: timedelta
+    local_rank: int, method: str, main, args, first: Member, address, timeout: timedelta, traces
 ) -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # like SIGTERM, until the training listens
     # otherwise the loader's processes would be spawned too, and each would import everything again
-    multiprocessing.set_start_method(start_method, force=True)
+    multiprocessing.set_start_method(method, force=True)
     member = first.sibling(local_rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // first.local_size))
     host, port = address
-    store = dist.TCPStore(host, port, is_master=False, timeout=timeout)
-    _run_member(main, args, member, store, timeout)
-    _end_process()
+    code = 0
+    try:
+        store = dist.TCPStore(host, port, is_master=False, timeout=timeout)
+        _run_member(main, args, member, store, timeout)
+    except SystemExit as end:
+        code = _code_of(end)
+    except Exception:
+        trace_file(traces, local_rank).write_text(traceback.format_exc())
+        code = 1
+    _end_process(code)
 
 
-def _end_process() -> NoReturn:
-    """End a process that has succeeded: gloo threads sometimes abort the usual end of Python."""
+def _code_of(end: SystemExit) -> int:
+    if isinstance(end.code, str):
+        print(end.code, file=sys.stderr)
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
+def _end_process(code: int) -> NoReturn:
+    """End a process of several: gloo's threads sometimes abort the usual end of Python."""
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _run_member(main, args, member: Member, store: dist.Store, timeout: timedelta) -> None:
+    end_with_parent()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(member.local_rank)
@@ -206,12 +235,17 @@ def _run_member(main, args, member: Member, store: dist.Store, timeout: timedelt
 
 @contextlib.contextmanager
 def _explained_loss(member: Member, store: dist.Store, timeout: timedelta) -> Iterator[None]:
-    """Turn a collective that failed because others died into a MeetingError with the reason."""
+    """Turn a collective that failed because others died into a MeetingError with the reason.
+
+    After a signal that is no failure: the main process saves the training and ends first.
+    """
     try:
         yield
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
+        if StopRequest.noted and member.rank:
+            sys.exit(exit_code_of(StopRequest.noted))
         elsewhere = member.local_size < member.world_size and not under_torchrun()
         reason = (reported_failure(store) if elsewhere else "") or (
             f"{str(error).splitlines()[0]}. A process or machine died, or the network between them "

@@ -1,12 +1,19 @@
-"""Signals that end a training: a scheduler's, which saves it first, and Ctrl-C."""
+"""Signals that end a training, which is saved first: a scheduler's, and Ctrl-C."""
 
+import contextlib
+import multiprocessing
+import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
 from detectron2.utils import comm
 from torch import distributed as dist
+
+from d2_isonet.utils.messages import INTERRUPTED
 
 
 class StepExchange:
@@ -47,48 +54,115 @@ class StepExchange:
 # EX_TEMPFAIL of sysexits.h, "try again later": the training is saved and --resume continues it.
 # Not 143: a process that SIGTERM killed before it could save ends with that code, too.
 PREEMPTED = 75
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_ALWAYS_OBEYED = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (*_ALWAYS_OBEYED, signal.SIGHUP, signal.SIGINT)
+ENDED_OUTSIDE = "outside of the training's steps: there was nothing to save"
+
+
+def exit_code_of(number: int) -> int:
+    """The exit code of a training that this signal has ended: 130 for Ctrl-C, 75 for the others."""
+    return INTERRUPTED if number == signal.SIGINT else PREEMPTED
+
+
+@contextlib.contextmanager
+def handled_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, `handler` gets SIGNALS, except those that nohup or a shell's & ignores.
+
+    Python allows this in the main thread alone. In another thread nothing changes.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if number in _ALWAYS_OBEYED or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for obeyed, earlier in before.items():
+            signal.signal(obeyed, earlier)
+
+
+def end_at_once(number: int, _frame: FrameType | None = None, reason: str = ENDED_OUTSIDE) -> None:
+    """A handler that ends this process with one line, without unwinding what it is doing."""
+    code = exit_code_of(number)
+    text = f"ended by {signal.Signals(number).name} {reason}. Exit code {code}\n"
+    os.write(2, text.encode())  # print is not allowed inside another print
+    try:
+        for child in multiprocessing.active_children():
+            child.kill()
+    finally:  # DataLoader's handler may raise that one has ended
+        os._exit(code)
+
+
+class Stopped(SystemExit):
+    """Unwinds an evaluation that a signal has interrupted."""
 
 
 class StopRequest:
-    """Whether a scheduler has asked this training to stop, by SIGTERM or SIGUSR1.
+    """Whether a signal has asked this training to stop: a scheduler's, a closed terminal's, Ctrl-C.
 
-    The handler only notes the signal; the training stops between two steps, where it can be saved.
-    The other processes learn of it in the exchange of the next step.
+    In a step the handler only notes the signal: the training stops between two steps, where it can
+    be saved. The other processes learn of it in the exchange of the next step. While
+    `interruptible`, the handler of the main process raises Stopped. A second Ctrl-C ends a single
+    process at once. If there are several, the launcher kills them.
+
+    Attributes:
+        signal: the number of the signal, 0 for none.
+        interruptible: whether the training is between two steps, such as in an evaluation.
+        interrupted: whether Stopped was raised.
+        noted: the last signal that any training of this process has noted.
+        newest_checkpoint: a function that returns the file to resume from, "" for none.
     """
 
-    def __init__(self):
+    noted = 0
+
+    def __init__(self, newest_checkpoint: Callable[[], str] = lambda: ""):
         self.signal = 0
+        self.interruptible = self.interrupted = False
+        self.newest_checkpoint = newest_checkpoint
         self._exchange = StepExchange()
-        self._before: dict[int, Any] = {}
+        self._listening = contextlib.ExitStack()
 
     def listen(self, exchange: StepExchange | None = None) -> None:
-        """Note the signals from now on, which Python allows in the main thread alone.
+        """Note the signals from now on.
 
         Args:
             exchange: the exchange of every step; None if the training has none.
         """
         self._exchange = exchange or StepExchange()
         self._exchange.signal = self.signal
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._listening.enter_context(handled_signals(self._note))
 
     def stop_listening(self) -> None:
         """Restore the earlier handlers, unless a signal is already ending this process."""
         if not self.signal:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+            self._listening.close()
 
     def _note(self, number: int, _frame) -> None:
-        self.signal = number  # no logging here: a signal may come inside a log call
-        self._exchange.signal = number
+        # no logging here: a signal may come inside a log call
+        if number == self.signal == signal.SIGINT and comm.get_world_size() == 1:
+            newest = self.newest_checkpoint()
+            saved = f"--resume continues from {newest}" if newest else "there is no checkpoint"
+            end_at_once(number, reason=f"a second time, before the last step was saved; {saved}")
+        self.signal = self._exchange.signal = StopRequest.noted = number
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self.interruptible and self.signal and comm.is_main_process():
+            self.interruptible, self.interrupted = False, True
+            raise Stopped(exit_code_of(self.signal))
+
+    def allow_interruption(self) -> None:
+        """Let a signal end this process from now on, or now if one has come meanwhile."""
+        self.interruptible = True
+        self._interrupt()
 
     def reached_any_process(self) -> bool:
         """Whether any process was signalled; every process must call this after every step."""
         if comm.get_world_size() == 1:
             return self.signal != 0
         highest = self._exchange.highest_signal()  # the others may not know this process's own yet
-        self.signal = highest or self.signal
+        self.signal = StopRequest.noted = highest or self.signal
         return highest != 0
 
     def __str__(self) -> str:

@@ -3,20 +3,21 @@
 import contextlib
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import torch.distributed as dist
 from torch.multiprocessing import ProcessContext
 
-from d2_isonet.utils.messages import show
+from d2_isonet.utils.messages import INTERRUPTED, show
 
 from .meeting import MeetingError, Member, report_failure
+from .preemption import ENDED_OUTSIDE, PREEMPTED, exit_code_of, handled_signals
 
-_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)  # schedulers announce the end with them
 _PATIENCE = 5.0  # seconds that processes get to end by themselves after a sibling has failed
 _HINTS = {
     "SIGKILL": " (by hand, or by the system when memory runs out)",
@@ -32,57 +33,76 @@ class ProcessFailure(RuntimeError):
         self.exit_code = exit_code
 
 
-def supervise(context: ProcessContext, first: Member, store: dist.Store) -> None:
-    """Wait for the processes of this machine, `first` and its siblings.
+def supervise(
+    start: Callable[[], ProcessContext], first: Member, store: dist.Store, traces: Path
+) -> None:
+    """Start the processes of this machine, `first` and its siblings, and wait for them.
 
-    SIGTERM and SIGUSR1 are passed to them; they then end in their own time.
+    The signals that end a training are passed to them; they then end in their own time.
+
+    Args:
+        traces: the folder to which each failed process writes its traceback, see `trace_file`.
 
     Raises:
         ProcessFailure: one ended with an exit code or by a signal; the others were stopped.
     """
-    with _signals_passed_on(context.processes) as passed_on:
-        ended_by_us = _wait(context.processes, passed_on)
-    failed = [i for i, p in enumerate(context.processes) if p.exitcode and i not in ended_by_us]
-    if not failed:
+    processes: list[BaseProcess] = []
+    with _signals_passed_on(processes) as received:
+        processes += start().processes
+        for number in list(received):
+            _send(processes, number)
+        ended_by_us = _wait(processes, received)
+    ends = [
+        _End(first.sibling(i), process.exitcode, _trace(traces, i), received)
+        for i, process in enumerate(processes)
+        if process.exitcode and i not in ended_by_us
+    ]
+    if received.count(signal.SIGINT) > 1:
+        raise ProcessFailure("interrupted twice: the processes were killed", INTERRUPTED)
+    if not ends:
         return
-    traces = {i: _trace(context.error_files[i]) for i in failed}
-    to_blame = [i for i in failed if not _lost_the_others(traces[i])]
-    culprit = (to_blame or failed)[0]
-    code = context.processes[culprit].exitcode
-    message = _message(first.sibling(culprit), code, traces[culprit])
-    if to_blame and first.world_size > first.local_size:
-        report_failure(store, message or f"{first.sibling(culprit).name} ended with an error")
+    culprit = min(ends, key=_End.rank_of_blame)
+    message = culprit.message()
+    if culprit.rank_of_blame() < _STOPPED and first.world_size > first.local_size:
+        report_failure(store, message or f"{culprit.member.name} ended with an error")
         time.sleep(_PATIENCE if first.rank == 0 else 0)  # the store lives here: let others read
-    raise ProcessFailure(message, code if code > 0 else 128 - code)
+    raise ProcessFailure(message, culprit.exit_code())
 
 
 @contextlib.contextmanager
 def _signals_passed_on(processes: list[BaseProcess]) -> Iterator[list[int]]:
-    """Pass a scheduler's signals to the processes; yield the list of those received."""
+    """Pass the signals that end a training to `processes`; yield the list of those received.
+
+    A second Ctrl-C kills them.
+    """
     received: list[int] = []
 
     def pass_on(number: int, _frame) -> None:
+        is_second = number == signal.SIGINT and number in received
         received.append(number)
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, number)
+        _send(processes, signal.SIGKILL if is_second else number)
 
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    try:
+    with handled_signals(pass_on):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _wait(processes: list[BaseProcess], passed_on: list[int]) -> set[int]:
-    """Wait until all have ended or one has failed; return the numbers of those stopped then."""
+def _send(processes: list[BaseProcess], number: int) -> None:
+    for process in processes:
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, number)
+
+
+def _wait(processes: list[BaseProcess], received: list[int]) -> set[int]:
+    """Wait until all have ended or one has failed; return the numbers of those stopped then.
+
+    After a signal only the end of the first stops the others: it saves the training.
+    """
     running = dict(enumerate(processes))
     while running:
         multiprocessing.connection.wait([p.sentinel for p in running.values()])
         failed = [p for p in running.values() if not p.is_alive() and p.exitcode]
         running = {i: p for i, p in running.items() if p.is_alive()}
-        if failed and not passed_on:
+        if failed and (not received or 0 not in running):
             break
     running = _joined(running)
     for process in running.values():
@@ -101,29 +121,70 @@ def _joined(running: dict[int, BaseProcess]) -> dict[int, BaseProcess]:
     return {i: p for i, p in running.items() if p.is_alive()}
 
 
-def _trace(error_file: str) -> str:
-    """The traceback that torch has stored of a process; "" if it was killed or has exited."""
-    if not os.path.exists(error_file):
-        return ""
-    with open(error_file, "rb") as file:
-        return pickle.load(file)
+def trace_file(folder: str | Path, local_rank: int) -> Path:
+    """The file in which a failed process leaves its traceback."""
+    return Path(folder, str(local_rank))
 
 
-def _lost_the_others(trace: str) -> bool:
-    return f"{MeetingError.__module__}.{MeetingError.__name__}: " in _last_line(trace)
+def _trace(folder: Path, local_rank: int) -> str:
+    """The traceback of a process; "" if it was killed or has exited."""
+    file = trace_file(folder, local_rank)
+    return file.read_text() if file.exists() else ""
 
 
-def _last_line(trace: str) -> str:
-    return (trace.strip().splitlines() or [""])[-1]
+_STOPPED = 3  # the first of the ranks of blame that are no failure
 
 
-def _message(member: Member, exit_code: int, trace: str) -> str:
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"{member.name} was ended by {name}{_HINTS.get(name, '')}; the others were stopped"
-    if not trace:
-        return ""
-    if _lost_the_others(trace):
-        return _last_line(trace).split(": ", 1)[1]
-    show(trace, to_stderr=True)
-    return f"{member.name} failed: {_last_line(trace)}; the others were stopped"
+@dataclass
+class _End:
+    """How a process ended: its exit code (negative for a signal) and its traceback, if it has one.
+
+    Args:
+        received: the signals that were passed to it.
+    """
+
+    member: Member
+    code: int
+    trace: str
+    received: list[int]
+
+    def rank_of_blame(self) -> int:
+        """The lowest has failed first: the others follow, even by an abort of gloo's threads."""
+        if self.trace:
+            return 5 if self._lost_the_others() else 0
+        if self._was_stopped():
+            return _STOPPED
+        if self.code > 0:
+            return 1
+        return 4 if self.code == -signal.SIGABRT else 2
+
+    def exit_code(self) -> int:
+        if self._was_stopped():
+            return self.code if self.code > 0 else exit_code_of(-self.code)
+        return 1 if self.trace else self.code if self.code > 0 else 128 - self.code
+
+    def message(self) -> str:
+        """The message for the user, "" if the process has printed it; prints the traceback."""
+        if self._lost_the_others():
+            return self._last_line().split(": ", 1)[1]
+        if self.trace:
+            show(self.trace, to_stderr=True)
+            return f"{self.member.name} failed: {self._last_line()}; the others were stopped"
+        if self.code > 0:
+            return ""
+        name = signal.Signals(-self.code).name
+        if self._was_stopped():
+            return f"ended by {name} {ENDED_OUTSIDE}"
+        return (
+            f"{self.member.name} was ended by {name}{_HINTS.get(name, '')}; the others were stopped"
+        )
+
+    def _was_stopped(self) -> bool:
+        """Whether a signal that was passed to it, or to another process, has ended it."""
+        return -self.code in self.received or self.code in (PREEMPTED, INTERRUPTED)
+
+    def _lost_the_others(self) -> bool:
+        return f"{MeetingError.__module__}.{MeetingError.__name__}: " in self._last_line()
+
+    def _last_line(self) -> str:
+        return (self.trace.strip().splitlines() or [""])[-1]

@@ -14,13 +14,15 @@ from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
+from .folder_lock import lock_folder
 from .train_loop import AccumulatingTrainer
-from .writers import tolerant_writers
+from .writers import tolerant_writers, write_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
     if falls_back:
         cfg.train.device = "cpu"
+    lock_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     if falls_back:
         logger.warning("there is no CUDA device: running on the CPU (train.device cpu)")
@@ -76,6 +79,7 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
 
     def evaluation() -> dict:
         results.update(_measure(cfg, model))
+        write_evaluation(trainer, results)
         return results
 
     trainer.register_hooks([
@@ -108,7 +112,8 @@ def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
 
 
 def _measure(cfg: Any, model: nn.Module) -> dict:
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader = with_loaders_that_outlive_signals(instantiate(cfg.dataloader.test))
+    evaluator = instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

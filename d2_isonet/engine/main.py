@@ -20,6 +20,7 @@ from d2_isonet.solver.schedule import what_was_scaled
 from d2_isonet.utils.files import tolerate
 from d2_isonet.utils.messages import readable_errors, refusals_of_libraries
 
+from .folder_lock import lock_folder, unlock_folder
 from .resuming import settle_seed
 from .run_record import add_run_record
 from .trainer import Trainer
@@ -40,6 +41,7 @@ def finish_setup(cfg: CfgNode, args: argparse.Namespace, num_training_images: in
     scaling = what_was_scaled(cfg, scaled)
     cfg = settle_seed(scaled)
     cfg.freeze()
+    lock_folder(cfg.OUTPUT_DIR)
     _set_up(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_isonet")
     tolerate_log_files(cfg.OUTPUT_DIR)
@@ -64,6 +66,13 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
     """Evaluate or train after the set-up, and return the results of the evaluation."""
+    try:
+        return _evaluate_or_train(cfg, args, trainer_class)
+    finally:
+        unlock_folder(cfg.OUTPUT_DIR)
+
+
+def _evaluate_or_train(cfg: CfgNode, args: argparse.Namespace, trainer_class: type[Trainer]):
     if args.eval_only:
         with readable_errors():
             model = _load_for_evaluation(cfg, args, trainer_class)

@@ -13,6 +13,7 @@ from detectron2.engine import SimpleTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.distributed.preemption import StepExchange
 from d2_isonet.preflight.training import check_precision
 from d2_isonet.utils.compat import call_after_backward
@@ -64,7 +65,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def __init__(
         self, model, data_loader, optimizer, *, accumulate_steps=1, precision="", device_type="cuda"
     ):
-        super().__init__(model, data_loader, optimizer)
+        super().__init__(model, with_loaders_that_outlive_signals(data_loader), optimizer)
         if precision:
             check_precision(precision)
         self.accumulate_steps = accumulate_steps

@@ -15,6 +15,7 @@ from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
+from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.best_checkpoint import TrainingEnded
 from d2_isonet.engine.hooks.build import ordered_hooks
 from d2_isonet.evaluation.build import build_evaluator
@@ -23,6 +24,7 @@ from d2_isonet.solver.build import build_optimizer, name_of_optimizer
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import UserError
 
+from .folder_lock import unlock_folder
 from .resuming import catch_up, data_order, resume_message, resumed_seed, settle_seed, start_data
 from .train_loop import build_step
 from .wandb_writer import WandbWriter
@@ -68,7 +70,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = NamingDatasetMapper(cfg, False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return with_loaders_that_outlive_signals(loader)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -105,6 +108,8 @@ class Trainer(DefaultTrainer):
             return super().train()
         except TrainingEnded:  # early stopping: checkpoint and evaluation are done
             return getattr(self, "_last_eval_results", None)
+        finally:
+            unlock_folder(self.cfg.OUTPUT_DIR)
 
     def before_train(self) -> None:
         super().before_train()

@@ -1,4 +1,1 @@
-"""The paper's idea: the orthogonal penalty, its hook, and measures of isometry.
-
-May import modeling and below.
-"""
+"""The orthogonal penalty, its hook, measures of isometry. May import modeling and below."""

@@ -12,12 +12,13 @@ from d2_isonet.config.options import check_name
 from d2_isonet.utils.messages import UserError
 
 FORMS = ("exact", "official", "flattened")
+Axes = int | Sequence[int]  # one number for both axes, or (vertical, horizontal)
 Pair = tuple[int, int]  # vertical, horizontal
 Layer = tuple[Pair, Pair, int]  # stride, dilation, groups
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
-def pair(value: int | Sequence[int]) -> Pair:
+def pair(value: Axes) -> Pair:
     """(vertical, horizontal) of an option that is given once for both axes or per axis."""
     vertical, horizontal = (value, value) if isinstance(value, int) else value
     return vertical, horizontal

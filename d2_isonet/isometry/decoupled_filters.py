@@ -24,18 +24,15 @@ class WeightProjection(HookBase):
 
     The output hardly depends on |w|, but the gradient is proportional to 1 / |w| (section 4.2;
     every 100 iterations in the authors' code). Momentum and Adam's moments do not change.
+
+    Raises:
+        UserError: period is not a positive integer.
     """
 
     def __init__(self, period: int = 100):
-        """
-        Raises:
-            UserError: period is not a positive integer.
-        """
         if not (isinstance(period, int) and period > 0):
-            raise UserError(
-                f"SOLVER.WEIGHT_PROJECTION_PERIOD is {period}",
-                "a projection needs a period of 1 iteration or more",
-            )
+            what = f"SOLVER.WEIGHT_PROJECTION_PERIOD is {period}"
+            raise UserError(what, "a projection needs a period of 1 iteration or more")
         self.period = period
 
     def before_train(self) -> None:
@@ -60,18 +57,17 @@ class FilterOrthogonalRegularizer(OrthogonalRegularizer):
 
     The gradient is added as in `OrthogonalRegularizer`. Logged at each step: `loss_filter_ortho`,
     the sum of the penalties without the coefficient, and `filter_ortho/res2`, ... of each stage.
+
+    Args:
+        coeff: 1e-5 in the code of Decoupled Networks, 2e-4 in that of SphereNet. 0 only logs.
+
+    Raises:
+        UserError: coeff is negative or not finite.
     """
 
     label = "filter_ortho"
 
     def __init__(self, coeff: float = 1e-5):
-        """
-        Args:
-            coeff: 1e-5 in the code of Decoupled Networks, 2e-4 in that of SphereNet. 0 only logs.
-
-        Raises:
-            UserError: coeff is negative or not finite.
-        """
         super().__init__(coeff, form="flattened")
 
     def _default_convolutions(self) -> dict[str, DecoupledConv2d]:
@@ -99,16 +95,10 @@ def decoupled_convolutions(model: nn.Module) -> dict[str, DecoupledConv2d]:
 
 
 def filter_orthogonal_penalty(weight: torch.Tensor, groups: int = 1) -> torch.Tensor:
-    """1/2 ||W W^T - I||_F^2, summed over groups; autograd differentiates it.
+    """1/2 ||W W^T - I||_F^2, 0-dim, summed over groups; autograd differentiates it.
 
-    Each row of W (M, C kh kw) is a filter divided by its length, as in the authors' code. 0 means
-    that all filters are orthogonal to each other.
-
-    Args:
-        weight: (M, C / groups, kh, kw).
-
-    Returns:
-        0-dim tensor.
+    Each row of W (M, C kh kw) is a filter of weight (M, C / groups, kh, kw) divided by its length,
+    as in the authors' code. 0 means that all filters are orthogonal to each other.
 
     Raises:
         UserError: weight is not 4-dimensional, or M is not a multiple of groups.
@@ -123,11 +113,7 @@ def filter_orthogonal_penalty_and_gradient(
     """`filter_orthogonal_penalty` and its gradient in closed form, without an autograd graph.
 
     v = w / s has the derivative (I - v v^T) / s. Arguments and errors are those of
-    `filter_orthogonal_penalty`.
-
-    Returns:
-        The penalty (0-dim, float64), and its gradient (M, C / groups, kh, kw) in the weight's dtype
-        or float32, whichever is wider.
+    `filter_orthogonal_penalty`, results those of `orthogonal_penalty_and_gradient`.
     """
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     lengths = filter_lengths(weight)

@@ -49,7 +49,9 @@ def squares_and_gradient(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     split = (len(transform) + 1) // 2 * groups
     real, imaginary = spectrum[:split], spectrum[split:]  # the real frequency is the first
     residual = _residual(real, imaginary, groups)
-    squares = _squares(residual, groups) / len(transform)
+    rows = squares_of_rows(residual)
+    # each complex frequency counts for its conjugate too
+    squares = (2 * rows.sum() - rows[:groups].sum()) / len(transform)
     product = torch.empty_like(spectrum)
     _multiply(residual[:split], residual[split:], real, imaginary, product)
     gradient = adjoint @ product.view(len(transform), -1)
@@ -72,12 +74,6 @@ def _residual(real: torch.Tensor, imaginary: torch.Tensor, groups: int) -> torch
     cross = torch.bmm(imaginary, real[groups:].mT)
     torch.sub(cross, cross.mT, out=antisymmetric)
     return residual
-
-
-def _squares(residual: torch.Tensor, groups: int) -> torch.Tensor:
-    """The sum over all frequencies: each complex one counts for its conjugate too."""
-    rows = squares_of_rows(residual)
-    return 2 * rows.sum() - rows[:groups].sum()
 
 
 def squares_of_rows(matrices: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """How far convolutions, shifts of SReLU and residual scales are from isometry."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -93,23 +93,17 @@ def measure_convolution(name: str, conv: Convolution, frequencies: int = 8) -> C
         frequencies: of the output along each axis: the operator acts on a circular image of
             (frequencies * stride) pixels per side.
     """
-    layer = layer_of(conv)
+    shape, layer = tuple(conv.weight.shape), layer_of(conv)
+    values = possible_singular_values(conv, frequencies)
     penalty = orthogonal_penalty(conv.weight.double(), *layer).item()
-    return ConvolutionIsometry(
-        name,
-        tuple(conv.weight.shape),
-        *layer,
-        possible_singular_values(conv, frequencies),
-        penalty,
-        minimum_orthogonal_penalty(conv.weight.shape, *layer),
-    )
+    minimum = minimum_orthogonal_penalty(shape, *layer)
+    return ConvolutionIsometry(name, shape, *layer, values, penalty, minimum)
 
 
 def possible_singular_values(conv: Convolution, frequencies: int) -> torch.Tensor:
-    """(n,) singular values that the shape does not force to 0, largest first.
+    """(n,) singular values, largest first, without those that the shape forces to 0.
 
-    Args:
-        frequencies: see `measure_convolution`.
+    `frequencies` is that of `measure_convolution`.
     """
     layer = layer_of(conv)
     size = [frequencies * stride for stride in layer[0]]
@@ -122,24 +116,20 @@ def possible_singular_values(conv: Convolution, frequencies: int) -> torch.Tenso
 def shifts_by_stage(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The shifts b of all SReLUs of each stage, one per channel (ISONet, eq. 15 and figure 3)."""
     stages: dict[str, list[torch.Tensor]] = defaultdict(list)
-    for name, value in _named(state_dict, "shift"):
+    for name, value in _named(state_dict, "shift").items():
         stages[stage_of(name)].append(value.float().flatten())
     return {stage: torch.cat(values) for stage, values in stages.items()}
 
 
 def residual_scales(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The factor on each residual branch, (1,) or (C,), by the name of the block."""
-    return {name: value.float() for name, value in _named(state_dict, "residual_scale")}
+    return {name: value.float() for name, value in _named(state_dict, "residual_scale").items()}
 
 
-def _named(
-    state_dict: Mapping[str, torch.Tensor], parameter: str
-) -> Iterable[tuple[str, torch.Tensor]]:
-    """(name of the module, value) of each parameter with the name `parameter`."""
-    for name, value in state_dict.items():
-        module, _, last = name.rpartition(".")
-        if last == parameter:
-            yield module, value.detach()
+def _named(state_dict: Mapping[str, torch.Tensor], parameter: str) -> dict[str, torch.Tensor]:
+    """The value of each parameter with the name `parameter`, by the name of the module."""
+    named = {name.rpartition("."): value for name, value in state_dict.items()}
+    return {path: x.detach() for (path, _, last), x in named.items() if last == parameter}
 
 
 def distribution(values: torch.Tensor) -> dict:

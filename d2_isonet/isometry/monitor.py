@@ -1,6 +1,5 @@
 """The hook that logs during training how isometric a network is."""
 
-import contextlib
 import logging
 import math
 from collections import defaultdict
@@ -53,7 +52,6 @@ class IsometryMonitor(HookBase):
         self.period = period
         self.frequencies = frequencies
         self._watch: SignalWatch | None = None
-        self._attached = contextlib.ExitStack()
         self._loss_scale = 1.0
 
     def before_train(self) -> None:
@@ -65,19 +63,19 @@ class IsometryMonitor(HookBase):
             self._loss_scale = _loss_scale(self.trainer)
             model = self._model()
             # hooks in a compiled network would compile it again
-            watch = SignalWatch({} if _is_compiled(model) else chain_of(model))
-            self._watch = self._attached.enter_context(watch)
+            self._watch = SignalWatch({} if _is_compiled(model) else chain_of(model))
 
     def after_step(self) -> None:
-        self._attached.close()
         if self._watch is not None:
+            self._watch.close()
             self._log_signals(self._watch)
             self._log_convolutions()
             self._log_parameters()
             self._watch = None
 
     def after_train(self) -> None:
-        self._attached.close()  # a step may have raised
+        if self._watch is not None:
+            self._watch.close()  # a step has raised
 
     def _model(self) -> nn.Module:
         return unwrapped(self.trainer.model)

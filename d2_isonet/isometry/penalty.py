@@ -1,7 +1,17 @@
 """The orthogonal penalty of a convolution's weight, its closed-form gradient and its minimum.
 
 ISONet (Qi et al. 2020, arXiv 2006.16992), section 2.2: `orthogonal_penalty` is eq. 13 without the
-coefficient gamma, for any stride, dilation and number of groups.
+coefficient gamma, for any stride, dilation and number of groups. Its forms:
+
+exact: the M x M Gram (eq. 13) at the multiples of the lag S' = stride / gcd(stride, dilation):
+    stride^2 / (H W) * 1/2 ||K K^T - I||_F^2 with the matrix K of the convolution on a circular
+    H x W image, for every shape, stride, dilation and number of groups.
+official: what the authors' code computes (github.com/HaozhiQi/ISONet). It takes the C x C Gram
+    (eq. 14) if C < M, lags from 1 - k in steps of the stride, and the identity at the middle lag.
+    Up to a constant it equals the exact form if the stride or k is 1, or if C >= M, S' = stride and
+    k - 1 is a multiple of it. The authors' code raises an error if groups > 1; here each group is
+    a separate convolution.
+flattened: eq. 16, 1/2 ||W W^T - I||_F^2 of the M x (C k k) matrix, which is lag 0 alone.
 """
 
 import math
@@ -9,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .criterion import Criterion, Pair, criterion_of, pair
+from .criterion import Axes, Criterion, Pair, criterion_of, pair
 from .frequency_domain import (
     products_by_frequency,
     products_by_lag,
@@ -19,38 +29,20 @@ from .frequency_domain import (
 
 
 def orthogonal_penalty(
-    weight: torch.Tensor,
-    stride: int | Sequence[int] = 1,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-    form: str = "exact",
+    weight: torch.Tensor, stride: Axes = 1, dilation: Axes = 1, groups: int = 1, form: str = "exact"
 ) -> torch.Tensor:
-    """1/2 sum over lags and groups of ||G(lag) - delta(lag) I||_F^2; autograd differentiates it.
+    """1/2 sum over lags and groups of ||G(lag) - delta(lag) I||_F^2, 0-dim; differentiable.
 
     G(lag)[m, m'] = sum_c sum_u w_mc(u) w_m'c(u + lag) is the entry of eq. 12 at that lag. With
     stride 1 the exact form is 0 if and only if eq. 10 holds: the adjoint of the convolution is an
     isometry (Theorem 1).
-
-    exact: the M x M Gram (eq. 13) at the lags that are multiples of
-        S' = stride / gcd(stride, dilation). If K is the matrix of the convolution on a circular
-        H x W image, the penalty is stride^2 / (H W) * 1/2 ||K K^T - I||_F^2, for every shape,
-        stride, dilation and number of groups.
-    official: what the authors' code computes (github.com/HaozhiQi/ISONet). It takes the C x C Gram
-        (eq. 14) if C < M, lags from 1 - k in steps of the stride, and the identity at the middle
-        lag. Up to a constant it equals the exact form if the stride or k is 1, or if C >= M,
-        S' = stride and k - 1 is a multiple of it. The authors' code raises an error if groups > 1;
-        here each group is a separate convolution.
-    flattened: eq. 16, 1/2 ||W W^T - I||_F^2 of the M x (C k k) matrix, which is lag 0 alone.
 
     Args:
         weight: (M, C / groups, kh, kw), as in nn.Conv2d. The weight of an nn.ConvTranspose2d is
             read as that of the convolution whose adjoint it is. Half precision is computed in
             float32.
         stride, dilation: int or (vertical, horizontal).
-        form: one of FORMS.
-
-    Returns:
-        0-dim tensor.
+        form: "exact", "official" or "flattened", see the module.
 
     Raises:
         UserError: form is unknown, weight is not 4-dimensional, M is not a multiple of groups, or
@@ -58,21 +50,14 @@ def orthogonal_penalty(
     """
     criterion = criterion_of(tuple(weight.shape), pair(stride), pair(dilation), groups, form)
     with torch.autocast(weight.device.type, enabled=False):
-        blocks = _to_blocks(weight, groups, criterion)
-        squares = [
-            multiplicity * residual.square().sum()
-            for _, _, multiplicity, residual in _residuals(blocks, criterion)
-        ]
+        residuals = _residuals(_to_blocks(weight, groups, criterion), criterion)
+        squares = [count * residual.square().sum() for _, _, count, residual in residuals]
     return torch.stack(squares).sum() / 2 + criterion.constant
 
 
 @torch.no_grad()
 def orthogonal_penalty_and_gradient(
-    weight: torch.Tensor,
-    stride: int | Sequence[int] = 1,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-    form: str = "exact",
+    weight: torch.Tensor, stride: Axes = 1, dilation: Axes = 1, groups: int = 1, form: str = "exact"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`orthogonal_penalty` and its gradient in closed form, without an autograd graph.
 
@@ -82,12 +67,11 @@ def orthogonal_penalty_and_gradient(
     spectrum of the kernel (frequency_domain.py): the same numbers by 86 products of size
     M x M x C for 3 x 3, against 126 lag by lag and 3 k^4 = 243 by conv2d and its autograd.
 
-    Args and Raises: those of `orthogonal_penalty`.
+    Arguments and errors are those of `orthogonal_penalty`.
 
     Returns:
         The penalty (0-dim, float64, so that a small excess over a large minimum keeps its digits),
-        and its gradient (M, C / groups, kh, kw) in the weight's dtype or float32, whichever is
-        wider.
+        and its gradient (M, C / groups, kh, kw) in the wider of the weight's dtype and float32.
     """
     criterion = criterion_of(tuple(weight.shape), pair(stride), pair(dilation), groups, form)
     with torch.autocast(weight.device.type, enabled=False):
@@ -102,11 +86,8 @@ def orthogonal_penalty_and_gradient(
 
 def _faster_by_frequency(kernel: Sequence[int], criterion: Criterion) -> bool:
     every_lag = math.prod(2 * k - 1 for k in kernel) // 2 + 1  # one of each pair (lag, -lag)
-    return (
-        criterion.identity_lag == (0, 0)
-        and len(criterion.lags) == every_lag
-        and products_by_frequency(kernel) < products_by_lag(kernel)
-    )
+    all_count = criterion.identity_lag == (0, 0) and len(criterion.lags) == every_lag
+    return all_count and products_by_frequency(kernel) < products_by_lag(kernel)
 
 
 def _squares_and_gradient_by_lag(
@@ -126,11 +107,7 @@ def _squares_and_gradient_by_lag(
 
 
 def minimum_orthogonal_penalty(
-    weight_shape: Sequence[int],
-    stride: int | Sequence[int] = 1,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-    form: str = "exact",
+    shape: Sequence[int], stride: Axes = 1, dilation: Axes = 1, groups: int = 1, form: str = "exact"
 ) -> float:
     """The least value of `orthogonal_penalty` over all weights of this shape; it is attained.
 
@@ -143,13 +120,9 @@ def minimum_orthogonal_penalty(
         multiple of the stride) G must be I at that lag and, if the opposite lag counts too, 0
         there, although one is the transpose of the other: groups * min(M, C) / 4, at G = I / 2.
 
-    Args:
-        weight_shape: (M, C / groups, kh, kw).
-
-    Other arguments and errors are those of `orthogonal_penalty`.
+    Arguments and errors are those of `orthogonal_penalty`; shape is (M, C / groups, kh, kw).
     """
-    shape = tuple(weight_shape)
-    return criterion_of(shape, pair(stride), pair(dilation), groups, form).minimum
+    return criterion_of(tuple(shape), pair(stride), pair(dilation), groups, form).minimum
 
 
 def _residuals(
@@ -199,11 +172,7 @@ def _to_blocks(weight: torch.Tensor, groups: int, criterion: Criterion) -> torch
     return blocks.permute(0, 1, 3, 4, 2).contiguous()
 
 
-def _from_blocks(
-    blocks: torch.Tensor, weight_shape: torch.Size, criterion: Criterion
-) -> torch.Tensor:
+def _from_blocks(blocks: torch.Tensor, shape: torch.Size, criterion: Criterion) -> torch.Tensor:
     """The inverse of `_to_blocks`."""
     weight = blocks.permute(0, 1, 4, 2, 3)
-    if criterion.columns:
-        weight = weight.transpose(1, 2)
-    return weight.reshape(weight_shape)
+    return (weight.transpose(1, 2) if criterion.columns else weight).reshape(shape)

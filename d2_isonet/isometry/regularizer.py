@@ -7,6 +7,7 @@ import math
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase
@@ -25,6 +26,7 @@ PROFILER_LABEL = "orthogonal_penalty"  # the name in torch.profiler's tables
 # Entries of a weight; on a CPU 64 x 64 x 3 x 3 is below, 128 x 128 x 3 x 3 above.
 _LARGEST_BATCHED = {"cpu": 1 << 16, "cuda": 1 << 19}
 Convolutions = Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]
+Closure = Callable[[], Any]  # what optimizer.step may get: it computes the loss and its gradients
 Scaling = Callable[[torch.Tensor], torch.Tensor]  # multiplies a gradient as the loss is multiplied
 
 
@@ -34,7 +36,9 @@ class OrthogonalRegularizer(HookBase):
     ISONet (Qi et al. 2020, arXiv 2006.16992), section 2.2, eq. 13 and 14. The closed-form gradient
     is added to `.grad` when `trainer.optimizer.step` is called: once per step, before detectron2's
     gradient clipping, and after GradScaler has unscaled (a skipped step adds nothing). Processes do
-    not communicate: each adds the same gradient to gradients that are already averaged. In a
+    not communicate: each adds the same gradient to gradients that are already averaged (with
+    fully_shard, each gathers the weights and adds to its shard). If the step gets a closure, the
+    penalty is part of the loss and the gradients of each of its calls. In a
     trainer with `on_gradients` (those of this project) it is added right after backward instead,
     scaled like the gradients. The step is the same, but the GPU gets the work before it becomes
     idle in the check of the gradients. Frozen weights do not change. The total loss that detectron2
@@ -44,39 +48,34 @@ class OrthogonalRegularizer(HookBase):
     Logged at each step: `loss_ortho`, the sum of (penalty - its minimum for the shape), without the
     coefficient; 0 means as orthogonal as these shapes can be. `ortho/res2`, ...: the part of each
     stage.
+
+    Args:
+        coeff: gamma of eq. 13; 1e-4 in the paper (3e-4 for ISONet-101, section 3.1). 0 only logs.
+        form: "exact", "official" or "flattened", see `orthogonal_penalty`.
+        convs: name -> nn.Conv2d or nn.ConvTranspose2d, or (name, convolution) pairs. A weight that
+            several of them share counts once. Default: `default_convolutions(trainer.model)`.
+
+    Raises:
+        UserError: coeff is negative or not finite, form is unknown, or convs has no convolution or
+            one whose weight is not a parameter.
     """
 
     label = "ortho"  # in the names of the logged scalars
 
     def __init__(self, coeff: float, form: str = "exact", convs: Convolutions | None = None):
-        """
-        Args:
-            coeff: gamma of eq. 13; 1e-4 in the paper (3e-4 for ISONet-101, section 3.1). 0 only
-                logs.
-            form: "exact", "official" or "flattened", see `orthogonal_penalty`.
-            convs: name -> nn.Conv2d or nn.ConvTranspose2d, or (name, convolution) pairs. A weight
-                that several of them share counts once. Default:
-                `default_convolutions(trainer.model)`.
-
-        Raises:
-            UserError: coeff is negative or not finite, form is unknown, or convs has no
-                convolution or one whose weight is not a parameter.
-        """
-        if not (math.isfinite(coeff) and coeff >= 0):
-            raise UserError(
-                "the coefficient of the orthogonal penalty must be >= 0", f"got {coeff}"
-            )
+        if not 0 <= coeff < math.inf:
+            what = "the coefficient of the orthogonal penalty must be >= 0"
+            raise UserError(what, f"got {coeff}")
         check_name("The form of the orthogonal penalty", form, FORMS)
         self.coeff = coeff
         self.form = form
         self._given = None if convs is None else _checked(convs)
-        self._convs: list[tuple[str, Convolution]] = []
+        self._convs: list[tuple[str, Convolution]] = []  # chosen in before_train
         self._added: list[tuple[dict[str, Convolution], torch.Tensor]] | None = None
         self._attached = contextlib.ExitStack()
 
     def before_train(self) -> None:
-        given = self._given
-        self._convs = _checked(self._default_convolutions()) if given is None else given
+        self._convs = self._given or _checked(self._default_convolutions())
         frozen = sum(not conv.weight.requires_grad for _, conv in self._convs)
         logger.info(
             f"Orthogonal penalty ({self.form}, coefficient {self.coeff:g}) on {len(self._convs)} "
@@ -95,13 +94,27 @@ class OrthogonalRegularizer(HookBase):
     def after_train(self) -> None:
         self._attached.close()  # this method runs too if before_train of any hook has raised
 
-    def _regularize(self, optimizer: torch.optim.Optimizer) -> None:
-        """Add the gradients, unless that is done, and log."""
+    def _regularize(self, optimizer: torch.optim.Optimizer, closure: Closure | None) -> Any:
+        """Add the gradients, unless that is done, and log; with a closure, return one that adds."""
+        if closure is not None:
+            return functools.partial(self._regularized_loss, closure, [])
         if self._added is None:
             # A fused optimizer unscales in its kernel: the gradients are still multiplied here.
             scale = getattr(optimizer, "grad_scale", None)
             self._add_gradients((lambda gradient: gradient) if scale is None else scale.mul)
         self._log()
+        return None
+
+    def _regularized_loss(self, closure: Closure, calls: list) -> Any:
+        """closure() + coeff * penalty with its gradient; logs in the first call of a step."""
+        loss = closure()
+        self._add_gradients(lambda gradient: gradient)
+        penalty = sum(value.item() for _, value in self._added or ())
+        if not calls:
+            self._log()
+        calls.append(penalty)
+        self._added = None
+        return loss if loss is None else loss + self.coeff * penalty
 
     @torch.no_grad()
     @torch.profiler.record_function(PROFILER_LABEL)
@@ -116,8 +129,9 @@ class OrthogonalRegularizer(HookBase):
         value, gradient = self._value_and_gradient(convs)
         if self.coeff:
             gradients = [_gradient_of(conv.weight) for conv in convs]
-            parts = scaled(gradient).to(gradients[0].dtype).chunk(len(convs))
-            torch._foreach_add_(gradients, list(parts), alpha=self.coeff)
+            whole = scaled(gradient).to(gradients[0].dtype).chunk(len(convs))
+            parts = [_sharded_like(x, part) for x, part in zip(gradients, whole, strict=True)]
+            torch._foreach_add_(gradients, parts, alpha=self.coeff)
         return value
 
     def _value_and_gradient(self, convs: list[Convolution]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,25 +141,22 @@ class OrthogonalRegularizer(HookBase):
         return value - minimum_orthogonal_penalty(weight.shape, *layer, form=self.form), gradient
 
     def _log(self) -> None:
-        # detectron2 has checked the losses before the step; nothing else checks this one.
         added, self._added = self._added, None
         if not added:
             return
         values = torch.stack([value for _, value in added]).tolist()  # the only synchronization
         stages: dict[str, float] = defaultdict(float)
         for (batch, _), value in zip(added, values, strict=True):
-            if not math.isfinite(value):
+            if not math.isfinite(value):  # detectron2 has checked the losses, but not this one
                 raise FloatingPointError(
                     f"the orthogonal penalty of {_first_diverged(batch)} became {value} at "
                     f"iteration {self.trainer.iter}: its weights diverged; lower SOLVER.BASE_LR, "
                     "lengthen the warm-up or clip gradients (SOLVER.CLIP_GRADIENTS)"
                 )
             stages[stage_of(next(iter(batch)))] += value
-        storage = self.trainer.storage
-        storage.put_scalar(f"loss_{self.label}", sum(stages.values()))
-        for stage, value in stages.items():
-            # Without "loss" in the name: detectron2's console line shows every name that has it.
-            storage.put_scalar(f"{self.label}/{stage}", value)
+        # "loss" in one name only: detectron2's console line shows every name that has it.
+        scalars = {f"{self.label}/{stage}": value for stage, value in stages.items()}
+        self.trainer.storage.put_scalars(**{f"loss_{self.label}": sum(stages.values())}, **scalars)
 
 
 def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:
@@ -155,10 +166,13 @@ def _checked(convs: Convolutions) -> list[tuple[str, Convolution]]:
         if not isinstance(conv, Convolution):
             raise UserError(f"{name} is a {type(conv).__name__}, not a 2D convolution")
         if not isinstance(conv.weight, nn.Parameter):
-            raise UserError(
-                f"the weight of {name} is computed from other parameters (a parametrization)",
-                "the orthogonal penalty needs a weight that is itself trained",
+            what = f"the weight of {name} is computed from other parameters (a parametrization)"
+            raise UserError(what, "the orthogonal penalty needs a weight that is itself trained")
+        if conv.weight.dim() != 4:
+            what = (
+                f"the weight of {name} has the shape {tuple(conv.weight.shape)}, as FSDP leaves it"
             )
+            raise UserError(what, "use fully_shard (FSDP2) or DistributedDataParallel")
         chosen.setdefault(id(conv.weight), (name, conv))
     if not chosen:
         raise UserError(
@@ -177,8 +191,7 @@ def _batches(convs: list[tuple[str, Convolution]]) -> list[dict[str, Convolution
     batches: dict[tuple, dict[str, Convolution]] = defaultdict(dict)
     for name, conv in convs:
         weight = conv.weight
-        limit = _LARGEST_BATCHED.get(weight.device.type, 0)
-        alone = name if weight.numel() > limit else ""
+        alone = name if weight.numel() > _LARGEST_BATCHED.get(weight.device.type, 0) else ""
         kind = (weight.shape, weight.dtype, weight.device, layer_of(conv))
         batches[stage_of(name), kind, alone][name] = conv
     return list(batches.values())
@@ -187,16 +200,27 @@ def _batches(convs: list[tuple[str, Convolution]]) -> list[dict[str, Convolution
 def concatenate_weights(convs: list[Convolution]) -> tuple[torch.Tensor, Layer]:
     """The weight and (stride, dilation, groups) of one convolution with `convs` as its groups.
 
-    Args:
-        convs: each with a weight (M, C / groups, kh, kw) of the same shape, and the same stride,
-            dilation and groups.
-
-    Returns:
-        (len(convs) * M, C / groups, kh, kw), and the layer with len(convs) * groups.
+    Each of `convs` has a weight (M, C / groups, kh, kw) of the same shape, and the same stride,
+    dilation and groups. The result is (len(convs) * M, C / groups, kh, kw).
     """
     stride, dilation, groups = layer_of(convs[0])
-    weight = convs[0].weight if len(convs) == 1 else torch.cat([conv.weight for conv in convs])
+    weights = [_whole(conv.weight) for conv in convs]
+    weight = weights[0] if len(convs) == 1 else torch.cat(weights)
     return weight, (stride, dilation, groups * len(convs))
+
+
+def _whole(tensor: Any) -> torch.Tensor:
+    """A weight that fully_shard (FSDP2) has shared out, gathered; any other as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _sharded_like(gradient: Any, part: torch.Tensor) -> torch.Tensor:
+    """`part`, the same on all processes, shared out as `gradient` is."""
+    if not hasattr(gradient, "full_tensor"):
+        return part
+    from torch.distributed.tensor import distribute_tensor  # takes a second
+
+    return distribute_tensor(part.contiguous(), gradient.device_mesh, gradient.placements)
 
 
 def _gradient_of(weight: torch.Tensor) -> torch.Tensor:
@@ -210,7 +234,7 @@ def _first_diverged(batch: dict[str, Convolution]) -> str:
     """The first with a weight that is not finite; otherwise that with the largest entry."""
 
     def size(name: str) -> float:
-        largest = batch[name].weight.abs().max().item()
+        largest = _whole(batch[name].weight).abs().max().item()
         return largest if math.isfinite(largest) else math.inf
 
     return max(batch, key=size)
@@ -218,9 +242,9 @@ def _first_diverged(batch: dict[str, Convolution]) -> str:
 
 @contextlib.contextmanager
 def _before_each_step(
-    optimizer: torch.optim.Optimizer, action: Callable[[torch.optim.Optimizer], None]
+    optimizer: torch.optim.Optimizer, action: Callable[[torch.optim.Optimizer, Any], Any]
 ) -> Iterator[None]:
-    """Inside, optimizer.step() runs action(optimizer) first.
+    """Inside, optimizer.step(closure) runs closure = action(optimizer, closure) first.
 
     register_step_pre_hook is not enough. torch fires pre-hooks from a wrapper around the `step` of
     each class that was ever instantiated. With clipping by a subclass they fire before it and again
@@ -234,10 +258,10 @@ def _before_each_step(
 
     # Schedulers look for names and marks on the function, not on the bound method.
     @functools.wraps(getattr(step, "__func__", step))
-    def step_after_action(self: torch.optim.Optimizer, *args, **kwargs):
+    def step_after_action(self: torch.optim.Optimizer, closure=None, *args, **kwargs):
         if active:
-            action(self)
-        return step(*args, **kwargs)
+            closure = action(self, closure)
+        return step(*(() if closure is None else (closure,)), *args, **kwargs)
 
     optimizer.step = types.MethodType(step_after_action, optimizer)  # type: ignore[method-assign]
     try:

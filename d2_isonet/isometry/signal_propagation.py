@@ -1,5 +1,7 @@
 """Norms through depth: of the output of each block, and of the gradient of that output."""
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ class Signal:
     gradient: float
 
 
-class SignalWatch:
+class SignalWatch(contextlib.ExitStack):
     """Inside `with`, records norms of the outputs of modules and of the gradients of these outputs.
 
     It changes nothing. If a module runs several times, the last run counts. After a forward pass
@@ -38,21 +40,11 @@ class SignalWatch:
     """
 
     def __init__(self, modules: dict[str, nn.Module]):
+        super().__init__()
         self.outputs: dict[str, tuple[torch.Tensor, int]] = {}
         self.gradients: dict[str, torch.Tensor] = {}
-        self._modules = modules
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-
-    def __enter__(self) -> "SignalWatch":
-        self._handles = [
-            module.register_forward_hook(self._recorder(name))
-            for name, module in self._modules.items()
-        ]
-        return self
-
-    def __exit__(self, *error) -> None:
-        for handle in self._handles:
-            handle.remove()
+        for name, module in modules.items():
+            self.callback(module.register_forward_hook(self._recorder(name)).remove)
 
     def _recorder(self, name: str) -> Callable:
         def after_forward(module: nn.Module, args: tuple, output) -> None:
@@ -97,15 +89,11 @@ def measure_signals(
     size = norm_of(image)
     points = {"input": (size, image.numel()), **watch.outputs}
     gradients = {"input": norm_of(gradient), **watch.gradients}
-    return [
-        Signal(
-            name,
-            (norm / entries**0.5).item(),
-            (norm / size).item(),
-            gradients[name].item() if name in gradients else 0.0,
-        )
-        for name, (norm, entries) in points.items()
-    ]
+    signals = []
+    for name, (norm, entries) in points.items():
+        back = gradients[name].item() if name in gradients else 0.0
+        signals.append(Signal(name, (norm / entries**0.5).item(), (norm / size).item(), back))
+    return signals
 
 
 def deviations(signals: Sequence[Signal], limit: float = LIMIT) -> list[str]:
@@ -117,10 +105,7 @@ def deviations(signals: Sequence[Signal], limit: float = LIMIT) -> list[str]:
     another scale.
     """
     points = signals[1:]
-    steps = [
-        (f"in {after.name}", before, after)
-        for before, after in zip(points, points[1:], strict=False)
-    ]
+    steps = [(f"in {after.name}", before, after) for before, after in itertools.pairwise(points)]
     steps += [("across the whole network", points[0], points[-1])] if len(points) > 2 else []
     lines = []
     for where, before, after in steps:

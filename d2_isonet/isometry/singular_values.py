@@ -1,4 +1,11 @@
-"""All singular values of a convolution as an operator, from the spectrum of its kernel."""
+"""All singular values of a convolution as an operator, from the spectrum of its kernel.
+
+In the Fourier basis and per group, the operator is one M x (P C) matrix at each of the
+(H / S) (W / S) frequencies v of the output. It concatenates P <= S^2 parts. Part p is the sum of
+weight(u) e^{i v (dilation u - p) / S} over the taps u with dilation u = p mod S: the same pixels.
+(A unitary map of the input takes these parts to the S^2 frequencies that a stride folds onto v.)
+With stride 1 there is one part: the theorem of Sedghi et al. 2019, arXiv 1805.10408.
+"""
 
 import itertools
 import math
@@ -8,40 +15,27 @@ import torch
 
 from d2_isonet.utils.messages import UserError
 
-from .criterion import Pair, pair
+from .criterion import Axes, Pair, pair
 
 _LARGEST_CHUNK = 1 << 22  # entries of the matrices decomposed in one call
 
 
 @torch.no_grad()
 def convolution_singular_values(
-    weight: torch.Tensor,
-    size: int | Sequence[int],
-    stride: int | Sequence[int] = 1,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
+    weight: torch.Tensor, size: Axes, stride: Axes = 1, dilation: Axes = 1, groups: int = 1
 ) -> torch.Tensor:
     """The singular values of x -> conv2d(x, weight) on a circular image, largest first.
 
-    In the Fourier basis and per group, the operator is one M x (P C) matrix at each of the
-    (H / S) (W / S) frequencies v of the output. It concatenates P <= S^2 parts. Part p is
-    sum of weight(u) e^{i v (dilation u - p) / S} over the taps u that meet the same pixels:
-    dilation u = p mod S. (A unitary map of the input takes these parts to the S^2 frequencies that
-    a stride folds onto v.) With stride 1 there is one part: the theorem of Sedghi et al. 2019,
-    arXiv 1805.10408.
-
     Args:
-        weight: (M, C / groups, kh, kw), as in nn.Conv2d. The weight of an nn.ConvTranspose2d is
-            read as that of the convolution whose adjoint it is; both have the same singular values.
-            Half precision is computed in float32.
+        weight: (M, C / groups, kh, kw) of an nn.Conv2d, or of the nn.ConvTranspose2d that is its
+            adjoint and has the same singular values. Half precision is computed in float32.
         size: of the input image, int or (H, W), a multiple of the stride. If it is smaller than the
             kernel, the taps wrap around.
         stride, dilation: int or (vertical, horizontal).
 
     Returns:
-        (H W / S^2 * min(M, S^2 C),) on the device of the weight: all min(rows, columns) values of
-        the operator, also those that the shape forces to 0. All are NaN if the weight is not
-        finite.
+        (H W / S^2 * min(M, S^2 C),) on the device of the weight, also the values that the shape
+        forces to 0. All are NaN if the weight is not finite.
 
     Raises:
         UserError: weight is not 4-dimensional, M is not a multiple of groups, or size is not a
@@ -71,13 +65,9 @@ def _singular_values(matrices: torch.Tensor) -> torch.Tensor:
     """Of (..., rows, columns); errors are 1e-7 of the largest in float32, 1e-15 in float64."""
     if matrices.dtype != torch.float32:
         return torch.linalg.svdvals(matrices)
-    matrices = matrices.double()  # eigenvalues of the smaller Gram: as exact, up to 5 x faster
-    gram = (
-        matrices @ matrices.mT
-        if matrices.shape[-2] <= matrices.shape[-1]
-        else matrices.mT @ matrices
-    )
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    # eigenvalues of the smaller Gram: as exact, up to 5 x faster
+    wide = matrices.double() if matrices.shape[-2] <= matrices.shape[-1] else matrices.double().mT
+    return torch.linalg.eigvalsh(wide @ wide.mT).clamp(min=0).sqrt()
 
 
 def _symbols(
@@ -129,12 +119,8 @@ def _transform(
 
 def _check(weight: torch.Tensor, size: Pair, stride: Pair, groups: int) -> None:
     if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups:
-        raise UserError(
-            f"the weight is {tuple(weight.shape)} with {groups} groups",
-            "it must be (M, C / groups, kh, kw) with M a multiple of the groups",
-        )
+        what = f"the weight is {tuple(weight.shape)} with {groups} groups"
+        raise UserError(what, "it must be (M, C / groups, kh, kw) with M a multiple of the groups")
     if any(n < 1 or n % s for n, s in zip(size, stride, strict=True)):
-        raise UserError(
-            f"the image is {size[0]} x {size[1]} and the stride {stride}",
-            "on a circular image each size must be a positive multiple of the stride",
-        )
+        remedy = "on a circular image each size must be a positive multiple of the stride"
+        raise UserError(f"the image is {size[0]} x {size[1]} and the stride {stride}", remedy)

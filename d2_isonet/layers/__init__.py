@@ -1,4 +1,1 @@
-"""Tensor operations with explicit arguments: activations, convolutions, initialization.
-
-May import config.options and utils.
-"""
+"""Activations, convolutions, initialization, with explicit arguments. May import config, utils."""

@@ -86,11 +86,7 @@ class SReLU(nn.Module):
     """
 
     def __init__(
-        self,
-        num_channels: int,
-        init: float = -1.0,
-        learnable: bool = True,
-        inplace: bool = False,
+        self, num_channels: int, init: float = -1.0, learnable: bool = True, inplace: bool = False
     ):
         super().__init__()
         self.shift = nn.Parameter(torch.full((num_channels,), float(init)), learnable)
@@ -128,12 +124,8 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 def register_activation(name: str, build: Callable[[int], nn.Module]) -> None:
     """Make `name` a legal value of MODEL.ISONET.ACTIVATION, for every network of this package.
 
-    Args:
-        build: maps the number of channels to a module, (N, C, H, W) -> (N, C, H, W); called once
-            per layer.
-
-    Raises:
-        UserError: an activation of that name exists.
+    `build` maps the number of channels to a module, (N, C, H, W) -> (N, C, H, W); it is called once
+    per layer. A name that exists raises a UserError.
     """
     if name in ACTIVATIONS:
         raise UserError(f"there is an activation {name!r} already", "choose another name")

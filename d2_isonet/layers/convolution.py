@@ -34,11 +34,8 @@ class ScalarBias(nn.Module):
 def get_conv(conv: Convolution) -> Callable[..., nn.Conv2d]:
     """The constructor of convolutions; a sibling of detectron2's `get_norm`.
 
-    Args:
-        conv: "Conv2d" (detectron2's), or any callable that takes the same arguments.
-
-    Raises:
-        UserError: the name is unknown.
+    `conv` is "Conv2d" (detectron2's), or any callable that takes the same arguments. Another name
+    raises a UserError.
     """
     if callable(conv):
         return conv
@@ -47,13 +44,13 @@ def get_conv(conv: Convolution) -> Callable[..., nn.Conv2d]:
 
 
 def make_convolution(
-    conv: Convolution,
     in_channels: int,
     out_channels: int,
     kernel_size: int,
     *,
-    norm: Norm,
-    activation: Activation | None,
+    conv: Convolution = "Conv2d",
+    norm: Norm = "",
+    activation: Activation | None = None,
     bias: bool = False,
     stride: int = 1,
     dilation: int = 1,

@@ -19,7 +19,7 @@ _K_MARGIN, _K_INIT = 0.05, 0.7  # a learned k is |v| + 0.05 with v = 0.7 at firs
 # asin has an infinite slope at 1, and rounding may push its argument above 1.
 _LARGEST_COSINE = 1 - 1e-6
 # h(n) / n: a cosine then costs no division, because a convolution computes n cos(theta).
-_MAGNITUDES = {
+MAGNITUDES = {
     "Sphere": lambda n, rho, alpha, beta: alpha / n,
     "Ball": lambda n, rho, alpha, beta: alpha / torch.maximum(n, rho),
     "Tanh": lambda n, rho, alpha, beta: alpha * torch.tanh(n / rho) / n,
@@ -28,16 +28,14 @@ _MAGNITUDES = {
     "Log": lambda n, rho, alpha, beta: alpha * torch.log1p(n) / n,
     "Mix": lambda n, rho, alpha, beta: alpha + beta * torch.log1p(n) / n,
 }
-MAGNITUDES = tuple(_MAGNITUDES)
 WITH_RADIUS, WITH_BETA = ("Ball", "Tanh", "Seg"), ("Seg", "Mix")
 # n g(theta) from u = n cos(theta)
-_ANGULARS = {
+ANGULARS = {
     "cosine": lambda u, n, k: u,
     "linear": lambda u, n, k: n * _elevation(u, n) * (2 / math.pi),
     "square_cosine": lambda u, n, k: u * u.abs() / n,
     "sigmoid": lambda u, n, k: n * torch.tanh(_elevation(u, n) / (2 * k)) / _tanh(math.pi / 4 / k),
 }
-ANGULARS = tuple(_ANGULARS)
 RADIUS_SCALES = ("batch", "running", "frozen", "none")
 
 
@@ -89,9 +87,8 @@ class DecoupledOptions:
         for key in ("alpha", "radius", "sigmoid_k"):
             value = getattr(self, key)
             if not 0 < value < math.inf:
-                raise UserError(
-                    f"MODEL.DECOUPLED.{key.upper()} is {value}", "it must be finite and above 0"
-                )
+                what = f"MODEL.DECOUPLED.{key.upper()} is {value}"
+                raise UserError(what, "it must be finite and above 0")
 
 
 class DecoupledConv2d(nn.Conv2d):
@@ -151,11 +148,8 @@ class DecoupledConv2d(nn.Conv2d):
         with torch.autocast(x.device.type, enabled=False):
             y = self._decoupled(x.to(wide), self.weight.to(wide))
         y = y.to(convolution_dtype(x))
-        if self.norm is not None:
-            y = self.norm(y)
-        if self.activation is not None:
-            y = self.activation(y)
-        return y
+        y = y if self.norm is None else self.norm(y)
+        return y if self.activation is None else self.activation(y)
 
     def _decoupled(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         geometry: tuple[Any, ...] = (self.stride, self.padding, self.dilation, self.groups)
@@ -164,8 +158,8 @@ class DecoupledConv2d(nn.Conv2d):
         rho = self._operator_radius(n)
         if self.groups > 1:
             n = n.repeat_interleave(self.out_channels // self.groups, dim=-3)
-        gain = _MAGNITUDES[self.options.magnitude](n, rho, self.options.alpha, self.options.beta)
-        return gain * _ANGULARS[self.options.angular](u, n, self._sigmoid_width())
+        gain = MAGNITUDES[self.options.magnitude](n, rho, self.options.alpha, self.options.beta)
+        return gain * ANGULARS[self.options.angular](u, n, self._sigmoid_width())
 
     def _patch_norm(self, x: torch.Tensor, geometry: tuple) -> torch.Tensor:
         """([N,] groups, H', W'), by a box filter of the sum over channels."""

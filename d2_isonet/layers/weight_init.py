@@ -1,6 +1,7 @@
 """Convolution initializers; siblings of fvcore's c2_msra_fill."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
@@ -47,24 +48,21 @@ def phase_shifted_delta_fill(conv: nn.Conv2d) -> None:
     of the exact orthogonal penalty for every shape; without a stride, or with M <= C, it is
     `delta_fill`.
     """
-    weight = conv.weight
-    taps = [
-        _phase_taps(size, stride // math.gcd(stride, dilation))
-        for size, stride, dilation in zip(weight.shape[2:], conv.stride, conv.dilation, strict=True)
-    ]
-    phases = [(row, column) for row in taps[0] for column in taps[1]]
-    nn.init.zeros_(weight)
-    for group in weight.chunk(conv.groups):
+    axes = map(_phase_taps, conv.weight.shape[2:], conv.stride, conv.dilation)
+    phases = list(itertools.product(*axes))
+    nn.init.zeros_(conv.weight)
+    for group in conv.weight.chunk(conv.groups):
         outputs, inputs = group.shape[:2]
         for m in range(min(outputs, inputs * len(phases))):
             phase, channel = divmod(m, inputs)
-            group[m, channel, phases[phase][0], phases[phase][1]] = 1
+            row, column = phases[phase]
+            group[m, channel, row, column] = 1
     _clear_bias(conv)
 
 
-def _phase_taps(kernel_size: int, stride: int) -> list[int]:
+def _phase_taps(kernel_size: int, stride: int, dilation: int) -> list[int]:
     """Taps of different phases along one axis, the centre first, then backwards from it."""
-    count = min(kernel_size, stride)
+    count = min(kernel_size, stride // math.gcd(stride, dilation))
     first_taps = [kernel_size // 2 - phase for phase in range(count)]
     return [tap if tap >= 0 else tap + count for tap in first_taps]
 
@@ -95,14 +93,13 @@ def _fill_each(fill: Callable[[nn.Conv2d], None], *convs: nn.Conv2d) -> None:
         fill(conv)
 
 
-_FILLS: dict[str, Callable[..., None]] = {
+FILLS: dict[str, Callable[..., None]] = {
     "delta": functools.partial(_fill_each, delta_fill),
     "delta_orthogonal": functools.partial(_fill_each, delta_orthogonal_fill),
     "fixup": fixup_fill,
     "msra": functools.partial(_fill_each, c2_msra_fill),
     "phase_shifted_delta": functools.partial(_fill_each, phase_shifted_delta_fill),
 }
-FILLS = tuple(_FILLS)
 # These leave the 7x7 stem as PyTorch initializes it, as their authors' code does: with three input
 # channels a delta would make most outputs zero or copies.
 NOT_FOR_STEMS = ("delta", "delta_orthogonal", "phase_shifted_delta", "fixup")
@@ -111,13 +108,9 @@ NOT_FOR_STEMS = ("delta", "delta_orthogonal", "phase_shifted_delta", "fixup")
 def get_fill(init: str | Callable[..., None]) -> Callable[..., None]:
     """The initializer of one convolution, or of several in series: fill(conv1, conv2, ...).
 
-    Args:
-        init: a name in FILLS, or such a callable.
-
-    Raises:
-        UserError: the name is unknown.
+    `init` is a name in FILLS, or such a callable. An unknown name raises a UserError.
     """
     if callable(init):
         return init
     check_name("MODEL.ISONET.INIT", init, FILLS)
-    return _FILLS[init]
+    return FILLS[init]

@@ -1,4 +1,1 @@
-"""Networks: backbones, heads, the classifier, and how they run.
-
-May import layers, data and below.
-"""
+"""Backbones, heads, the classifier, and how they run. May import layers, data and below."""

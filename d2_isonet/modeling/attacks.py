@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from d2_isonet.config.options import check_name
 from d2_isonet.utils.messages import UserError
 
 # (N, num_classes) from images (N, C, H, W) of range 0-255; differentiable
-Logits = Callable[[torch.Tensor], torch.Tensor]
+Logits = Callable[[Tensor], Tensor]
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def input_gradient(logits: Logits, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def input_gradient(logits: Logits, images: Tensor, labels: Tensor) -> Tensor:
     """d(sum of cross-entropies) / d(images), (N, C, H, W); no parameter's .grad changes.
 
     With the sum, unlike the mean, an image's gradient does not depend on the size of the batch.
@@ -39,14 +39,8 @@ def input_gradient(logits: Logits, images: torch.Tensor, labels: torch.Tensor) -
 
 
 def bim(
-    logits: Logits,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    eps: float,
-    step: float,
-    iterations: int,
-) -> torch.Tensor:
+    logits: Logits, images: Tensor, labels: Tensor, *, eps: float, step: float, iterations: int
+) -> Tensor:
     """Basic iterative method: x <- project(x + step * sign(dL/dx)), `iterations` times.
 
     Kurakin et al. 2017, "Adversarial examples in the physical world", eq. 2; no random start.
@@ -68,7 +62,7 @@ def bim(
     return adversarial
 
 
-def fgsm(logits: Logits, images: torch.Tensor, labels: torch.Tensor, *, eps: float) -> torch.Tensor:
+def fgsm(logits: Logits, images: Tensor, labels: Tensor, *, eps: float) -> Tensor:
     """Fast gradient sign method: x + eps * sign(dL/dx), within [0, 255].
 
     Goodfellow et al. 2015, "Explaining and harnessing adversarial examples", section 4. It is one
@@ -77,27 +71,25 @@ def fgsm(logits: Logits, images: torch.Tensor, labels: torch.Tensor, *, eps: flo
     return bim(logits, images, labels, eps=eps, step=eps, iterations=1)
 
 
-def _bounds(images: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _bounds(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """float32 (N, C, H, W): the least and the greatest pixel values within eps and [0, 255]."""
-    exact = images.double()
-    low, high = ((exact + sign * eps).clamp(0, 255) for sign in (-1, 1))
+    low, high = ((images.double() + sign * eps).clamp(0, 255) for sign in (-1, 1))
     # float() rounds to the nearest number; if that lies outside, take the next number inside
     low32, high32 = low.float(), high.float()
-    inwards = torch.nextafter(low32, high32), torch.nextafter(high32, low32)
-    return torch.where(low32 < low, inwards[0], low32), torch.where(
-        high32 > high, inwards[1], high32
-    )
+    low_inside, high_inside = torch.nextafter(low32, high32), torch.nextafter(high32, low32)
+    low32 = torch.where(low32 < low, low_inside, low32)
+    return low32, torch.where(high32 > high, high_inside, high32)
 
 
 def l2_effort(
     logits: Logits,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    images: Tensor,
+    labels: Tensor,
     *,
     iterations: int = 50,
     overshoot: float = 0.02,
     num_candidates: int = 10,
-) -> torch.Tensor:
+) -> Tensor:
     """(N,) L2 norm, in pixel values, of a small change that fools the classifier: DeepFool.
 
     Moosavi-Dezfooli et al. 2016, "DeepFool", algorithm 2: steps to the nearest boundary of the
@@ -129,13 +121,11 @@ def l2_effort(
 
 
 @torch.no_grad()
-def _predict(logits: Logits, images: torch.Tensor) -> torch.Tensor:
+def _predict(logits: Logits, images: Tensor) -> Tensor:
     return logits(images).argmax(dim=1)
 
 
-def _deepfool_step(
-    logits: Logits, images: torch.Tensor, labels: torch.Tensor, num_candidates: int
-) -> torch.Tensor:
+def _deepfool_step(logits: Logits, images: Tensor, labels: Tensor, num_candidates: int) -> Tensor:
     """(N, C, H, W): the shortest way to the boundary of the classifier linearized at `images`."""
     tiny = torch.finfo(torch.float32).tiny
     with torch.enable_grad():
@@ -160,39 +150,37 @@ def _deepfool_step(
     return (distances[rows, nearest, None].clamp_max(1e6) * direction).view_as(images)
 
 
-def _bisect(
-    logits: Logits, clean: torch.Tensor, fooled: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
+def _bisect(logits: Logits, clean: Tensor, fooled: Tensor, labels: Tensor) -> Tensor:
     """The fooling images nearest to `clean` on the straight lines from `clean` to `fooled`."""
     low = clean.new_zeros(len(clean), 1, 1, 1)
     high = torch.ones_like(low)
     for _ in range(15):  # to 3e-5 of the line
         middle = (low + high) / 2
-        wrong = _predict(logits, torch.lerp(clean, fooled, middle)) != labels
-        wrong = wrong.view_as(high)
+        predicted = _predict(logits, torch.lerp(clean, fooled, middle))
+        wrong = (predicted != labels).view_as(high)
         low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
     return torch.lerp(clean, fooled, high)
 
 
-def build_attack(name: str, eps: float, step: float, iterations: int) -> Callable | None:
+def build_attack(attack: str, eps: float, step: float, iterations: int) -> Callable | None:
     """(logits, images, labels) -> adversarial images, for SOLVER.ADVERSARIAL; None for no attack.
 
     Args:
-        name: "", "FGSM" (which ignores step and iterations) or "BIM".
+        attack: "", "FGSM" (which ignores step and iterations) or "BIM".
 
     Raises:
         UserError: another name, a number that is not positive, or an eps above 255.
     """
-    check_name("SOLVER.ADVERSARIAL.ATTACK", name, ("", "FGSM", "BIM"))
-    if not name:
+    check_name("SOLVER.ADVERSARIAL.ATTACK", attack, ("", "FGSM", "BIM"))
+    if not attack:
         return None
-    attack: Callable = fgsm if name == "FGSM" else bim
     numbers = {"eps": eps}
-    if attack is bim:
+    if attack == "BIM":
         numbers |= {"step": step, "iterations": iterations}
     for key, value in numbers.items():
         if not value > 0:
             raise UserError(f"SOLVER.ADVERSARIAL.{key.upper()} is {value}", "it must be positive")
     if eps > 255:
         raise UserError(f"SOLVER.ADVERSARIAL.EPS is {eps}", "it must be at most 255 (pixel values)")
-    return functools.partial(attack, **numbers)
+    function: Callable = bim if attack == "BIM" else fgsm
+    return functools.partial(function, **numbers)

@@ -10,8 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 from torchvision.transforms import v2
 
-from d2_isonet.config.options import check_range
-from d2_isonet.utils.messages import UserError
+from d2_isonet.config.options import check_range, illegal
 
 from .attacks import build_attack, evaluation_mode
 from .stages import deepest_feature
@@ -30,11 +29,7 @@ class PooledClassifier(nn.Module):
     linear: nn.Module
 
     def __init__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        dropout: float = 0.0,
-        zero_init: bool = False,
+        self, backbone: Backbone, num_classes: int, dropout: float = 0.0, zero_init: bool = False
     ):
         super().__init__()
         self.backbone = backbone
@@ -106,12 +101,12 @@ class ImageClassifier(PooledClassifier):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        if cfg.MODEL.CLASSIFIER.NUM_CLASSES < 1:
-            raise UserError(
-                f"MODEL.CLASSIFIER.NUM_CLASSES is {cfg.MODEL.CLASSIFIER.NUM_CLASSES}",
-                "set it to the number of classes (d2-isonet pretrain takes it from the data set)",
-            )
         classifier, adversarial = cfg.MODEL.CLASSIFIER, cfg.SOLVER.ADVERSARIAL
+        if classifier.NUM_CLASSES < 1:
+            remedy = (
+                "set it to the number of classes (d2-isonet pretrain takes it from the data set)"
+            )
+            raise illegal(cfg, "MODEL.CLASSIFIER.NUM_CLASSES", remedy)
         mixup_alpha = cfg.INPUT.CLASSIFICATION.MIXUP_ALPHA
         check_range("MODEL.CLASSIFIER.DROPOUT", classifier.DROPOUT, below=1)
         check_range("MODEL.CLASSIFIER.LABEL_SMOOTHING", classifier.LABEL_SMOOTHING, below=1)
@@ -125,9 +120,7 @@ class ImageClassifier(PooledClassifier):
             "zero_init": classifier.ZERO_INIT,
             "label_smoothing": classifier.LABEL_SMOOTHING,
             "mixup_alpha": mixup_alpha,
-            "attack": build_attack(
-                adversarial.ATTACK, adversarial.EPS, adversarial.STEP, adversarial.ITERATIONS
-            ),
+            "attack": build_attack(**{key.lower(): x for key, x in adversarial.items()}),
         }
 
     @property
@@ -135,20 +128,13 @@ class ImageClassifier(PooledClassifier):
         return self.pixel_mean.device
 
     def stack_images(self, batched_inputs: list[dict]) -> torch.Tensor:
-        """(N, C, H, W) on the device, from N images (C, H, W) of one size and range 0-255.
-
-        They are copied as uint8 and become floats on the device.
-        """
+        """(N, C, H, W) on the device, from N images (C, H, W) of one size; copied as uint8."""
         images = torch.stack([x["image"] for x in batched_inputs])
         return images.to(self.device, non_blocking=True)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) of mean 0 and deviation 1 from images (N, C, H, W) of range 0-255."""
         return (images - self.pixel_mean) / self.pixel_std
-
-    def preprocess_images(self, batched_inputs: list[dict]) -> torch.Tensor:
-        """(N, C, H, W), normalized, from N images (C, H, W) of one size and range 0-255."""
-        return self.normalize(self.stack_images(batched_inputs))
 
     def pixel_logits(self, images: torch.Tensor) -> torch.Tensor:
         """(N, num_classes) from images (N, C, H, W) of range 0-255, for attacks."""
@@ -169,7 +155,12 @@ class ImageClassifier(PooledClassifier):
             return [{"logits": x} for x in self.pixel_logits(images)]
         labels = torch.tensor([x["label"] for x in batched_inputs], device=self.device)
         if self.attack is not None:
-            images = self._attacked(self.attack, images, labels)
+            # In eval mode: a batch norm's statistics see only the images of the training step, and
+            # dropout does not disturb the gradient (better clean accuracy, equal robustness: Pang
+            # et al. 2021, "Bag of tricks for adversarial training"). In float32: float16 loses the
+            # small gradients of confident images.
+            with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
+                images = self.attack(self.pixel_logits, images, labels)
         return {"loss_cls": self._loss(self.normalize(images), labels)}
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -178,16 +169,3 @@ class ImageClassifier(PooledClassifier):
             mixup = v2.MixUp(alpha=self.mixup_alpha, num_classes=self.linear.out_features)
             images, labels = mixup(images, labels)  # labels: (N, num_classes), rows sum to 1
         return F.cross_entropy(self.logits(images), labels, label_smoothing=self.label_smoothing)
-
-    def _attacked(
-        self, attack: Callable, images: torch.Tensor, labels: torch.Tensor
-    ) -> torch.Tensor:
-        """Adversarial examples of the network with its present weights.
-
-        In eval mode: a batch norm's statistics see only the images of the training step, and
-        dropout does not disturb the gradient (better clean accuracy, equal robustness: Pang et al.
-        2021, "Bag of tricks for adversarial training"). In float32: float16 loses the small
-        gradients of confident images.
-        """
-        with evaluation_mode(self), torch.autocast(self.device.type, enabled=False):
-            return attack(self.pixel_logits, images, labels)

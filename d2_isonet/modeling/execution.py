@@ -18,11 +18,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def set_execution(
-    module: Module,
-    *,
-    channels_last: bool = False,
-    checkpointing: bool = False,
-    compiled: bool = False,
+    module: Module, channels_last: bool = False, checkpointing: bool = False, compile: bool = False
 ) -> Module:
     """Set how `module` is executed and return it; names and values of its tensors do not change.
 
@@ -32,16 +28,16 @@ def set_execution(
         checkpointing: do not keep a block's activations, compute them again in backward (Chen et
             al. 2016, "Training deep nets with sublinear memory cost"): a third more computation,
             memory for one block at a time.
-        compiled: use torch.compile; it compiles when the module first runs, for each kind of input.
+        compile: use torch.compile; it compiles when the module first runs, for each kind of input.
 
     Raises:
-        UserError: compiled, on a machine without a C++ compiler.
+        UserError: compile, on a machine without a C++ compiler.
     """
     if channels_last:
         module.to(memory_format=torch.channels_last)
     if checkpointing:
         recompute_blocks(module)
-    if compiled:
+    if compile:
         _require_compiler()
         module.compile()
     return module
@@ -64,19 +60,14 @@ def recompute_blocks(module: nn.Module, enable: bool = True) -> None:
 
 
 def _recomputed(forward: Callable, x: torch.Tensor) -> torch.Tensor:
-    if not torch.is_grad_enabled():
-        return forward(x)
-    return checkpoint(forward, x, use_reentrant=False)
+    return checkpoint(forward, x, use_reentrant=False) if torch.is_grad_enabled() else forward(x)
 
 
 def _require_compiler() -> None:
     compilers = [os.environ.get("CXX") or "g++", "clang++", "cl"]
     if not any(shutil.which(compiler) for compiler in compilers):
-        raise UserError(
-            "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
-            f"{compilers} is on the PATH",
-            "install one, or set it to False",
-        )
+        what = "MODEL.BACKBONE.COMPILE is True, but torch.compile needs a C++ compiler and none of "
+        raise UserError(f"{what}{compilers} is on the PATH", "install one, or set it to False")
 
 
 def run_plainly(cfg: CfgNode) -> CfgNode:

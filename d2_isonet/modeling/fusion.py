@@ -5,6 +5,8 @@ joins the bias of a 1x1 convolution after, because W (z + b) = W z + W b. If pad
 (zeros of y are not zeros of z), the maximum stays.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d
@@ -18,6 +20,8 @@ from d2_isonet.modeling.backbone.resnet import ISONetStem
 from d2_isonet.utils.messages import UserError
 
 from .stages import res5_of, trunk_of
+
+Offset = torch.Tensor | None  # what must be added to an output, (C,); None for nothing
 
 
 def fuse_for_inference(model: nn.Module) -> nn.Module:
@@ -49,8 +53,7 @@ class FusedBackbone(Backbone):
         self.stem = _FusedStem(backbone.stem, "stem" in self._shapes or first_is_padded)
         self.stages, offset = nn.ModuleDict(), self.stem.offset
         for name, stage in zip(backbone.stage_names, backbone.stages, strict=True):
-            emitted = name in self._shapes
-            self.stages[name] = blocks = FusedBlocks(list(stage), offset, emitted)
+            self.stages[name] = blocks = FusedBlocks(list(stage), offset, name in self._shapes)
             offset = blocks.offset
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -65,21 +68,13 @@ class FusedBackbone(Backbone):
 
 
 class FusedBlocks(nn.Module):
-    """Blocks in series; `offset` is what must be added to the output, None for nothing."""
+    """Blocks in series; `offset` is that of the output."""
 
-    offset: torch.Tensor | None
-
-    def __init__(
-        self,
-        blocks: list[nn.Module],
-        offset: torch.Tensor | None = None,
-        emitted: bool = True,
-    ):
+    def __init__(self, blocks: list[nn.Module], offset: Offset = None, emitted: bool = True):
         super().__init__()
         self.blocks = nn.ModuleList()
-        for index, block in enumerate(blocks):
-            last = index == len(blocks) - 1
-            fused = _fuse_block(block, offset, emitted and last)
+        for number, block in enumerate(blocks, 1):
+            fused = _fuse_block(block, offset, emitted and number == len(blocks))
             self.blocks.append(fused)
             offset = fused.offset
         self.offset = offset
@@ -91,15 +86,21 @@ class FusedBlocks(nn.Module):
 
 
 class FusedConvolution(nn.Module):
-    """relu(conv(x) + bias + other); bias, other and relu are optional."""
+    """relu(conv(x) + bias + other); bias, other and relu are optional.
+
+    Args:
+        weight: instead of that of `conv`.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, conv: Conv2d, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool):
+    def __init__(
+        self, conv: Conv2d, bias: Offset = None, relu: bool = False, weight: Offset = None
+    ):
         super().__init__()
-        weight = weight.detach().contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", weight)
+        weight = (conv.weight if weight is None else weight).detach()
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
         self.relu = relu
@@ -134,13 +135,9 @@ class FusedConvolution(nn.Module):
 
 
 def _has_fused_kernels(x: torch.Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.numel() > 0
-        and torch.backends.mkldnn.is_available()
-        and not (x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling())
-    )
+    fits = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    recorded = x.requires_grad or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return fits and not recorded and torch.backends.mkldnn.is_available()
 
 
 class _Offset(nn.Module):
@@ -172,7 +169,7 @@ class _FusedStem(nn.Module):
         super().__init__()
         conv = _foldable(stem.conv1)
         shift = conv.activation.shift.detach()
-        self.conv1 = FusedConvolution(conv, conv.weight, -shift, relu=True)
+        self.conv1 = FusedConvolution(conv, -shift, relu=True)
         self.pool = stem.pool
         self.add_offset = _Offset(shift) if emitted else nn.Identity()
         self.offset = None if emitted else shift
@@ -185,25 +182,19 @@ class _FusedBottleneck(nn.Module):
     """Two shifts become biases; the shift before the padded 3x3 stays a maximum."""
 
     def __init__(
-        self,
-        block: ISONetBottleneckBlock,
-        activation: SReLU,
-        offset: torch.Tensor | None,
-        emitted: bool,
+        self, block: ISONetBottleneckBlock, activation: SReLU, offset: Offset, emitted: bool
     ):
         super().__init__()
         conv1, conv2, conv3 = map(_foldable, (block.conv1, block.conv2, block.conv3))
         shift2, shift = conv2.activation.shift.detach(), activation.shift.detach()
         weight3 = _scaled_weight(conv3, block.residual_scale)
-        bias1 = None if offset is None else _response(conv1.weight, offset)
-        self.conv1 = FusedConvolution(conv1, conv1.weight, bias1, relu=False)
+        self.conv1 = FusedConvolution(conv1, _response(conv1.weight, offset))
         self.shift1 = _Shift(conv1.activation.shift)
-        self.conv2 = FusedConvolution(conv2, conv2.weight, -shift2, relu=True)
+        self.conv2 = FusedConvolution(conv2, -shift2, relu=True)
         self.shortcut, constant = _fuse_shortcut(block.shortcut, offset)
-        bias = _response(weight3, shift2) - shift
-        self.conv3 = FusedConvolution(
-            conv3, weight3, bias if constant is None else bias + constant, relu=True
-        )
+        bias = weight3.detach().flatten(1) @ shift2 - shift
+        bias = bias if constant is None else bias + constant
+        self.conv3 = FusedConvolution(conv3, bias, relu=True, weight=weight3)
         self.add_offset = _Offset(shift) if emitted else nn.Identity()
         self.offset = None if emitted else shift
 
@@ -221,11 +212,10 @@ class _FusedBasic(nn.Module):
     def __init__(self, block: ISONetBasicBlock, activation: SReLU):
         super().__init__()
         conv1, conv2 = map(_foldable, (block.conv1, block.conv2))
-        self.conv1 = FusedConvolution(conv1, conv1.weight, None, relu=False)
+        self.conv1 = FusedConvolution(conv1)
         self.shift1 = _Shift(conv1.activation.shift)
-        weight2 = _scaled_weight(conv2, block.residual_scale)
         self.shortcut, _ = _fuse_shortcut(block.shortcut, None)
-        self.conv2 = FusedConvolution(conv2, weight2, None, relu=False)
+        self.conv2 = FusedConvolution(conv2, weight=_scaled_weight(conv2, block.residual_scale))
         self.shift = _Shift(activation.shift)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -233,39 +223,30 @@ class _FusedBasic(nn.Module):
         return self.shift(self.conv2(out, None if self.shortcut is None else self.shortcut(x)))
 
 
-def _fuse_block(
-    block: nn.Module, offset: torch.Tensor | None, emitted: bool
-) -> _FusedBasic | _FusedBottleneck:
+def _fuse_block(block: nn.Module, offset: Offset, emitted: bool) -> Any:
     activation = getattr(block, "activation", None)
     if isinstance(activation, SReLU):
         if type(block) is ISONetBasicBlock:
             return _FusedBasic(block, activation)
         if type(block) is ISONetBottleneckBlock:
             return _FusedBottleneck(block, activation, offset, emitted)
-    raise UserError(
-        "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused",
-        f"got {block}",
-    )
+    what = "only blocks of ISONet and R-ISONet with SReLU and no norm can be fused"
+    raise UserError(what, f"got {block}")
 
 
-def _fuse_shortcut(
-    shortcut: nn.Module | None, offset: torch.Tensor | None
-) -> tuple[nn.Module | None, torch.Tensor | None]:
+def _fuse_shortcut(shortcut: nn.Module | None, offset: Offset) -> tuple[nn.Module | None, Offset]:
     """The shortcut, and its response to the offset of its input."""
     if shortcut is None or isinstance(shortcut, nn.Identity):
         return shortcut, None if shortcut is None else offset
     conv = _foldable(shortcut)
-    fused = FusedConvolution(conv, conv.weight, None, relu=False)
-    return fused, None if offset is None else _response(conv.weight, offset)
+    return FusedConvolution(conv), _response(conv.weight, offset)
 
 
 def _foldable(conv: nn.Module) -> Conv2d:
     plain = type(conv) is Conv2d and conv.norm is None and conv.bias is None
     if not plain or not isinstance(conv.activation, SReLU | None):
-        raise UserError(
-            "only convolutions without norm and bias, before an SReLU or nothing, can be fused",
-            f"got {conv}",
-        )
+        what = "only convolutions without norm and bias, before an SReLU or nothing, can be fused"
+        raise UserError(what, f"got {conv}")
     return conv
 
 
@@ -273,6 +254,6 @@ def _scaled_weight(conv: Conv2d, scale: torch.Tensor | None) -> torch.Tensor:
     return conv.weight if scale is None else conv.weight * scale.view(-1, 1, 1, 1)
 
 
-def _response(weight: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+def _response(weight: torch.Tensor, offset: Offset) -> Offset:
     """The output of a 1x1 convolution for a constant image, (M,)."""
-    return weight.detach().flatten(1) @ offset
+    return None if offset is None else weight.detach().flatten(1) @ offset

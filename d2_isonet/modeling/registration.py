@@ -4,11 +4,12 @@ Registering in `add_isonet_config` and the public names would be shorter, but `i
 from detectron2.modeling import build_model` must register too.
 """
 
+import functools
 import importlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -17,7 +18,6 @@ PACKAGE = "d2_isonet"
 REGISTERING_MODULES = (
     "modeling.backbone.build",
     "modeling.backbone.cnn9",
-    "modeling.backbone.fpn",
     "modeling.classifier",
     "modeling.roi_heads",
 )
@@ -56,14 +56,15 @@ class ImportWatcher(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec from the other finders, with a loader that reports to this watcher."""
+        """The spec from the other finders, whose loader runs the body through `execute`."""
         if self._registered or not (name == MODELING or name.startswith(f"{PACKAGE}.")):
             return None
         finders = [x for x in sys.meta_path if x is not self and hasattr(x, "find_spec")]
         specs = (finder.find_spec(name, path, target) for finder in finders)
         spec = next(filter(None, specs), None)
         if spec and spec.loader:
-            spec.loader = _WatchedLoader(spec.loader, self)
+            run = functools.partial(self.execute, spec.loader.exec_module)
+            spec.loader.exec_module = run  # type: ignore[method-assign]
         return spec
 
     def execute(self, body: Callable[[ModuleType], None], module: ModuleType) -> None:
@@ -91,23 +92,3 @@ class ImportWatcher(MetaPathFinder):
         except BaseException:
             self._registered = False
             raise
-
-
-class _WatchedLoader(Loader):
-    """Stands in for another loader until the module's body runs."""
-
-    def __init__(self, loader: Loader, watcher: ImportWatcher):
-        self._loader = loader
-        self._watcher = watcher
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._watcher.execute(self._loader.exec_module, module)
-
-    def __getattr__(self, name: str):
-        return getattr(self._loader, name)  # get_code, with which `python -m d2_isonet` runs

@@ -15,9 +15,8 @@ _LISTS = (nn.Sequential, nn.ModuleList)
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """`model` without DistributedDataParallel or DataParallel around it."""
-    if isinstance(model, DistributedDataParallel | nn.DataParallel):
-        return model.module
-    return model
+    wrappers = DistributedDataParallel | nn.DataParallel
+    return model.module if isinstance(model, wrappers) else model
 
 
 def trunk_of(model: nn.Module) -> tuple[str, nn.Module]:
@@ -63,12 +62,8 @@ def _outermost_blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.
 
 
 def _holds_a_list_of_blocks(module: nn.Module) -> bool:
-    lists = (part for part in module.modules() if isinstance(part, _LISTS))
-    return any(_number_of_layers(child) > 1 for parts in lists for child in parts)
-
-
-def _number_of_layers(module: nn.Module) -> int:
-    return sum(isinstance(part, _LAYERS) for part in module.modules())
+    children = (x for part in module.modules() if isinstance(part, _LISTS) for x in part)
+    return any(sum(isinstance(layer, _LAYERS) for layer in x.modules()) > 1 for x in children)
 
 
 def deepest_feature(backbone: Backbone) -> str:
@@ -101,10 +96,7 @@ def default_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """
     model = unwrapped(model)
     prefix, _ = trunk_of(model)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and name.startswith((prefix, RES5))
-        and not f"{name}.".startswith(f"{prefix}stem.")
-    }
+    convs = {name: x for name, x in model.named_modules() if isinstance(x, nn.Conv2d)}
+    stem = f"{prefix}stem."
+    inside = (x for x in convs if x.startswith((prefix, RES5)) and not f"{x}.".startswith(stem))
+    return {name: convs[name] for name in inside}

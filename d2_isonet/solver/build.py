@@ -11,7 +11,7 @@ from d2_isonet.config.options import check_name
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
 from d2_isonet.modeling.stages import res5_of, trunk_of
 
-OPTIMIZERS = ("SGD", "Adam")
+OPTIMIZERS = ("SGD", "Adam")  # names in torch.optim
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -42,22 +42,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             "scalar_bias": {"lr": solver.BASE_LR * solver.SCALAR_BIAS_LR_FACTOR},
         },
     )
-    groups = list(_without_decay(groups, model))
-    groups = list(_with_backbone_rate(groups, model, solver.BACKBONE_LR_FACTOR))
-    options: dict = {"fused": _may_be_fused(cfg)}
-    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    groups = _scaled(groups, _never_decaying(model), "weight_decay", 0.0)
+    if solver.BACKBONE_LR_FACTOR != 1:
+        groups = _scaled(groups, _pretrained(model), "lr", solver.BACKBONE_LR_FACTOR)
+    # A step of one kernel gives the same numbers in fewer passes. With loss scaling it would
+    # unscale inside the kernel, after clipping and after the hooks.
+    options = {"fused": not (solver.AMP.ENABLED and solver.AMP.PRECISION == "float16")}
     if solver.OPTIMIZER == "SGD":
-        optimizer = torch.optim.SGD
         options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-    return maybe_add_gradient_clipping(cfg, optimizer)(groups, solver.BASE_LR, **options)
-
-
-def _may_be_fused(cfg: CfgNode) -> bool:
-    """Whether to use torch's step of one kernel: the same numbers in fewer passes.
-
-    With loss scaling it would unscale inside the kernel, after clipping and after the hooks.
-    """
-    return not (cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16")
+    optimizer = maybe_add_gradient_clipping(cfg, getattr(torch.optim, solver.OPTIMIZER))
+    return optimizer(groups, solver.BASE_LR, **options)
 
 
 def name_of_optimizer(param_groups: list[dict]) -> str:
@@ -65,31 +59,31 @@ def name_of_optimizer(param_groups: list[dict]) -> str:
     return "Adam" if "betas" in param_groups[0] else "SGD"
 
 
-def _without_decay(groups: list[dict], model: nn.Module) -> Iterator[dict]:
-    """The groups, each with the parameters that must not decay in a group of their own."""
-    layers = (m for m in model.modules() if isinstance(m, DecoupledConv2d | nn.PReLU))
-    exempt = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
-    for group, is_exempt in _divided(groups, exempt):
-        yield {**group, "weight_decay": 0.0} if is_exempt else group
+def _never_decaying(model: nn.Module) -> Iterator[nn.Parameter]:
+    for layer in model.modules():
+        if isinstance(layer, DecoupledConv2d | nn.PReLU):
+            yield from layer.parameters(recurse=False)
 
 
-def _with_backbone_rate(groups: list[dict], model: nn.Module, factor: float) -> Iterator[dict]:
-    """The groups, each with the pretrained parameters in a group of their own, lr * factor.
-
-    Pretrained are the backbone (of an FPN only bottom_up, the rest is as new as the heads) and
+def _pretrained(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Of the backbone (of an FPN only bottom_up, the rest is as new as the heads), and of
     roi_heads.res5 of C4, the last stage of the same network.
     """
     prefix, trunk = trunk_of(model)
-    parts = (trunk if prefix else None, res5_of(model))
-    pretrained = {id(p) for part in parts if part is not None for p in part.parameters()}
-    for group, is_pretrained in _divided(groups, pretrained if factor != 1 else set()):
-        yield {**group, "lr": group["lr"] * factor} if is_pretrained else group
+    for part in (trunk if prefix else None, res5_of(model)):
+        if part is not None:
+            yield from part.parameters()
 
 
-def _divided(groups: list[dict], chosen: set[int]) -> Iterator[tuple[dict, bool]]:
-    """(part of a group, whether its parameters' ids are in `chosen`), without empty parts."""
+def _scaled(
+    groups: list[dict], parameters: Iterator[nn.Parameter], key: str, factor: float
+) -> list[dict]:
+    """The groups, each with those of `parameters` in a group of their own, its `key` * factor."""
+    chosen, divided = set(map(id, parameters)), []
     for group in groups:
         for inside in (False, True):
             members = [p for p in group["params"] if (id(p) in chosen) == inside]
             if members:
-                yield {**group, "params": members}, inside
+                value = group[key] * factor if inside else group[key]
+                divided.append({**group, "params": members, key: value})
+    return divided

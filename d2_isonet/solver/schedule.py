@@ -4,8 +4,10 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 
-from d2_isonet.config.options import check_range
+from d2_isonet.config.options import check_range, illegal, value_of
 from d2_isonet.utils.messages import UserError
+
+_PERIODS = (("TEST", "EVAL_PERIOD"), ("SOLVER", "CHECKPOINT_PERIOD"), ("SOLVER", "MAX_ITER"))
 
 
 def scale_to_processes(cfg: CfgNode) -> CfgNode:
@@ -21,34 +23,23 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
     world_size, reference = comm.get_world_size(), cfg.SOLVER.REFERENCE_WORLD_SIZE
     images = cfg.SOLVER.IMS_PER_BATCH
     if reference and images % reference:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
-            "processes",
+        what = f"SOLVER.IMS_PER_BATCH is {images}, for SOLVER.REFERENCE_WORLD_SIZE {reference} "
+        remedy = (
             f"give a multiple of {reference}, which is rescaled to the {world_size} of this run, "
-            "or SOLVER.REFERENCE_WORLD_SIZE 0, which disables the scaling",
         )
+        remedy += "or SOLVER.REFERENCE_WORLD_SIZE 0, which disables the scaling"
+        raise UserError(f"{what}processes", remedy)
     scaled = DefaultTrainer.auto_scale_workers(cfg, world_size)
-    _keep_periods(cfg, scaled)
+    for section, key in _PERIODS:
+        if cfg[section][key] > 0:  # scaling rounds to 0, which would disable it
+            scaled[section][key] = max(1, scaled[section][key])
     images, steps = scaled.SOLVER.IMS_PER_BATCH, scaled.SOLVER.ACCUMULATE_STEPS
     check_range("SOLVER.ACCUMULATE_STEPS", steps, 1)
     if images < 1 or images % (world_size * steps):
         parts = f" x {steps} (SOLVER.ACCUMULATE_STEPS)" if steps > 1 else ""
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}",
-            f"it must be a positive multiple of the {world_size} processes{parts}",
-        )
+        remedy = f"it must be a positive multiple of the {world_size} processes{parts}"
+        raise illegal(scaled, "SOLVER.IMS_PER_BATCH", remedy)
     return scaled
-
-
-def _keep_periods(given: CfgNode, scaled: CfgNode) -> None:
-    """Set periods that scaling has rounded to 0 to 1, because 0 would disable them."""
-    for section, key in (
-        ("TEST", "EVAL_PERIOD"),
-        ("SOLVER", "CHECKPOINT_PERIOD"),
-        ("SOLVER", "MAX_ITER"),
-    ):
-        if given[section][key] > 0:
-            scaled[section][key] = max(1, scaled[section][key])
 
 
 def what_was_scaled(given: CfgNode, scaled: CfgNode) -> str:
@@ -56,19 +47,15 @@ def what_was_scaled(given: CfgNode, scaled: CfgNode) -> str:
 
     It leaves a schedule in epochs (SOLVER.MAX_EPOCHS) out, which scaling does not change.
     """
-    iterations = ("MAX_ITER", "STEPS", "WARMUP_ITERS", "CHECKPOINT_PERIOD")
-    in_epochs = given.SOLVER.MAX_EPOCHS > 0
-    keys = ["IMS_PER_BATCH", "BASE_LR", *(() if in_epochs else iterations)]
-    pairs = [(f"SOLVER.{key}", given.SOLVER[key], scaled.SOLVER[key]) for key in keys]
-    if not in_epochs:
-        pairs.append(("TEST.EVAL_PERIOD", given.TEST.EVAL_PERIOD, scaled.TEST.EVAL_PERIOD))
-    changes = [f"{key} {old} -> {new}" for key, old, new in pairs if old != new]
-    if not changes:
-        return ""
+    keys = ["SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR"]
+    if given.SOLVER.MAX_EPOCHS <= 0:
+        iterations = ("MAX_ITER", "STEPS", "WARMUP_ITERS", "CHECKPOINT_PERIOD")
+        keys += [*(f"SOLVER.{key}" for key in iterations), "TEST.EVAL_PERIOD"]
+    pairs = [(key, value_of(given, key), value_of(scaled, key)) for key in keys]
+    changes = ", ".join(f"{key} {old} -> {new}" for key, old, new in pairs if old != new)
     old, new = given.SOLVER.REFERENCE_WORLD_SIZE, scaled.SOLVER.REFERENCE_WORLD_SIZE
-    return f"Scaled from {old} processes (SOLVER.REFERENCE_WORLD_SIZE) to {new}: " + ", ".join(
-        changes
-    )
+    start = f"Scaled from {old} processes (SOLVER.REFERENCE_WORLD_SIZE) to {new}: "
+    return changes and start + changes
 
 
 def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:
@@ -86,10 +73,8 @@ def epochs_to_iterations(cfg: CfgNode, num_images: int) -> CfgNode:
     if cfg.SOLVER.MAX_EPOCHS <= 0:
         return cfg
     if num_images < 1:
-        raise UserError(
-            f"SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}, but epochs are for pretraining",
-            "give a detector SOLVER.MAX_ITER and set MAX_EPOCHS 0",
-        )
+        what = f"SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}, but epochs are for pretraining"
+        raise UserError(what, "give a detector SOLVER.MAX_ITER and set MAX_EPOCHS 0")
     cfg = cfg.clone()
     cfg.defrost()
     epoch = -(-num_images // cfg.SOLVER.IMS_PER_BATCH)

@@ -1,4 +1,1 @@
-"""Files, messages and the differences between detectron2's versions.
-
-Imports nothing of this package.
-"""
+"""Files, messages, differences between detectron2's versions. Imports nothing of d2_isonet."""

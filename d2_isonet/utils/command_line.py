@@ -41,12 +41,10 @@ def require_packages(*names: str, needed_by: str) -> None:
     """
     missing = [name for name in names if not is_installed(name)]
     if missing:
-        listed = " and ".join(missing)
-        raise UserError(
-            f"{needed_by} needs {listed}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed",
-            f"pip install {' '.join(_PIP_NAMES.get(name, name) for name in missing)}",
-        )
+        verb = "is" if len(missing) == 1 else "are"
+        what = f"{needed_by} needs {' and '.join(missing)}, which {verb} not installed"
+        packages = " ".join(_PIP_NAMES.get(name, name) for name in missing)
+        raise UserError(what, f"pip install {packages}")
 
 
 def is_installed(name: str) -> bool:

@@ -16,6 +16,7 @@ from .messages import UserError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+FilePath = str | os.PathLike
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit of file sizes
 
 
@@ -24,12 +25,8 @@ class SaveError(UserError, OSError):
 
 
 @contextlib.contextmanager
-def as_save_error(path: str | os.PathLike, only_full_disk: bool = False) -> Iterator[None]:
-    """Turn an OSError of writing `path` into a SaveError that names the file.
-
-    Args:
-        only_full_disk: raise every other OSError unchanged.
-    """
+def as_save_error(path: FilePath, only_full_disk: bool = False) -> Iterator[None]:
+    """Turn an OSError, or only that of a full disk, into a SaveError that names `path`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -48,13 +45,10 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 @contextlib.contextmanager
-def tolerate(
-    path: str | os.PathLike, consequence: str, only_full_disk: bool = False
-) -> Iterator[None]:
+def tolerate(path: FilePath, consequence: str, only_full_disk: bool = False) -> Iterator[None]:
     """Continue without `path` if it cannot be written: log the reason and `consequence`.
 
-    Args:
-        only_full_disk: raise every other OSError.
+    With `only_full_disk`, every other OSError is raised.
     """
     try:
         with as_save_error(path, only_full_disk):
@@ -80,7 +74,7 @@ def write_when_possible(write: Callable[[], T], attempts: int, wait: float = 60.
 
 
 def write_complete(
-    path: str | os.PathLike,
+    path: FilePath,
     save: Callable[[BinaryIO], object],
     find_damage: Callable[[Path], str | None] = lambda path: None,
     content: Mapping | Sequence = (),
@@ -117,16 +111,14 @@ def write_complete(
             raise
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: FilePath, text: str) -> None:
     """Replace the file at `path`, as `write_complete` does; raises SaveError."""
     write_complete(path, lambda file: file.write(text.encode()))
 
 
-_OVERHEAD = 1 << 20  # bytes of names, shapes and the optimizer's settings beside the tensors
-
-
 def _check_room(path: Path, content: Mapping | Sequence) -> None:
-    needed = bytes_of(content) + _OVERHEAD
+    # 1 MB for names, shapes and the optimizer's settings beside the tensors
+    needed = bytes_of(content) + (1 << 20)
     with as_save_error(path):
         free = shutil.disk_usage(path.parent).free
     if free < needed:
@@ -138,13 +130,9 @@ def _check_room(path: Path, content: Mapping | Sequence) -> None:
 
 def bytes_of(content: Any) -> int:
     """The number of bytes of all tensors in nested containers."""
-    if hasattr(content, "element_size"):
-        return content.numel() * content.element_size()
-    if isinstance(content, Mapping):
-        content = content.values()
-    elif not isinstance(content, list | tuple):
-        return 0
-    return sum(bytes_of(x) for x in content)
+    if isinstance(content, Mapping | list | tuple):
+        return sum(map(bytes_of, content.values() if isinstance(content, Mapping) else content))
+    return content.nbytes if hasattr(content, "element_size") else 0
 
 
 def _flush_folder(folder: Path) -> None:

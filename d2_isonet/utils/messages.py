@@ -98,9 +98,8 @@ def refusals_of_libraries(what: str) -> Iterator[None]:
         is_of_library = _packages(error)[-1] in _LIBRARIES and not is_from_user_code(error)
         if isinstance(error, UserError) or not is_of_library:
             raise
-        raise UserError(
-            f"{what}: {error}", "D2_ISONET_TRACEBACK=1 shows where in the code"
-        ) from error
+        remedy = "D2_ISONET_TRACEBACK=1 shows where in the code"
+        raise UserError(f"{what}: {error}", remedy) from error
 
 
 INTERRUPTED = 130  # the exit code that shells report for Ctrl-C
@@ -191,12 +190,9 @@ def _printable_record(*values, **options) -> logging.LogRecord:
 def _has_readable_message(error: Exception) -> bool:
     if isinstance(error, (UserError, FloatingPointError)):
         return True
-    if not isinstance(
-        error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-    ):
-        return False
+    refusals = FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
     from_worker = str(error).startswith("Caught ")  # torch raises it again, without its frames
-    return not from_worker and not is_from_user_code(error)
+    return isinstance(error, refusals) and not from_worker and not is_from_user_code(error)
 
 
 def _original_message(error: Exception) -> str:

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from d2_isonet.distributed.launch import launch, run
-from d2_isonet.distributed.meeting import interface_towards, reported_failure
-from d2_isonet.distributed.supervision import ProcessFailure
+from d2_isonet.distributed.meeting import Member, interface_towards, reported_failure
+from d2_isonet.distributed.supervision import ProcessFailure, _End
 
 
 def given(**options) -> argparse.Namespace:
@@ -172,3 +172,30 @@ def test_sigterm_reaches_the_processes_which_end_in_their_own_time(tmp_path):
         launch(end_in_own_time, 2, args=(tmp_path, os.getpid()))
     assert failure.value.exit_code == 75
     assert {p.name for p in tmp_path.iterdir()} == {"saved0", "saved1"}
+
+
+SIGTERM, SIGABRT, SIGKILL = -signal.SIGTERM, -signal.SIGABRT, -signal.SIGKILL
+BUG = "Traceback\nValueError: a bug"
+LOST = "Traceback\nd2_isonet.distributed.meeting.MeetingError: process 1 lost the others: reason"
+
+
+@pytest.mark.parametrize(
+    ("ends", "received", "message", "code"),
+    [
+        ([(SIGABRT, BUG)], [], "process 0 .* failed: ValueError: a bug", 1),
+        ([(SIGABRT, ""), (1, BUG)], [], "process 1 .*ValueError", 1),
+        ([(SIGABRT, ""), (SIGKILL, "")], [], "process 1 .* was ended by SIGKILL", 137),
+        ([(1, LOST), (SIGKILL, "")], [], "process 1 .* was ended by SIGKILL", 137),
+        ([(SIGABRT, ""), (2, "")], [], "^$", 2),
+        ([(1, LOST), (SIGABRT, "")], [], "was ended by SIGABRT", 134),
+        ([(SIGABRT, ""), (75, "")], [15], "^$", 75),
+        ([(75, ""), (1, BUG)], [15], "process 1 .*ValueError", 1),
+        ([(SIGTERM, ""), (75, "")], [15], "", 75),
+        ([(-signal.SIGINT, "")], [2], "ended by SIGINT outside of the training's steps", 130),
+        ([(SIGTERM, "")], [], "process 0 .* was ended by SIGTERM", 143),
+    ],
+)  # fmt: skip
+def test_the_process_that_failed_first_is_named_by_its_own_error(ends, received, message, code):
+    members = [_End(Member(i, 2, i, 2), *end, received) for i, end in enumerate(ends)]
+    culprit = min(members, key=_End.rank_of_blame)
+    assert re.search(message, culprit.message()) and culprit.exit_code() == code

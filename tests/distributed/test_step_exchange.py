@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -114,3 +115,25 @@ def test_a_step_asks_for_one_exchange(tmp_path):
     for rank in "01":
         *steps, last = torch.load(tmp_path / f"exchanges{rank}")
         assert steps == [1] * 5 and last > 1  # the last one is saved
+
+
+def stop_in_evaluation(folder, launcher) -> None:
+    class Evaluated(trainer_class()):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            if comm.get_rank() == 1:
+                os.kill(launcher, signal.SIGTERM)
+            comm.synchronize()
+            time.sleep(600 * comm.is_main_process())  # like COCO's evaluation
+            return {}
+
+    options = ("SOLVER.CHECKPOINT_PERIOD", "1000", "TEST.EVAL_PERIOD", "3")
+    Evaluated(small_config(folder, *options)).train()
+
+
+@pytest.mark.usefixtures("fork_server")
+def test_processes_stopped_in_an_evaluation_save_first_and_end(tmp_path):
+    with pytest.raises(ProcessFailure, match="^$") as failure:
+        launch(stop_in_evaluation, 2, args=(tmp_path, os.getpid()))
+    assert failure.value.exit_code == PREEMPTED
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"

@@ -11,6 +11,7 @@ from d2_isonet.checkpoint import checkpointer as checkpoint
 from d2_isonet.checkpoint import files as checkpoint_files
 from d2_isonet.checkpoint import files as resuming
 from d2_isonet.engine.hooks import checkpointing as checkpoint_hook
+from d2_isonet.utils import files
 
 # (module or class, name of the function, phase)
 PHASES = [
@@ -19,11 +20,11 @@ PHASES = [
     (checkpoint.ISONetCheckpointer, "load", "loading"),
     (toy_run.ToyTrainer, "run_step", "a step"),
     (EvalHook, "_do_eval", "evaluating"),
-    (checkpoint_files, "_check_room", "checking the room"),
+    (files, "_check_room", "checking the room"),
     (checkpoint_files.torch, "save", "writing"),
-    (checkpoint_files.os, "fsync", "flushing"),
+    (files.os, "fsync", "flushing"),
     (checkpoint_files, "damage_of", "verifying"),
-    (checkpoint_files.os, "replace", "renaming"),
+    (files.os, "replace", "renaming"),
     (checkpoint, "write_text", "tagging"),
     (checkpoint_hook.CheckpointHook, "_remove_old", "removing old ones"),
     (resuming, "damage_of", "checking what to resume"),

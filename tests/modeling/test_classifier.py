@@ -31,7 +31,7 @@ def batch(count: int = 4, size: int = 64) -> list[dict]:
 def test_in_training_it_returns_the_mean_cross_entropy():
     model = classifier("MODEL.CLASSIFIER.DROPOUT", "0.0")
     inputs = batch()
-    logits = model.logits(model.preprocess_images(inputs))
+    logits = model.logits(model.normalize(model.stack_images(inputs)))
     expected = -logits.log_softmax(1)[range(4), [0, 1, 2, 3]].mean()
     torch.testing.assert_close(model(inputs)["loss_cls"], expected)
 
@@ -52,7 +52,8 @@ def test_the_detection_twin_sees_the_same_pixels():
         load_config("configs/risonet18_dc5.yaml", ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
     )
     inputs = batch(2)
-    ours = classifier().preprocess_images(inputs)
+    model = classifier()
+    ours = model.normalize(model.stack_images(inputs))
     assert torch.equal(ours, detector.preprocess_image(inputs).tensor)
 
 
@@ -134,7 +135,7 @@ def test_mixup_does_not_touch_evaluation():
 
 def test_label_smoothing_gives_a_share_of_the_target_to_all_classes():
     model, inputs = classifier(*PLAIN, "MODEL.CLASSIFIER.LABEL_SMOOTHING", "0.1"), batch()
-    log_p = model.logits(model.preprocess_images(inputs)).log_softmax(dim=1)
+    log_p = model.logits(model.normalize(model.stack_images(inputs))).log_softmax(dim=1)
     expected = -(0.9 * log_p[range(4), [0, 1, 2, 3]] + 0.1 * log_p.mean(dim=1)).mean()
     torch.testing.assert_close(model(inputs)["loss_cls"], expected)
 

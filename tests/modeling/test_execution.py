@@ -137,7 +137,7 @@ def test_recomputing_what_counts_batches_is_refused(opts, message):
 def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="COMPILE is True, but .* C\\+\\+ compiler"):
-        set_execution(nn.Conv2d(1, 1, 1), compiled=True)
+        set_execution(nn.Conv2d(1, 1, 1), compile=True)
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_an_activation(function, kind, message, own, detection, monkeypatch):
 
 
 def test_an_initializer(own, detection, monkeypatch):
-    monkeypatch.setitem(weight_init._FILLS, "delta", own.fail)
+    monkeypatch.setitem(weight_init.FILLS, "delta", own.fail)
     with pytest.raises(ValueError) as error:
         train_net.main(detection())
     assert_it_shows_own_code(error)

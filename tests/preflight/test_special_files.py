@@ -1,5 +1,6 @@
 """FIFOs, sockets, devices, folders, broken links and huge files in the place of a file."""
 
+import argparse
 import os
 import socket
 import struct
@@ -22,6 +23,7 @@ from d2_isonet.engine.hooks.best_checkpoint import _read as read_best
 from d2_isonet.engine.run_record import read_run_records
 from d2_isonet.evaluation.classification import read_predictions
 from d2_isonet.export.record import read_class_names
+from d2_isonet.preflight.files import output_findings
 from d2_isonet.reporting.runs.detection import read_detections
 from d2_isonet.reporting.runs.run import read_run
 from d2_isonet.utils.messages import UserError
@@ -122,6 +124,15 @@ def test_a_run_with_such_a_file_is_read_at_once_or_refused(name, kind, tmp_path,
         TOLERANT[name](tmp_path)
     except UserError as error:
         assert name in str(error)
+
+
+@pytest.mark.parametrize("name", ["log.txt", "metrics.json", "config.yaml"])
+def test_a_run_does_not_wait_for_the_reader_of_its_own_file(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    cfg = load_config("", ["OUTPUT_DIR", str(tmp_path)])
+    args = argparse.Namespace(resume=False, eval_only=True)
+    (found,) = output_findings(cfg, args, None)
+    assert found.severity == "error" and f"{name} cannot be written: it is a FIFO" in found.what
 
 
 def _bomb(path: Path) -> None:

@@ -57,7 +57,7 @@ del sys.modules["d2_isonet.modeling.backbone.cnn9"]
     f"{name} first": f"import d2_isonet.{name}"
     for name in (
         "modeling.backbone.build", "modeling.classifier", "modeling.backbone.cnn9",
-        "engine.trainer", "modeling.backbone.fpn", "modeling.backbone.resnet",
+        "engine.trainer", "modeling.backbone.resnet",
         "modeling.roi_heads",
     )
 }  # fmt: skip

@@ -30,7 +30,7 @@ def test_who_runs_a_command_instead_of_the_stage_is_there(entry):
 @pytest.fixture
 def found(monkeypatch, tmp_path):
     """What the checks find in a page of that text, beside other.md; without path and line."""
-    monkeypatch.setattr("documents.links.ROOT", tmp_path)
+    monkeypatch.setattr("documents.markdown.ROOT", tmp_path)
     (tmp_path / "other.md").write_text("# Here")
 
     def find(text: str) -> list[str]:

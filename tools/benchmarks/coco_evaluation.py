@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import numpy as np
 import pycocotools.mask
@@ -20,7 +21,6 @@ from d2_isonet.evaluation.coco_measures import import_hotcoco
 from .measure import Comparison, seconds_of
 
 _LIMIT = 1 / 7
-_HEIGHT, _WIDTH = 480, 640
 _BOXES, _MASKS = ("bbox",), ("bbox", "segm")  # of Faster and of Mask R-CNN
 _PER_IMAGE = 100  # detections; Mask R-CNN keeps as many
 
@@ -55,18 +55,19 @@ def _compare(
     predictions = pickle.dumps(random_detections(truth, _PER_IMAGE, masks=tasks == _MASKS))
     seconds = [], []
     with TemporaryDirectory() as folder:
-        name = _register(truth, Path(folder))
+        file, name = Path(folder, "truth.json"), f"benchmark_{Path(folder).name}"
+        file.write_text(json.dumps(truth))
+        MetadataCatalog.get(name).set(json_file=str(file))
         output = str(Path(folder, "output")) if files else None
         for _ in range(repetitions):
-            ours, peer = _Ours(name, tasks, output), _Peer(name, tasks, output)
-            for evaluator, taken in zip((ours, peer), seconds, strict=True):
+            measures = []
+            for build, taken in zip((FastCOCOEvaluator, COCOEvaluator), seconds, strict=True):
+                evaluator = build(name, tasks, output_dir=output, use_fast_impl=False)
                 evaluator._predictions = pickle.loads(predictions)
-                with contextlib.redirect_stdout(io.StringIO()):
-                    taken.append(seconds_of(evaluator.evaluate))
-                evaluator._predictions = []
-            for task in tasks:
-                _check_identical(ours.measures[task], peer.measures[task])
-    precisions = ", ".join(f"{100 * ours.measures[task].stats[0]:.2f}" for task in tasks)
+                taken.append(_evaluate(evaluator, measures))
+            for ours, peer in zip(*measures, strict=True):
+                _check_identical(ours, peer)
+    precisions = ", ".join(f"{100 * ours.stats[0]:.2f}" for ours in measures[0])
     return Comparison(
         f"{'boxes and masks' if tasks == _MASKS else 'boxes'}, {images:,} images, "
         f"{images * _PER_IMAGE:,} detections{'' if files else ', no files'}",
@@ -76,24 +77,16 @@ def _compare(
     )
 
 
-class _Recording:
-    """Keeps the measures of each task."""
-
-    def __init__(self, name: str, tasks: tuple[str, ...], output_dir: str | None):
-        super().__init__(name, tasks, output_dir=output_dir, use_fast_impl=False)
-        self.measures = {}
-
-    def _derive_coco_results(self, coco_eval, iou_type, **kwargs):
-        self.measures[iou_type] = coco_eval
-        return super()._derive_coco_results(coco_eval, iou_type, **kwargs)
-
-
-class _Ours(_Recording, FastCOCOEvaluator):
-    pass
-
-
-class _Peer(_Recording, COCOEvaluator):
-    pass
+def _evaluate(evaluator: COCOEvaluator, measures: list[list]) -> float:
+    """The seconds of evaluator.evaluate(); add its measures of each task to the list."""
+    derive = evaluator._derive_coco_results
+    with (
+        mock.patch.object(evaluator, "_derive_coco_results", wraps=derive) as derived,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        seconds = seconds_of(evaluator.evaluate)
+    measures.append([call.args[0] for call in derived.call_args_list])
+    return seconds
 
 
 def _check_identical(ours, peer) -> None:
@@ -105,16 +98,8 @@ def _check_identical(ours, peer) -> None:
             raise RuntimeError(f"{name} of hotcoco and pycocotools differ by up to {most}")
 
 
-def _register(truth: dict, folder: Path) -> str:
-    file = folder / "truth.json"
-    file.write_text(json.dumps(truth))
-    name = f"benchmark_{folder.name}"
-    MetadataCatalog.get(name).set(json_file=str(file))
-    return name
-
-
 def random_truth(
-    images: int, categories, seed: int = 0, size: tuple[int, int] = (_HEIGHT, _WIDTH)
+    num_images: int, categories, seed: int = 0, size: tuple[int, int] = (480, 640)
 ) -> dict:
     """A data set in COCO's format: about 7 objects per image, none in every fifth; 10 % are crowds.
 
@@ -123,7 +108,7 @@ def random_truth(
     """
     generator = np.random.RandomState(seed)
     height, width = size
-    ids = [3 * int(number) + 1 for number in generator.permutation(images)]
+    ids = [3 * int(number) + 1 for number in generator.permutation(num_images)]
     annotations = []
     for image_id in [image_id for number, image_id in enumerate(ids) if number % 5]:
         for box in _random_boxes(generator, generator.randint(1, 16), size):
@@ -139,12 +124,9 @@ def random_truth(
                 "segmentation": _rle(polygon, size) if crowd else polygon,
             }
             annotations.append(annotation)
-    return {
-        "info": {},
-        "images": [{"id": image_id, "height": height, "width": width} for image_id in ids],
-        "annotations": annotations,
-        "categories": [{"id": category, "name": str(category)} for category in categories],
-    }
+    images = [{"id": image_id, "height": height, "width": width} for image_id in ids]
+    names = [{"id": category, "name": str(category)} for category in categories]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": names}
 
 
 def random_detections(truth: dict, per_image: int, masks: bool, seed: int = 1) -> list[dict]:
@@ -157,9 +139,8 @@ def random_detections(truth: dict, per_image: int, masks: bool, seed: int = 1) -
     predictions = []
     for image in truth["images"]:
         size = (image["height"], image["width"])
-        boxes = _random_boxes(generator, per_image, size)
         near, found = objects[image["id"]], []
-        for box in boxes:
+        for box in _random_boxes(generator, per_image, size):
             category = categories[generator.randint(len(categories))]
             shape = generator.randint(10**6)
             if near and generator.rand() < 0.7:

@@ -11,20 +11,14 @@ import importlib
 import json
 import os
 import platform
-import statistics
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tabulate import tabulate
 from tqdm import tqdm
 
 from . import scaling_plan
-
-if TYPE_CHECKING:  # --help does not import torch
-    from .measure import Comparison
 
 HEADS = ("dc5", "c4", "fpn")
 DEPTHS = (18, 34, 50, 101)
@@ -35,13 +29,13 @@ SUBJECTS = {
     "train": ("training", "compare_steps"),
     "keys": ("training", "compare_keys"),
     "inference": ("detectors", "compare_inference"),
-    "profile": ("profiling", "compare"),
-    "pretrain": ("pretraining", "compare"),
+    "profile": ("profiling", "compare_kinds"),
+    "pretrain": ("pretraining", "compare_speed"),
     "loader": ("loading", "compare"),
     "coco-eval": ("coco_evaluation", "compare"),
     "import": ("imports", "compare"),
-    "growth": ("growth", "compare"),
-    "scaling": ("scaling", "compare"),
+    "growth": ("profiling", "compare_sizes"),
+    "scaling": ("pretraining", "compare_processes"),
 }
 PLAN = "scaling-plan"
 
@@ -66,19 +60,16 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of the json files (output/benchmark)")  # fmt: skip
     scaling_plan.add_arguments(parser.add_argument_group(PLAN))
     args = parser.parse_args(arguments)
-    if args.device == "cuda" and not _has_cuda():
-        parser.error("--device cuda: this machine has no CUDA device")
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: this machine has no CUDA device")
     if args.repetitions < 1 or (args.threads is not None and args.threads < 1):
         parser.error("--repetitions and --threads must be at least 1")
     if "all" in args.subject:
         args.subject = list(SUBJECTS)
     return args
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,13 +89,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(subject: str, args: argparse.Namespace, machine: dict) -> None:
     """Measure a subject, print its table and write its rows, each as soon as it is measured."""
+    from .measure import table
+
     module, function = SUBJECTS[subject]
     compare: Callable = getattr(importlib.import_module(f".{module}", __package__), function)
     rows, path = [], args.output / f"{subject}_{args.device}.json"
+    args.output.mkdir(parents=True, exist_ok=True)
+    content = {"subject": subject, "machine": machine, "rows": []}
     with tqdm(desc=subject, unit="row", leave=False) as progress:
         for row in compare(args):
             rows.append(row)
-            write_json(path, subject, rows, machine)
+            content["rows"].append({**asdict(row), "ratio": row.ratio, "reached": row.reached})
+            path.write_text(json.dumps(content, indent=2) + "\n")
             progress.set_postfix_str(row.name)
             progress.update()
     print(f"\n{subject}: {(compare.__doc__ or '').splitlines()[0]}\n{table(rows)}")
@@ -115,64 +111,22 @@ def describe_machine(device: str, threads: int) -> dict:
     """The machine and versions that a ratio depends on; "summary" is a line for a person."""
     import torch
 
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     facts = {
         "device": device,
-        "name": name,
+        "name": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cpu_threads": threads,
         "cpu_cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit or "unknown",  # "dirty" if files differ from it
     }
     facts["summary"] = (
-        f"{name}, {threads} CPU thread(s) of {facts['cpu_cores']}; torch {torch.__version__}; "
-        f"commit {facts['commit']}. Medians; ratio: ours / peer, repetition by repetition "
-        "(least to largest)"
-    )
+        "{name}, {cpu_threads} CPU thread(s) of {cpu_cores}; torch {torch}; commit {commit}. "
+        "Medians; ratio: ours / peer, repetition by repetition (least to largest)"
+    ).format(**facts)
     return facts
-
-
-def table(rows: Iterable["Comparison"]) -> str:
-    """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
-    return tabulate([_line(row) for row in rows], headers="keys", tablefmt="github")
-
-
-def _line(row: "Comparison") -> dict[str, str]:
-    least, most = min(row.ratios), max(row.ratios)
-    spread = f" ({least:.2f} to {most:.2f})" if len(row.ratios) > 1 else ""
-    return {
-        "": row.name,
-        "ours": _amount(statistics.median(row.ours), row.unit),
-        "peer": _amount(statistics.median(row.peer), row.unit),
-        "ratio": f"{row.ratio:.2f}{spread}",
-        "to reach": _limit(row),
-        "note": row.note,
-    }
-
-
-def _limit(row: "Comparison") -> str:
-    if row.limit is None:
-        return ""
-    sign = ">=" if row.more_is_better else "<="
-    return f"{sign} {row.limit:.2f}: {'yes' if row.reached else 'NO'}"
-
-
-def _amount(value: float, unit: str) -> str:
-    if unit == "s" and value < 1:
-        value, unit = value * 1000, "ms"
-    return f"{value:.3g} {unit}"
-
-
-def write_json(path: Path, subject: str, rows: Iterable["Comparison"], machine: dict) -> None:
-    """Write the rows with their medians, and the machine."""
-    content = {
-        "subject": subject,
-        "machine": machine,
-        "rows": [{**asdict(row), "ratio": row.ratio, "reached": row.reached} for row in rows],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _processor() -> str:
@@ -181,11 +135,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """The commit of the working tree, marked as dirty if files differ from it."""
-    folder = str(Path(__file__).parent)
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=7"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    return result.stdout.strip() or "unknown"

@@ -14,12 +14,7 @@ from .measure import Comparison
 REPOSITORY = Path(__file__).resolve().parents[2]
 _LIMIT = 1.1
 _PEER = ["-c", "import detectron2"]
-_STARTED = {
-    "import d2_isonet": ["-c", "import d2_isonet"],
-    "train_net.py --help": ["train_net.py", "--help"],
-    "pretrain_imagenet.py --help": ["tools/pretrain_imagenet.py", "--help"],
-}
-_NAMES = "from detectron2.modeling import build_model"
+_MODELING = "from detectron2.modeling import build_model"
 
 
 def compare(options: argparse.Namespace) -> Iterator[Comparison]:
@@ -33,12 +28,14 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
         RuntimeError: a process failed.
     """
     repetitions = 1 if options.quick else options.repetitions
-    for name, ours in list(_STARTED.items())[: 1 if options.quick else None]:
-        yield from _rows(name, ours, _PEER, repetitions, _LIMIT)
-    if not options.quick:
-        both = "import d2_isonet, detectron2.modeling"
-        ours, peer = ["-c", f"import d2_isonet; {_NAMES}"], ["-c", _NAMES]
-        yield from _rows(both, ours, peer, repetitions, None)
+    yield from _rows("import d2_isonet", ["-c", "import d2_isonet"], _PEER, repetitions, _LIMIT)
+    if options.quick:
+        return
+    for script in ("train_net.py", "tools/pretrain_imagenet.py"):
+        name = f"{Path(script).name} --help"
+        yield from _rows(name, [script, "--help"], _PEER, repetitions, _LIMIT)
+    ours, peer = ["-c", f"import d2_isonet; {_MODELING}"], ["-c", _MODELING]
+    yield from _rows("import d2_isonet, detectron2.modeling", ours, peer, repetitions, None)
 
 
 def _rows(
@@ -56,14 +53,11 @@ def _rows(
 def _seconds_of_process(arguments: list[str]) -> tuple[float, float]:
     """Seconds on the clock and of CPU of one Python process in the repository's root."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    before = _cpu_of_processes()
-    start = time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-W", "ignore", *arguments]
+    before, start = _cpu_of_processes(), time.perf_counter()
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
     )
     seconds, cpu = time.perf_counter() - start, _cpu_of_processes() - before
     if process.returncode:
@@ -73,5 +67,4 @@ def _seconds_of_process(arguments: list[str]) -> tuple[float, float]:
 
 def _cpu_of_processes() -> float:
     """User and system seconds of all child processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])

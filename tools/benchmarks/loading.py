@@ -5,6 +5,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,48 +50,40 @@ def compare(options: argparse.Namespace) -> Iterator[Comparison]:
     """
     logging.getLogger("detectron2.data.build").setLevel(logging.WARNING)
     real = Path(os.getenv("DETECTRON2_DATASETS", "datasets"), "imagenet")
-    repetitions = 1 if options.quick else options.repetitions
     with TemporaryDirectory() as folder:
         write_photographs(Path(folder), 2 if options.quick else 2 * _BATCH)
         roots = {"made-up photographs": Path(folder)}
         if (real / "train").is_dir() and not options.quick:
             roots = {"ImageNet": real, **roots}
         for name, root in roots.items():
-            yield from _compare(name, str(root), repetitions)
+            yield from _compare(name, root / "train", options)
 
 
-def _compare(name: str, root: str, repetitions: int) -> Iterator[Comparison]:
-    """Rows for one folder tree: at most 240 images, evenly spread, in whole batches."""
-    dicts = load_image_folder(root, "train")[0]
+def _compare(name: str, folder: Path, options: argparse.Namespace) -> Iterator[Comparison]:
+    """Rows for one folder: at most 240 images, evenly spread, in whole batches, and in shards."""
+    dicts = load_image_folder(str(folder.parent), "train")[0]
     chosen = range(0, len(dicts), max(len(dicts) // 240, 1))[:240]
     batch = min(_BATCH, len(chosen))
     chosen = chosen[: len(chosen) // batch * batch]
     dicts = [dicts[i] for i in chosen]
-    peer = Subset(ImageFolder(os.path.join(root, "train"), peer_transform()), chosen)
+    peer = Subset(ImageFolder(str(folder), peer_transform()), chosen)
     size = sum(os.path.getsize(d["file_name"]) for d in dicts) / len(dicts)
     decoder = "Pillow" if jpeg_crops.simplejpeg is None else "simplejpeg"
-    for exact in (False, True):
+    name = f"{name}, {len(dicts)} files"
+    epoch = (LoaderOptions(batch, seed=0), len(dicts) // batch)
+    for suffix, exact, limit in (("", False, _LIMIT), (", exact pixels", True, None)):
         mapper = ImageNetMapper(True, exact_crops=exact)
         difference = mean_difference(dicts[:16], mapper, peer)
-        seconds = seconds_in_turn(_ours(dicts, mapper, batch), _peer(peer, batch), repetitions)
-        yield compare_speeds(
-            f"{name}, {len(dicts)} files" + (", exact pixels" if exact else ""),
-            len(dicts),
-            seconds,
-            limit=None if exact else _LIMIT,
-            note=f"{size / 1e3:.0f} kB a file, {decoder}; pixels differ by {difference:.3f} of 255",
-        )
-    yield _compare_shards(name, dicts, batch, repetitions)
-
-
-def _compare_shards(name: str, dicts: list[dict], batch: int, repetitions: int) -> Comparison:
-    """Images per second of the shards against their folder, both in the file cache."""
-    mapper = ImageNetMapper(True)
+        note = f"{size / 1e3:.0f} kB a file, {decoder}; pixels differ by {difference:.3f} of 255"
+        loader = DataLoader(peer, batch, shuffle=True)
+        sides = (load_batches(dicts, mapper, *epoch), partial(deque, loader, maxlen=0))
+        seconds = seconds_in_turn(sides, options)
+        yield compare_speeds(name + suffix, len(dicts), seconds, limit=limit, note=note)
     with TemporaryDirectory() as output:
-        sides = [_ours(x, mapper, batch) for x in (shards_of(dicts, Path(output)), dicts)]
-        seconds = seconds_in_turn(*sides, repetitions)
+        images, mapper = (shards_of(dicts, Path(output)), dicts), ImageNetMapper(True)
+        seconds = seconds_in_turn([load_batches(x, mapper, *epoch) for x in images], options)
     note = "against our loader of the folder; sha256 of every shard included"
-    return compare_speeds(f"{name}, {len(dicts)} files, in shards", len(dicts), seconds, note=note)
+    yield compare_speeds(f"{name}, in shards", len(dicts), seconds, note=note)
 
 
 def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
@@ -105,27 +98,19 @@ def shards_of(dicts: list[dict], output: Path) -> ShardedImages:
     return ShardedImages("shards", classes, tuple(shards))
 
 
-def _ours(
-    dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, batch: int
+def load_batches(
+    dicts: list[dict] | ShardedImages, mapper: ImageNetMapper, options: LoaderOptions, count: int
 ) -> Callable[[], object]:
-    batches = iter(build_image_train_loader(dicts, mapper, LoaderOptions(batch, seed=0)))
-    return lambda: deque(islice(batches, len(dicts) // batch), maxlen=0)
-
-
-def _peer(dataset: Subset, batch: int) -> Callable[[], object]:
-    loader = DataLoader(dataset, batch, shuffle=True)
-    return lambda: deque(loader, maxlen=0)
+    """Loading `count` batches with our loader, whose processes are already started."""
+    batches = iter(build_image_train_loader(dicts, mapper, options))
+    return lambda: deque(islice(batches, count), maxlen=0)
 
 
 def peer_transform() -> transforms.Compose:
     """The transform of torchvision's references and of the authors: float32 (3, 224, 224)."""
+    crop, flip = transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()
     return transforms.Compose(
-        [
-            transforms.RandomResizedCrop(224),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(_MEAN, _STD),
-        ]
+        [crop, flip, transforms.ToTensor(), transforms.Normalize(_MEAN, _STD)]
     )
 
 
@@ -155,13 +140,12 @@ def write_photographs(root: Path, count: int) -> None:
     random = np.random.default_rng(0)
     sizes = [size for size, times in _SIZES.items() for _ in range(times)]
     for index in range(count):
-        width, height = sizes[index % len(sizes)]
-        Image.fromarray(_photograph(random, height, width), "YCbCr").save(
-            folder / f"{index}.jpg", quality=90, subsampling="4:2:0" if index % 4 == 3 else "4:4:4"
-        )
+        image = Image.fromarray(_photograph(random, *sizes[index % len(sizes)]), "YCbCr")
+        subsampling = "4:2:0" if index % 4 == 3 else "4:4:4"
+        image.save(folder / f"{index}.jpg", quality=90, subsampling=subsampling)
 
 
-def _photograph(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _photograph(random: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Noise with an amplitude of 1 / frequency, as in photographs: YCbCr uint8 (H, W, 3)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf

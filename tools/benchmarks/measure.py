@@ -1,14 +1,15 @@
-"""Times two ways to do the same thing in turn, in one process, and measures their memory."""
+"""Times ways to do the same thing in turn, measures their memory, and shows both as a table."""
 
 import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 Function = Callable[[], object]
 
@@ -56,8 +57,7 @@ def compare_seconds(
     name: str, ours: Function, peer: Function, options: argparse.Namespace, **row: Any
 ) -> Comparison:
     """The seconds of both, on the device of the options; `row` has further fields of the row."""
-    seconds = seconds_in_turn(ours, peer, options.repetitions, options.device)
-    return Comparison(name, *seconds, **row)
+    return Comparison(name, *seconds_in_turn((ours, peer), options), **row)
 
 
 def compare_memory(
@@ -68,26 +68,19 @@ def compare_memory(
     return Comparison(name, *memory, unit="MB", **row)
 
 
-def compare_speeds(
-    name: str, images: int, seconds: tuple[list[float], list[float]], **row: Any
-) -> Comparison:
+def compare_speeds(name: str, images: int, seconds: list[list[float]], **row: Any) -> Comparison:
     """The images per second of both, which took `seconds`; `row` has further fields of the row."""
     speeds = [[images / taken for taken in side] for side in seconds]
     return Comparison(name, *speeds, unit="images/s", more_is_better=True, **row)
 
 
 def seconds_in_turn(
-    ours: Function, peer: Function, repetitions: int, device: str = "cpu", warm_up: int = 1
-) -> tuple[list[float], list[float]]:
-    """Wall-clock seconds of `ours` and `peer`, run A B A B ..., so that load affects both alike."""
-    for _ in range(warm_up):
-        ours()
-        peer()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repetitions):
-        for function, seconds in zip((ours, peer), times, strict=True):
-            seconds.append(seconds_of(function, device))
-    return times
+    functions: Collection[Function], options: argparse.Namespace, warm_up: int = 1
+) -> list[list[float]]:
+    """Wall-clock seconds of each function, run A B A B ..., so that load affects all alike."""
+    rounds = range(warm_up + options.repetitions)
+    times = [[seconds_of(function, options.device) for function in functions] for _ in rounds]
+    return [list(seconds) for seconds in zip(*times[warm_up:], strict=True)]
 
 
 def seconds_of(function: Function, device: str = "cpu") -> float:
@@ -122,3 +115,19 @@ def peak_megabytes(function: Function, device: str = "cpu") -> float:
 def _wait_for(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize(device)
+
+
+def table(rows: Iterable[Comparison]) -> str:
+    """A line per row: name, ours, the peer, the ratio with its spread, and the limit."""
+    lines = []
+    for row in rows:
+        medians = (_amount(statistics.median(side), row.unit) for side in (row.ours, row.peer))
+        spread = f" ({min(row.ratios):.2f} to {max(row.ratios):.2f})" if len(row.ratios) > 1 else ""
+        sign, answer = ">=" if row.more_is_better else "<=", "yes" if row.reached else "NO"
+        limit = "" if row.limit is None else f"{sign} {row.limit:.2f}: {answer}"
+        lines.append((row.name, *medians, f"{row.ratio:.2f}{spread}", limit, row.note))
+    return tabulate(lines, ("", "ours", "peer", "ratio", "to reach", "note"), tablefmt="github")
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.3g} {unit}"

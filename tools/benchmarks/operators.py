@@ -33,15 +33,11 @@ def compare_penalty(options: argparse.Namespace) -> Iterator[Comparison]:
     """
     for depth in options.depth:
         convs = convolutions(depth, options.device)
-        sides = regularize(convs), _peer(convs)
-        billions = (multiplications(sides[0]) / 1e9, _peer_multiplications(convs) / 1e9)
-        yield compare_seconds(
-            f"R{depth}, value and gradient",
-            *sides,
-            options,
-            limit=_PENALTY_LIMIT[options.device],
-            note="multiplications {:.0f} against {:.0f} billion".format(*billions),
-        )
+        sides = (regularize(convs), lambda convs=convs: penalty_by_autograd(convs).backward())
+        counts = (sum(multiplications(sides[0]).values()), _multiplications_by_autograd(convs))
+        note = "multiplications {:.0f} against {:.0f} billion".format(*(n / 1e9 for n in counts))
+        name, limit = f"R{depth}, value and gradient", _PENALTY_LIMIT[options.device]
+        yield compare_seconds(name, *sides, options, limit=limit, note=note)
         note = "promised for R50: 150 MB at most"
         yield compare_memory(f"R{depth}, extra peak memory", *sides, options, note=note)
 
@@ -49,8 +45,7 @@ def compare_penalty(options: argparse.Namespace) -> Iterator[Comparison]:
 def convolutions(depth: int, device: str) -> dict[str, nn.Conv2d]:
     """The convolutions that the hook regularizes, with random weights and zero gradients."""
     config = load_config(f"configs/imagenet/risonet{depth}.yaml", ["MODEL.DEVICE", device])
-    backbone = build_backbone(config).to(device)
-    convs = default_convolutions(backbone)
+    convs = default_convolutions(build_backbone(config).to(device))
     for conv in convs.values():
         nn.init.normal_(conv.weight, std=1 / math.sqrt(conv.weight[0].numel()))
         conv.weight.grad = torch.zeros_like(conv.weight)
@@ -74,12 +69,9 @@ def attached_hook(
     return hook
 
 
-def _peer(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
-    def penalty_of_all() -> None:
-        penalties = [penalty_by_convolution(conv) for conv in convs.values()]
-        (1e-4 * torch.stack(penalties).sum()).backward()
-
-    return penalty_of_all
+def penalty_by_autograd(convs: dict[str, nn.Conv2d]) -> torch.Tensor:
+    """The weighted penalty of all convolutions, for autograd."""
+    return 1e-4 * torch.stack([penalty_by_convolution(conv) for conv in convs.values()]).sum()
 
 
 def penalty_by_convolution(conv: nn.Conv2d) -> torch.Tensor:
@@ -95,13 +87,11 @@ def penalty_by_convolution(conv: nn.Conv2d) -> torch.Tensor:
     return (gram - identity).square().sum() / 2
 
 
-def multiplications(function: Callable[[], object]) -> int:
-    """Multiplications of the convolutions and matrix products in `function`, counted by torch."""
-    return sum(multiplications_by_operator(function).values())
+def multiplications(function: Callable[[], object]) -> dict[str, int]:
+    """Multiplications of convolutions and matrix products in `function`, counted by torch.
 
-
-def multiplications_by_operator(function: Callable[[], object]) -> dict[str, int]:
-    """The same by name of the operator, for example aten.convolution_backward."""
+    The keys are names of operators, for example aten.convolution_backward.
+    """
 
     def batched(_, left, right, **__) -> int:  # torch counts only the out-of-place variant
         return 2 * math.prod(left) * right[-1]
@@ -112,7 +102,7 @@ def multiplications_by_operator(function: Callable[[], object]) -> dict[str, int
     return {str(operator): number // 2 for operator, number in counts.items()}
 
 
-def _peer_multiplications(convs: dict[str, nn.Conv2d]) -> int:
+def _multiplications_by_autograd(convs: dict[str, nn.Conv2d]) -> int:
     """Forward, and twice as many backward; without products with the zeros of the padding."""
     total = 0
     for conv in convs.values():
@@ -135,13 +125,15 @@ def compare_srelu(options: argparse.Namespace) -> Iterator[Comparison]:
     for shape, (suffix, memory_format) in itertools.product(shapes, _FORMATS.items()):
         x = torch.randn(shape, device=options.device).to(memory_format=memory_format)
         name = " x ".join(map(str, shape)) + suffix
-        ours = _step(SReLU(shape[1], inplace=True).to(options.device), x)
-        copy = _step(nn.Identity(), x)
         for peer, activation, limit in (
-            ("relu(x - b) + b", Formula(shape[1]).to(options.device), None if on_gpu else 0.6),
+            ("relu(x - b) + b", Formula(shape[1]), None if on_gpu else 0.6),
             ("in-place ReLU", nn.ReLU(inplace=True), 1.1 if on_gpu else None),
         ):
-            seconds = _seconds_without(copy, ours, _step(activation, x), options)
+            modules = (SReLU(shape[1], inplace=True), activation, nn.Identity())
+            steps = [_step(module.to(options.device), x) for module in modules]
+            *times, copies = seconds_in_turn(steps, options)
+            # without the seconds to make the map and to pass it on
+            seconds = [[max(taken - min(copies), 1e-9) for taken in side] for side in times]
             yield Comparison(f"{name}, {peer}", *seconds, limit=limit)
 
 
@@ -166,15 +158,6 @@ class _Source(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return None, None
-
-
-def _seconds_without(
-    copy: Callable, ours: Callable, peer: Callable, options: argparse.Namespace
-) -> list[list[float]]:
-    """The seconds of both, less the seconds to make the map and to pass it on."""
-    times = seconds_in_turn(ours, peer, options.repetitions, options.device)
-    overhead = min(seconds_in_turn(copy, copy, options.repetitions, options.device)[0])
-    return [[max(t - overhead, 1e-9) for t in seconds] for seconds in times]
 
 
 def _step(activation: nn.Module, x: torch.Tensor) -> Callable[[], None]:

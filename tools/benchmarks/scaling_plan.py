@@ -19,7 +19,6 @@ class Task:
     """A training as its yaml defines it for eight processes.
 
     Args:
-        images: of one epoch.
         schedule: images of the whole training, repetitions included.
         batch: images per step of eight processes; lr: its learning rate.
         largest_batch: the largest for which the linear rule was shown, by others and with BN.
@@ -28,7 +27,6 @@ class Task:
     """
 
     name: str
-    images: int
     schedule: int
     batch: int
     lr: float
@@ -37,10 +35,8 @@ class Task:
     tflops: float
 
 
-IMAGENET = Task(
-    "ImageNet, R-ISONet-50", 1_281_167, 100 * 1_281_167, 256, 0.1, 8192, 115e3, tflops=60
-)
-COCO = Task("Mask R-CNN, R-ISONet-50 FPN", 118_287, 90_000 * 16, 16, 0.01, 256, 163e3, tflops=12)
+IMAGENET = Task("ImageNet, R-ISONet-50", 100 * 1_281_167, 256, 0.1, 8192, 115e3, tflops=60)
+COCO = Task("Mask R-CNN, R-ISONet-50 FPN", 90_000 * 16, 16, 0.01, 256, 163e3, tflops=12)
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print the table of each task."""
-    for task, cost in ((IMAGENET, count_classifier()), (COCO, count_detector())):
+    """Count the operations of each task and print its table."""
+    from .detectors import build_detector, training_batch
+    from .training import build_classifier, labelled_images
+
+    classifier, images = build_classifier(50, "cpu"), labelled_images(1, 224)
+    detector = build_detector("risonet50_fpn", argparse.Namespace(device="cpu"))
+    scenes = training_batch([800, 1216], 1)  # the mean shape of COCO at that scale
+    for task, cost in ((IMAGENET, count(classifier, images)), (COCO, count(detector, scenes))):
         print(
             f"\n{task.name}: {cost.per_image / 1e9:.1f} GFLOP an image, penalty "
             f"{cost.per_step / 1e9:.1f} GFLOP a step and GPU; {task.tflops:g} TFLOP/s assumed; "
@@ -127,39 +129,25 @@ def all_reduce_seconds(size: float, gpus: int, options: argparse.Namespace) -> f
 
     Within a machine it uses NVLink; between machines, eight GPUs share the links of the network.
     """
-    machines = max(1, gpus // 8)
-    link = options.nvlink_gb if machines == 1 else options.network_gb
+    link, hop = (options.nvlink_gb, 2e-6) if gpus < 16 else (options.network_gb, 5e-6)
     buckets = math.ceil(size / BUCKET)
-    hop = 2e-6 if machines == 1 else 5e-6
     return 2 * (gpus - 1) / gpus * size / (link * 1e9) + buckets * 2 * (gpus - 1) * hop
 
 
-def count_classifier() -> Cost:
-    """The cost of pretraining R-ISONet-50 on images of 224 x 224."""
-    from .training import build_classifier, labelled_images
-
-    return _count(build_classifier(50, "cpu"), labelled_images(1, 224))
-
-
-def count_detector() -> Cost:
-    """The cost of Mask R-CNN on images of 800 x 1216, the mean shape of COCO at that scale."""
-    from .detectors import build_detector, training_batch
-
-    model = build_detector("fpn", argparse.Namespace(device="cpu"))
-    return _count(model, training_batch([800, 1216], 1))
-
-
-def _count(model, batch: list[dict]) -> Cost:
+def count(model, batch: list[dict]) -> Cost:
+    """The cost of a training step of the model on a batch of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from .training import step
 
-    with FlopCounterMode(display=False) as without:
-        step(model, batch, penalty=False)()
-    with FlopCounterMode(display=False) as with_penalty:
-        step(model, batch, penalty=True)()
-    per_image = without.get_total_flops()
-    penalty = max(0, with_penalty.get_total_flops() - per_image)
+    operations = []
+    for penalty in (False, True):
+        with FlopCounterMode(display=False) as counter:
+            step(model, batch, penalty)()
+        operations.append(counter.get_total_flops())
+    per_image, whole = operations
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     every = sum(p.numel() for p in model.parameters())
-    return Cost(per_image, penalty, 4.0 * trained, 4.0 * (every + trained))  # with momentum
+    return Cost(
+        per_image, max(0, whole - per_image), 4.0 * trained, 4.0 * (every + trained)
+    )  # with momentum

@@ -35,16 +35,15 @@ def compare_steps(options: argparse.Namespace) -> Iterator[Comparison]:
     """
     size = [96, 128] if options.quick else options.image_size
     batch = training_batch(size)
-    where = f"2 images of {size[0]} x {size[1]}"
     for head in options.head[:1] if options.quick else options.head:
+        name = f"{head}, 2 images of {size[0]} x {size[1]}"
         ours, peer = build_pair(head, options)
         steps = (step(ours, batch, penalty=True), step(peer, batch, penalty=False))
-        yield compare_seconds(f"{head}, {where}, time", *steps, options, limit=1.0)
-        yield compare_memory(f"{head}, {where}, peak memory", *steps, options, limit=1.0)
+        yield compare_seconds(f"{name}, time", *steps, options, limit=1.0)
+        yield compare_memory(f"{name}, peak memory", *steps, options, limit=1.0)
         if head == "dc5":
-            yield _compare_penalty(f"dc5, {where}", ours, batch, 1.01, options)
-    name, model, batch = classifier_task(options)
-    yield _compare_penalty(name, model, batch, 1.02, options)
+            yield _compare_penalty(name, ours, batch, 1.01, options)
+    yield _compare_penalty(*classifier_task(options), 1.02, options)
 
 
 def _compare_penalty(
@@ -61,10 +60,12 @@ def compare_keys(options: argparse.Namespace) -> Iterator[Comparison]:
 
     Rows of time and peak memory, Mask R-CNN DC5 and the classifier, R-ISONet-50, penalty on.
     """
-    for make_step in (_detector_step, _classifier_step):
-        name, plain = make_step(options, "float32", ())
+    for task in (detector_task, classifier_task):
+        name, model, batch = task(options)
+        plain = step(model, batch, penalty=True)
         for key, (precision, opts) in _KEYS.items():
-            _, ours = make_step(options, precision, opts)
+            _, model, batch = task(options, *opts)
+            ours = step(model, batch, penalty=True, precision=precision)
             losses = []
             for run in (ours, plain):
                 torch.manual_seed(0)
@@ -74,16 +75,11 @@ def compare_keys(options: argparse.Namespace) -> Iterator[Comparison]:
             yield compare_memory(f"{name}, {key}, peak memory", ours, plain, options)
 
 
-def _detector_step(options, precision: str, opts: tuple[str, ...]) -> tuple[str, Callable]:
+def detector_task(options: argparse.Namespace, *opts: str) -> tuple[str, nn.Module, list[dict]]:
+    """A description, Mask R-CNN DC5 on R-ISONet-50 and a batch for it."""
     size = [64, 96] if options.quick else options.image_size
-    model = build_detector("dc5", options, *opts)
-    run = step(model, training_batch(size), penalty=True, precision=precision)
-    return f"dc5, 2 images of {size[0]} x {size[1]}", run
-
-
-def _classifier_step(options, precision: str, opts: tuple[str, ...]) -> tuple[str, Callable]:
-    name, model, batch = classifier_task(options, *opts)
-    return name, step(model, batch, penalty=True, precision=precision)
+    model = build_detector("risonet50_dc5", options, *opts)
+    return f"dc5, 2 images of {size[0]} x {size[1]}", model, training_batch(size)
 
 
 def classifier_task(options: argparse.Namespace, *opts: str) -> tuple[str, nn.Module, list[dict]]:

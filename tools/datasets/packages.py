@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
@@ -33,11 +33,15 @@ def fetch_packages(names: Sequence[str], cache: Path) -> list[Path]:
     missing = [name for name in names if _cached(name, cache) is None]
     if missing:
         try:
-            _download(missing, cache, options=())
+            _download(missing, cache)
         except PackagesUnavailable as reason:
             if not any(sign in str(reason) for sign in OUTDATED_LISTS):
                 raise
-            _download_with_fresh_lists(missing, cache)
+            try:
+                _download(missing, cache, _private_lists(cache))
+            except PackagesUnavailable as again:
+                advice = "(also after apt-get update; no network?)"
+                raise PackagesUnavailable(f"{again} {advice}") from None
     return [_cached(name, cache) for name in names]
 
 
@@ -47,71 +51,47 @@ def unpack_package(archive: Path, folder: Path, suffixes: tuple[str, ...]) -> No
     Raises:
         PackagesUnavailable: the archive is damaged; it is deleted first.
     """
-    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
-    with tempfile.TemporaryFile("w+") as complaints:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as process:
-            whole = _extract(process.stdout, folder, suffixes)
-        if process.returncode or not whole:
-            complaints.seek(0)
-            reason = " ".join(complaints.read().split()[:30])
+    with tempfile.TemporaryFile(dir=archive.parent) as tar:
+        command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+        finished = subprocess.run(command, stdout=tar, stderr=subprocess.PIPE, text=True)
+        if finished.returncode:
+            reason = " ".join(finished.stderr.split()[:30])
             archive.unlink()  # otherwise every later run would fail on it too
             raise PackagesUnavailable(
                 f"{archive} was damaged and is now deleted, run again to fetch it ({reason})"
             )
-
-
-def _extract(stream: IO[bytes], folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Unpack the tar stream; return whether all of it was readable."""
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as content:
-            for member in content:
-                if member.isfile() and member.name.endswith(suffixes):
-                    content.extract(member, folder, filter="data")
-    except tarfile.TarError:
-        return False
-    finally:
-        while stream.read(1 << 20):  # dpkg-deb would report an error if we stopped reading
-            pass
-    return True
+        tar.seek(0)
+        with tarfile.open(fileobj=tar) as content:
+            wanted = [x for x in content if x.isfile() and x.name.endswith(suffixes)]
+            content.extractall(folder, wanted, filter="data")
 
 
 def _cached(name: str, cache: Path) -> Path | None:
     return max(cache.glob(f"{name}_*.deb"), default=None)
 
 
-def _download_with_fresh_lists(names: Sequence[str], cache: Path) -> None:
-    try:
-        _download(names, cache, options=_private_lists(cache))
-    except PackagesUnavailable as reason:
-        raise PackagesUnavailable(f"{reason} (also after apt-get update; no network?)") from None
-
-
-def _private_lists(cache: Path) -> tuple[str, ...]:
+def _private_lists(cache: Path) -> list[str]:
     """Fetch package lists into the cache (the system's need root) and return apt-get's options."""
-    lists, archives = cache / "apt" / "lists", cache / "apt" / "archives"
-    for folder in (lists, archives):
-        (folder / "partial").mkdir(parents=True, exist_ok=True)
-    options = (
-        f"-oDir::State::Lists={lists.resolve()}",
-        f"-oDir::Cache={(cache / 'apt').resolve()}",
-        "-oAcquire::Languages=none",
-    )
-    finished = _apt_get(["update", *options])
-    if finished.returncode:
-        raise PackagesUnavailable(f"apt-get update failed: {_reason(finished)}")
+    folder = (cache / "apt").resolve()
+    for name in ("lists", "archives"):
+        (folder / name / "partial").mkdir(parents=True, exist_ok=True)
+    options = [f"-oDir::State::Lists={folder / 'lists'}", f"-oDir::Cache={folder}"]
+    options.append("-oAcquire::Languages=none")
+    _apt_get("apt-get update failed", ["update", *options])
     return options
 
 
-def _download(names: Sequence[str], cache: Path, options: Sequence[str]) -> None:
+def _download(names: Sequence[str], cache: Path, options: Sequence[str] = ()) -> None:
     """Download to a partial folder first, so that every file in the cache is complete."""
-    listed = _apt_get(["download", "--print-uris", *options, *names])
-    if listed.returncode:
-        raise PackagesUnavailable(f"apt-get does not know the packages: {_reason(listed)}")
-    total = sum(int(size) for size in re.findall(r"_\S+\.deb (\d+) ", listed.stdout))
+    listing = ["download", "--print-uris", *options, *names]
+    listed = _apt_get("apt-get does not know the packages", listing)
+    total = sum(int(size) for size in re.findall(r"_\S+\.deb (\d+) ", listed))
     partial = cache / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    _watch_download(["download", *options, *names], partial, total)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="Debian packages") as bar:
+        command = ["download", *options, *names]
+        _apt_get("apt-get download failed", command, partial, lambda: _show_bytes(partial, bar))
     for archive in partial.glob("*.deb"):
         archive.replace(cache / archive.name)
     partial.rmdir()
@@ -120,39 +100,33 @@ def _download(names: Sequence[str], cache: Path, options: Sequence[str]) -> None
         raise PackagesUnavailable(f"apt-get brought no file for {', '.join(absent)}")
 
 
-def _watch_download(arguments: Sequence[str], folder: Path, total: int) -> None:
-    """Run apt-get in the folder and show the bytes received as a progress bar."""
-    process = subprocess.Popen(
-        _command(arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    with tqdm(total=total, unit="B", unit_scale=True, desc="Debian packages") as bar:
-        while True:
-            try:
-                output = process.communicate(timeout=POLL_SECONDS)[0]
-                break
-            except subprocess.TimeoutExpired:
-                bar.update(_bytes_below(folder) - bar.n)
-        bar.update(_bytes_below(folder) - bar.n)
+def _show_bytes(folder: Path, bar: tqdm) -> None:
+    bar.update(sum(p.stat().st_size for p in list(folder.iterdir()) if p.is_file()) - bar.n)
+
+
+def _apt_get(
+    failure: str,
+    arguments: Sequence[str],
+    folder: Path | None = None,
+    show_progress: Callable[[], None] = lambda: None,
+) -> str:
+    """The output of apt-get, run in the folder.
+
+    Raises:
+        PackagesUnavailable: it failed; the message has the first line of the output that names an
+            error, otherwise its last line.
+    """
+    command = ["apt-get", "-q", "-oAcquire::Retries=1", "-oAcquire::http::Timeout=20", *arguments]
+    with tempfile.TemporaryFile("w+") as file:
+        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)
+            show_progress()
+        file.seek(0)
+        output = file.read()
     if process.returncode:
-        finished = subprocess.CompletedProcess(arguments, process.returncode, output, "")
-        raise PackagesUnavailable(f"apt-get download failed: {_reason(finished)}")
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in list(folder.iterdir()) if path.is_file())
-
-
-def _command(arguments: Sequence[str]) -> list[str]:
-    patience = ["-oAcquire::Retries=1", "-oAcquire::http::Timeout=20"]
-    return ["apt-get", "-q", *patience, *arguments]
-
-
-def _apt_get(arguments: Sequence[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(_command(arguments), capture_output=True, text=True)
-
-
-def _reason(finished: subprocess.CompletedProcess) -> str:
-    """The first line of the output that names an error, otherwise its last line."""
-    lines = (finished.stdout + finished.stderr).strip().splitlines()
-    errors = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))]
-    return (errors or lines[-1:] or [f"exit status {finished.returncode}"])[0]
+        lines = output.strip().splitlines()
+        errors = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))]
+        reason = (errors or lines[-1:] or [f"exit status {process.returncode}"])[0]
+        raise PackagesUnavailable(f"{failure}: {reason}")
+    return output

@@ -9,20 +9,19 @@ The exit code is 1 if there is a problem.
 """
 
 import argparse
+import itertools
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tabulate import tabulate
 
-from .commands import Command, commands_of
-from .links import broken_links
-from .markdown import Page, Problem
-from .names import ROOT, documents, unknown_names
+from .commands import commands_of
+from .markdown import ROOT, Page, Problem, broken_links
+from .names import documents, unknown_names
 from .programs import problem_of, why_left_alone
-from .snippets import EXECUTED, failing_snippets
+from .snippets import failing_snippets, snippets_of
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,56 +38,40 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(ROOT)  # a reader works in the root folder
     checks = [check_page(path) for path in pages]
     columns = ("page", "links", "commands", "snippets", "problems")
-    print(tabulate([check.counts() for check in checks], columns))
-    for reason in (reason for check in checks for reason in check.not_run):
+    print(tabulate([(*check.counts, len(check.problems)) for check in checks], columns))
+    for reason in itertools.chain.from_iterable(check.not_run for check in checks):
         print(f"not run: {reason}")
-    problems = [problem for check in checks for problem in check.problems]
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    problems = list(itertools.chain.from_iterable(check.problems for check in checks))
+    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     return int(bool(problems))
 
 
-@dataclass
-class PageCheck:
+class PageCheck(NamedTuple):
     """The result of all checks of a page.
 
     Args:
+        counts: the page, and its numbers of links, checked commands and executed snippets.
         not_run: page, line, text and reason of everything that is not checked.
     """
 
-    page: Page
-    commands: list[Command]
+    counts: tuple[str, int, int, int]
     not_run: list[str]
     problems: list[Problem]
-
-    def counts(self) -> tuple[str, int, int, int, int]:
-        """The page and its numbers of links, checked commands, executed snippets and problems."""
-        checked = [c for c in self.commands if not (c.not_run or why_left_alone(c.words))]
-        run = [b for b in self.page.blocks if b.language in EXECUTED and not b.not_run]
-        numbers = map(len, (self.page.links, checked, run, self.problems))
-        return os.path.relpath(self.page.path, ROOT), *numbers
 
 
 def check_page(path: Path) -> PageCheck:
     """Read a page and run all checks."""
-    page = Page(path)
-    commands = list(commands_of(page))
+    page, name, checked = Page(path), os.path.relpath(path, ROOT), 0
     problems = [*broken_links(page), *failing_snippets(page)]
     if path.name != "CHANGELOG.md":  # it names things of the past
         problems += unknown_names(page)
-    for command in commands:
-        problem = "" if command.not_run else problem_of(command.words)
+    not_run = [f"{name}:{block.line}: {block.not_run}" for block in page.blocks if block.not_run]
+    for command in [command for command in commands_of(page) if not command.not_run]:
+        reason, problem = why_left_alone(command.words), problem_of(command.words)
+        if reason:
+            not_run.append(f"{name}:{command.line}: `{command}`: {reason}")
         if problem:
             problems.append(Problem(path, command.line, f"`{command}`: {problem}"))
-    return PageCheck(page, commands, list(_not_run(page, commands)), sorted(problems))
-
-
-def _not_run(page: Page, commands: list[Command]) -> Iterator[str]:
-    name = os.path.relpath(page.path, ROOT)
-    for block in page.blocks:
-        if block.not_run:
-            yield f"{name}:{block.line}: {block.not_run}"
-    for command in commands:
-        reason = why_left_alone(command.words)
-        if reason and not command.not_run:
-            yield f"{name}:{command.line}: `{command}`: {reason}"
+        checked += not reason
+    counts = (name, len(page.links), checked, len(snippets_of(page)))
+    return PageCheck(counts, not_run, sorted(problems))

@@ -10,6 +10,7 @@ from .markdown import Block, Page
 from .programs import PROGRAMS
 
 _SHELL = ("bash", "sh", "shell", "console")
+_LINE = re.compile(r"(.*\\\n)*.+")  # a backslash at its end continues a line
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -52,17 +53,12 @@ def _is_shell(block: Block) -> bool:
 
 
 def _in_block(block: Block) -> Iterator[Command]:
-    lines = block.text.splitlines()
-    prompted = any(line.startswith("$ ") for line in lines)
-    number = 0
-    while number < len(lines):
-        start, text = number, lines[number]
-        while text.endswith("\\") and number + 1 < len(lines):
-            number += 1
-            text = text[:-1] + " " + lines[number]
-        number += 1
+    prompted = re.search(r"^\$ ", block.text, re.MULTILINE)
+    for match in _LINE.finditer(block.text):
+        text = match[0].replace("\\\n", " ")
+        line = block.line + block.text.count("\n", 0, match.start())
         if text.strip() and not text.startswith("#") and (not prompted or text.startswith("$ ")):
-            yield from _variants(text.removeprefix("$ "), block.line + start, block.not_run)
+            yield from _variants(text.removeprefix("$ "), line, block.not_run)
 
 
 def _variants(text: str, line: int, not_run: str) -> Iterator[Command]:

@@ -1,4 +1,4 @@
-"""Parses a markdown file: links, anchors, code spans and code blocks, with their lines."""
+"""Parses a markdown file: links, anchors, code spans and code blocks, and checks its links."""
 
 import os
 import re
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 _MARK = re.compile(r"<!--\s*not run:\s*(.+?)\s*-->", re.DOTALL)
 
 
@@ -71,12 +73,13 @@ class Page:
 
     @cached_property
     def anchors(self) -> set[str]:
-        """The anchors that GitHub creates for the headings."""
+        """GitHub's anchors: lower case, punctuation dropped, a hyphen for every space."""
         seen: Counter[str] = Counter()
         anchors = set()
         for opening, content in zip(self._tokens, self._tokens[1:], strict=False):
             if opening.type == "heading_open":
-                slug = _slug(content)
+                text = "".join(child.content for child in content.children or ())
+                slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
                 anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
                 seen[slug] += 1
         return anchors
@@ -101,7 +104,17 @@ class Page:
                 line += child.type in ("softbreak", "hardbreak")
 
 
-def _slug(heading: Token) -> str:
-    """GitHub's anchor: lower case, punctuation dropped, a hyphen for every space."""
-    text = "".join(child.content for child in heading.children or ())
-    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+def broken_links(page: Page) -> Iterator[Problem]:
+    """The relative links whose file or heading does not exist; web addresses are not checked."""
+    for link in page.links:
+        parts = urlsplit(link.text)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
+        if not target.is_relative_to(ROOT) or not target.exists():
+            yield Problem(page.path, link.line, f"link to {link.text}: there is no such file")
+        elif parts.fragment and target.suffix == ".md":
+            anchors = page.anchors if target == page.path else Page(target).anchors
+            if parts.fragment not in anchors:
+                what = f"link to {link.text}: no heading has that name"
+                yield Problem(page.path, link.line, what)

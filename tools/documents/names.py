@@ -3,16 +3,15 @@
 import fnmatch
 import functools
 import itertools
+import operator
 import pkgutil
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from .markdown import Page, Problem, Span
+from .markdown import ROOT, Page, Problem, Span
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # A name such as `names.py`, without a folder, may be any file of the repository.
 SUFFIXES = (".py", ".yaml", ".yml", ".md", ".sbatch", ".toml")
 _KEY = re.compile(r"(?<![\w.])[A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]*)+")
@@ -46,8 +45,11 @@ def unknown_names(page: Page) -> Iterator[Problem]:
 
 def _unknown_keys(text: str) -> Iterator[str]:
     for key in set(_KEY.findall(text)) - _WRONG_KEYS:
-        if key.split(".")[0] in default_config() and not _reaches(default_config(), key.split(".")):
-            yield f"{key} is no key of the config"
+        if key.split(".")[0] in default_config():
+            try:
+                operator.attrgetter(key)(default_config())
+            except AttributeError:
+                yield f"{key} is no key of the config"
 
 
 @functools.cache
@@ -69,39 +71,25 @@ def _unknown_flags(text: str) -> Iterator[str]:
 
 @functools.cache
 def _own_flags() -> set[str]:
-    sources = [(ROOT / name).read_text("utf-8") for name in files() if name.endswith(".py")]
-    flags = {
-        flag for source in sources for flag in re.findall(r"[\"'](--[a-z0-9-]+)[\"' =]", source)
-    }
     from detectron2.engine import default_argument_parser
     from torch.distributed.run import get_args_parser
 
-    for parser in (default_argument_parser(), get_args_parser()):
-        flags |= set(parser._option_string_actions)
+    parsers = (default_argument_parser(), get_args_parser())
+    flags = {flag for parser in parsers for flag in parser._option_string_actions}
+    for name in files():
+        if name.endswith(".py"):
+            source = (ROOT / name).read_text("utf-8")
+            flags.update(re.findall(r"[\"'](--[a-z0-9-]+)[\"' =]", source))
     return flags
 
 
 def _unknown_python(text: str) -> Iterator[str]:
     for name in set(_PYTHON.findall(text)):
-        is_file = name.endswith((".py", ".git"))
-        if not is_file and not _is_importable(name):
-            yield f"{name} is no name of the package"
-
-
-def _is_importable(name: str) -> bool:
-    try:
-        pkgutil.resolve_name(name)  # imports the modules on the way
-    except (ImportError, AttributeError):
-        return False
-    return True
-
-
-def _reaches(value: Any, attributes: list[str]) -> bool:
-    try:
-        functools.reduce(getattr, attributes, value)
-    except AttributeError:
-        return False
-    return True
+        if not name.endswith((".py", ".git")):  # a file
+            try:
+                pkgutil.resolve_name(name)  # imports the modules on the way
+            except (ImportError, AttributeError):
+                yield f"{name} is no name of the package"
 
 
 def _missing_paths(text: str) -> Iterator[str]:
@@ -115,11 +103,10 @@ def _missing_paths(text: str) -> Iterator[str]:
 
 def _missing_tests(text: str) -> Iterator[str]:
     match = _TEST.match(text)
-    for name in (n for n in files() if match and f"/{n}".endswith(f"/{match[1]}")):
-        if match and f"def {match[2]}(" in (ROOT / name).read_text("utf-8"):
-            return
     if match and has(match[1]):
-        yield f"{match[1]} has no {match[2]}"
+        sources = (ROOT / name for name in files() if f"/{name}".endswith(f"/{match[1]}"))
+        if not any(f"def {match[2]}(" in path.read_text("utf-8") for path in sources):
+            yield f"{match[1]} has no {match[2]}"
 
 
 def documents() -> list[Path]:
@@ -144,7 +131,11 @@ def has(pattern: str) -> bool:
 
     A path is relative to the root, configs/, tests/ or any folder.
     """
-    return all(map(_has_one, alternatives(pattern)))
+    for path in alternatives(pattern.rstrip("/")):
+        places = (path, f"configs/{path}", f"tests/{path}", f"*/{path}")
+        if not any(fnmatch.filter(_files_and_folders(), place) for place in places):
+            return False
+    return True
 
 
 def alternatives(pattern: str) -> list[str]:
@@ -154,12 +145,6 @@ def alternatives(pattern: str) -> list[str]:
     return ["".join(words) for words in itertools.product(*choices)]
 
 
-def _has_one(pattern: str) -> bool:
-    pattern = pattern.rstrip("/")
-    places = [pattern, f"configs/{pattern}", f"tests/{pattern}", f"*/{pattern}"]
-    return any(fnmatch.filter(files() + _folders(), place) for place in places)
-
-
 @functools.cache
-def _folders() -> list[str]:
-    return sorted({str(parent) for name in files() for parent in Path(name).parents})
+def _files_and_folders() -> set[str]:
+    return {*files(), *(str(parent) for name in files() for parent in Path(name).parents)}

@@ -9,12 +9,11 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import NamedTuple
 from unittest import mock
 
-from .names import ROOT, has
+from .markdown import ROOT
+from .names import has
 
 _PACKAGE = "d2_isonet"  # `d2-isonet COMMAND` and `python -m d2_isonet COMMAND` run it
 # Words that a reader replaces, with a value that parsers and configs accept.
@@ -53,33 +52,16 @@ def why_left_alone(words: tuple[str, ...]) -> str:
 def _check_own(program: str, arguments: list[str]) -> None:
     """Let a program of this repository parse the arguments; load the config that they name."""
     from d2_isonet.commands.arguments import config_path
+    from d2_isonet.config.loading import load_config
+    from d2_isonet.engine.lazy_training import read_lazy_config
 
     parsed = parse(program, arguments)
     config = config_path(getattr(parsed, "config_file", "") or "")
     if (ROOT / config).is_file():
-        _load(ROOT / config, list(getattr(parsed, "opts", None) or []))
+        load = read_lazy_config if config.endswith(".py") else load_config
+        load(str(ROOT / config), list(getattr(parsed, "opts", None) or []))
     elif config.startswith("configs/") and not has(re.sub("[A-Z]{3,}", "*", config)):  # NAME: any
         raise ValueError(f"there is no {config}")
-
-
-def _load(config: Path, pairs: list[str]) -> None:
-    if config.suffix == ".py":
-        from d2_isonet.engine.lazy_training import read_lazy_config
-
-        read_lazy_config(str(config), pairs)
-    else:
-        from d2_isonet.config.loading import load_config
-
-        load_config(str(config), pairs)
-
-
-def entry_point(program: str) -> Callable[[], object]:
-    """The function that runs a program of this repository with the arguments in sys.argv."""
-    if program == _PACKAGE:
-        return functools.partial(runpy.run_module, _PACKAGE, run_name="__main__")
-    if not (ROOT / program).is_file():
-        raise ValueError(f"there is no {program}")
-    return functools.partial(_run_script, ROOT / program)
 
 
 def parse(program: str, arguments: list[str]) -> argparse.Namespace:
@@ -88,19 +70,24 @@ def parse(program: str, arguments: list[str]) -> argparse.Namespace:
     Raises:
         ValueError: the program refuses the arguments; the message is the program's own.
     """
-    run = entry_point(program)
+    path, errors = ROOT / program, io.StringIO()
+    if program != _PACKAGE and not path.is_file():
+        raise ValueError(f"there is no {program}")
     words = [_FILLED_IN.get(word, word) for word in arguments]
-    errors = io.StringIO()
     try:
         with (
             mock.patch.object(argparse.ArgumentParser, "parse_known_args", _parse_and_stop),
             mock.patch.object(sys, "argv", [program, *words]),
+            mock.patch.object(sys, "path", [*sys.path, str(path.parent)]),  # as python SCRIPT does
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(errors),
         ):
-            run()
+            if program == _PACKAGE:
+                runpy.run_module(program, run_name="__main__")
+            else:
+                runpy.run_path(str(path), run_name="__main__")
     except _Parsed as parsed:
-        return parsed.namespace
+        return parsed.args[0]
     except SystemExit as end:
         if not end.code:  # after --help or --version
             return argparse.Namespace()
@@ -108,9 +95,8 @@ def parse(program: str, arguments: list[str]) -> argparse.Namespace:
     raise ValueError(f"{program} reads no arguments")
 
 
-class _Parsed(BaseException):  # not an Exception: programs catch those
-    def __init__(self, namespace: argparse.Namespace):
-        self.namespace = namespace
+class _Parsed(BaseException):
+    """Ends a program and holds the arguments that it has read; programs catch every Exception."""
 
 
 _parse_known_args = argparse.ArgumentParser.parse_known_args
@@ -123,31 +109,10 @@ def _parse_and_stop(parser: argparse.ArgumentParser, args=None, namespace=None) 
     raise _Parsed(namespace)
 
 
-def _run_script(script: Path) -> None:
-    """Run a script that can import the modules in its folder, as `python SCRIPT` does."""
-    finder = _Folder(script.parent)
-    sys.meta_path.append(finder)
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    finally:
-        sys.meta_path.remove(finder)
-
-
-class _Folder(NamedTuple):
-    """Finds the top-level modules in a folder."""
-
-    path: Path
-
-    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        return None if path else PathFinder.find_spec(name, [str(self.path)])
-
-
 def _check_python(words: list[str]) -> None:
     match words:
-        case ["-m", "pip", *arguments]:
-            _check_pip(arguments)
-        case ["-m", "pytest", *arguments]:
-            _check_pytest(arguments)
+        case ["-m", ("pip" | "pytest") as program, *arguments]:
+            PROGRAMS[program](arguments)
         case ["-m", program, *arguments] if program == _PACKAGE:
             _check_own(program, arguments)
         case ["-m", module, *_]:
@@ -206,10 +171,6 @@ def _check_sbatch(words: list[str]) -> None:
     _check_torchrun(words[job + 1 :])
 
 
-def _check_nothing(words: list[str]) -> None:
-    """The arguments are not checked."""
-
-
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "d2-isonet": functools.partial(_check_own, _PACKAGE),
     "make": _check_make,
@@ -218,5 +179,5 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "sbatch": _check_sbatch,
     **dict.fromkeys(("python", ".venv/bin/python"), _check_python),
     **dict.fromkeys(("torchrun", ".venv/bin/torchrun"), _check_torchrun),
-    **dict.fromkeys((*_LEFT_ALONE, ".venv/bin/pre-commit"), _check_nothing),
+    **dict.fromkeys((*_LEFT_ALONE, ".venv/bin/pre-commit"), lambda words: None),  # not checked
 }

@@ -12,16 +12,21 @@ from .markdown import Block, Page, Problem
 from .names import default_config
 
 
+def snippets_of(page: Page) -> list[Block]:
+    """The blocks that are executed."""
+    return [b for b in page.blocks if b.language in _EXECUTED and not b.not_run]
+
+
 def failing_snippets(page: Page) -> Iterator[Problem]:
     """The blocks that fail. All Python blocks of a page form one program."""
-    blocks = [b for b in page.blocks if b.language in EXECUTED and not b.not_run]
+    blocks = snippets_of(page)
     if not blocks:
         return
     names: dict[str, Any] = {"__name__": page.path.stem}
     with mock.patch.dict("d2_isonet.layers.activation.ACTIVATIONS"):  # a page may add some
         for block in blocks:
             try:
-                EXECUTED[block.language](block, names)
+                _EXECUTED[block.language](block, names)
             except Exception as error:  # any error of the snippet is reported
                 what = f"this {block.language} fails: {type(error).__name__}: {error}"
                 yield Problem(page.path, block.line, what)
@@ -45,14 +50,10 @@ def _merge_yaml(block: Block, names: dict[str, Any]) -> None:
         _cfg().merge_from_other_cfg(CfgNode(content))
 
 
-def _load_json(block: Block, names: dict[str, Any]) -> None:
-    json.loads(block.text)
-
-
-EXECUTED: dict[str, Callable[[Block, dict[str, Any]], None]] = {
+_EXECUTED: dict[str, Callable[[Block, dict[str, Any]], Any]] = {
     "python": _run_python,
     "yaml": _merge_yaml,
-    "json": _load_json,
+    "json": lambda block, names: json.loads(block.text),
 }
 
 

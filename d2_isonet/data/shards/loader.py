@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from d2_isonet.config.options import check_range
 from d2_isonet.data.loader import LoaderOptions, TrainLoader
 from d2_isonet.data.sampling import seed_of, seeded
+from d2_isonet.distributed.lifetime import outlive_signals
 from d2_isonet.utils.messages import UserError
 
 from .index import ShardedImages
@@ -147,4 +148,10 @@ def build_shard_test_loader(
 ) -> DataLoader:
     """A loader of ShardEvaluationBatches; arguments as in `build_image_test_loader`."""
     batches = ShardEvaluationBatches(images, mapper, collate, batch_size)
-    return DataLoader(batches, batch_size=None, num_workers=num_workers, collate_fn=list)
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=list,
+        worker_init_fn=outlive_signals,
+    )

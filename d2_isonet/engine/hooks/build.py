@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.data.sampling import seed_of
+from d2_isonet.engine.writers import write_evaluation
 from d2_isonet.isometry.decoupled_filters import FilterOrthogonalRegularizer, WeightProjection
 from d2_isonet.isometry.monitor import IsometryMonitor
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
@@ -129,6 +130,7 @@ def _evaluation(trainer: DefaultTrainer) -> Callable[[], dict]:
         averaging = averaging_of(trainer)
         model = trainer.model if averaging is None else averaging.model
         trainer._last_eval_results = trainer.test(trainer.cfg, model)
+        write_evaluation(trainer, trainer._last_eval_results)
         return trainer._last_eval_results
 
     return lambda: evaluate_after(min(trainer.iter + 1, trainer.max_iter))

@@ -1,4 +1,1 @@
-"""Stems, blocks and stages for detectron2's ResNet, and the builders that read cfg.
-
-May import layers and config.
-"""
+"""Stems, blocks, stages for detectron2's ResNet, and builders. May import layers, config."""

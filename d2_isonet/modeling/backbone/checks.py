@@ -1,7 +1,6 @@
 """Validates the network's config keys before any layer is built."""
 
 import math
-from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -13,6 +12,7 @@ from d2_isonet.config.options import (
     check_name,
     check_range,
     conflict,
+    illegal,
     value_of,
 )
 from d2_isonet.layers.activation import ACTIVATIONS
@@ -39,7 +39,7 @@ def check_architecture(cfg: CfgNode) -> None:
         ("MODEL.DECOUPLED.RADIUS_SCALE", RADIUS_SCALES),
     ):
         check_name(key, value_of(cfg, key), choices)
-    _check_residual_scale(cfg.MODEL.ISONET.RESIDUAL_SCALE)
+    _check_residual_scale(cfg)
     check_conflicts(cfg)
     _check_depth(cfg)
     _check_stages(cfg)
@@ -54,30 +54,25 @@ def check_pyramid(cfg: CfgNode) -> None:
     """Raise UserError if an FPN, of this project or detectron2's, is to stand on a dilated res5."""
     dilation, name = cfg.MODEL.RESNETS.RES5_DILATION, cfg.MODEL.BACKBONE.NAME
     if dilation != 1 and ("resnet_fpn" in name or "isonet_fpn" in name):
-        raise UserError(
-            f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN",
-            "its levels must halve in size, set it to 1, or use a *_dc5.yaml without FPN",
-        )
+        remedy = "its levels must halve in size, set it to 1, or use a *_dc5.yaml without FPN"
+        raise UserError(f"MODEL.RESNETS.RES5_DILATION is {dilation} with an FPN", remedy)
 
 
-def _check_residual_scale(scale: Any) -> None:
+def _check_residual_scale(cfg: CfgNode) -> None:
     # yacs accepts any type for a key whose default is null.
+    scale = cfg.MODEL.ISONET.RESIDUAL_SCALE
     is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
     if scale is not None and not (is_number and math.isfinite(scale)):
-        raise UserError(
-            f"MODEL.ISONET.RESIDUAL_SCALE is {scale!r}",
-            "it must be a number, the scale's first value, or null for no scale",
-        )
+        remedy = "it must be a number, the scale's first value, or null for no scale"
+        raise illegal(cfg, "MODEL.ISONET.RESIDUAL_SCALE", remedy)
 
 
 def _check_depth(cfg: CfgNode) -> None:
     depth, small = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.ISONET.SMALL_IMAGES
     if not small and depth not in NUM_BLOCKS:
-        raise UserError(
-            f"MODEL.RESNETS.DEPTH is {depth}",
-            f"it must be one of {sorted(NUM_BLOCKS)}, "
-            "or 6n + 2 with MODEL.ISONET.SMALL_IMAGES True",
-        )
+        remedy = f"it must be one of {sorted(NUM_BLOCKS)}, "
+        remedy += "or 6n + 2 with MODEL.ISONET.SMALL_IMAGES True"
+        raise illegal(cfg, "MODEL.RESNETS.DEPTH", remedy)
     if small and (depth < 8 or depth % 6 != 2):
         below = 6 * ((depth - 2) // 6) + 2
         near = " or ".join(str(legal) for legal in (below, below + 6) if legal >= 8) or "8"
@@ -85,38 +80,29 @@ def _check_depth(cfg: CfgNode) -> None:
         raise conflict(cfg, "MODEL.ISONET.SMALL_IMAGES", "MODEL.RESNETS.DEPTH", remedy)
     groups = cfg.MODEL.RESNETS.NUM_GROUPS
     if depth < 50 and groups != 1:
-        raise UserError(
-            f"MODEL.RESNETS.NUM_GROUPS is {groups} at depth {depth}",
-            "basic blocks have one group, use 1 or a depth of at least 50",
-        )
+        what = f"MODEL.RESNETS.NUM_GROUPS is {groups} at depth {depth}"
+        raise UserError(what, "basic blocks have one group, use 1 or a depth of at least 50")
 
 
 def _check_stages(cfg: CfgNode) -> None:
     resnets, small = cfg.MODEL.RESNETS, cfg.MODEL.ISONET.SMALL_IMAGES
     if resnets.RES5_DILATION not in (1, 2):
-        raise UserError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}", "use 1 or 2")
+        raise illegal(cfg, "MODEL.RESNETS.RES5_DILATION", "use 1 or 2")
     if any(resnets.DEFORM_ON_PER_STAGE):
-        raise UserError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE is set",
-            "isometric blocks have no deformable form, leave it all False",
-        )
+        remedy = "isometric blocks have no deformable form, leave it all False"
+        raise UserError("MODEL.RESNETS.DEFORM_ON_PER_STAGE is set", remedy)
     legal = list(STAGES[:-1] if small else STAGES)
     is_legal = resnets.OUT_FEATURES and set(resnets.OUT_FEATURES) <= set(legal)
     if not is_legal and not _is_cnn9(cfg):  # the constructor of CNN9 checks its own stages
-        raise UserError(
-            f"MODEL.RESNETS.OUT_FEATURES is {resnets.OUT_FEATURES}",
-            f"with MODEL.ISONET.SMALL_IMAGES {small} it must be some of {legal}",
-        )
+        remedy = f"with MODEL.ISONET.SMALL_IMAGES {small} it must be some of {legal}"
+        raise illegal(cfg, "MODEL.RESNETS.OUT_FEATURES", remedy)
 
 
 def _check_freezing(cfg: CfgNode) -> None:
-    freeze_at, all_stages = cfg.MODEL.BACKBONE.FREEZE_AT, 4 if cfg.MODEL.ISONET.SMALL_IMAGES else 5
-    if not 0 <= freeze_at <= all_stages:
-        raise UserError(
-            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}",
-            "it must be from 0 (nothing is frozen; 1 freezes the stem, 2 also res2) to "
-            f"{all_stages} (everything)",
-        )
+    all_stages = 4 if cfg.MODEL.ISONET.SMALL_IMAGES else 5
+    if not 0 <= cfg.MODEL.BACKBONE.FREEZE_AT <= all_stages:
+        remedy = "it must be from 0 (nothing is frozen; 1 freezes the stem, 2 also res2) to "
+        raise illegal(cfg, "MODEL.BACKBONE.FREEZE_AT", f"{remedy}{all_stages} (everything)")
 
 
 def _check_widths(cfg: CfgNode) -> None:
@@ -152,14 +138,10 @@ def _has_bottlenecks(cfg: CfgNode) -> bool:
     return not shallow and not _is_cnn9(cfg)
 
 
-# detectron2's default of RES2_OUT_CHANNELS: a bottleneck's width, and wrong for a basic block.
-_BOTTLENECK_RES2_OUT_CHANNELS = 256
-
-
 def res2_out_channels(cfg: CfgNode) -> int:
     """The width of res2. Without bottlenecks it is the stem's if cfg has detectron2's default."""
     resnets = cfg.MODEL.RESNETS
-    is_default = resnets.RES2_OUT_CHANNELS == _BOTTLENECK_RES2_OUT_CHANNELS
+    is_default = resnets.RES2_OUT_CHANNELS == 256  # a bottleneck's, and wrong for a basic block
     if is_default and not _has_bottlenecks(cfg):
         return resnets.STEM_OUT_CHANNELS
     return resnets.RES2_OUT_CHANNELS

@@ -8,7 +8,7 @@ from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
 
-from d2_isonet.layers.convolution import Activation, Convolution, Norm, make_convolution
+from d2_isonet.layers.convolution import Activation, make_convolution
 from d2_isonet.layers.weight_init import get_fill
 from d2_isonet.utils.messages import UserError
 
@@ -26,14 +26,13 @@ class CNN9Stage(CNNBlockBase):
         in_channels: int,
         out_channels: int,
         *,
-        conv: Convolution = "Conv2d",
-        norm: Norm = "",
         activation: Activation = "ReLU",
         init: str = "msra",
+        **options,
     ):
         super().__init__(in_channels, out_channels, 2)
         layers = [
-            make_convolution(conv, channels, out_channels, 3, norm=norm, activation=activation)
+            make_convolution(channels, out_channels, 3, activation=activation, **options)
             for channels in (in_channels, out_channels, out_channels)
         ]
         get_fill(init)(*layers)
@@ -75,10 +74,8 @@ class CNN9(Backbone):
     ):
         super().__init__()
         if not out_features or not set(out_features) <= set(STAGES):
-            raise UserError(
-                f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}",
-                f"a CNN-9 has {list(STAGES)}",
-            )
+            what = f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}"
+            raise UserError(what, f"a CNN-9 has {list(STAGES)}")
         self._out_features = list(out_features)
         self._stages = STAGES[: 1 + max(STAGES.index(name) for name in out_features)]
         self._out_feature_channels, self._out_feature_strides = {}, {}

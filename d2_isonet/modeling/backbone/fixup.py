@@ -1,6 +1,5 @@
 """Fixup residual blocks (Zhang et al. 2019): scalar biases and one scale instead of a norm."""
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -12,8 +11,6 @@ from d2_isonet.layers.convolution import Activation, ScalarBias, make_convolutio
 from d2_isonet.layers.weight_init import get_fill
 
 from .residual import bottleneck_strides
-
-_convolution = functools.partial(make_convolution, "Conv2d", norm="", activation=None)
 
 
 class FixupBlockBase(CNNBlockBase):
@@ -46,7 +43,7 @@ class FixupBlockBase(CNNBlockBase):
         self.bias1a = ScalarBias()
         self.shortcut = None
         if in_channels != out_channels or stride != 1:
-            self.shortcut = _convolution(in_channels, out_channels, 1, stride=stride)
+            self.shortcut = make_convolution(in_channels, out_channels, 1, stride=stride)
             self._fill(self.shortcut)
         self.residual_scale = nn.Parameter(torch.full((1,), float(residual_scale)))
         self.activation = get_activation(activation, out_channels)
@@ -74,11 +71,13 @@ class FixupBasicBlock(FixupBlockBase):
         self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, **options
     ):
         super().__init__(in_channels, out_channels, stride=stride, **options)
-        self.conv1 = _convolution(in_channels, out_channels, 3, stride=stride, dilation=dilation)
+        self.conv1 = make_convolution(
+            in_channels, out_channels, 3, stride=stride, dilation=dilation
+        )
         self.bias1b = ScalarBias()
         self.activation1 = get_activation(options.get("activation", "ReLU"), out_channels)
         self.bias2a = ScalarBias()
-        self.conv2 = _convolution(out_channels, out_channels, 3, dilation=dilation)
+        self.conv2 = make_convolution(out_channels, out_channels, 3, dilation=dilation)
         self.bias2b = ScalarBias()
         self._fill(self.conv1, self.conv2)
 
@@ -109,17 +108,17 @@ class FixupBottleneckBlock(FixupBlockBase):
         super().__init__(in_channels, out_channels, stride=stride, **options)
         width, (stride1, stride2) = bottleneck_channels, bottleneck_strides(stride, stride_in_1x1)
         activation = options.get("activation", "ReLU")
-        self.conv1 = _convolution(in_channels, width, 1, stride=stride1)
+        self.conv1 = make_convolution(in_channels, width, 1, stride=stride1)
         self.bias1b = ScalarBias()
         self.activation1 = get_activation(activation, width)
         self.bias2a = ScalarBias()
-        self.conv2 = _convolution(
+        self.conv2 = make_convolution(
             width, width, 3, stride=stride2, dilation=dilation, groups=num_groups
         )
         self.bias2b = ScalarBias()
         self.activation2 = get_activation(activation, width)
         self.bias3a = ScalarBias()
-        self.conv3 = _convolution(width, out_channels, 1)
+        self.conv3 = make_convolution(width, out_channels, 1)
         self.bias3b = ScalarBias()
         self._fill(self.conv1, self.conv2, self.conv3)
 

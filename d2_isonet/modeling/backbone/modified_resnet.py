@@ -3,14 +3,13 @@ stage.
 """
 
 import functools
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase
 from torch import nn
 
-from d2_isonet.layers.convolution import Activation, Convolution, Norm, make_convolution
+from d2_isonet.layers.convolution import Activation, make_convolution
 from d2_isonet.utils.messages import UserError
 
 from .resnet import first_stride
@@ -22,25 +21,16 @@ _UNIT_STD = 0.01  # of the normal distribution that initializes a unit's filters
 class ModifiedStem(CNNBlockBase):
     """y = max_pool3x3/2(activation(conv7x7/2(x))), total stride 4.
 
-    Args of this class and of the blocks below:
-        conv: see `get_conv`. No convolution has a bias, as in the authors' code.
-        norm: detectron2's norm; "" for none.
-        activation: see `get_activation`. The first slope of a "PReLU" is 0, as there.
+    Options of this class and of the blocks below:
+        conv: see `get_conv`; "Conv2d" by default. No convolution has a bias, as in the authors'
+            code.
+        norm: detectron2's norm; "" for none, the default.
+        activation: see `get_activation`; "PReLU" by default. Its first slope is 0, as there.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        conv: Convolution = "Conv2d",
-        norm: Norm = "",
-        activation: Activation = "PReLU",
-    ):
+    def __init__(self, in_channels: int, out_channels: int, **options):
         super().__init__(in_channels, out_channels, 4)
-        self.conv1 = _convolution(
-            conv, in_channels, out_channels, 7, stride=2, norm=norm, activation=activation
-        )
+        self.conv1 = _convolution(in_channels, out_channels, 7, stride=2, **options)
         nn.init.xavier_uniform_(self.conv1.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -50,20 +40,9 @@ class ModifiedStem(CNNBlockBase):
 class ModifiedStageConv(CNNBlockBase):
     """y = activation(conv3x3/stride(x)), the first block of a stage; it replaces a projection."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int = 2,
-        conv: Convolution = "Conv2d",
-        norm: Norm = "",
-        **options,
-    ):
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 2, **options):
         super().__init__(in_channels, out_channels, stride)
-        self.conv1 = _convolution(
-            conv, in_channels, out_channels, 3, stride=stride, norm=norm, **options
-        )
+        self.conv1 = _convolution(in_channels, out_channels, 3, stride=stride, **options)
         nn.init.xavier_uniform_(self.conv1.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,19 +52,10 @@ class ModifiedStageConv(CNNBlockBase):
 class ModifiedUnit(CNNBlockBase):
     """y = x + conv3x3(activation(conv3x3(x))), with no activation after the addition."""
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        dilation: int = 1,
-        conv: Convolution = "Conv2d",
-        norm: Norm = "",
-        activation: Activation = "PReLU",
-    ):
+    def __init__(self, channels: int, **options):
         super().__init__(channels, channels, 1)
-        options: dict[str, Any] = {"norm": norm, "dilation": dilation}
-        self.conv1 = _convolution(conv, channels, channels, 3, activation=activation, **options)
-        self.conv2 = _convolution(conv, channels, channels, 3, activation=None, **options)
+        self.conv1 = _convolution(channels, channels, 3, **options)
+        self.conv2 = _convolution(channels, channels, 3, **options | {"activation": None})
         for layer in (self.conv1, self.conv2):
             nn.init.normal_(layer.weight, std=_UNIT_STD)
 
@@ -116,9 +86,7 @@ def make_modified_stage(
     return blocks + [ModifiedUnit(channels, **options) for _ in range(NUM_UNITS[stage - 2])]
 
 
-def _convolution(
-    conv: Convolution, *sizes: int, activation: Activation | None = "PReLU", **options
-) -> nn.Conv2d:
+def _convolution(*sizes: int, activation: Activation | None = "PReLU", **options) -> nn.Conv2d:
     if activation == "PReLU":
         activation = functools.partial(nn.PReLU, init=0.0)
-    return make_convolution(conv, *sizes, activation=activation, **options)
+    return make_convolution(*sizes, activation=activation, **options)

@@ -3,7 +3,9 @@
 With norm="BN" and activation="ReLU" they equal detectron2's blocks, parameter names included.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from detectron2.layers import CNNBlockBase
@@ -53,33 +55,26 @@ class ISONetBlockBase(CNNBlockBase):
         conv: Convolution = "Conv2d",
     ):
         super().__init__(in_channels, out_channels, stride)
-        self._norm, self._activation, self._convolution = norm, activation, conv
         self._fill = get_fill(init)
-        self.shortcut = None
+        options: dict[str, Any] = {"norm": norm, "activation": activation, "conv": conv}
+        bias = needs_bias(**options)
+        self._conv: Any = functools.partial(make_convolution, bias=bias, **options)
+        self.shortcut: nn.Module | None = None
         if shortcut:
             self.shortcut = nn.Identity()
             if in_channels != out_channels or stride != 1:
-                self.shortcut = self._conv(
-                    in_channels, out_channels, 1, stride=stride, activate=False, conv="Conv2d"
+                bias = needs_bias(norm, activation)  # also beside decoupled convolutions
+                projection = make_convolution(
+                    in_channels, out_channels, 1, stride=stride, norm=norm, bias=bias
                 )
-                self._fill(self.shortcut)
+                self._fill(projection)
+                self.shortcut = projection
         self.residual_scale = residual_scale_parameter(
             residual_scale, residual_scale_shape, out_channels
         )
         # True if nothing stands between the last convolution and the scale.
         self._scale_in_weight = not norm and get_conv(conv) is get_conv("Conv2d")
         self.activation = get_activation(activation, out_channels)
-
-    def _conv(self, *sizes, activate: bool = True, conv: Convolution | None = None, **geometry):
-        conv = conv or self._convolution
-        return make_convolution(
-            conv,
-            *sizes,
-            norm=self._norm,
-            activation=self._activation if activate else None,
-            bias=needs_bias(self._norm, self._activation, conv),
-            **geometry,
-        )
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         """residual_scale * branch(x), (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
@@ -110,7 +105,7 @@ class ISONetBasicBlock(ISONetBlockBase):
     ):
         super().__init__(in_channels, out_channels, stride=stride, **options)
         self.conv1 = self._conv(in_channels, out_channels, 3, stride=stride, dilation=dilation)
-        self.conv2 = self._conv(out_channels, out_channels, 3, dilation=dilation, activate=False)
+        self.conv2 = self._conv(out_channels, out_channels, 3, dilation=dilation, activation=None)
         self._fill(self.conv1, self.conv2)
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
@@ -150,7 +145,7 @@ class ISONetBottleneckBlock(ISONetBlockBase):
         self.conv2 = self._conv(
             width, width, 3, stride=stride2, dilation=dilation, groups=num_groups
         )
-        self.conv3 = self._conv(width, out_channels, 1, activate=False)
+        self.conv3 = self._conv(width, out_channels, 1, activation=None)
         self._fill(self.conv1, self.conv2, self.conv3)
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:

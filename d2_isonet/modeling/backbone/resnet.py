@@ -8,13 +8,7 @@ from detectron2.layers import CNNBlockBase
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
-from d2_isonet.layers.convolution import (
-    Activation,
-    Convolution,
-    Norm,
-    make_convolution,
-    needs_bias,
-)
+from d2_isonet.layers.convolution import Activation, Convolution, Norm, make_convolution, needs_bias
 from d2_isonet.layers.weight_init import NOT_FOR_STEMS, fixup_fill, get_fill
 
 from .fixup import FixupBasicBlock, FixupBottleneckBlock
@@ -118,15 +112,10 @@ class ISONetStem(CNNBlockBase):
         pool: bool = True,
     ):
         super().__init__(in_channels, out_channels, 2 * stride if pool else stride)
+        options: dict[str, Any] = {"norm": norm, "activation": activation, "conv": conv}
+        options["bias"] = needs_bias(**options)
         self.conv1 = make_convolution(
-            conv,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            bias=needs_bias(norm, activation, conv),
-            norm=norm,
-            activation=activation,
+            in_channels, out_channels, kernel_size, stride=stride, **options
         )
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if pool else nn.Identity()
         fill = get_fill(init)

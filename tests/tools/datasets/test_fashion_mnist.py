@@ -4,7 +4,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from datasets.fashion_mnist import write_split
+from datasets.command import write_split
 
 
 def _idx(path: Path, header: int, content: bytes) -> None:

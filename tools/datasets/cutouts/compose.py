@@ -1,13 +1,15 @@
 """Paste cut-outs on a photograph and compute the exact mask of their visible pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from .library import Cutout, Library, Photograph
+from .library import Cutout, Photograph
 
+T = TypeVar("T")
 BACKGROUND_CROP = (0.45, 1.0)  # relative to the largest crop with the aspect ratio of the scene
 CENTRE_MARGIN = 0.12  # least distance of an object's centre from the border, relative to the frame
 ATTEMPTS = 12
@@ -27,6 +29,11 @@ class Layer:
     left: int
     top: int
 
+    @property
+    def solid(self) -> np.ndarray:
+        """The pixels of the patch that belong to the object: bool (h, w)."""
+        return self.patch[..., 3] > 0.5
+
 
 def crop_photograph(
     photograph: Photograph, size: tuple[int, int], generator: np.random.Generator
@@ -45,29 +52,26 @@ def crop_photograph(
     return cv2.resize(crop, (width, height), interpolation=mode).astype(np.float32)
 
 
-def _window(layer: Layer, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
-    """The rows and columns that the layer covers in the frame, then the same in its patch."""
-    width, height = size
-    rows, columns = layer.patch.shape[:2]
-    top, left = max(layer.top, 0), max(layer.left, 0)
-    bottom, right = min(layer.top + rows, height), min(layer.left + columns, width)
-    return (
-        slice(top, bottom),
-        slice(left, right),
-        slice(top - layer.top, bottom - layer.top),
-        slice(left - layer.left, right - layer.left),
-    )
+def _window(layer: Layer, size: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
+    """The rows and columns that the layer covers in the frame, and the same in its patch."""
+    ends = ((layer.top, size[1]), (layer.left, size[0]))
+    frame, patch = [], []
+    for (start, limit), length in zip(ends, layer.patch.shape, strict=False):
+        first, last = max(start, 0), min(start + length, limit)
+        frame.append(slice(first, last))
+        patch.append(slice(first - start, last - start))
+    return tuple(frame), tuple(patch)
 
 
 def visible_masks(layers: Sequence[Layer], size: tuple[int, int]) -> list[np.ndarray]:
     """mask_i = (alpha_i > 0.5) minus all later (alpha_j > 0.5): bool (H, W), in paste order."""
     masks: list[np.ndarray] = []
     for layer in layers:
-        rows, columns, patch_rows, patch_columns = _window(layer, size)
-        mask = np.zeros((size[1], size[0]), dtype=bool)
-        mask[rows, columns] = layer.patch[patch_rows, patch_columns, 3] > 0.5
+        frame, inside = _window(layer, size)
+        mask = np.zeros(size[::-1], dtype=bool)
+        mask[frame] = layer.solid[inside]
         for earlier in masks:
-            earlier[rows, columns] &= ~mask[rows, columns]
+            earlier[frame] &= ~mask[frame]
         masks.append(mask)
     return masks
 
@@ -75,11 +79,10 @@ def visible_masks(layers: Sequence[Layer], size: tuple[int, int]) -> list[np.nda
 def render(background: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
     """The layers drawn over the background in paste order: uint8 (H, W, 3)."""
     canvas = background.copy()
-    size = (canvas.shape[1], canvas.shape[0])
     for layer in layers:
-        rows, columns, patch_rows, patch_columns = _window(layer, size)
-        patch = layer.patch[patch_rows, patch_columns]
-        canvas[rows, columns] = canvas[rows, columns] * (1 - patch[..., 3:]) + patch[..., :3]
+        frame, inside = _window(layer, canvas.shape[1::-1])
+        patch = layer.patch[inside]
+        canvas[frame] = canvas[frame] * (1 - patch[..., 3:]) + patch[..., :3]
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
@@ -95,17 +98,9 @@ def place(
     height, width = background.shape[:2]
     left = round(generator.uniform(margin, 1 - margin) * width - patch.shape[1] / 2)
     top = round(generator.uniform(margin, 1 - margin) * height - patch.shape[0] / 2)
-    rows, columns = _window(Layer(cutout, patch, left, top), (width, height))[:2]
-    return Layer(cutout, match_colour(patch, background[rows, columns], generator), left, top)
-
-
-def all_visible(layers: Sequence[Layer], size: tuple[int, int], visibility: float) -> bool:
-    """Whether at least this fraction of each object's pixels is visible."""
-    masks = visible_masks(layers, size)
-    wholes = [int((layer.patch[..., 3] > 0.5).sum()) for layer in layers]
-    return all(
-        mask.sum() >= max(visibility * whole, 1) for mask, whole in zip(masks, wholes, strict=True)
-    )
+    layer = Layer(cutout, patch, left, top)
+    behind = background[_window(layer, (width, height))[0]]
+    return replace(layer, patch=match_colour(patch, behind, generator))
 
 
 def arrange(
@@ -117,34 +112,27 @@ def arrange(
 ) -> list[Layer]:
     """Layers in paste order, their long sides log-uniform between `sides`.
 
-    A place that would hide an object is drawn again, each time nearer to the centre. A cut-out
-    without a valid place is skipped, so that no unlabelled object is visible. The first cut-out
-    always gets a place.
+    A place that would hide an object, more of it than `visibility` allows, is drawn again, each
+    time nearer to the centre. A cut-out without a valid place is skipped, so that no unlabelled
+    object is visible. The first cut-out always gets a place.
     """
-    size = (background.shape[1], background.shape[0])
     layers: list[Layer] = []
     for cutout in cutouts:
         side = float(np.exp(generator.uniform(*np.log(sides))))
         for margin in np.linspace(CENTRE_MARGIN, 0.5, ATTEMPTS):
             candidate = [*layers, place(cutout, side, background, margin, generator)]
-            fits = all_visible(candidate, size, visibility)
+            masks = visible_masks(candidate, background.shape[1::-1])
+            pairs = zip(masks, candidate, strict=True)
+            fits = all(m.sum() >= max(visibility * x.solid.sum(), 1) for m, x in pairs)
             if fits or (not layers and margin == 0.5):
                 layers = candidate
                 break
     return layers
 
 
-def draw_cutouts(
-    library: Library, labels: Sequence[str], generator: np.random.Generator
-) -> list[Cutout]:
-    """One random cut-out for each label."""
-    pools = [library.cutouts[label] for label in labels]
-    return [pool[generator.integers(len(pool))] for pool in pools]
-
-
-def draw_photograph(library: Library, generator: np.random.Generator) -> Photograph:
-    """One random background."""
-    return library.photographs[generator.integers(len(library.photographs))]
+def draw(pool: Sequence[T], generator: np.random.Generator) -> T:
+    """One random item of the pool."""
+    return pool[generator.integers(len(pool))]
 
 
 def transform(cutout: Cutout, long_side: float, generator: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,10 @@
 """A data set in one folder: classification tree, COCO files, licences, README, contact sheet."""
 
 import csv
+import itertools
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from tabulate import tabulate
 from datasets.packages import PackagesUnavailable
 
 from .debian import debian_material
-from .library import SPLITS, Library, Material, shapes_material, split_material
+from .library import SPLITS, Material, shapes_material, split_material
 from .pictures import Job, Painter, ordered_map
 from .scales import CACHE_NAME, Scale, claim, is_complete, parameters_of, publish
 
@@ -24,7 +26,6 @@ ENTRIES = ("classification", "detection", "licences", "README.txt", "contact_she
 COLOURS = (
     (255, 60, 60), (60, 220, 60), (80, 120, 255), (255, 220, 0), (255, 0, 255), (0, 230, 230),
 )  # fmt: skip
-COLUMNS = ("cut-outs", "images", "instances")
 SHEET_WIDTH = 1600
 SHEET_SCENES, SHEET_IMAGES = 8, 3  # per split; per class and split
 
@@ -34,7 +35,7 @@ without the licences of the sources below.
 
 classification/{{train,val}}/<class>/*.jpg   {side}x{side} pixels, one object each
 classification/sources_{{train,val}}.csv     which cut-out and background are in which picture
-detection/{{train,val}}/*.jpg                {width}x{height} pixels
+detection/{{train,val}}/*.jpg                {size} pixels
 detection/instances_{{train,val}}.json       COCO format, polygons
 contact_sheet.jpg                          samples, with boxes and masks drawn
 licences/                                  copyright files of the packages
@@ -73,10 +74,8 @@ def prepare(folder: Path, scale: Scale, seed: int, source: str, workers: int) ->
         except PackagesUnavailable as reason:
             if source == "debian":
                 raise
-            print(
-                f"No photographs, because {reason}. Using generated shapes instead.",
-                file=sys.stderr,
-            )
+            reason = f"No photographs, because {reason}. Using generated shapes instead."
+            print(reason, file=sys.stderr)
             continue
         for note in material.notes:
             print(note, file=sys.stderr)
@@ -89,141 +88,107 @@ def prepare(folder: Path, scale: Scale, seed: int, source: str, workers: int) ->
 def build(folder: Path, material: Material, scale: Scale, seed: int, workers: int) -> str:
     """Write all pictures and files into an empty folder; return the text of README.txt."""
     libraries = split_material(material, seed)
-    _make_folders(folder, libraries["train"].classes)
-    records = _paint(Painter(libraries, scale, seed, folder), scale, workers)
-    counts = {}
+    records = _paint(Painter(libraries, scale, seed, folder), workers)
+    instances = {}
     for split in SPLITS:
-        images, scenes = records["classification", split], records["detection", split]
-        _write_sources(folder / "classification" / f"sources_{split}.csv", images)
-        instances = coco_dataset(scenes, libraries[split], scale)
+        with (folder / "classification" / f"sources_{split}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["file_name", "cutout", "background"])
+            writer.writeheader()
+            writer.writerows(records["classification", split])
+        scenes = records["detection", split]
+        instances[split] = coco_dataset(scenes, libraries[split].classes, scale.scene_size)
         path = folder / "detection" / f"instances_{split}.json"
-        path.write_text(json.dumps(instances, separators=(",", ":")))
-        counts[split] = {"images": images, "instances": instances}
-    _write_licences(folder / "licences", material)
-    text = describe(material, scale, seed, summary_table(libraries, counts))
+        path.write_text(json.dumps(instances[split], separators=(",", ":")))
+    (folder / "licences").mkdir()
+    for name, text in material.licences.items():
+        (folder / "licences" / f"{name}.txt").write_text(text)
+    text = TEXT.format(
+        seed=seed,
+        side=scale.image_side,
+        size="{}x{}".format(*scale.scene_size),
+        table=summary_table(libraries, records, instances),
+        credits="\n".join(f"- {line}" for line in material.credits),
+    )
     (folder / "README.txt").write_text(text)
-    contact_sheet(folder).save(folder / "contact_sheet.jpg", quality=90)
+    contact_sheet(folder, instances).save(folder / "contact_sheet.jpg", quality=90)
     return text
 
 
-def coco_dataset(
-    scenes: Sequence[dict[str, Any]], library: Library, scale: Scale
-) -> dict[str, Any]:
-    """The content of an instances_*.json file; ids start at 1, in the order of the scenes."""
-    width, height = scale.scene_size
-    images, annotations = [], []
-    for image_id, scene in enumerate(scenes, start=1):
-        names = {key: scene[key] for key in ("file_name", "background")}
-        images.append({"id": image_id, "width": width, "height": height, **names})
-        for instance in scene["objects"]:
-            ids = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0}
-            annotations.append({**ids, **instance})
-    categories = [
-        {"id": number, "name": name} for number, name in enumerate(library.classes, start=1)
-    ]
-    info = {"description": "cut-outs composed on backgrounds; see README.txt"}
-    return {
-        "info": info,
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
-
-
-def _make_folders(folder: Path, classes: Sequence[str]) -> None:
-    for split in SPLITS:
-        (folder / "detection" / split).mkdir(parents=True)
-        for label in classes:
-            (folder / "classification" / split / label).mkdir(parents=True)
-
-
-def _paint(
-    painter: Painter, scale: Scale, workers: int
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _paint(painter: Painter, workers: int) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Paint all pictures; return their records by task and split, in order."""
-    jobs = [
-        Job(task, split, index)
-        for task, counts in (("classification", scale.images), ("detection", scale.scenes))
-        for split, count in zip(SPLITS, counts, strict=True)
-        for index in range(count)
-    ]
-    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    scale, jobs, records = painter.scale, [], {}
+    for task, counts in (("classification", scale.images), ("detection", scale.scenes)):
+        for split, count in zip(SPLITS, counts, strict=True):
+            jobs += [Job(task, split, index) for index in range(count)]
+            records[task, split] = []
+            folders = painter.libraries[split].classes if task == "classification" else ["."]
+            for name in folders:
+                (painter.folder / task / split / name).mkdir(parents=True)
     for job, record in zip(jobs, ordered_map(painter, jobs, workers, "pictures"), strict=True):
-        records.setdefault((job.task, job.split), []).append(record)
+        records[job.task, job.split].append(record)
     return records
 
 
-def _write_licences(folder: Path, material: Material) -> None:
-    folder.mkdir()
-    for name, text in material.licences.items():
-        (folder / f"{name}.txt").write_text(text)
+def coco_dataset(
+    scenes: Sequence[dict[str, Any]], classes: Sequence[str], size: tuple[int, int]
+) -> dict[str, Any]:
+    """The content of an instances_*.json file; ids start at 1, in the order of the scenes."""
+    images, annotations = [], []
+    for image_id, scene in enumerate(scenes, start=1):
+        names = {key: scene[key] for key in ("file_name", "background")}
+        images.append({"id": image_id, "width": size[0], "height": size[1], **names})
+        for instance in scene["objects"]:
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0}
+            annotations.append({**ids, **instance})
+    return {
+        "info": {"description": "cut-outs composed on backgrounds; see README.txt"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
+    }
 
 
-def _write_sources(path: Path, images: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["file_name", "cutout", "background"])
-        writer.writeheader()
-        writer.writerows(images)
-
-
-def summary_table(libraries: Mapping[str, Library], counts: Mapping[str, Any]) -> str:
+def summary_table(
+    libraries: Mapping[str, Material], records: Mapping[tuple[str, str], Any], instances: Mapping
+) -> str:
     """A row per class: cut-outs, classification pictures and instances of each split."""
-    rows = []
-    for number, label in enumerate(libraries["train"].classes, start=1):
-        row: list[Any] = [label]
-        for split in SPLITS:
-            images = [r["file_name"].split("/")[0] for r in counts[split]["images"]]
-            instances = [a["category_id"] for a in counts[split]["instances"]["annotations"]]
-            cutouts = len(libraries[split].cutouts[label])
-            row += [cutouts, images.count(label), instances.count(number)]
-        rows.append(row)
-    totals = ["all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])]
-    columns = [f"{split} {what}" for split in SPLITS for what in COLUMNS]
-    scenes = ", ".join(
-        f"{split}: {len(counts[split]['instances']['images'])} scenes, "
-        f"{len(libraries[split].photographs)} backgrounds"
-        for split in SPLITS
-    )
-    alignment = ["left", *("right" for _ in columns)]
-    table = [["class", *columns], *rows, totals]
-    return tabulate(table, tablefmt="plain", colalign=alignment) + "\n" + scenes
+    columns, scenes = {"class": [*libraries["train"].classes, "all"]}, []
+    for split, library in libraries.items():
+        labels = Counter(r["file_name"].split("/")[0] for r in records["classification", split])
+        objects = Counter(a["category_id"] for a in instances[split]["annotations"])
+        cutouts = [len(library.cutouts[label]) for label in library.classes]
+        images = [labels[label] for label in library.classes]
+        found = [objects[number] for number in range(1, len(library.classes) + 1)]
+        for name, column in (("cut-outs", cutouts), ("images", images), ("instances", found)):
+            columns[f"{split} {name}"] = [*column, sum(column)]
+        number = len(records["detection", split])
+        scenes.append(f"{split}: {number} scenes, {len(library.photographs)} backgrounds")
+    alignment = ["left"] + ["right"] * (len(columns) - 1)
+    rows = [list(columns), *zip(*columns.values(), strict=True)]
+    return tabulate(rows, tablefmt="plain", colalign=alignment) + "\n" + ", ".join(scenes)
 
 
-def describe(material: Material, scale: Scale, seed: int, table: str) -> str:
-    """The text of README.txt."""
-    width, height = scale.scene_size
-    credits = "\n".join(f"- {line}" for line in material.credits)
-    sizes = {"side": scale.image_side, "width": width, "height": height}
-    return TEXT.format(seed=seed, table=table, credits=credits, **sizes)
-
-
-def contact_sheet(folder: Path) -> Image.Image:
+def contact_sheet(folder: Path, instances: Mapping[str, Mapping]) -> Image.Image:
     """Scenes without and with boxes and masks side by side, then classification pictures."""
     strips = []
     for split in SPLITS:
-        scenes = [tile for pair in _scenes(folder, split) for tile in pair]
-        strips += _rows(scenes, per_row=8)
+        scenes = []
+        for image in instances[split]["images"][:SHEET_SCENES]:
+            bare = np.asarray(Image.open(folder / "detection" / split / image["file_name"]))
+            mine = [a for a in instances[split]["annotations"] if a["image_id"] == image["id"]]
+            drawn = np.ascontiguousarray(bare)
+            for annotation, colour in zip(mine, itertools.cycle(COLOURS), strict=False):
+                drawn = _draw(drawn, annotation, colour)
+            scenes += [bare, drawn]
+        strips.append(_sheet(scenes, per_row=8))
         images = [
             np.asarray(Image.open(path))
             for label in sorted((folder / "classification" / split).iterdir())
             for path in sorted(label.iterdir())[:SHEET_IMAGES]
         ]
-        strips += _rows(images, per_row=14)
+        strips.append(_sheet(images, per_row=14))
     return Image.fromarray(np.concatenate(strips))
-
-
-def _scenes(folder: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    dataset = json.loads((folder / "detection" / f"instances_{split}.json").read_text())
-    pairs = []
-    for image in dataset["images"][:SHEET_SCENES]:
-        bare = np.asarray(Image.open(folder / "detection" / split / image["file_name"]))
-        drawn = np.ascontiguousarray(bare)
-        mine = [a for a in dataset["annotations"] if a["image_id"] == image["id"]]
-        for number, annotation in enumerate(mine):
-            drawn = _draw(drawn, annotation, COLOURS[number % len(COLOURS)])
-        pairs.append((bare, drawn))
-    return pairs
 
 
 def _draw(picture: np.ndarray, annotation: Mapping[str, Any], colour: tuple) -> np.ndarray:
@@ -237,15 +202,13 @@ def _draw(picture: np.ndarray, annotation: Mapping[str, Any], colour: tuple) -> 
     return cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), colour, 1)
 
 
-def _rows(tiles: list[np.ndarray], per_row: int) -> list[np.ndarray]:
-    """Strips of SHEET_WIDTH with `per_row` tiles each; white fills the last strip."""
+def _sheet(tiles: list[np.ndarray], per_row: int) -> np.ndarray:
+    """White of SHEET_WIDTH with the tiles in rows of `per_row`, 2 pixels between rows."""
     width = SHEET_WIDTH // per_row
     height = round(width * tiles[0].shape[0] / tiles[0].shape[1])
-    resized = [cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) for tile in tiles]
-    strips = []
-    for start in range(0, len(resized), per_row):
-        strip = np.full((height + 2, SHEET_WIDTH, 3), 255, np.uint8)
-        row = np.concatenate(resized[start : start + per_row], axis=1)
-        strip[:height, : row.shape[1]] = row
-        strips.append(strip)
-    return strips
+    rows = -(-len(tiles) // per_row)
+    sheet = np.full((rows, height + 2, SHEET_WIDTH, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        small = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA)
+        sheet[i // per_row, :height, i % per_row * width :][:, :width] = small
+    return sheet.reshape(-1, SHEET_WIDTH, 3)

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,8 @@ def debian_material(scale: Scale, cache: Path) -> Material:
     with tempfile.TemporaryDirectory(dir=cache, prefix="unpacked-") as folder:
         for archive in tqdm(archives, desc="unpacking", unit="package"):
             unpack_package(archive, Path(folder), (".png", ".jpg", "/copyright"))
-        licences = {p: _licence(Path(folder), p) for p in packages}
+        documents = Path(folder, "usr/share/doc")
+        licences = {p: (documents / p / "copyright").read_text(errors="replace") for p in packages}
         cutouts = _read_classes(Path(folder) / STAMPS_FOLDER, scale, notes)
         photographs = _read_photographs(Path(folder), scale, notes)
     if not cutouts or len(photographs) < MINIMUM_PHOTOGRAPHS:
@@ -96,20 +97,22 @@ def debian_material(scale: Scale, cache: Path) -> Material:
             f"{', '.join(a.name for a in archives)} hold only {len(cutouts)} usable classes and "
             f"{len(photographs)} backgrounds: another layout than expected"
         )
-    files = [archive.name for archive in archives]
-    credits = [f"{file}: {CREDITS[name]}" for file, name in zip(files, packages, strict=True)]
+    pairs = zip(archives, packages, strict=True)
+    credits = [f"{archive.name}: {CREDITS[package]}" for archive, package in pairs]
     return Material(cutouts, photographs, credits, licences, notes)
-
-
-def _licence(root: Path, package: str) -> str:
-    return (root / "usr/share/doc" / package / "copyright").read_text(errors="replace")
 
 
 def _read_classes(stamps: Path, scale: Scale, notes: list[str]) -> dict[str, list[Cutout]]:
     classes = {}
     limit = max(scale.object_side[1], scale.image_side)
     for label in scale.classes:
-        cutouts = list(_read_cutouts(stamps, label, limit, notes))
+        cutouts = []
+        for path in class_files(stamps, CLASSES[label]):
+            name = path.relative_to(stamps).with_suffix("").as_posix()
+            try:
+                cutouts.append(Cutout(name, label, read_cutout(path, limit)))
+            except (OSError, ValueError) as error:
+                notes.append(f"{name}: left out, {error}")
         if len(cutouts) >= MINIMUM_CUTOUTS:
             classes[label] = cutouts
         else:
@@ -117,26 +120,13 @@ def _read_classes(stamps: Path, scale: Scale, notes: list[str]) -> dict[str, lis
     return classes
 
 
-def _read_cutouts(stamps: Path, label: str, limit: int, notes: list[str]) -> Iterator[Cutout]:
-    for path in class_files(stamps, CLASSES[label]):
-        name = path.relative_to(stamps).with_suffix("").as_posix()
-        try:
-            rgba = read_cutout(path, limit)
-        except (OSError, ValueError) as error:
-            notes.append(f"{name}: left out, {error}")
-        else:
-            yield Cutout(name, label, rgba)
-
-
 def class_files(stamps: Path, patterns: Sequence[str]) -> list[Path]:
     """The PNG files that match the patterns, without mirrored copies, sorted."""
-    wanted: set[Path] = set()
+    wanted, excluded = set(), set()
     for pattern in patterns:
-        if pattern.startswith("-"):
-            wanted -= set(stamps.glob(pattern[1:]))
-        else:
-            wanted |= set(stamps.glob(pattern))
-    return sorted(p for p in wanted if p.suffix == ".png" and not p.stem.endswith("_mirror"))
+        (excluded if pattern.startswith("-") else wanted).update(stamps.glob(pattern.lstrip("-")))
+    files = sorted(wanted - excluded)
+    return [p for p in files if p.suffix == ".png" and not p.stem.endswith("_mirror")]
 
 
 def read_cutout(path: Path, limit: int) -> np.ndarray:
@@ -157,37 +147,31 @@ def read_cutout(path: Path, limit: int) -> np.ndarray:
         raise ValueError(f"only {image.width}x{image.height} pixels show")
     if (alpha > 127).sum() < LEAST_OPAQUE * (alpha > 12).sum() or alpha.min() > 127:
         raise ValueError("not an opaque object on a transparent ground")
-    return np.asarray(_at_most(image, limit))
-
-
-def _at_most(image: Image.Image, limit: int) -> Image.Image:
-    if max(image.size) <= limit:
-        return image
-    ratio = limit / max(image.size)
-    size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
-    return image.resize(size, Image.Resampling.LANCZOS)  # on RGBA, weighted by alpha
+    return _shrink(image, limit / max(image.size))
 
 
 def _read_photographs(root: Path, scale: Scale, notes: list[str]) -> list[Photograph]:
+    """The photographs, shrunk to PHOTOGRAPH_MARGIN times the scene."""
     wanted = {name for p in scale.background_packages for name in PHOTOGRAPHS[p]}
     found = {p.stem: p for p in sorted(root.rglob("*.jpg")) if p.stem in wanted}
+    width, height = (round(PHOTOGRAPH_MARGIN * side) for side in scale.scene_size)
     photographs = []
     for name in sorted(wanted):
         try:
-            photographs.append(Photograph(name, _read_photograph(found[name], scale)))
+            with Image.open(found[name]) as image:
+                image.draft("RGB", (width, height))
+                image = image.convert("RGB")
         except (KeyError, OSError) as error:
             notes.append(f"background {name}: left out, {error!r}")
+            continue
+        ratio = max(width / image.width, height / image.height)
+        photographs.append(Photograph(name, _shrink(image, ratio)))
     return photographs
 
 
-def _read_photograph(path: Path, scale: Scale) -> np.ndarray:
-    """Read a photograph, shrunk to PHOTOGRAPH_MARGIN times the scene: uint8 (H, W, 3)."""
-    target = tuple(round(PHOTOGRAPH_MARGIN * side) for side in scale.scene_size)
-    with Image.open(path) as image:
-        image.draft("RGB", target)
-        image = image.convert("RGB")
-        ratio = max(target[0] / image.width, target[1] / image.height)
-        if ratio < 1:
-            size = (round(image.width * ratio), round(image.height * ratio))
-            image = image.resize(size, Image.Resampling.LANCZOS)
-        return np.asarray(image)
+def _shrink(image: Image.Image, ratio: float) -> np.ndarray:
+    """The image at `ratio` times its size, if that is smaller; colours are weighted by alpha."""
+    if ratio < 1:
+        size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(image)

@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -31,25 +31,21 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Material:
-    """All cut-outs and backgrounds of a source before the split, with their origin."""
+    """The cut-outs and backgrounds of a source or of one of its splits, with their origin."""
 
     cutouts: Mapping[str, Sequence[Cutout]]
     photographs: Sequence[Photograph]
     credits: Sequence[str]  # a line for each source: content, authors, licence
     licences: Mapping[str, str] = field(default_factory=dict)  # file name -> text
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes; the same in every split, index = label."""
+        return sorted(self.cutouts)
 
 
-@dataclass(frozen=True)
-class Library:
-    """The material of one split; `classes` is the same in every split, index = label."""
-
-    classes: tuple[str, ...]
-    cutouts: Mapping[str, Sequence[Cutout]]
-    photographs: Sequence[Photograph]
-
-
-def split_material(material: Material, seed: int) -> dict[str, Library]:
+def split_material(material: Material, seed: int) -> dict[str, Material]:
     """Divide the material: no cut-out and no photograph is in both splits.
 
     Classification and detection use the same split, so a pretrained backbone has seen nothing of
@@ -58,14 +54,17 @@ def split_material(material: Material, seed: int) -> dict[str, Library]:
     Raises:
         ValueError: a class or the photographs are too few for two splits.
     """
-    classes = tuple(sorted(material.cutouts))
     generator = np.random.default_rng([seed, 0x5B117])
-    by_class = {c: _split(material.cutouts[c], f"class {c!r}", generator) for c in classes}
-    photographs = _split(material.photographs, "the photographs", generator)
-    return {
-        split: Library(classes, {c: by_class[c][split] for c in classes}, photographs[split])
-        for split in SPLITS
+    by_class = {
+        name: _split(material.cutouts[name], f"class {name!r}", generator)
+        for name in material.classes
     }
+    photographs = _split(material.photographs, "the photographs", generator)
+    libraries = {}
+    for split in SPLITS:
+        cutouts = {name: items[split] for name, items in by_class.items()}
+        libraries[split] = replace(material, cutouts=cutouts, photographs=photographs[split])
+    return libraries
 
 
 def _split(items: Sequence, what: str, generator: np.random.Generator) -> dict[str, list]:
@@ -74,10 +73,10 @@ def _split(items: Sequence, what: str, generator: np.random.Generator) -> dict[s
         raise ValueError(f"{what}: {len(ordered)} found, two splits need at least 2.")
     validation = max(1, round(VAL_FRACTION * len(ordered)))
     chosen = set(generator.permutation(len(ordered))[:validation].tolist())
-    return {
-        "train": [item for i, item in enumerate(ordered) if i not in chosen],
-        "val": [item for i, item in enumerate(ordered) if i in chosen],
-    }
+    items = {split: [] for split in SPLITS}
+    for i, item in enumerate(ordered):
+        items["val" if i in chosen else "train"].append(item)
+    return items
 
 
 VARIANTS = 24  # generated cut-outs per class
@@ -87,53 +86,32 @@ SUPERSAMPLING = 4  # for smooth edges
 GROUND_SIZE = (800, 600)
 
 
-def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
-    """The corners of a regular polygon on the unit circle; inner < 1 gives a star."""
+Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _regular(corners: int, inner: float = 1.0) -> Draw:
+    """Draws a regular polygon in the unit circle; inner < 1 gives a star."""
     steps = corners * (1 if inner == 1.0 else 2)
     angles = 2 * np.pi * np.arange(steps) / steps - np.pi / 2
     radii = np.where(np.arange(steps) % 2 == 1, inner, 1.0)
-    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
+    points = np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
 
-
-def _polygon(points: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     def draw(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        size = x.shape[0]
-        canvas = np.zeros(x.shape, np.uint8)
-        corners = np.rint((points + 1) / 2 * (size - 1)).astype(np.int32)
-        return cv2.fillPoly(canvas, [corners], 1) > 0
+        pixels = np.rint((points + 1) / 2 * (x.shape[0] - 1)).astype(np.int32)
+        return cv2.fillPoly(np.zeros(x.shape, np.uint8), [pixels], 1) > 0
 
     return draw
 
 
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return x**2 + y**2 < 1
-
-
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _circle(x, y) & (x**2 + y**2 > 0.3)
-
-
-def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _circle(x, y) & ((x - 0.55) ** 2 + y**2 > 0.7)
-
-
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (np.abs(x) < 0.3) | (np.abs(y) < 0.3)
-
-
-def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (np.abs(x) < 0.85) & (np.abs(y) < 0.85)
-
-
-SHAPES = {
-    "circle": _circle,
-    "crescent": _crescent,
-    "cross": _cross,
-    "hexagon": _polygon(_regular(6)),
-    "ring": _ring,
-    "square": _square,
-    "star": _polygon(_regular(5, inner=0.42)),
-    "triangle": _polygon(_regular(3)),
+SHAPES: dict[str, Draw] = {  # whether the points x, y in -1..1 are inside
+    "circle": lambda x, y: x**2 + y**2 < 1,
+    "crescent": lambda x, y: (x**2 + y**2 < 1) & ((x - 0.55) ** 2 + y**2 > 0.7),
+    "cross": lambda x, y: (np.abs(x) < 0.3) | (np.abs(y) < 0.3),
+    "hexagon": _regular(6),
+    "ring": lambda x, y: (x**2 + y**2 < 1) & (x**2 + y**2 > 0.3),
+    "square": lambda x, y: (np.abs(x) < 0.85) & (np.abs(y) < 0.85),
+    "star": _regular(5, inner=0.42),
+    "triangle": _regular(3),
 }
 
 
@@ -151,12 +129,9 @@ def _cutout(label: str, seed: list[int]) -> Cutout:
     generator = np.random.default_rng(seed)
     size = SIDE * SUPERSAMPLING
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
-    alpha = cv2.resize(
-        SHAPES[label](x, y).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA
-    )
-    height = max(
-        1, round(SIDE * generator.uniform(0.7, 1.0))
-    )  # so that aspect ratios vary within a class
+    inside = SHAPES[label](x, y).astype(np.float32)
+    alpha = cv2.resize(inside, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    height = round(SIDE * generator.uniform(0.7, 1.0))  # aspect ratios vary within a class
     # each class has its own colour, as fruit and signs do: the outline alone is hard to learn
     hue = (sorted(SHAPES).index(label) / len(SHAPES) + generator.normal(0, 0.02)) % 1
     colour = 255 * np.array(colorsys.hsv_to_rgb(hue, 0.8, generator.uniform(0.6, 0.95)))

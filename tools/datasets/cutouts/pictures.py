@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .compose import arrange, crop_photograph, draw_cutouts, draw_photograph, render, visible_masks
-from .library import SPLITS, Library
+from .compose import arrange, crop_photograph, draw, render, visible_masks
+from .library import SPLITS, Material
 from .scales import Scale
 
 TASKS = ("classification", "detection")
@@ -23,6 +23,9 @@ JPEG_QUALITY = 92
 IMAGE_VISIBILITY = 0.85  # of the only object of a classification image
 SMALLEST_HOLE = 4  # pixels; smaller holes are ignored
 JOBS_AT_ONCE = 16
+
+
+Painted = tuple[np.ndarray, dict[str, Any]]  # pixels (H, W, 3) and record
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Job:
 class Painter:
     """Paints the picture of a job below `folder` and returns its record; the seed determines it."""
 
-    libraries: Mapping[str, Library]
+    libraries: Mapping[str, Material]
     scale: Scale
     seed: int
     folder: Path
@@ -55,53 +58,44 @@ class Painter:
         key = [TASKS.index(job.task), SPLITS.index(job.split), job.index]
         return np.random.default_rng([self.seed, 3, *key])
 
-    def paint_image(
-        self, job: Job, generator: np.random.Generator
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def paint_image(self, job: Job, generator: np.random.Generator) -> Painted:
         """A square picture of one object; the classes alternate."""
         library, side = self.libraries[job.split], self.scale.image_side
         label = library.classes[job.index % len(library.classes)]
-        photograph = draw_photograph(library, generator)
+        photograph = draw(library.photographs, generator)
         background = crop_photograph(photograph, (side, side), generator)
-        cutouts = draw_cutouts(library, [label], generator)
+        cutout = draw(library.cutouts[label], generator)
         low, high = self.scale.image_object
-        layers = arrange(
-            cutouts, (low * side, high * side), background, IMAGE_VISIBILITY, generator
-        )
-        return render(background, layers), {
-            "file_name": f"{label}/{label}_{job.index:06d}.jpg",
-            "background": photograph.name,
-            "cutout": cutouts[0].name,
-        }
+        sides = (low * side, high * side)
+        layers = arrange([cutout], sides, background, IMAGE_VISIBILITY, generator)
+        name = f"{label}/{label}_{job.index:06d}.jpg"
+        record = {"file_name": name, "background": photograph.name, "cutout": cutout.name}
+        return render(background, layers), record
 
-    def paint_scene(
-        self, job: Job, generator: np.random.Generator
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def paint_scene(self, job: Job, generator: np.random.Generator) -> Painted:
         """A picture of several objects of random classes, with their boxes and masks."""
         library, scale = self.libraries[job.split], self.scale
-        photograph = draw_photograph(library, generator)
+        photograph = draw(library.photographs, generator)
         background = crop_photograph(photograph, scale.scene_size, generator)
         fewest, most = scale.objects
-        numbers = generator.integers(
-            len(library.classes), size=generator.integers(fewest, most + 1)
-        )
-        cutouts = draw_cutouts(library, [library.classes[n] for n in numbers], generator)
+        number = generator.integers(fewest, most + 1)
+        labels = [library.classes[i] for i in generator.integers(len(library.classes), size=number)]
+        cutouts = [draw(library.cutouts[label], generator) for label in labels]
         layers = arrange(cutouts, scale.object_side, background, scale.visibility, generator)
         masks = visible_masks(layers, scale.scene_size)
-        return render(background, layers), {
-            "file_name": f"{job.index:06d}.jpg",
-            "background": photograph.name,
-            "objects": [
-                {
-                    "category_id": library.classes.index(layer.cutout.label) + 1,
-                    "bbox": [float(value) for value in box_of(mask)],  # see polygons_of
-                    "area": int(mask.sum()),
-                    "segmentation": polygons_of(mask, scale.polygon_tolerance),
-                    "cutout": layer.cutout.name,
-                }
-                for layer, mask in zip(layers, masks, strict=True)
-            ],
-        }
+        objects = [
+            {
+                "category_id": library.classes.index(layer.cutout.label) + 1,
+                "bbox": [float(value) for value in box_of(mask)],  # see polygons_of
+                "area": int(mask.sum()),
+                "segmentation": polygons_of(mask, scale.polygon_tolerance),
+                "cutout": layer.cutout.name,
+            }
+            for layer, mask in zip(layers, masks, strict=True)
+        ]
+        name = f"{job.index:06d}.jpg"
+        record = {"file_name": name, "background": photograph.name, "objects": objects}
+        return render(background, layers), record
 
 
 def box_of(mask: np.ndarray) -> list[int]:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from d2_isonet.utils.files import write_text
+
 PHOTOGRAPHS_LIGHT = ("tuxpaint-data", "lomiri-wallpapers-16.04")
 
 
@@ -37,33 +39,18 @@ FULL_CLASSES = SMALL_CLASSES + (
 
 SCALES = {
     "small": Scale(
-        classes=SMALL_CLASSES,
-        background_packages=PHOTOGRAPHS_LIGHT,
-        scenes=(600, 120),
-        scene_size=(192, 160),
-        objects=(2, 4),
-        object_side=(40, 100),
-        visibility=0.4,
-        polygon_tolerance=0.5,
-        images=(4200, 700),
-        image_side=112,
-        image_object=(0.5, 0.95),
+        classes=SMALL_CLASSES, background_packages=PHOTOGRAPHS_LIGHT,
+        scenes=(600, 120), scene_size=(192, 160), objects=(2, 4), object_side=(40, 100),
+        visibility=0.4, polygon_tolerance=0.5,
+        images=(4200, 700), image_side=112, image_object=(0.5, 0.95),
     ),
     "full": Scale(
-        classes=FULL_CLASSES,
-        background_packages=PHOTOGRAPHS_LIGHT + ("mate-backgrounds",),
-        scenes=(8000, 800),
-        scene_size=(640, 480),
-        objects=(3, 8),
-        object_side=(70, 300),
-        visibility=0.25,
-        polygon_tolerance=0.75,
-        images=(40000, 4000),
-        image_side=144,
-        image_object=(0.5, 0.95),
+        classes=FULL_CLASSES, background_packages=(*PHOTOGRAPHS_LIGHT, "mate-backgrounds"),
+        scenes=(8000, 800), scene_size=(640, 480), objects=(3, 8), object_side=(70, 300),
+        visibility=0.25, polygon_tolerance=0.75,
+        images=(40000, 4000), image_side=144, image_object=(0.5, 0.95),
     ),
-}
-
+}  # fmt: skip
 
 STAMP_NAME = "cutouts.json"
 PARTIAL_NAME = ".partial"
@@ -79,7 +66,10 @@ def parameters_of(scale: Scale, seed: int, source: str) -> dict[str, Any]:
 
 def is_complete(folder: Path, parameters: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Whether the folder holds all named entries, made with exactly these parameters."""
-    stamp = _read(folder)
+    try:
+        stamp = json.loads((folder / STAMP_NAME).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
     made = stamp.get("complete") is True and stamp.get("parameters") == parameters
     return made and all((folder / name).exists() for name in names)
 
@@ -91,14 +81,13 @@ def claim(folder: Path) -> Path:
         ValueError: the folder holds other files, which could be overwritten.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = folder / STAMP_NAME
-    if not stamp.exists():
+    if not (folder / STAMP_NAME).exists():
         if any(entry.name != CACHE_NAME for entry in folder.iterdir()):
             raise ValueError(
                 f"{folder} is not empty and was not made by this program "
                 f"(no {STAMP_NAME} in it): name an empty or a new folder."
             )
-        _write(folder, {"complete": False})
+        _write_stamp(folder, complete=False)
     partial = folder / PARTIAL_NAME
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -110,23 +99,14 @@ def publish(folder: Path, parameters: Mapping[str, Any], names: Sequence[str]) -
 
     If the process is killed in between, the data set stays incomplete and the next run rebuilds it.
     """
-    _write(folder, {"complete": False})
+    _write_stamp(folder, complete=False)
     for name in names:
         target = folder / name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         os.replace(folder / PARTIAL_NAME / name, target)
     (folder / PARTIAL_NAME).rmdir()
-    _write(folder, {"complete": True, "parameters": dict(parameters)})
+    _write_stamp(folder, complete=True, parameters=dict(parameters))
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / STAMP_NAME).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def _write(folder: Path, stamp: Mapping[str, Any]) -> None:
-    fresh = folder / (STAMP_NAME + ".new")
-    fresh.write_text(json.dumps(stamp, indent=1) + "\n")
-    os.replace(fresh, folder / STAMP_NAME)
+def _write_stamp(folder: Path, **stamp: Any) -> None:
+    write_text(folder / STAMP_NAME, json.dumps(stamp, indent=1) + "\n")
