@@ -50,7 +50,7 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
                 count += 1
         except (tarfile.TarError, ValueError, EOFError) as problem:
             error = problem
-        while stream.read(_BLOCK):  # what follows the end of the archive
+        while source.count <= shard.bytes and stream.read(_BLOCK):  # what follows the archive
             pass
     _compare(source, shard)
     if error is not None:

@@ -97,7 +97,8 @@ def _open(url: str) -> io.BufferedIOBase:
             "'pipe:aws s3 cp s3://BUCKET/FOLDER/{} -'",
         )
     try:
-        if scheme == "" and (problem := why_not_regular(url)):
+        is_file = scheme in ("", "file")
+        if is_file and (problem := why_not_regular(url.removeprefix("file://"))):
             raise UserError(f"{url} cannot be read: {problem}", "copy the shards again")
         return gopen(url, "rb")
     except FileNotFoundError as error:
