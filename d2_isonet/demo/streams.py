@@ -20,6 +20,7 @@ from d2_isonet.data.image_file import (
     unreadable,
     upright,
 )
+from d2_isonet.utils.messages import printable
 
 from .sources import Source
 from .videos import FrameReader, NoVideo
@@ -47,7 +48,7 @@ class Report:
         self.note(f"skipped: {source.name}: {reason}")
 
     def note(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text, "message"), file=sys.stderr)
 
 
 def read_pictures(

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
@@ -168,7 +169,7 @@ def why_not_regular(path: str | os.PathLike, most_bytes: int | None = None) -> s
     if not stat.S_ISREG(status.st_mode):
         return f"it is {_NO_FILES.get(stat.S_IFMT(status.st_mode), 'special')}, not a file"
     if most_bytes is not None and status.st_size > most_bytes:
-        return f"it has {status.st_size / 1e6:,.0f} MB, more than {most_bytes / 1e6:,.0f} MB"
+        return f"it has {status.st_size / 1e6:.3g} MB, more than {most_bytes / 1e6:.3g} MB"
     return ""
 
 
@@ -178,4 +179,30 @@ def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
     if reason:
         raise UserError(f"{path} cannot be read: {reason}", "give a regular file")
     with open(path, "rb") as file:
-        return file.read(most_bytes + 1)
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+MOST_RECORD_BYTES = 1 << 25  # of a json that describes a run, or lists classes
+_MOST_DIGITS = 18  # of a whole number that fits 64 bits
+
+
+def read_json(path: str | os.PathLike, most_bytes: int = MOST_RECORD_BYTES) -> Any:
+    """The content of a json file; raises UserError for no regular file, and as `parse_json`."""
+    return parse_json(read_regular(path, most_bytes))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value in `text`. Whatever is wrong with it is a ValueError.
+
+    Numbers must fit 64 bits: longer ones fail in whatever computes with them.
+    """
+    try:
+        return json.loads(text, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError("its lists are nested too deeply") from error
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS and (len(text) > _MOST_DIGITS + 2 or abs(int(text)) >= 1 << 63):
+        raise ValueError(f"it has the number {text[:20]}... of {len(text.lstrip('-'))} digits")
+    return int(text)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from webdataset import TarWriter
 
 from d2_isonet.data.image_file import read_file
-from d2_isonet.utils.files import write_text
+from d2_isonet.utils.files import MOST_RECORD_BYTES, parse_json, read_regular, write_text
 from d2_isonet.utils.messages import UserError
 
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
@@ -33,8 +33,8 @@ def is_finished(output: Path, plan: Plan) -> bool:
         UserError: it holds the index of another plan, or tar files of unknown origin.
     """
     index = output / INDEX_NAME
-    if index.is_file():
-        if _parsed(index, index.read_text()).get("plan") != plan.sha256:
+    if index.exists():
+        if _parsed(index, read_regular(index, MOST_RECORD_BYTES)).get("plan") != plan.sha256:
             raise UserError(f"{output} holds the finished shards of other images", _ANOTHER)
         return True
     strangers = [] if (output / JOURNAL_NAME).is_file() else sorted(output.glob("*.tar"))
@@ -68,8 +68,8 @@ class Journal:
         elif lines[0].get("plan") != plan.sha256:
             raise UserError(f"{output} holds unfinished shards of other images", _ANOTHER)
         for entry in lines[1:]:
-            path = output / entry["file"]
-            if path.is_file() and path.stat().st_size == entry["bytes"]:
+            path = output / str(entry.get("file"))
+            if path.is_file() and path.stat().st_size == entry.get("bytes"):
                 self.entries[entry["file"]] = entry
 
     def missing(self) -> list[PlannedShard]:
@@ -99,10 +99,10 @@ class Journal:
         (self.output / JOURNAL_NAME).unlink()
 
 
-def _parsed(path: Path, text: str) -> dict:
+def _parsed(path: Path, text: str | bytes) -> dict:
     """The json object in `text`, of the file `path`; raises UserError if it is none."""
     try:
-        parsed = json.loads(text)
+        parsed = parse_json(text)
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):
