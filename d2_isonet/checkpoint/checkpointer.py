@@ -15,8 +15,8 @@ from d2_isonet.data.categories import (
     number_of_classes,
 )
 from d2_isonet.utils.compat import load_file
-from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import MissingFileError
+from d2_isonet.utils.files import why_not_regular, write_text
+from d2_isonet.utils.messages import MissingFileError, UserError, is_from_user_code
 
 from .classes import match_classes
 from .files import TAG, write_checkpoint
@@ -31,6 +31,14 @@ from .reading import (
 )
 
 FORMAT_VERSION = 1
+_OF_WRONG_TYPES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> None:
@@ -123,9 +131,15 @@ class ISONetCheckpointer(DetectionCheckpointer):
             require_file(path)
         self._resumes = checkpointables is None
         self._parsed_url_during_load = None  # a load that raised leaves it set, on HEAD
-        if "?" in path and os.path.isfile(path):
-            return load_file(self, path, checkpointables)
-        return super().load(path, checkpointables)
+        try:
+            if "?" in path and os.path.isfile(path):
+                return load_file(self, path, checkpointables)
+            return super().load(path, checkpointables)
+        except _OF_WRONG_TYPES as error:
+            if isinstance(error, UserError) or is_from_user_code(error):
+                raise
+            what = f"{path} has values of another kind ({type(error).__name__}: {error})"
+            raise WeightsError(what, "choose another checkpoint, or make it again") from error
 
     def _load_file(self, filename):
         path = os.path.abspath(filename)
@@ -167,15 +181,18 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
 
 def require_file(path: str) -> None:
-    """Raise FileNotFoundError if MODEL.WEIGHTS names no file."""
+    """Raise FileNotFoundError if MODEL.WEIGHTS names no file, and UserError if a FIFO or device."""
     full = os.path.abspath(path)
     if os.path.isdir(path):
         raise MissingFileError(f"MODEL.WEIGHTS: {full} is a folder; name a file in it")
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise MissingFileError(
             f"MODEL.WEIGHTS: there is no file {full}. Make it with d2-isonet pretrain or d2-isonet "
             "convert, name another, or set MODEL.WEIGHTS '' to start from initialization"
         )
+    problem = why_not_regular(path)
+    if problem:
+        raise UserError(f"MODEL.WEIGHTS: {full} cannot be read: {problem}", "name a file")
 
 
 def build_checkpointer(

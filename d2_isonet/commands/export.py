@@ -13,7 +13,8 @@ Examples:
 """
 
 import argparse
-import sys
+
+from d2_isonet.utils.messages import show
 
 from .arguments import Parser
 
@@ -63,5 +64,5 @@ def export(args: argparse.Namespace) -> int:
 
     problems = export_and_compare(args)
     for problem in problems:
-        print(f"FAILED: {problem}", file=sys.stderr)
+        show(f"FAILED: {problem}", to_stderr=True)
     return int(bool(problems))

@@ -135,6 +135,9 @@ _DEFAULTS = {
     # Share of the training images that may be unreadable: other images replace them, and each is
     # logged once and counted (unreadable_images in metrics.json). 0: the first one is an error.
     "DATALOADER.MAX_UNREADABLE": 0.0,
+    # Number of pixels above which an image is not decoded but an error (by default Pillow's limit):
+    # it would take the memory of the loading processes. Tiles are the way to larger images.
+    "INPUT.MAX_IMAGE_PIXELS": 178_956_970,
     # Tar shards: number of shards that one batch (of all processes) is read from; 0 for one per
     # process. Each takes the memory of a shard in every worker of its process. Use a multiple of
     # the number of processes, otherwise several processes read each shard; the same value on 1 and

@@ -1,14 +1,18 @@
-"""Reads and validates the form of a COCO json."""
+"""Reads a COCO json, and validates its form and single values."""
 
+import contextlib
 import functools
-import json
+import logging
+import math
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from pycocotools import coco
 
+from d2_isonet.utils.files import read_json, why_not_regular
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 from .other_formats import beginning_of, other_format, other_json, to_utf8, what_folder
@@ -16,6 +20,8 @@ from .other_formats import beginning_of, other_format, other_json, to_utf8, what
 # detectron2 reads the file by this module, which knows neither a byte order mark nor its encoding.
 coco.open = functools.partial(open, encoding="utf-8-sig")
 _NEEDED = "it needs images, annotations and categories"
+_MOST_BYTES = 1 << 33
+logger = logging.getLogger(__name__)
 
 
 def read_annotations(json_file: str) -> dict:
@@ -30,8 +36,9 @@ def read_annotations(json_file: str) -> dict:
     path = os.path.abspath(json_file)
     if not os.path.exists(json_file):
         raise MissingFileError(f"annotations: there is no file {path}")
-    is_folder = os.path.isdir(path)
-    other = what_folder(path) if is_folder else other_format(path, beginning_of(path))
+    other = what_folder(path) if os.path.isdir(path) else None
+    if not why_not_regular(path):
+        other = other_format(path, beginning_of(path))
     content: Any
     content, problem = (None, other) if other else _parsed(path)
     if problem:
@@ -42,12 +49,13 @@ def read_annotations(json_file: str) -> dict:
 def _parsed(path: str) -> tuple[Any, tuple[str, str] | None]:
     """The content of a file, or what is wrong with it and the remedy."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
+        content = read_json(path, _MOST_BYTES)
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         remedy = f"if it has an older encoding: {to_utf8('WINDOWS-1252', path)}"
         return None, (f"it is no text in UTF-8 ({error})", remedy)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return None, (f"it is no json ({error})", _NEEDED)
     reason = _why_not_coco(content)
     return content, (other_json(path, content) or (reason, _NEEDED)) if reason else None
@@ -99,3 +107,67 @@ def fill_in(annotation: dict) -> None:
     """Add missing keys in place: iscrowd is 0, and area is that of the box."""
     annotation.setdefault("iscrowd", 0)
     annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number that a float can hold, neither nan nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def is_box(value: Any) -> bool:
+    """Whether a value is four finite numbers."""
+    try:
+        return (
+            not isinstance(value, (str, dict))
+            and len(value) == 4
+            and all(map(math.isfinite, value))
+        )
+    except (TypeError, OverflowError):
+        return False
+
+
+def is_keypoints(value: object) -> bool:
+    """Whether a value is x, y, visibility of each keypoint, in one list of finite numbers."""
+    return isinstance(value, list) and len(value) % 3 == 0 and all(map(is_number, value))
+
+
+class _COCO(coco.COCO):
+    """COCO's annotations without malformed keypoints."""
+
+    def createIndex(self) -> None:  # noqa: N802
+        annotations = self.dataset.get("annotations", [])
+        bad = [a for a in annotations if not is_keypoints(a.get("keypoints", []))]
+        for annotation in bad:
+            del annotation["keypoints"]
+        if bad:
+            logger.warning(
+                f"The keypoints of {len(bad)} of {len(annotations)} annotations are left out: they "
+                "are no list of x, y, visibility, ..."
+            )
+        super().createIndex()
+
+
+@contextlib.contextmanager
+def malformed_keypoints_left_out() -> Iterator[None]:
+    """Within it, detectron2 loads COCO files without the keypoints on which it would fail."""
+    original, coco.COCO = coco.COCO, _COCO
+    try:
+        yield
+    finally:
+        coco.COCO = original
+
+
+def is_annotation_id(value: object) -> bool:
+    """Whether COCO's code can tell a match with this annotation from none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def boxes_of(annotations: Iterable[dict]) -> np.ndarray:
+    """The boxes (N, 4) of annotations; nan for what is none."""
+    boxes = [a["bbox"] if is_box(a.get("bbox")) else [math.nan] * 4 for a in annotations]
+    return np.array(boxes, float).reshape(-1, 4)
+
+
+def areas_of(annotations: Iterable[dict]) -> np.ndarray:
+    """The stated areas (N,) of annotations; nan for what is none."""
+    return np.array([a["area"] if is_number(a.get("area")) else math.nan for a in annotations])

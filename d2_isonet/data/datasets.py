@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json
 
 from d2_isonet.utils.messages import UserError, nearest
 
 from .categories import categories_of_json
-from .coco_json import read_annotations
+from .coco_json import malformed_keypoints_left_out, read_annotations
 from .image_folder import load_image_folder
 from .shards.index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 
@@ -153,8 +153,14 @@ def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    register_coco_instances(name, {}, json_file, image_root)
+
+    def load() -> list[dict]:
+        with malformed_keypoints_left_out():
+            return load_coco_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, load)
     metadata = MetadataCatalog.get(name)
+    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
     metadata.thing_classes = categories.names
     to_index = {category_id: index for index, category_id in enumerate(categories.ids)}
     metadata.thing_dataset_id_to_contiguous_id = to_index

@@ -16,7 +16,7 @@ from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.engine.predictor import Predictor
 from d2_isonet.modeling.fusion import fuse_for_inference
 from d2_isonet.preflight.training import check_device
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, show
 
 _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")
 
@@ -100,7 +100,7 @@ def _print_summary(cfg: CfgNode, args: argparse.Namespace, categories: Categorie
     names = f"named by {categories.source}" if categories.source else unknown
     on_cpu, network = cfg.MODEL.DEVICE == "cpu", cfg.MODEL.ISONET
     device = f"cpu, {torch.get_num_threads()} threads" if on_cpu else cfg.MODEL.DEVICE
-    print(f"{args.weights}: {len(categories.names)} classes, {names}; device {device}", flush=True)
+    show(f"{args.weights}: {len(categories.names)} classes, {names}; device {device}")
     can_be_fused = (
         cfg.MODEL.BACKBONE.NAME.startswith("build_isonet")
         and (network.ACTIVATION, network.CONV, network.BLOCK) == ("SReLU", "Conv2d", "residual")

@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from d2_isonet.utils.compat import create_local_process_group
-from d2_isonet.utils.messages import UserError, quiet_interrupt
+from d2_isonet.utils.messages import UserError, quiet_interrupt, show
 
 from .lifetime import end_with_parent
 from .meeting import (
@@ -63,11 +63,11 @@ def run(main: Callable, args: argparse.Namespace) -> None:
                 timeout=timedelta(seconds=args.dist_timeout),
             )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        show(f"error: {error}", to_stderr=True)
         _exit(2)
     except (MeetingError, ProcessFailure) as error:
         if str(error):  # otherwise the failed process has printed the reason
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            show(f"error: {error}", to_stderr=True)
         _exit(getattr(error, "exit_code", 1))
     except SystemExit as end:
         _exit(_code_of(end))

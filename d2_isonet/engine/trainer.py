@@ -13,6 +13,7 @@ from detectron2.utils.events import EventWriter
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.data.coco_json import malformed_keypoints_left_out
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
 from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
@@ -74,7 +75,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = NamingDatasetMapper(cfg, False)
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        with malformed_keypoints_left_out():
+            loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return with_loaders_that_outlive_signals(loader)
 
     @classmethod
@@ -86,7 +88,7 @@ class Trainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:  # their predictions have the same file name
             folder = str(folder_of(folder, dataset_name))
-        return build_evaluator(dataset_name, folder)
+        return build_evaluator(dataset_name, folder, cfg.TEST.DETECTIONS_PER_IMAGE)
 
     def build_writers(self) -> list[EventWriter]:
         writers = tolerant_writers(self.cfg.OUTPUT_DIR, self.max_iter)

@@ -17,6 +17,7 @@ import numpy as np
 from detectron2.utils.events import get_event_storage
 
 from d2_isonet.utils.files import tolerate, write_text
+from d2_isonet.utils.messages import printable
 
 NAME = "per_class"  # stem of both file names
 
@@ -104,12 +105,30 @@ def write_per_class(
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
-    """A table as csv with a line of column names; None is an empty field."""
+    """A table as csv with a line of column names; None is an empty field.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _field(value) for key, value in row.items()} for row in rows)
     return file.getvalue()
+
+
+_FORMULA = re.compile(r"'*([=+\-@\uff1d\uff0b\uff0d\uff20]|\\[tr])")  # and full-width signs, tabs
+
+
+def _field(value: Any) -> Any:
+    if not isinstance(value, str) or re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", value):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def name_in(field: str) -> str:
+    """The text that `csv_text` has written as `field`; what it escaped stays escaped."""
+    return field[1:] if field.startswith("'") and _FORMULA.match(field) else field
 
 
 def current_iteration() -> int | None:

@@ -15,7 +15,7 @@ from d2_isonet import __version__
 from d2_isonet.checkpoint.checkpointer import describe
 from d2_isonet.data.categories import categories_of, check_named_classes
 from d2_isonet.data.coco_json import class_names, read_annotations
-from d2_isonet.utils.files import write_text
+from d2_isonet.utils.files import MOST_RECORD_BYTES, read_regular, write_text
 from d2_isonet.utils.messages import MissingFileError
 
 from .targets import detector_outputs, pixel_module
@@ -125,9 +125,9 @@ def read_class_names(file: str) -> list[str]:
     """The categories of a COCO json in the order of their ids, or the lines of a text file."""
     if file.endswith(".json"):
         return class_names(read_annotations(file))
-    if not Path(file).is_file():
+    if not Path(file).exists():
         raise MissingFileError(f"--class-names: there is no file {Path(file).absolute()}")
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    lines = read_regular(file, MOST_RECORD_BYTES).decode(errors="replace").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

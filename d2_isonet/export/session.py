@@ -13,7 +13,7 @@ from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_own_data
 from d2_isonet.data.examples import Examples, find_examples
 from d2_isonet.utils.files import bytes_of
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, show
 
 from .comparison import TOLERANCES, compare, failures, format_summary, summarize, write_report
 from .formats import write_export
@@ -48,8 +48,8 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     path = folder / f"{target}{SUFFIXES[args.format]}"
     write_export(model, record, examples.images, path)
     print(f"Written: {path}, {args.precision}, shifts folded: {'yes' if fused else 'no'}")
-    print(f"Class names: {source_of_names}")
-    print(f"Compared on {len(examples.images)} images {examples.source}")
+    show(f"Class names: {source_of_names}")
+    show(f"Compared on {len(examples.images)} images {examples.source}")
     return _compare(original, path, record, examples, args)
 
 
@@ -64,7 +64,7 @@ def _compare(
     tolerance = TOLERANCES[record["precision"]] if args.tolerance is None else args.tolerance
     sizes = {"weights": bytes_of(original.state_dict()), "export": path.stat().st_size}
     problems = failures(summary, tolerance)
-    print(format_summary(summary, tolerance, seconds, sizes))
+    show(format_summary(summary, tolerance, seconds, sizes))
     write_report(
         path.with_name(f"{path.name}.comparison.json"),
         images=len(examples.images), source=examples.source, differences=summary, bytes=sizes,

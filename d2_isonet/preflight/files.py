@@ -15,11 +15,12 @@ from torch import nn
 from d2_isonet.checkpoint.checkpointer import build_checkpointer, require_file
 from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.checkpoint.reading import is_read_by_detectron2, what_is_wrong
-from d2_isonet.utils.files import bytes_of
+from d2_isonet.utils.files import bytes_of, why_not_regular
 from d2_isonet.utils.messages import UserError, refusals_of_libraries
 
 from .findings import Finding
 
+_WRITTEN = ("log.txt", "metrics.json", "config.yaml", "runs.json", "last_checkpoint")
 _MOMENTS = {"SGD": 1, "Adam": 2}  # tensors of the optimizer for each trained tensor
 
 
@@ -125,6 +126,11 @@ def output_findings(
         what = f"{folder} cannot be written to ({problem})"
         yield Finding("error", "OUTPUT_DIR", what, "set OUTPUT_DIR to another folder")
         return
+    for file in filter(Path.exists, map(folder.joinpath, _WRITTEN)):
+        if problem := why_not_regular(file):
+            yield Finding(
+                "error", "OUTPUT_DIR", f"{file} cannot be written: {problem}", "remove it"
+            )
     if args.eval_only or model is None:
         return
     yield _room(cfg, folder, there, model)

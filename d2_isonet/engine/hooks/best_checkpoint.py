@@ -14,7 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from d2_isonet.config.options import check_name
-from d2_isonet.utils.files import tolerate, write_text, write_when_possible
+from d2_isonet.utils.files import read_json, tolerate, write_text, write_when_possible
 
 from .averaging import averaging_of
 
@@ -185,7 +185,9 @@ def _read(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        record = read_json(path)
+        history = record["history"]
+        return {"metric": record["metric"], "history": [(int(i), float(x)) for i, x in history]}
+    except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         logger.warning(f"{path} is damaged ({error}): its evaluations are ignored")
         return {}

@@ -2,18 +2,17 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from d2_isonet.data.coco_json import areas_of, boxes_of, is_annotation_id
+from d2_isonet.data.masks import mask_problem, measured, right_areas
 from d2_isonet.utils.messages import shortened
 
-from .coco_content import coco_entries, is_number
+from .coco_content import coco_entries
 from .image_scan import look_at_all
 from .images import Look
 from .nearest_files import NearestFiles
-from .objects import box_problem, mask_problem
 
 
 def repair(content: dict, image_root: str) -> list[str]:
@@ -31,7 +30,7 @@ def repair(content: dict, image_root: str) -> list[str]:
         *_names(images, image_root),
         *_sizes(images, image_root),
         *_ids(annotations),
-        *_areas(annotations),
+        *_areas(content),
     ]
 
 
@@ -76,7 +75,7 @@ def _sizes(images: Sequence[dict], image_root: str) -> list[str]:
 
 
 def _ids(annotations: Sequence[dict]) -> list[str]:
-    ids = {a["id"] for a in annotations if type(a.get("id")) is int and a["id"] > 0}
+    ids = {a["id"] for a in annotations if is_annotation_id(a.get("id"))}
     if len(ids) == len(annotations):
         return []
     for number, annotation in enumerate(annotations, 1):
@@ -84,39 +83,18 @@ def _ids(annotations: Sequence[dict]) -> list[str]:
     return [f"{len(annotations)} annotations have new ids, 1 to {len(annotations)}"]
 
 
-def _areas(annotations: Sequence[dict]) -> list[str]:
-    items, crowds = [], 0
-    for annotation in annotations:
-        crowds += "iscrowd" not in annotation
-        annotation.setdefault("iscrowd", 0)
-        area, right = annotation.get("area"), _right_area(annotation)
-        if right is not None and right != area:
-            items.append(f"annotation {annotation['id']} ({area!r} -> {right:g})")
-            annotation["area"] = right
-    what = "annotations have the area of their mask or box"
-    zeros = [f"{crowds} annotations have iscrowd 0"] if crowds else []
-    return [*_done(items, what), *zeros]
-
-
-def _right_area(annotation: dict[str, Any]) -> float | None:
-    """The stated area if it is possible, else that of the mask or box; None if these are none."""
-    area, box, segmentation = map(annotation.get, ("area", "bbox", "segmentation"))
-    if box is None or box_problem(box, None):
-        return None
-    width, height = box[2:]
-    mask = 0.0 if mask_problem(segmentation, None) else _mask_area(segmentation)
-    outline = width + height  # pixels that the rounding of a mask may add or take
-    most = 1.5 * width * height + outline
-    right = mask if 0 < mask <= most else width * height
-    least = 0.5 * min(right, width * height) - outline
-    return area if is_number(area) and max(least, 0) < area <= most else float(right)
-
-
-def _mask_area(segmentation: Any) -> float:
-    """The area in pixels of polygons, of which each counts, or of RLE."""
-    if isinstance(segmentation, list):
-        corners = [np.reshape(polygon, (-1, 2)).T for polygon in segmentation]
-        return sum(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 for x, y in corners)
-    if isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    return float(coco_mask.area(segmentation))
+def _areas(content: dict) -> list[str]:
+    annotations, items = content.get("annotations", []), []
+    crowds = [annotation for annotation in annotations if "iscrowd" not in annotation]
+    for annotation in crowds:
+        annotation["iscrowd"] = 0
+    masks = [annotation.get("segmentation") for annotation in annotations]
+    problems = [mask_problem(mask, None) for mask in masks]
+    stated = areas_of(annotations)
+    right = right_areas(stated, boxes_of(annotations), measured(masks, problems)[1])
+    for place in np.flatnonzero((right != stated) & ~np.isnan(right)).tolist():
+        annotation, area = annotations[place], float(right[place])
+        items.append(f"annotation {annotation['id']} ({annotation.get('area')!r} -> {area:g})")
+        annotation["area"] = area
+    zeros = [f"{len(crowds)} annotations have iscrowd 0"] if crowds else []
+    return [*_done(items, "annotations have the area of their mask or box"), *zeros]

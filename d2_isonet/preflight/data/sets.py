@@ -10,17 +10,19 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from d2_isonet.data import coco_json
+from d2_isonet.data import coco_json, masks
 from d2_isonet.data.categories import head_section, number_of_classes
 from d2_isonet.data.datasets import OWN_SETS, own_key
 from d2_isonet.preflight.findings import Finding, check_once
 from d2_isonet.utils.messages import UserError, nearest, shortened
 
-from . import coco_content, images, objects
+from . import coco_content, consistency, density, images, objects
 from .cache import PreflightCache, file_stamp
 from .copies import copy_findings
+from .density import Numbers
 from .dicts import dict_findings
 from .objects import Demands
+from .pixel_statistics import pixel_findings
 
 _TREE = (
     "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
@@ -28,7 +30,7 @@ _TREE = (
 )
 _MOST_PASSES = 1000  # over the training images; a schedule with more must be an oversight
 # The cached findings on a file depend on the code of these modules.
-_CHECKS = (coco_json, coco_content, objects)
+_CHECKS = (coco_json, masks, coco_content, objects, consistency, density)
 
 
 class CheckedSet(NamedTuple):
@@ -38,6 +40,7 @@ class CheckedSet(NamedTuple):
     entries: list[images.ImageEntry] = []
     classes: list[str] | None = None
     has_rle: bool = False
+    numbers: Numbers = Numbers()
 
 
 Sets = dict[str, list[CheckedSet]]  # by the key of cfg.DATASETS; for an evaluation TEST alone
@@ -108,8 +111,10 @@ def _of_sets(cfg: CfgNode, key: str, sets: Sequence[CheckedSet], number: int) ->
         file, root = (
             (known.get(x) or "" for x in ("json_file", "image_root")) if known else ("", "")
         )
-        of_files = images.image_findings(name, one.entries, number, share, root=file and root)
-        for finding in (*one.findings, *of_files):
+        reader = images.detection_reader(cfg, key == "TRAIN")
+        of_files = images.image_findings(name, one.entries, number, share, reader, file and root)
+        pixels = pixel_findings(cfg, name, one.entries if number else [])
+        for finding in (*one.findings, *of_files, *pixels):
             yield images.with_command(finding, file, root) if file and root else finding
 
 
@@ -171,16 +176,21 @@ def check_set(cfg: CfgNode, key: str, name: str) -> CheckedSet:
     elif missing := _missing_paths(name):
         checked = CheckedSet(missing, classes=metadata.get("thing_classes"))
     elif metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-        demands = Demands(metadata.json_file, cfg.MODEL.MASK_ON, trained)
-        checked = check_coco(demands, metadata.image_root)
+        checked = check_coco(_demands(cfg, metadata.json_file, trained), metadata.image_root)
     else:
-        checked = _check_python(cfg, Demands(name, cfg.MODEL.MASK_ON, trained))
+        checked = _check_python(cfg, _demands(cfg, name, trained))
     findings = [
         *checked.findings,
         *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
+        *density.density_findings(cfg, name, checked.numbers, trained),
     ]
     return checked._replace(findings=findings)
+
+
+def _demands(cfg: CfgNode, where: str, trained: bool) -> Demands:
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
+    return Demands(where, cfg.MODEL.MASK_ON, trained, keypoints)
 
 
 def _unknown_name(cfg: CfgNode, key: str, name: str) -> Finding:
@@ -228,16 +238,17 @@ def _registered_classes(name: str, classes: list[str] | None) -> Iterator[Findin
 def check_coco(demands: Demands, image_root: str) -> CheckedSet:
     """Check the COCO json `demands.where`; the findings are cached until the file changes."""
     path = os.path.abspath(PathManager.get_local_path(demands.where))
-    key, stamp = f"{path}|{image_root}|{demands.masks}|{demands.trained}", file_stamp(path)
+    key, stamp = f"{path}|{image_root}|{demands[1:]}", file_stamp(path)
     key += "".join(f"|{file_stamp(str(module.__file__))}" for module in _CHECKS)
     with closing(PreflightCache()) as cache:
         kept = cache.get(key, stamp)
         if not kept:
             kept = _check_coco_content(demands._replace(where=path), image_root)
             cache.put([(key, stamp, kept)])
-    findings, entries, classes, has_rle = kept
+    findings, entries, classes, has_rle, numbers = kept
     findings = [Finding(*f)._replace(items=tuple(f[4])) for f in findings]
-    return CheckedSet(findings, [images.ImageEntry(*e) for e in entries], classes, has_rle)
+    entries = [images.ImageEntry(*e) for e in entries]
+    return CheckedSet(findings, entries, classes, has_rle, Numbers(*numbers))
 
 
 def _check_coco_content(demands: Demands, image_root: str) -> CheckedSet:
@@ -245,9 +256,9 @@ def _check_coco_content(demands: Demands, image_root: str) -> CheckedSet:
         content = coco_json.read_annotations(demands.where)
     except UserError as error:
         return CheckedSet([Finding("error", "annotations", error.what, error.remedy)])
-    findings, has_rle = coco_content.coco_findings(content, demands)
+    findings, has_rle, numbers = coco_content.coco_findings(content, demands)
     entries = coco_content.coco_entries(content, image_root)
-    return CheckedSet(findings, entries, coco_json.class_names(content), has_rle)
+    return CheckedSet(findings, entries, coco_json.class_names(content), has_rle, numbers)
 
 
 def _check_python(cfg: CfgNode, demands: Demands) -> CheckedSet:
@@ -255,9 +266,9 @@ def _check_python(cfg: CfgNode, demands: Demands) -> CheckedSet:
     dicts = DatasetCatalog.get(name)
     classes = MetadataCatalog.get(name).get("thing_classes")
     names = classes or [f"class {i}" for i in range(number_of_classes(cfg))]
-    findings, has_rle = dict_findings(dicts, names, demands)
+    findings, has_rle, numbers = dict_findings(dicts, names, demands)
     if classes is None and not demands.trained:
         what = "its metadata have no thing_classes, which evaluation needs"
         remedy = f"MetadataCatalog.get({name!r}).thing_classes = [...]"
         findings.insert(0, Finding("error", f"data set {name!r}", what, remedy))
-    return CheckedSet(findings, images.dict_entries(dicts), classes, has_rle)
+    return CheckedSet(findings, images.dict_entries(dicts), classes, has_rle, numbers)
