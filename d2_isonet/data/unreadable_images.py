@@ -8,6 +8,7 @@ from detectron2.data import DatasetMapper
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
+from .coco_json import whole_sizes
 from .image_folder import PILLOW_ERRORS, UnreadableImage, errors_naming, refuse_deep_pixels
 from .masks import refuse_masks
 
@@ -28,12 +29,9 @@ class NamingDatasetMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict) -> dict:
         path = dataset_dict["file_name"]
-        # sizes such as 120.0 of a json: detectron2 makes masks of that shape
-        sizes = {k: int(dataset_dict[k]) for k in ("width", "height") if dataset_dict.get(k)}
-        dataset_dict = {**dataset_dict, **sizes}
+        dataset_dict = {**dataset_dict, **whole_sizes(dataset_dict)}  # of which masks are made
         if self.use_instance_mask:  # sets of Python's may be checked by nobody else
-            size = (sizes["width"], sizes["height"]) if len(sizes) == 2 else None
-            refuse_masks(dataset_dict.get("annotations", ()), size, path)
+            refuse_masks(dataset_dict)
         with errors_naming(path, PILLOW_ERRORS):
             if "://" not in path:
                 with Image.open(path) as image:
