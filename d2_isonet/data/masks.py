@@ -45,7 +45,7 @@ def mask_problem(segmentation: object, size: Size | None) -> str | None:
 
 
 def refuse_masks(dataset_dict: dict) -> None:
-    """Raise UserError if detectron2 would leave its memory, or fill it, with a mask of the image."""
+    """Raise UserError if rasterizing a mask of the image would leave or fill the memory."""
     width, height = map(dataset_dict.get, ("width", "height"))
     for annotation in dataset_dict.get("annotations", ()):
         mask = annotation.get("segmentation")
