@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 
-from d2_isonet.utils.files import tolerate, write_complete
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.files import read_regular, tolerate, write_complete
+from d2_isonet.utils.messages import UserError, printable
 
+from .reading import what_is_wrong
 from .safetensors_file import SUFFIX, write_safetensors
 
 logger = logging.getLogger(__name__)
+_MOST_ITERATIONS = 10**10
 
 
 def write_checkpoint(path: str | os.PathLike, content: Any) -> None:
@@ -35,10 +37,11 @@ def damage_of(path: str | os.PathLike) -> str | None:
 
     It reads every byte: unlike torch.load, it detects a single flipped bit.
     """
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         return "does not exist"
-    if os.path.getsize(path) == 0:
-        return "is empty (0 bytes)"
+    problem = what_is_wrong(os.fspath(path))
+    if problem:
+        return problem
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -56,17 +59,22 @@ def damage_of(path: str | os.PathLike) -> str | None:
 def iteration_of(path: str | os.PathLike) -> int | None:
     """The last iteration (from 0) of the training in a file, read without its tensors.
 
-    None if the file holds no training: weights alone, damage, another program's file.
+    None if the file holds no training: weights alone, damage, another program's file, an iteration
+    that no training reaches.
     """
     try:
+        if what_is_wrong(os.fspath(path)):
+            return None
         is_zip = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        return int(content["trainer"]["iteration"])
+        iteration = content["trainer"]["iteration"]
     except Exception:  # as above: the file holds no training
         return None
+    return iteration if type(iteration) is int and 0 <= iteration <= _MOST_ITERATIONS else None
 
 
 TAG = "last_checkpoint"
+_LONGEST_TAG = 4096  # bytes
 
 
 def checkpoint_to_resume(folder: str | os.PathLike) -> str:
@@ -103,7 +111,7 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
             return path
         if path != tagged:
             problems.append(f"{path.name} {problem}")
-    if tagged or len(problems) > 1:
+    if tagged or len(problems) > 1 or os.path.lexists(folder / TAG):
         raise UserError(
             f"No checkpoint in {folder.resolve()} is good: {'; '.join(problems)}",
             "put a good one there, or leave out --resume to start at iteration 0",
@@ -114,13 +122,15 @@ def find_checkpoint(folder: str | os.PathLike) -> Path | None:
 def _tagged(folder: Path) -> tuple[Path | None, str]:
     """The file that last_checkpoint names, None if it names none, and why not to resume from it."""
     try:
-        name = (folder / TAG).read_text(encoding="utf-8").strip()
+        name = read_regular(folder / TAG, _LONGEST_TAG).decode().strip()
     except FileNotFoundError:
         return None, f"{folder} has no file {TAG}"
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, UserError) as error:
         return None, f"{folder / TAG} cannot be read ({error})"
     if not name:
         return None, f"{folder / TAG} is empty"
+    if name != os.path.basename(printable(name)):
+        return None, f"{folder / TAG} names {printable(name)}, which is no file of this folder"
     # safetensors are weights alone: no reason to read the whole file
     problem = None if name.endswith(SUFFIX) else damage_of(folder / name)
     if problem is None and iteration_of(folder / name) is None:

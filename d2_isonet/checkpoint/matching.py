@@ -1,6 +1,7 @@
 """Compares a weights file with a config and a model, and stops if they do not fit."""
 
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -27,12 +28,18 @@ _BEFORE = {"block": "residual", "small_images": False, "conv": "Conv2d", "norm_g
 
 
 def record_of(checkpoint: Mapping) -> Mapping | None:
-    """The record in a checkpoint; None if there is none, or a "meta" of another program."""
+    """The record in a checkpoint; None if there is none, or a "meta" of another program.
+
+    Raises ValueError if a section of it is no mapping.
+    """
     meta = checkpoint.get("meta")
     if not isinstance(meta, Mapping):
         return None
-    sections = (meta.get(name) or {} for name in ("architecture", "input"))
-    return meta if all(isinstance(section, Mapping) for section in sections) else None
+    for name in ("architecture", "input"):
+        section = meta.get(name)
+        if not isinstance(section, Mapping | None):
+            raise ValueError(f"{name} in its meta record is a {type(section).__name__}")
+    return meta
 
 
 def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False) -> list[str]:
@@ -46,13 +53,14 @@ def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False
         record = meta.get(section)
         if not record:
             continue
-        for key, asked in expected[section].items():
+        for key, asked in expected.get(section, {}).items():
             found = record.get(key, _BEFORE.get(key, asked))
             if key == "conv" and from_conv2d and found == "Conv2d":
                 continue
             if _same(key, found, asked) or _unused(key, expected[section]):
                 continue
-            lines.append(f"{section} {key}: {found!r} in the file, {asked!r} in the config")
+            shown = reprlib.repr(found)
+            lines.append(f"{section} {key}: {shown} in the file, {asked!r} in the config")
             if (found, asked) == ("Conv2d", "Decoupled"):
                 lines[-1] += " (a training can start from it with MODEL.DECOUPLED.FROM_CONV2D True)"
     return lines
@@ -62,7 +70,7 @@ def _same(key: str, found, asked) -> bool:
     if key == "norm" and found in _BATCH_NORMS and asked in _BATCH_NORMS:
         return True
     if not isinstance(asked, list):
-        return found == asked
+        return type(found) is type(asked) and found == asked
     return (
         isinstance(found, list | tuple)
         and len(found) == len(asked)

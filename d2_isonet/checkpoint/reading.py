@@ -4,10 +4,11 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from d2_isonet.utils.files import why_not_regular
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 from .safetensors_file import is_safetensors, read_safetensors, safetensors_problem
@@ -15,6 +16,7 @@ from .safetensors_file import is_safetensors, read_safetensors, safetensors_prob
 # The pickled number that torch before 1.6, which ISONet's authors used, begins a file with.
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _PICKLES = (".pkl", ".pickle")
+_MOST_BYTES = 1 << 37
 _AGAIN = "copy or download it again"
 
 
@@ -44,6 +46,12 @@ def what_is_wrong(path: str, trust_pickle: bool = False) -> str | None:
 
 def _content_problem(path: str, is_pickle: bool = False) -> str | None:
     """Why the file cannot be a checkpoint; with `is_pickle`, its format is not checked."""
+    try:
+        problem = why_not_regular(path, _MOST_BYTES)
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error})"
+    if problem:
+        return f"cannot be read: {problem}"
     with open(path, "rb") as file:
         head = file.read(200)
     if not head:
@@ -60,7 +68,8 @@ def _content_problem(path: str, is_pickle: bool = False) -> str | None:
         return _archive_problem(path)
     if not head.startswith(b"\x80"):
         return (
-            f"is not a checkpoint of torch.save (it begins with {head[:16]!r}); name the .pt file"
+            f"is not a checkpoint of torch.save (it begins with {head[:16]!r}); name a .pth or "
+            ".safetensors file"
         )
     return None if _LEGACY_MAGIC in head[:32] else (
         "is a bare pickle, which would run code while it loads; it was not opened. If you "
@@ -131,9 +140,41 @@ def read_tensors(path: str, device: str = "cpu") -> object:
     if is_safetensors(path):
         return read_safetensors(path, device)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # unpickling broken bytes can raise nearly anything
         raise unreadable(path, error) from error
+    problem = _why_too_large(content, os.path.getsize(path))
+    if problem:
+        raise WeightsError(f"{path} {problem}; it was not used", f"{_AGAIN} from its source")
+    return content
+
+
+_MOST_VALUES = 1_000_000  # beside the tensors
+_DEEPEST = 100  # mappings and lists in each other
+
+
+def _why_too_large(content: object, file_bytes: int) -> str:
+    """Why the values of a checkpoint are more than its file can mean; "" if they are not.
+
+    A pickle can name a list twice in each of thirty lists, and a tensor can repeat one number.
+    """
+    level, number, tensor_bytes = [content], 0, 0
+    for _ in range(_DEEPEST):
+        below: list = []
+        for value in level:
+            if isinstance(value, torch.Tensor):
+                tensor_bytes += value.numel() * value.element_size()
+            elif isinstance(value, int) and value.bit_length() > 64:
+                return "holds a number that does not fit 64 bits"
+            elif isinstance(value, Mapping | list | tuple | set):
+                below += [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+            if number + len(below) > _MOST_VALUES:
+                return f"stands for more than {_MOST_VALUES:,} values"
+        level, number = below, number + len(below)
+    if tensor_bytes > 8 * file_bytes + (1 << 20):
+        gigabytes = tensor_bytes / 1e9
+        return f"has tensors of {gigabytes:.3g} GB in a file of {file_bytes / 1e6:.3g} MB"
+    return f"nests values more than {_DEEPEST} times" if level else ""
 
 
 def tensors_of(
@@ -167,7 +208,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     Raises FileNotFoundError if there is no such file, and the errors of `read_tensors`.
     """
     path = os.path.abspath(path)
-    if not os.path.isfile(path):
+    if os.path.isdir(path) or not os.path.exists(path):
         problem = "is a folder" if os.path.isdir(path) else "does not exist"
         raise MissingFileError(f"{path} {problem}; name the checkpoint to convert")
     remedy = f"give a state_dict, bare or under one of the keys {', '.join(_WRAPPERS)}"

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import torch
 
 from d2_isonet.utils.command_line import require_packages
-from d2_isonet.utils.files import write_complete
+from d2_isonet.utils.files import parse_json, write_complete
 from d2_isonet.utils.messages import UserError
 
 SUFFIX = ".safetensors"
 _KEY = "d2_isonet"  # of the metadata; the value is json with _RECORDED
 _RECORDED = ("matching_heuristics", "meta")
-_LONGEST_HEADER = 100_000_000  # bytes, the library's own limit
+_LONGEST_HEADER = 10_000_000  # bytes, for a hundred thousand tensors
+_AGAIN = "copy or download it again"
 
 
 def is_safetensors(path: str | os.PathLike) -> bool:
@@ -32,17 +33,21 @@ def safetensors_problem(path: str | os.PathLike) -> str | None:
     except ImportError:
         needed = "is in the safetensors format, and that package is not installed"
         return f"{needed}: pip install safetensors"
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        return f"is truncated or damaged (its header would have {length / 1e6:.3g} MB): {_AGAIN}"
     try:
         with safe_open(path, framework="pt") as file:
             _record_in(file.metadata())
     except (SafetensorError, ValueError) as error:
-        return f"is truncated or damaged ({error}): copy or download it again"
+        return f"is truncated or damaged ({error}): {_AGAIN}"
     return None
 
 
 def _record_in(metadata: Mapping[str, str] | None) -> dict:
     """The metadata that `write_safetensors` has written; {} in another program's file."""
-    record = json.loads((metadata or {}).get(_KEY, "{}"))
+    record = parse_json((metadata or {}).get(_KEY, "{}"))
     if not isinstance(record, dict):
         raise UserError(f"its metadata {_KEY} is no record")
     return {key: record[key] for key in _RECORDED if key in record}

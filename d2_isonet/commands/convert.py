@@ -11,6 +11,8 @@ Examples:
 
 import argparse
 
+from d2_isonet.utils.messages import show
+
 from .arguments import Parser
 
 
@@ -40,7 +42,7 @@ def convert(args: argparse.Namespace) -> None:
     number, left_out = change_format(source, target)
     print(f"{number} tensors written to {target}; MODEL.WEIGHTS can name it like {source}")
     if left_out:
-        print(f"left out: {', '.join(left_out)} (no training can resume from {target})")
+        show(f"left out: {', '.join(left_out)} (no training can resume from {target})")
 
 
 def rename(args: argparse.Namespace) -> None:

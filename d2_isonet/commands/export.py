@@ -13,7 +13,8 @@ Examples:
 """
 
 import argparse
-import sys
+
+from d2_isonet.utils.messages import show
 
 from .arguments import Parser
 
@@ -35,7 +36,7 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--fuse {auto,on,off}", "fold the shifts of SReLU into biases; auto: if the result is "
         "exact", "auto")  # fmt: skip
     add("--class-names FILE",
-        "COCO json, or text with a name per line (default: those of the dataset)")  # fmt: skip
+        "COCO json, or text with a name per line (default: those of the weights)")  # fmt: skip
     add("--output DIR", "folder for the files", "output/export")
     add = parser.group("the comparison")
     add("--images DIR", "images to compare on, and to calibrate int8 with (default: the test set "
@@ -63,5 +64,5 @@ def export(args: argparse.Namespace) -> int:
 
     problems = export_and_compare(args)
     for problem in problems:
-        print(f"FAILED: {problem}", file=sys.stderr)
+        show(f"FAILED: {problem}", to_stderr=True)
     return int(bool(problems))

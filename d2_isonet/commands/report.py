@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.messages import show
 
 from .arguments import Parser
 
@@ -69,5 +70,5 @@ def report(args: argparse.Namespace) -> None:
     file = page.write(args.output)
     for run in runs:
         for note in run.notes:
-            print(f"{run.name}: {note}")
+            show(f"{run.name}: {note}")
     print(f"Written: {file} ({file.stat().st_size / 1e6:.1f} MB)")

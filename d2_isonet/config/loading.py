@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from d2_isonet.utils.messages import UserError, nearest
 
 from .defaults import add_isonet_config
-from .options import dotted_items
+from .options import check_sizes, dotted_items
 from .yaml_files import check_yaml_files
 
 _NEVER_NULL = (bool, int, float, list, tuple)
@@ -47,6 +47,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     with _explained("command line", cfg):
         cfg.merge_from_list(_with_numbers(pairs, cfg, defaults))
         _check_numbers(cfg, defaults)
+    check_sizes(cfg)
     return cfg
 
 
@@ -94,8 +95,11 @@ def _check_numbers(cfg: CfgNode, defaults: CfgNode) -> None:
         default = usual.get(key)
         if value is None and isinstance(default, _NEVER_NULL) and key not in _MAY_BE_NULL:
             raise UserError(f"{key} has no value", f"the default is {default}")
-        if isinstance(value, float) and math.isnan(value):
-            raise UserError(f"{key} is not a number", f"the default is {default}")
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and math.isnan(number):
+                raise UserError(f"{key} is not a number", f"the default is {default}")
+            if isinstance(number, int) and abs(number) >= 1 << 63:
+                raise UserError(f"{key} is {number:.3g}, too large a number", "lower it")
 
 
 @contextlib.contextmanager
@@ -114,9 +118,13 @@ def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
 def _split_pairs(opts: list[str]) -> list[str]:
     pairs: list[str] = []
     for word in opts or []:
+        if re.search(r"\d{100}", word):
+            raise UserError(f"{word[:40]}... has a number of 100 or more digits", "correct it")
         if word.startswith("--"):
             raise UserError(f"{word} stands after the KEY VALUE pairs", "put it before them")
         is_key = len(pairs) % 2 == 0
+        if word == "=" or (is_key and word.startswith("=")):
+            raise UserError(f"there is a space beside the = of {word!r}", "write KEY=VALUE")
         pairs += word.split("=", 1) if is_key and "=" in word else [word]
     if len(pairs) % 2:
         raise UserError(f"the last of the KEY VALUE pairs, {pairs[-1]!r}, has no value")
@@ -129,6 +137,10 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
     key = message.replace("'", " ").split()[-1]
     if "xistent" in message:
         return message + nearest(key, dict(dotted_items(cfg)))
+    types = re.search(r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\)", message)
+    value = dict(dotted_items(cfg)).get(key)
+    if types and value is not None:
+        message += f"; it must be a {types[1]} such as {value!r}, not a {types[2]}"
     if "tuple" in message and "str" in message:
         return f"{message}; a list of names is written {key} \"('my_set',)\""
     return message

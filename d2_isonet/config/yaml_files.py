@@ -2,44 +2,62 @@
 
 import itertools
 import os
+import re
 
 import yaml
 from fvcore.common.config import BASE_KEY
 
+from d2_isonet.utils.files import read_regular
 from d2_isonet.utils.messages import MissingFileError, UserError, nearest
 
-_MOST_BYTES = 1 << 20  # the longest config here has two thousand
+_MOST_BYTES = 1 << 18  # of a file and all that it inherits; the longest here has two thousand
+_BYTES_OF_A_READ = 1 << 10  # so that the number of files is limited too
+_MOST_DIGITS = 100  # in a row
 _MOST_NODES = 100_000  # with every alias written out
 
 
-def check_yaml_files(path: str, inherited_by: tuple[str, ...] = ()) -> None:
+def check_yaml_files(path: str, inherited_by: tuple[str, ...] = (), read: int = 0) -> int:
     """Raise unless yaml's safe loader can read `path` and every _BASE_ it leads to.
 
-    It counts the values before it builds them: nine lines of aliases can mean a billion words.
+    It counts the values before it builds them: nine lines of aliases can mean a billion words. A
+    file that two others inherit from counts twice, as it is read twice.
+
+    Args:
+        read: the bytes of the files before it; the number with this one is returned.
 
     Raises:
         FileNotFoundError: a file is missing.
         UserError: a file is no mapping in yaml, asks for Python objects, has too many values, or
-            inherits from itself.
+            inherits from itself; the files have too many bytes together.
     """
     path = os.path.abspath(path)
     if path in inherited_by:
         circle = " -> ".join([*inherited_by[inherited_by.index(path) :], path])
         raise UserError(f"{path}: _BASE_ goes in a circle ({circle})", "take one of them out")
-    if not os.path.isfile(path):
-        asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
+    asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
+    if os.path.isdir(path):
+        raise UserError(f"{asked}: {path} is a folder", "give a yaml file")
+    if path.endswith(".py"):
+        raise UserError(f"{asked}: {path} is a LazyConfig", "d2-isonet train-lazy trains it")
+    if not os.path.exists(path):
         folder, name = os.path.split(path)
         there = os.listdir(folder) if os.path.isdir(folder) else []
         raise MissingFileError(f"{asked}: there is no file {path}{nearest(name, there)}")
-    for base in _bases(path, _read(path)):
-        check_yaml_files(base, (*inherited_by, path))
+    content = read_yaml(path)
+    read += os.path.getsize(path) + _BYTES_OF_A_READ
+    if read > _MOST_BYTES:
+        first = (*inherited_by, path)[0]
+        raise UserError(f"{first}: too many files, or too long ones, by _BASE_", "leave some out")
+    for base in _bases(path, content):
+        read = check_yaml_files(base, (*inherited_by, path), read)
+    return read
 
 
-def _read(path: str) -> dict:
-    if os.path.getsize(path) > _MOST_BYTES:
-        raise UserError(f"{path} has {os.path.getsize(path)} bytes", "that is no config")
-    with open(path, "rb") as file:
-        text = file.read()
+def read_yaml(path: str) -> dict:
+    """The mapping in a yaml file, without its _BASE_; raises UserError if it is none."""
+    text = read_regular(path, _MOST_BYTES)
+    if re.search(rb"\d{%d}" % _MOST_DIGITS, text):
+        raise UserError(f"{path} has a number of {_MOST_DIGITS} or more digits", "correct it")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

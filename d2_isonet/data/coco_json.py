@@ -1,7 +1,6 @@
 """Reads a COCO json, and validates its form and single values."""
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -12,9 +11,11 @@ from typing import Any
 import numpy as np
 from pycocotools import coco
 
+from d2_isonet.utils.files import read_json
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
 logger = logging.getLogger(__name__)
+_MOST_BYTES = 1 << 33
 
 
 def read_annotations(json_file: str) -> dict:
@@ -27,13 +28,14 @@ def read_annotations(json_file: str) -> dict:
         UserError: it is not json, does not have COCO's form, or lacks categories with id and name.
     """
     path = os.path.abspath(json_file)
-    if not os.path.isfile(json_file):
+    if not os.path.exists(json_file):
         raise MissingFileError(f"annotations: there is no file {path}")
     try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(json_file, _MOST_BYTES)
         reason = _why_not_coco(content)
-    except (ValueError, RecursionError) as error:
+    except UserError:
+        raise
+    except ValueError as error:
         reason = f"it is no json ({error})"
     if reason:
         what = f"{path} is no COCO annotation file: {reason}"

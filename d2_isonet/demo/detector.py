@@ -11,12 +11,12 @@ from detectron2.structures import Instances
 
 from d2_isonet.checkpoint.checkpointer import require_file
 from d2_isonet.config.loading import fall_back_to_cpu, load_config
-from d2_isonet.data.categories import Categories, categories_of_json
+from d2_isonet.data.categories import Categories, categories_of_json, check_named_classes
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.engine.predictor import Predictor
 from d2_isonet.modeling.fusion import fuse_for_inference
 from d2_isonet.preflight.training import check_device
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, show
 
 _NO_DETECTORS = ("ImageClassifier", "SemanticSegmentor", "ProposalNetwork")
 
@@ -91,19 +91,7 @@ def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
     `found` are the classes of the detector. They are certain only if the weights name them.
     """
     asked = categories_of_json(read_annotations(annotations), annotations)
-    if len(asked.names) != len(found.names):
-        raise UserError(
-            f"--annotations: {annotations} has {len(asked.names)} categories, the detector "
-            f"{len(found.names)} classes",
-            "give a file of the dataset it was trained on",
-        )
-    differing = [(a, b) for a, b in zip(found.names, asked.names, strict=True) if a != b]
-    if found.source == weights and differing:
-        raise UserError(
-            f"--annotations: {annotations} has {differing[0][1]!r} in place of "
-            f"{differing[0][0]!r} in {found.source}, and {len(differing) - 1} more differences",
-            "give a file of the dataset that the detector was trained on",
-        )
+    check_named_classes(f"--annotations: {annotations}", asked.names, found, weights)
     return asked
 
 
@@ -112,7 +100,7 @@ def _print_summary(cfg: CfgNode, args: argparse.Namespace, categories: Categorie
     names = f"named by {categories.source}" if categories.source else unknown
     on_cpu, network = cfg.MODEL.DEVICE == "cpu", cfg.MODEL.ISONET
     device = f"cpu, {torch.get_num_threads()} threads" if on_cpu else cfg.MODEL.DEVICE
-    print(f"{args.weights}: {len(categories.names)} classes, {names}; device {device}", flush=True)
+    show(f"{args.weights}: {len(categories.names)} classes, {names}; device {device}")
     can_be_fused = (
         cfg.MODEL.BACKBONE.NAME.startswith("build_isonet")
         and (network.ACTIVATION, network.CONV, network.BLOCK) == ("SReLU", "Conv2d", "residual")

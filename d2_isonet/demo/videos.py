@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from d2_isonet.utils.files import SaveError, as_save_error
+from d2_isonet.utils.files import SaveError, as_save_error, why_not_regular
 from d2_isonet.utils.messages import UserError
 
 # NoVideo reports what the user needs of the log lines of ffmpeg and OpenCV
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"\xef\xbb\xbf#EXTM3U", b"<?xml", b"<MPD", b"v=0")
 _USUAL_RATE = 25.0  # frames per second, if a file or camera does not give its rate
 
 
@@ -35,8 +36,8 @@ class FrameReader:
     """
 
     def __init__(self, source: str | int):
-        if isinstance(source, str) and os.path.getsize(source) == 0:
-            raise NoVideo("it is empty (0 bytes)")
+        if isinstance(source, str) and (problem := _content_problem(source)):
+            raise NoVideo(problem)
         self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
             raise NoVideo(_why_not_open(source))
@@ -66,6 +67,17 @@ class FrameReader:
         """Whether clearly fewer frames were read than announced; files may miscount a few."""
         missing = (self.announced or 0) - self.number
         return missing > max(2, 0.02 * self.number)
+
+
+def _content_problem(path: str) -> str:
+    """Why OpenCV must not open a file, "" if it may: a list of others could name any file."""
+    if problem := why_not_regular(path):
+        return problem
+    with open(path, "rb") as file:
+        head = file.read(64).lstrip()
+    if head.startswith(_PLAYLISTS):
+        return "it is a list of other files; name the video itself"
+    return "" if head else "it is empty (0 bytes)"
 
 
 def _why_not_open(source: str | int) -> str:

@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from d2_isonet.utils.compat import create_local_process_group
-from d2_isonet.utils.messages import UserError, quiet_interrupt
+from d2_isonet.utils.messages import UserError, quiet_interrupt, show
 
 from .lifetime import end_with_parent
 from .meeting import (
@@ -38,6 +38,8 @@ from .meeting import (
 from .preemption import ENDED_OUTSIDE, StopRequest, end_at_once, exit_code_of, handled_signals
 from .supervision import ProcessFailure, supervise, trace_file
 from .torchrun import under_torchrun
+
+_MOST_ON_A_CPU = 16  # processes, whatever the number of its cores: for tests on small machines
 
 
 def run(main: Callable, args: argparse.Namespace) -> None:
@@ -61,11 +63,11 @@ def run(main: Callable, args: argparse.Namespace) -> None:
                 timeout=timedelta(seconds=args.dist_timeout),
             )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        show(f"error: {error}", to_stderr=True)
         _exit(2)
     except (MeetingError, ProcessFailure) as error:
         if str(error):  # otherwise the failed process has printed the reason
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            show(f"error: {error}", to_stderr=True)
         _exit(getattr(error, "exit_code", 1))
     except SystemExit as end:
         _exit(_code_of(end))
@@ -93,6 +95,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             f"{started} processes are asked for (--num-gpus, or torchrun's --nproc-per-node), but "
             f"this machine has {gpus} GPUs"
+        )
+    cores = os.cpu_count() or 1
+    if gpus == 0 and started > max(_MOST_ON_A_CPU, cores):
+        raise UserError(
+            f"--num-gpus is {started}, but this machine has no GPU and {cores} CPU cores",
+            f"on a CPU it is the number of processes: give at most {max(_MOST_ON_A_CPU, cores)}",
         )
     if not 0 <= args.machine_rank < max(1, args.num_machines):
         raise UserError(

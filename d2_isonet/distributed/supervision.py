@@ -4,7 +4,6 @@ import contextlib
 import multiprocessing.connection
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.multiprocessing import ProcessContext
 
-from d2_isonet.utils.messages import INTERRUPTED
+from d2_isonet.utils.messages import INTERRUPTED, show
 
 from .meeting import MeetingError, Member, report_failure
 from .preemption import ENDED_OUTSIDE, PREEMPTED, exit_code_of, handled_signals
@@ -169,7 +168,7 @@ class _End:
         if self._lost_the_others():
             return self._last_line().split(": ", 1)[1]
         if self.trace:
-            print(self.trace, file=sys.stderr)
+            show(self.trace, to_stderr=True)
             return f"{self.member.name} failed: {self._last_line()}; the others were stopped"
         if self.code > 0:
             return ""

@@ -16,13 +16,14 @@ from detectron2.structures import Instances
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, printable
 
 Colour = tuple[int, int, int]  # RGB, 0-255
 _HUES = 12
 _HUE_STEP = 5  # twelfths of the circle: consecutive classes look unlike
 # (saturation, value) of the first 12 classes, of the next 12, ...
 _STYLES = ((0.75, 0.95), (0.45, 1.0), (0.9, 0.7), (0.55, 0.8), (1.0, 1.0), (0.3, 0.9), (1.0, 0.5))
+_LONGEST_LABEL = 200  # characters
 _OPACITY = 0.45  # of a mask
 
 
@@ -141,6 +142,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _write(pen: ImageDraw.ImageDraw, box: Sequence[float], label: str, colour: Colour) -> None:
     """Write a label above the box, or inside its upper edge if the image ends there."""
+    label = printable(label)[:_LONGEST_LABEL]  # Pillow cannot lay out control characters
     _, _, right, bottom = pen.textbbox((0, 0), label)
     width, height = right + 6, bottom + 4
     x = max(0, min(box[0], pen.im.size[0] - width))

@@ -47,6 +47,8 @@ def resumed_seed(trainer, saved: dict | None) -> int:
             f"SEED {trainer.seed} determines the order"
         )
         return trainer.seed
+    if type(saved["seed"]) is not int or saved["seed"] < 0:
+        raise ValueError("the seed of its data_order is no whole number")
     now = {**data_order(trainer), "seed": saved["seed"]}
     differences = [f"{k} {saved.get(k)} -> {now[k]}" for k in now if saved.get(k) != now[k]]
     if differences:

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 
 from d2_isonet import __version__
 from d2_isonet.utils.command_line import typed_command
-from d2_isonet.utils.files import tolerate, write_text
+from d2_isonet.utils.files import read_json, tolerate, write_text
 
 logger = logging.getLogger(__name__)
 NAME = "runs.json"
@@ -89,11 +89,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def read_run_records(file: Path) -> list[dict]:
     """The runs in a runs.json, oldest first. A damaged file gives none and a warning."""
-    if not file.is_file():
+    if not file.exists():
         return []
     try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        records = read_json(file)
+    except (OSError, ValueError) as error:
         logger.warning(f"{file} is damaged ({error}): its records of earlier runs are lost")
         return []
     return [x for x in records if isinstance(x, dict)] if isinstance(records, list) else []

@@ -51,7 +51,11 @@ class Trainer(DefaultTrainer):
         self._trainer = build_step(cfg, model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = build_checkpointer(
-            cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
+            cfg,
+            model,
+            (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST),
+            trust_pickle=trust_pickle,
+            trainer=weakref.proxy(self),
         )
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg

@@ -21,7 +21,7 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
-from d2_isonet.utils.files import tolerate, write_text
+from d2_isonet.utils.files import parse_json, tolerate, write_text
 
 _reported: set[str] = set()  # files; several handlers write to one
 
@@ -136,16 +136,17 @@ def prepare_metrics(folder: Path, start_iter: int) -> None:
             if entry["iteration"] < start_iter
             or (entry["iteration"] == start_iter and "total_loss" not in entry)
         )
-        if text != path.read_text(encoding="utf-8"):
+        if text != path.read_text(encoding="utf-8", errors="replace"):
             write_text(path, text)
 
 
 def _entries(path: Path) -> list[dict]:
     """The lines of metrics.json, without those that a kill has cut off."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
         with suppress(ValueError):
-            entries.append(json.loads(line))
+            entries.append(parse_json(line))
     return [x for x in entries if isinstance(x, dict) and isinstance(x.get("iteration"), int)]
 
 

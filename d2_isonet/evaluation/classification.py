@@ -1,6 +1,7 @@
 """Top-1 and top-5 accuracy as a detectron2 evaluator, and its file of predictions."""
 
 import csv
+import io
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -11,12 +12,13 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from d2_isonet.utils.files import tolerate, write_text
+from d2_isonet.utils.files import read_regular, tolerate, write_text
 from d2_isonet.utils.messages import UserError
 
-from .per_class import csv_text, current_iteration, folder_of, write_per_class
+from .per_class import csv_text, current_iteration, folder_of, name_in, write_per_class
 
 NAME = "predictions.csv"
+_MOST_BYTES = 1 << 28  # the predictions of two million images
 
 
 class Prediction(NamedTuple):
@@ -91,11 +93,14 @@ def read_predictions(file: Path) -> list[Prediction]:
 
     Raises UserError if the file has other columns or is damaged.
     """
-    with open(file, newline="", encoding="utf-8") as opened:
-        rows = list(csv.reader(opened))
+    text = read_regular(file, _MOST_BYTES).decode("utf-8", errors="replace")
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise UserError(f"{file} is damaged: {error}") from error
     if not rows or tuple(rows[0]) != Prediction._fields:
         raise UserError(f"{file} does not have the columns {', '.join(Prediction._fields)}")
-    kinds: tuple[Callable, ...] = (str, int, int, float, float, lambda x: bool(int(x)))
+    kinds: tuple[Callable, ...] = (name_in, int, int, float, float, lambda x: bool(int(x)))
     try:
         return [
             Prediction(*(kind(x) for kind, x in zip(kinds, row, strict=True))) for row in rows[1:]

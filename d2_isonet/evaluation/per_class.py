@@ -1,12 +1,15 @@
 """Results of an evaluation per class, written as csv for people and json for programs."""
 
+import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,24 @@ import numpy as np
 from detectron2.utils.events import get_event_storage
 
 from d2_isonet.utils.files import tolerate, write_text
+from d2_isonet.utils.messages import printable
 
 NAME = "per_class"  # stem of both file names
+
+
+logger = logging.getLogger(__name__)
+_weights: ContextVar[str] = ContextVar("weights", default="")
+
+
+@contextlib.contextmanager
+def evaluated_weights(name: str) -> Iterator[None]:
+    """Log which weights are evaluated inside, and name them in per_class.json."""
+    logger.info(f"Evaluating {name}")
+    token = _weights.set(name)
+    try:
+        yield
+    finally:
+        _weights.reset(token)
 
 
 def folder_of(output_dir: str | os.PathLike, dataset_name: str) -> Path:
@@ -69,10 +88,14 @@ def write_per_class(
     """Write per_class.csv and per_class.json; a full disk is a warning, not an error.
 
     `rows` has a row per class for each task ("bbox", "segm", "classification"), `about` further
-    entries of the json: the data set, its files, the iteration.
+    entries of the json: the data set, its files, the iteration; `evaluated_weights` adds its name.
     """
     folder = Path(folder)
-    content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
+    content = {
+        **about,
+        "weights": _weights.get(),
+        "tasks": {task: list(table) for task, table in rows.items()},
+    }
     with tolerate(folder, "The evaluation continues without the results of each class"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")
@@ -82,12 +105,30 @@ def write_per_class(
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping]) -> str:
-    """A table as csv with a line of column names; None is an empty field."""
+    """A table as csv with a line of column names; None is an empty field.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _field(value) for key, value in row.items()} for row in rows)
     return file.getvalue()
+
+
+_FORMULA = re.compile(r"'*([=+\-@\uff1d\uff0b\uff0d\uff20]|\\[tr])")  # and full-width signs, tabs
+
+
+def _field(value: Any) -> Any:
+    if not isinstance(value, str) or re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", value):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def name_in(field: str) -> str:
+    """The text that `csv_text` has written as `field`; what it escaped stays escaped."""
+    return field[1:] if field.startswith("'") and _FORMULA.match(field) else field
 
 
 def current_iteration() -> int | None:

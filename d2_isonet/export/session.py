@@ -10,9 +10,10 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_own_data
 from d2_isonet.data.examples import Examples, find_examples
 from d2_isonet.utils.files import bytes_of
-from d2_isonet.utils.messages import UserError
+from d2_isonet.utils.messages import UserError, show
 
 from .comparison import TOLERANCES, compare, failures, format_summary, summarize, write_report
 from .formats import write_export
@@ -35,8 +36,9 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     target = choose_target(cfg, args.target)
     check_format(target, args.format, args.precision, cfg.MODEL.ROI_HEADS.NAME)
     weights = args.weights or cfg.MODEL.WEIGHTS
-    names, source_of_names = find_class_names(cfg, target, args.class_names)
-    original = load_model(cfg, target, weights, args.trust_pickle)
+    original, found = load_model(cfg, target, weights, args.trust_pickle)
+    register_own_data(cfg)
+    names, source_of_names = find_class_names(cfg, target, args.class_names, found, weights)
     examples = find_examples(cfg, args.images, args.num_images)
     model, fused = variant(original, args.fuse, args.precision)
     record = make_record(
@@ -46,8 +48,8 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     path = folder / f"{target}{SUFFIXES[args.format]}"
     write_export(model, record, examples.images, path)
     print(f"Written: {path}, {args.precision}, shifts folded: {'yes' if fused else 'no'}")
-    print(f"Class names: {source_of_names}")
-    print(f"Compared on {len(examples.images)} images {examples.source}")
+    show(f"Class names: {source_of_names}")
+    show(f"Compared on {len(examples.images)} images {examples.source}")
     return _compare(original, path, record, examples, args)
 
 
@@ -62,7 +64,7 @@ def _compare(
     tolerance = TOLERANCES[record["precision"]] if args.tolerance is None else args.tolerance
     sizes = {"weights": bytes_of(original.state_dict()), "export": path.stat().st_size}
     problems = failures(summary, tolerance)
-    print(format_summary(summary, tolerance, seconds, sizes))
+    show(format_summary(summary, tolerance, seconds, sizes))
     write_report(
         path.with_name(f"{path.name}.comparison.json"),
         images=len(examples.images), source=examples.source, differences=summary, bytes=sizes,

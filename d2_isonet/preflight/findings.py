@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from d2_isonet.utils.messages import UserError, shortened
+from d2_isonet.utils.messages import UserError, printable, shortened
 
 Severity = Literal["error", "warning", "fact"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "fact")
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.where}: {self.what}{remedy}"
+        return printable(f"{self.where}: {self.what}{remedy}", "message")
 
 
 class Rule(NamedTuple):
@@ -106,10 +106,8 @@ def findings_table(findings: Iterable[Finding]) -> str:
 
 
 def _wrap(text: str, width: int) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates cannot be printed
-    return "\n".join(
-        line for part in text.splitlines() or [""] for line in textwrap.wrap(part, width) or [""]
-    )
+    lines = printable(text, "message").split("\n")
+    return "\n".join(x for line in lines for x in textwrap.wrap(line, width) or [""])
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:

@@ -1,6 +1,7 @@
 """Checks the device, batch, network, weights and output folder of a run before a model is built."""
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,10 @@ def _network(cfg: CfgNode) -> nn.Module | None:
 def _size(cfg: CfgNode, model: nn.Module) -> Finding:
     number = sum(parameter.numel() for parameter in model.parameters())
     names = f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}"
+    needed, memory = 4 * number, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        room = f"{needed / 1e9:.3g} GB of parameters, this machine has {memory / 1e9:.3g} GB"
+        return Finding("error", "network", f"{names}, {room}", "choose a smaller network")
     return Finding("fact", "network", f"{names}, {number / 1e6:.3g} million parameters")
 
 

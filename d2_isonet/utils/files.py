@@ -1,14 +1,18 @@
-"""Writes files whole or not at all, and continues without a file that cannot be written."""
+"""Writes files whole or not at all, continues without a file, and reads only regular files."""
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from .messages import UserError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -16,7 +20,7 @@ FilePath = str | os.PathLike
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit of file sizes
 
 
-class SaveError(OSError):
+class SaveError(UserError, OSError):
     """A file could not be written; the message names the file and the reason."""
 
 
@@ -138,3 +142,67 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_NO_FILES = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def why_not_regular(path: str | os.PathLike, most_bytes: int | None = None) -> str:
+    """Why `path` must not be opened: "it is a FIFO, not a file", or larger; "" if it may be.
+
+    Opening a FIFO waits for a writer, and reading a device need not end. A link is followed.
+
+    Args:
+        most_bytes: limit of the file's size; None for no limit.
+
+    Raises:
+        OSError: there is no such file (a broken link, a loop of links), or it is out of reach.
+        ValueError: the path has a null character.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return f"it is {_NO_FILES.get(stat.S_IFMT(status.st_mode), 'special')}, not a file"
+    if most_bytes is not None and status.st_size > most_bytes:
+        return f"it has {status.st_size / 1e6:.3g} MB, more than {most_bytes / 1e6:.3g} MB"
+    return ""
+
+
+def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
+    """The content of a regular file of at most `most_bytes`; raises UserError for another one."""
+    reason = why_not_regular(path, most_bytes)
+    if reason:
+        raise UserError(f"{path} cannot be read: {reason}", "give a regular file")
+    with open(path, "rb") as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+MOST_RECORD_BYTES = 1 << 25  # of a json that describes a run, or lists classes
+_MOST_DIGITS = 18  # of a whole number that fits 64 bits
+
+
+def read_json(path: str | os.PathLike, most_bytes: int = MOST_RECORD_BYTES) -> Any:
+    """The content of a json file; raises UserError for no regular file, and as `parse_json`."""
+    return parse_json(read_regular(path, most_bytes))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value in `text`. Whatever is wrong with it is a ValueError.
+
+    Numbers must fit 64 bits: longer ones fail in whatever computes with them.
+    """
+    try:
+        return json.loads(text, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError("its lists are nested too deeply") from error
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS and (len(text) > _MOST_DIGITS + 2 or abs(int(text)) >= 1 << 63):
+        raise ValueError(f"it has the number {text[:20]}... of {len(text.lstrip('-'))} digits")
+    return int(text)

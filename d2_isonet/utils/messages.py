@@ -1,16 +1,46 @@
-"""Messages for the user: UserError, the nearest names, shortened lists, errors in one line."""
+"""Messages for the user: UserError, nearest names, shortened lists, names that cannot do harm."""
 
 import contextlib
 import difflib
+import logging
 import os
+import re
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 # fvcore causes it when it is imported, and the user of a command cannot change that
 warnings.filterwarnings("ignore", r".*torch\.jit\.script.* is deprecated", FutureWarning)
+
+# Control characters, and marks that reorder the text around them; half of a pair has no encoding.
+_UNPRINTABLE = (
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_ESCAPED = {
+    "name": re.compile(rf"{_UNPRINTABLE}|[\t\n]"),
+    "message": re.compile(rf"{_UNPRINTABLE}|\n(?!  )"),  # lists in messages are indented
+    "log": re.compile(rf"{_UNPRINTABLE}|\n(?=\[)"),  # a record begins with [
+}
+
+
+def printable(text: str, kind: Literal["name", "message", "log"] = "name") -> str:
+    """`text` with its control characters and marks of direction escaped, as in "\\x1b[31m".
+
+    Whatever comes from a file passes through it before it reaches a terminal, a log or a page.
+
+    Args:
+        kind: the line breaks that stay: none in a name, those before an indented line in a message,
+            all that do not begin a new record in a log, a table or a page.
+    """
+    return _ESCAPED[kind].sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def show(text: str, to_stderr: bool = False) -> None:
+    """Print text that quotes files."""
+    print(printable(text, "log"), file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 class UserError(ValueError):
@@ -25,9 +55,8 @@ class UserError(ValueError):
     """
 
     def __init__(self, what: str, remedy: str = ""):
-        super().__init__(f"{what}; {remedy}" if remedy else what)
-        self.what = what
-        self.remedy = remedy
+        self.what, self.remedy = printable(what, "message"), printable(remedy, "message")
+        super().__init__(f"{self.what}; {self.remedy}" if remedy else self.what)
 
 
 class MissingFileError(UserError, FileNotFoundError):
@@ -37,8 +66,9 @@ class MissingFileError(UserError, FileNotFoundError):
 # An error in their code is due to what it was called with, so that its caller tells whose it is.
 _LIBRARIES = {
     *sys.stdlib_module_names,
-    *("PIL", "detectron2", "fvcore", "iopath", "numpy", "safetensors", "torch", "torchvision"),
-    *("webdataset", "yacs", "yaml"),
+    *("PIL", "cv2", "detectron2", "filelock", "fvcore", "hotcoco", "iopath", "matplotlib", "numpy"),
+    *("omegaconf", "onnx", "onnxruntime", "pycocotools", "safetensors", "simplejpeg", "tabulate"),
+    *("timm", "torch", "torchvision", "tqdm", "webdataset", "yacs", "yaml"),
 }
 
 
@@ -107,7 +137,7 @@ def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
 def shortened(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
     """The first names and the number of the others: "a, b, c, d, e and 3 more"."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return separator.join(names[:most]) + more
+    return separator.join(map(printable, names[:most])) + more
 
 
 @contextlib.contextmanager
@@ -122,6 +152,7 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
         of_this_process: whether the error may be of this process alone (its share of the images);
             False if all processes of a machine meet the same one and one message is enough.
     """
+    _make_output_printable()
     try:
         yield
     except Exception as error:
@@ -132,14 +163,33 @@ def readable_errors(of_this_process: bool = False) -> Iterator[None]:
         # all processes stop at a loss that is not finite, with the same message
         of_this_process = of_this_process and not isinstance(error, FloatingPointError)
         if of_this_process or comm.get_local_rank() == 0:
-            print(f"error: {_original_message(error)}", file=sys.stderr, flush=True)
+            show(f"error: {printable(_original_message(error), 'message')}", to_stderr=True)
         sys.exit(2)
 
 
-def _has_readable_message(error: Exception) -> bool:
-    from .files import SaveError
+_COLOURS = re.compile("\x1b\\[(0|3[456])m")  # of the tables that detectron2 logs
+_make_record = logging.getLogRecordFactory()
 
-    if isinstance(error, UserError | SaveError | FloatingPointError):
+
+def _make_output_printable() -> None:
+    """Let log records and uncaught exceptions of this process escape what they quote."""
+    logging.setLogRecordFactory(_printable_record)
+    sys.excepthook = lambda *error: show("".join(traceback.format_exception(*error)).rstrip(), True)
+
+
+def _printable_record(*values, **options) -> logging.LogRecord:
+    record = _make_record(*values, **options)
+    with contextlib.suppress(Exception):  # the arguments may not fit, which logging reports
+        text = _COLOURS.sub("", record.getMessage())
+        record.msg, record.args = printable(text, "log"), None
+    if record.exc_info and record.exc_info[0]:
+        text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        record.exc_text = printable(text, "log")
+    return record
+
+
+def _has_readable_message(error: Exception) -> bool:
+    if isinstance(error, (UserError, FloatingPointError)):
         return True
     refusals = FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError
     from_worker = str(error).startswith("Caught ")  # torch raises it again, without its frames

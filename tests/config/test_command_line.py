@@ -198,3 +198,40 @@ def test_a_training_that_diverged_ends_in_one_line_for_all_processes(rank, capsy
     assert stop.value.code == 2
     expected = "error: Iteration 3: the loss is not finite\n" if rank == 0 else ""
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason"),
+    [
+        (["MODEL.ROI_BOX_HEAD.NUM_CONV", "30000000"], "at most 100"),
+        (["MODEL.RETINANET.NUM_CONVS", "30000000"], "at most 100"),
+        (["MODEL.RESNETS.DEPTH", "60000002"], "at most 2,000"),
+        (["MODEL.FPN.OUT_CHANNELS", "50000000"], "at most 16,384"),
+        (["MODEL.RPN.CONV_DIMS", "[50000000]"], "at most 16,384"),
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "50000000"], "at most 1,000,000"),
+        (["MODEL.ANCHOR_GENERATOR.SIZES", str([[32] * 5000])], "5000 values"),
+        (["DATALOADER.NUM_WORKERS", "50000000"], "at most 4,096"),
+        (["INPUT.MIN_SIZE_TRAIN", "(50000000,)"], "at most 100,000"),
+        (["SOLVER.MAX_ITER", "9" * 25], "too large a number"),
+        (["SOLVER.BASE_LR", "9" * 400], "100 or more digits"),
+        (["MODEL.PIXEL_MEAN", f"[1.0, 1.0, {'9' * 25}]"], "too large a number"),
+    ],
+)
+def test_a_number_that_no_run_can_have_is_refused(pairs, reason):
+    with pytest.raises(UserError, match=reason):
+        load_config("", pairs)
+
+
+def test_a_tree_of_bases_is_not_climbed(tmp_path):
+    for number in range(30):
+        next_file = f"b{number + 1}.yaml"
+        (tmp_path / f"b{number}.yaml").write_text(f"_BASE_: [{next_file}, {next_file}]\n")
+    (tmp_path / "b30.yaml").write_text("SEED: 1\n")
+    with pytest.raises(UserError, match=r"b0.yaml: too many files, or too long ones, by _BASE_"):
+        load_config(str(tmp_path / "b0.yaml"), [])
+
+
+def test_a_number_of_400_digits_in_a_yaml_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text(f"SOLVER: {{BASE_LR: {'9' * 400}}}\n")
+    with pytest.raises(UserError, match="a.yaml has a number of 100 or more digits"):
+        load_config(str(tmp_path / "a.yaml"), [])

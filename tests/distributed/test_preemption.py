@@ -67,6 +67,22 @@ def test_a_signal_saves_the_step_and_ends_with_its_code(number, code, tmp_path, 
         assert torch.equal(a, b)
 
 
+def test_a_signal_before_a_step_begins_saves_the_step_before_and_loses_none(tmp_path, caplog):
+    whole = train(toy_config(tmp_path / "whole"))
+    cfg = toy_config(tmp_path / "parts", "SOLVER.CHECKPOINT_PERIOD", "1000")
+    trainer = OwnShareTrainer(cfg)
+    signals = Signal(signal.SIGTERM, 2)
+    trainer.register_hooks([signals])
+    trainer._hooks.insert(0, trainer._hooks.pop(trainer._hooks.index(signals)))
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert "Stopped by SIGTERM after iteration 1, which is saved" in caplog.text
+    resumed = train(cfg, resume=True)
+    assert resumed.start_iter == 2  # it was 3: the step that never ran was counted as done
+    for a, b in zip(weights(resumed), weights(whole), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_after_a_signal_in_the_last_step_the_resumed_run_finishes(tmp_path):
     assert signalled(toy_config(tmp_path), signal.SIGTERM, 3) == PREEMPTED
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"

@@ -64,6 +64,13 @@ def test_names_of_other_alphabets_are_drawn():
     assert all((copies[0] != copy).any() for copy in copies[1:])
 
 
+def test_names_with_control_characters_and_long_ones_are_drawn():
+    picture = demo_detector.picture(size=(200, 300))
+    found = demo_detector.find_bright(picture)
+    for name in ("a\r\n\x1b[31m\x07\u202e\ud800", "x" * 2_000_000):
+        assert (draw_instances(picture, found, [name] * 3) != picture).any()
+
+
 def test_an_annotated_copy_can_be_encoded():
     assert cv2.imencode(".png", drawn(red=(5, 5, 50, 50))[1])[0]
 

@@ -1,11 +1,11 @@
 """The index of a set of image shards: the tar files, their contents and places."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from d2_isonet.utils.files import parse_json, why_not_regular
 from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .source import read_all
@@ -13,6 +13,8 @@ from .source import read_all
 INDEX_NAME = "index.json"
 JOURNAL_NAME = "shards.partial.jsonl"  # of an unfinished set
 FORMAT, VERSION = "d2_isonet image shards", 1
+_MOST_SAMPLES = 20_000_000  # of a split, whose order is held in memory
+_LEAST_BYTES = 2048  # of a sample: an image and its json in blocks of 512 bytes, and their headers
 _REMEDY = "copy the whole set again, or make it again with d2-isonet make-shards"
 # A plain name: the index may come from anybody, and WebDataset executes what follows "pipe:".
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
@@ -50,7 +52,7 @@ def is_shard_root(root: str) -> bool:
     Raises:
         FileNotFoundError: it is a folder with shards but without their index.
     """
-    if is_url(root) or os.path.isfile(os.path.join(root, INDEX_NAME)):
+    if is_url(root) or os.path.exists(os.path.join(root, INDEX_NAME)):
         return True
     if os.path.isfile(os.path.join(root, JOURNAL_NAME)):
         what = f"{root} has no {INDEX_NAME}: d2-isonet make-shards has not finished it"
@@ -81,8 +83,8 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
     url = url_of(root, INDEX_NAME)
     content = read_all(url)
     try:
-        index = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        index = parse_json(content)
+    except ValueError as error:
         raise UserError(f"{url} is no json ({str(error).splitlines()[0]})", _REMEDY) from error
     splits = _Checker(url).splits(root, index)
     if not is_url(root):
@@ -91,11 +93,13 @@ def load_shard_index(root: str) -> dict[str, ShardedImages]:
 
 
 def _check_files(shards: list[Shard]) -> None:
-    missing = [shard.url for shard in shards if not os.path.isfile(shard.url)]
+    missing = [shard.url for shard in shards if not os.path.exists(shard.url)]
     if missing:
         what = f"{len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}"
         raise MissingFileError(what, _REMEDY)
     for shard in shards:
+        if problem := why_not_regular(shard.url):
+            raise UserError(f"Shard {shard.url} cannot be read: {problem}", _REMEDY)
         size = os.path.getsize(shard.url)
         if size != shard.bytes:
             what = f"Shard {shard.url} has {size} bytes and not {shard.bytes} as the index says"
@@ -129,6 +133,7 @@ class _Checker:
         entries = enumerate(self._get(split, "shards", where, list))
         shards = tuple(self._shard(root, entry, f"{where}.shards[{i}]") for i, entry in entries)
         samples = self._get(split, "samples", where, int)
+        self._need(samples <= _MOST_SAMPLES, f"{where}.samples", samples)
         counted = sum(shard.samples for shard in shards)
         self._need(samples == counted, f"{where}.samples", f"{samples}, its shards hold {counted}")
         urls = {shard.url for shard in shards}
@@ -140,7 +145,8 @@ class _Checker:
         samples, size = (self._get(entry, key, where, int) for key in ("samples", "bytes"))
         self._need(_SHARD_NAME.fullmatch(name), f"{where}.file", name)
         self._need(samples > 0, f"{where}.samples", samples)
-        self._need(size > 0, f"{where}.bytes", size)
+        is_possible = samples * _LEAST_BYTES <= size
+        self._need(is_possible, f"{where}.samples", f"{samples} in {size} bytes")
         self._need(re.fullmatch("[0-9a-f]{64}", sha256), f"{where}.sha256", sha256)
         return Shard(url_of(root, name), samples, size, sha256)
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import io
-import json
 import logging
 import tarfile
 import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from d2_isonet.utils.files import parse_json
 from d2_isonet.utils.messages import UserError
 
 from .index import Shard, is_url
@@ -50,7 +50,7 @@ def _read_once(shard: Shard, num_classes: int, wanted: Collection[int]) -> dict[
                 count += 1
         except (tarfile.TarError, ValueError, EOFError) as problem:
             error = problem
-        while stream.read(_BLOCK):  # what follows the end of the archive
+        while source.count <= shard.bytes and stream.read(_BLOCK):  # what follows the archive
             pass
     _compare(source, shard)
     if error is not None:
@@ -100,8 +100,8 @@ def _checked(sample: dict[str, Any], shard: Shard, num_classes: int) -> dict:
     if len(images) != 1 or "json" not in sample:
         raise UserError(f"sample {key!r} is not an image and its json")
     record = None
-    with contextlib.suppress(ValueError, RecursionError):  # reported below
-        record = json.loads(sample["json"])
+    with contextlib.suppress(ValueError):  # reported below
+        record = parse_json(sample["json"])
     kinds = {"file": str, "image_id": int, "label": int}
     if not isinstance(record, dict) or {k: type(v) for k, v in record.items()} != kinds:
         raise UserError(f"{key}.json does not give file, image_id and label")

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from d2_isonet.utils.command_line import require_packages
+from d2_isonet.utils.files import why_not_regular
 from d2_isonet.utils.messages import MissingFileError, UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 _SILENCE = 60.0  # seconds without a byte after which a URL counts as dead
 _BLOCK = 1 << 20
-_INDEX_LIMIT = 1 << 28  # bytes; the index of a million shards has 160 MB
+_INDEX_LIMIT = 1 << 25  # bytes; the index of two hundred thousand shards
 
 
 class ShardUnavailable(UserError):
@@ -96,6 +97,9 @@ def _open(url: str) -> io.BufferedIOBase:
             "'pipe:aws s3 cp s3://BUCKET/FOLDER/{} -'",
         )
     try:
+        is_file = scheme in ("", "file")
+        if is_file and (problem := why_not_regular(url.removeprefix("file://"))):
+            raise UserError(f"{url} cannot be read: {problem}", "copy the shards again")
         return gopen(url, "rb")
     except FileNotFoundError as error:
         if error.filename != url and scheme not in ("", "file"):

@@ -13,8 +13,9 @@ from typing import BinaryIO, TextIO
 from filelock import FileLock, Timeout
 from webdataset import TarWriter
 
-from d2_isonet.utils.files import write_text
-from d2_isonet.utils.messages import MissingFileError, UserError
+from d2_isonet.data.image_file import read_file
+from d2_isonet.utils.files import MOST_RECORD_BYTES, parse_json, read_regular, write_text
+from d2_isonet.utils.messages import UserError
 
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
 from .plan import Plan, PlannedShard, record_of
@@ -32,8 +33,8 @@ def is_finished(output: Path, plan: Plan) -> bool:
         UserError: it holds the index of another plan, or tar files of unknown origin.
     """
     index = output / INDEX_NAME
-    if index.is_file():
-        if _parsed(index, index.read_text()).get("plan") != plan.sha256:
+    if index.exists():
+        if _parsed(index, read_regular(index, MOST_RECORD_BYTES)).get("plan") != plan.sha256:
             raise UserError(f"{output} holds the finished shards of other images", _ANOTHER)
         return True
     strangers = [] if (output / JOURNAL_NAME).is_file() else sorted(output.glob("*.tar"))
@@ -67,8 +68,8 @@ class Journal:
         elif lines[0].get("plan") != plan.sha256:
             raise UserError(f"{output} holds unfinished shards of other images", _ANOTHER)
         for entry in lines[1:]:
-            path = output / entry["file"]
-            if path.is_file() and path.stat().st_size == entry["bytes"]:
+            path = output / str(entry.get("file"))
+            if path.is_file() and path.stat().st_size == entry.get("bytes"):
                 self.entries[entry["file"]] = entry
 
     def missing(self) -> list[PlannedShard]:
@@ -98,10 +99,10 @@ class Journal:
         (self.output / JOURNAL_NAME).unlink()
 
 
-def _parsed(path: Path, text: str) -> dict:
+def _parsed(path: Path, text: str | bytes) -> dict:
     """The json object in `text`, of the file `path`; raises UserError if it is none."""
     try:
-        parsed = json.loads(text)
+        parsed = parse_json(text)
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):
@@ -179,13 +180,7 @@ def write_shard(output: Path, shard: PlannedShard) -> dict:
 
 def _sample(image: dict) -> dict:
     path = Path(image["file_name"])
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        what = f"Image {path} does not exist (removed since it was listed)"
-        raise MissingFileError(what, "restore it or start again with another --output") from error
-    except OSError as error:
-        raise UserError(f"Image {path} cannot be read ({error})", "replace the file") from error
+    data = read_file(str(path))
     if len(data) != image["size"]:
         raise UserError(
             f"Image {path} has {len(data)} bytes, {image['size']} when it was listed: a program is "

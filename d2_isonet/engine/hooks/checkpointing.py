@@ -100,6 +100,7 @@ class CheckpointHook(PeriodicCheckpointer):
 
     def after_train(self) -> None:
         if self.stop.interrupted:
+            self.trainer.iter = self._last_step  # the next step may have been announced already
             self._report(self._is_saved or self._save(self._name()))
         elif self.stop.signal and self.trainer.iter >= self.trainer.max_iter:
             self._leave(True)  # the resumed run evaluates

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from d2_isonet.data import coco_json, masks
 from d2_isonet.data.categories import head_section, number_of_classes
+from d2_isonet.data.datasets import OWN_SETS, own_key
 from d2_isonet.preflight.findings import Finding, check_once
 from d2_isonet.utils.messages import UserError, nearest, shortened
 
@@ -27,9 +28,6 @@ _TREE = (
     "coco/val2017, or give --train-annotations, --train-images, --val-annotations, --val-images"
 )
 _MOST_PASSES = 1000  # over the training images; a schedule with more must be an oversight
-OWN_SETS = {  # the flags that give a set, by its name in the config.yaml of a run
-    f"own_{split}": f"--{split}-annotations and --{split}-images" for split in ("train", "val")
-}
 # The cached findings on a file depend on the code of these modules.
 _CHECKS = (coco_json, masks, coco_content, objects, consistency, density)
 
@@ -97,6 +95,7 @@ def _all_findings(cfg: CfgNode, sets: Sets, number: int) -> list[Finding]:
         *images.duplicate_findings(train, val, number),
         *(_schedule(cfg, len(train)) if "TRAIN" in sets else ()),
         *_empty(cfg, next(iter(sets))),
+        *_classes_of_all(cfg, sets),
         *_mask_format(cfg, sets),
         *images.max_unreadable_findings(cfg.DATALOADER.MAX_UNREADABLE),
     ]
@@ -115,6 +114,18 @@ def _empty(cfg: CfgNode, key: str) -> Iterator[Finding]:
     remedy = "name a data set, e.g. \"('my_set',)\""
     if not cfg.DATASETS[key]:
         yield Finding("error", f"DATASETS.{key}", "it is empty", remedy)
+
+
+def _classes_of_all(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
+    """An error for each set whose classes differ from those of the first set."""
+    checked = [x for key in sets for x in zip(cfg.DATASETS[key], sets[key], strict=True)]
+    named = [(name, list(x.classes)) for name, x in checked if x.classes is not None]
+    for name, classes in named[1:]:
+        first, expected = named[0]
+        if classes != expected:
+            what = f"it has the classes {shortened(classes)}, and {first!r} {shortened(expected)}"
+            remedy = "they must be the same, in the same order (of a json's ids)"
+            yield Finding("error", f"data set {name!r}", what, remedy)
 
 
 def _mask_format(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
@@ -137,7 +148,7 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
     """
     metadata, trained = MetadataCatalog.get(name), key == "TRAIN"
     if name not in DatasetCatalog.list():
-        checked = CheckedSet([_unknown_name(key, name)], classes=metadata.get("thing_classes"))
+        checked = CheckedSet([_unknown_name(cfg, key, name)], classes=metadata.get("thing_classes"))
     elif missing := _missing_paths(name):
         checked = CheckedSet(missing, classes=metadata.get("thing_classes"))
     elif metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
@@ -150,7 +161,9 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
         *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
         *density.density_findings(cfg, name, checked.numbers, trained),
-        *images.image_findings(name, checked.entries, number, share),
+        *images.image_findings(
+            name, checked.entries, number, share, images.detection_reader(cfg, trained)
+        ),
         *pixel_findings(cfg, name, checked.entries if number else []),
     ]
     return checked._replace(findings=findings)
@@ -161,12 +174,16 @@ def _demands(cfg: CfgNode, where: str, trained: bool) -> Demands:
     return Demands(where, cfg.MODEL.MASK_ON, trained, keypoints)
 
 
-def _unknown_name(key: str, name: str) -> Finding:
+def _unknown_name(cfg: CfgNode, key: str, name: str) -> Finding:
     near = nearest(name, DatasetCatalog.list()).removeprefix("; ")
     remedy = near or "register it, or import what registers it"
+    what = f"unknown data set {name!r}"
     if name in OWN_SETS:
-        remedy = f"this run used your own data set: repeat {OWN_SETS[name]}"
-    return Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)
+        flags, paths = " and ".join(OWN_SETS[name]), cfg.DATASETS[own_key(name)]
+        remedy = f"this run used your own data set: repeat {flags}"
+        if paths:  # in the config.yaml of a run, whose data have moved since
+            what, remedy = f"{name!r}: there is no file {paths[0]}", f"give its place by {flags}"
+    return Finding("error", f"DATASETS.{key}", what, remedy)
 
 
 def _missing_paths(name: str) -> list[Finding]:

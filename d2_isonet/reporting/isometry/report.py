@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from d2_isonet.isometry.measures import ConvolutionIsometry, share_near_one
 from d2_isonet.reporting.page.page import Cell, Page
+from d2_isonet.utils.messages import show
 
 from .analysis import Analysis, as_json
 from .pictures import figures
@@ -44,15 +45,15 @@ _READING = {
 def print_analysis(analysis: Analysis) -> None:
     network, n = analysis.network, analysis.frequencies
     notes = [f"Note: {note}" for note in network.notes]
-    print(f"\n{network.title}, weights {network.weights}", *notes, sep="\n")
+    show("\n".join([f"\n{network.title}, weights {network.weights}", *notes]))
     print(f"\nSingular values of each convolution on a circular grid of {n} x {n} output pixels\n")
-    print(as_text(convolution_rows(analysis)))
-    print(f"\n{as_text(stage_rows(analysis))}")
+    show(as_text(convolution_rows(analysis)))
+    show(f"\n{as_text(stage_rows(analysis))}")
     if analysis.scales:
-        print(f"\nResidual scales\n\n{as_text(scale_rows(analysis))}")
+        show(f"\nResidual scales\n\n{as_text(scale_rows(analysis))}")
     print(f"\nSignals of {len(network.images)} images {network.image_source}\n")
-    print(as_text(signal_rows(analysis)))
-    print(f"\n{verdict(analysis)}", *analysis.deviations, sep="\n  ")
+    show(as_text(signal_rows(analysis)))
+    show("\n  ".join([f"\n{verdict(analysis)}", *analysis.deviations]))
 
 
 def as_text(rows: list[dict]) -> str:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from d2_isonet.utils.files import as_save_error
+from d2_isonet.utils.messages import printable
 
 Row = Mapping[str, Any] | Sequence[Any]
 MISSING = "–"
@@ -135,7 +136,7 @@ class Page:
     def html(self) -> str:
         environment = Environment(
             loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
+            trim_blocks=True, lstrip_blocks=True, finalize=_finalized,
         )  # fmt: skip
         script, style = ((_FOLDER / name).read_text("utf-8") for name in ("page.js", "page.css"))
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -182,13 +183,18 @@ def shown(value: Any, float_format: str = DEFAULT_FORMAT) -> str:
     return format(value, float_format) if isinstance(value, float) else str(value)
 
 
+def _finalized(value: Any) -> Any:
+    """What the page shows of a value; the script and the style of the page stay as they are."""
+    return printable(value, "log") if type(value) is str else value
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def plain_text(text: str) -> str:
     """`text` with its $ escaped: matplotlib reads what two of them enclose as a formula."""
-    return text.replace("$", r"\$")
+    return printable(text, "log").replace("$", r"\$")
 
 
 def figure_uri(figure: Figure) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,10 @@ from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.evaluation.coco_measures import evaluated, params_of, summarized
 from d2_isonet.evaluation.coco_truth import put_right
 from d2_isonet.evaluation.per_class import detection_measures
+from d2_isonet.utils.files import read_json
 from d2_isonet.utils.messages import UserError
 
+_MOST_BYTES = 1 << 32  # of detections
 IOU = 0.5  # from which on a detection matches an object
 BACKGROUND_IOU = 0.1  # a detection below it has nothing to do with the object
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl")
@@ -94,8 +95,10 @@ def read_detections(file: Path) -> list[dict]:
         UserError: the file is damaged (an evaluation may be writing it), or has another form.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = read_json(file, _MOST_BYTES)
+    except UserError:
+        raise
+    except ValueError as error:
         raise UserError(
             f"{file} is damaged ({error}): it is being written, or its run was killed"
         ) from error

@@ -1,12 +1,14 @@
 """Reads metrics.json and log.txt: maybe cut off, maybe written by several starts."""
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from d2_isonet.utils.files import parse_json, read_regular
+from d2_isonet.utils.messages import UserError
 
 METRICS = "metrics.json"
 # Keys of an evaluation, maybe after the data set's name; all others are of a training step.
@@ -16,6 +18,7 @@ _OF_EVALUATION = re.compile(
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LINE = re.compile(r"^\[[^\]]+\] (\S+?):? (DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)$")
 _ARGUMENTS = "Command line arguments: "
+_MOST_METRICS = 1 << 29  # bytes of metrics.json: ten million iterations
 _MAX_BYTES = 64 * 2**20  # read from the end of a log that grew for weeks
 
 
@@ -49,12 +52,15 @@ class Metrics:
 
 def read_metrics(file: Path) -> Metrics:
     """The metrics of a run; unreadable lines are skipped and reported in `notes`."""
-    if not file.is_file():
+    if not file.exists():
         why = "no training wrote here, or it has not reached its first record"
         return Metrics(notes=[f"There is no {METRICS}: {why}."])
     metrics = Metrics()
-    # splitlines would split at characters inside names
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        text = read_regular(file, _MOST_METRICS).decode("utf-8", errors="replace")
+    except (OSError, UserError) as error:
+        return Metrics(notes=[f"{error}."])
+    lines = text.split("\n")  # splitlines would split at characters inside names
     records = [_record(line) for line in lines]
     damaged = [i for i, line in enumerate(lines) if records[i] is None and line.strip()]
     for i in damaged:  # a resumed run may have continued a line that was cut off
@@ -74,8 +80,8 @@ def read_metrics(file: Path) -> Metrics:
 def _record(line: str) -> dict | None:
     """The numbers of a line; None if it is not a record."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
+        content = parse_json(line)
+    except ValueError:
         return None
     if not isinstance(content, dict) or type(content.get("iteration")) is not int:
         return None

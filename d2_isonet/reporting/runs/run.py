@@ -1,6 +1,5 @@
 """Reads the OUTPUT_DIR of a run; damaged and missing files are reported, not fatal."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,17 +7,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from d2_isonet.config.yaml_files import read_yaml
 from d2_isonet.engine.run_record import NAME as RECORDS
 from d2_isonet.engine.run_record import read_run_records
+from d2_isonet.utils.files import read_json
 from d2_isonet.utils.messages import UserError
 
 from .logs import METRICS, Log, Metrics, read_log, read_metrics
 
 CONFIG = "config.yaml"
 PREDICTIONS = {"detection": "coco_instances_results.json", "classification": "predictions.csv"}
-_ABOUT = {"json_file": str, "image_root": str, "max_detections": int, "classes": list}
+_TEXTS = dict.fromkeys(("json_file", "image_root", "weights"), str)
+_ABOUT = {**_TEXTS, "max_detections": int, "classes": list}
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Evaluation:
     """The last evaluation of one data set."""
 
     dataset: str
-    # of per_class.json: json_file, image_root, max_detections; or classes
+    # of per_class.json: weights; json_file, image_root, max_detections; or classes
     about: dict = field(default_factory=dict)
     # "bbox", "segm" or "classification" -> a row per class
     tasks: dict[str, list[dict]] = field(default_factory=dict)
@@ -108,16 +108,12 @@ def _is_run(folder: Path) -> bool:
 
 def _read_config(file: Path) -> tuple[dict[str, Any], list[str]]:
     """The flat config and what is wrong with its file."""
-    if not file.is_file():
+    if not file.exists():
         return {}, [f"There is no {CONFIG}: the options of the run are unknown."]
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = str(error).split("\n")[0]
-        return {}, [f"{file} is not yaml of plain values and is skipped ({reason})."]
-    if not isinstance(content, dict):
-        return {}, [f"{file} has no keys and is skipped."]
-    return flat(content), []
+        return flat(read_yaml(str(file))), []
+    except (OSError, UserError) as error:
+        return {}, [f"{error}. It is skipped."]
 
 
 def flat(config: dict, prefix: str = "") -> dict[str, Any]:
@@ -184,10 +180,10 @@ def _read_evaluations(run: Run, notes: list[str]) -> list[Evaluation]:
 
 def _read_evaluation(file: Path, predictions: str, notes: list[str]) -> Evaluation | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         tasks = {name: [_row(row) for row in rows] for name, rows in content.pop("tasks").items()}
         dataset = str(content["dataset"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         notes.append(f"{file} cannot be read and is skipped ({type(error).__name__}: {error}).")
         return None
     own = file.parent / predictions

@@ -21,6 +21,7 @@ from d2_isonet.data.shards import reading as shard_reading
 from d2_isonet.data.shards import source as shard_source
 from d2_isonet.data.shards.index import load_shard_index
 from d2_isonet.data.shards.reading import read_shard
+from d2_isonet.utils.messages import UserError
 
 WAYS = {"a path": "{}", "a file URL": "file://{}", "a command": "pipe:cat {}/{{}}"}
 
@@ -156,6 +157,26 @@ def test_an_index_that_is_no_json_of_ours_is_named(content, root):
     (root / "index.json").write_bytes(content)
     with pytest.raises(ValueError, match=f"{root}/index.json is no (json|index)"):
         load_shard_index(str(root))
+
+
+@pytest.mark.parametrize(("samples", "size"), [(10**9, 10240), (10**9, 10**13)])
+def test_a_claim_that_the_bytes_cannot_hold_is_refused(samples, size, root):
+    def change(index: dict) -> None:
+        split = index["splits"]["train"]
+        split["samples"], split["shards"] = samples, split["shards"][:1]
+        split["shards"][0] |= {"samples": samples, "bytes": size}
+
+    change_index(root, change)
+    with pytest.raises(
+        UserError, match=r"damaged at splits.train(.shards\[0\])?.samples: 1000000000"
+    ):
+        load_shard_index(str(root))
+
+
+def test_a_source_without_end_is_left(root):
+    shard = load_shard_index(str(root))["train"].shards[0]
+    with pytest.raises(UserError, match=f"and not {shard.bytes} as the index says"):
+        read_shard(shard._replace(url=f"pipe:cat {shard.url} /dev/zero"), 2, [0])
 
 
 def test_a_missing_index_is_told_from_an_unfinished_one(root):
