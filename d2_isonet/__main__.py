@@ -29,6 +29,8 @@ COMMANDS = (
 def main() -> int:
     """Run the command that the first argument names; the others are its own."""
     with quiet_interrupt():
+        if sys.argv[1:2] == ["--help"] and sys.argv[2:3] and sys.argv[2] in COMMANDS:
+            sys.argv[1:] = [sys.argv[2], "--help"]
         command, *arguments = sys.argv[1:] or ["--help"]
         if command in ("-h", "--help"):
             print(overview())
@@ -38,7 +40,8 @@ def main() -> int:
             return module_of(command).main(arguments)
         else:
             hint = nearest(command, COMMANDS, "; d2-isonet alone lists the commands")
-            print(f"d2-isonet: error: unknown command {command!r}{hint}", file=sys.stderr)
+            what = "name a command before" if command.startswith("-") else "unknown command"
+            print(f"d2-isonet: error: {what} {command!r}{hint}", file=sys.stderr)
             return 2
         return 0
 

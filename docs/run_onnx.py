@@ -10,6 +10,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow runs programs for others
+
 
 class Detector:
     """An .onnx file of tools/export_model.py; detector(photo) gives one dict an object."""
@@ -67,7 +69,7 @@ def main() -> None:
     args = parser.parse_args()
     detector = Detector(args.detector)
     for file in args.photo:
-        for found in detector(Image.open(file)):
+        for found in detector(Image.open(file, formats=FORMATS)):
             if found["score"] < args.score:
                 continue
             box = " ".join(f"{side:.1f}" for side in found["box"])

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from reproduction.training_run import REPOSITORY, data_of_detection, environment, run_training
 from tabulate import tabulate
 
+from d2_isonet.data.image_file import read_upright
 from d2_isonet.engine.drawing import class_colour, draw_objects
 
 CONFIGS = REPOSITORY / "configs" / "quickstart"
@@ -111,7 +112,7 @@ def draw_predictions(
     rows = [_titles(["truth", *runs])]
     step = max(1, len(truth.imgs) // num_images)
     for image in truth.loadImgs(sorted(truth.getImgIds())[::step][:num_images]):
-        pixels = cv2.imread(str(image_root / image["file_name"]))[:, :, ::-1]
+        pixels = read_upright(str(image_root / image["file_name"]))
         shown = [truth.imgToAnns[image["id"]]]
         for found in predictions:
             own = (p for p in found if p["image_id"] == image["id"])

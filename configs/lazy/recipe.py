@@ -16,7 +16,9 @@ pixels = dict(
 dataloader = zoo_config("common/data/coco.py").dataloader
 dataloader.train.mapper.image_format = "RGB"
 dataloader.evaluator = L(coco_evaluator)(
-    dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
+    dataset_name="${..test.dataset.names}",
+    output_dir="${train.output_dir}/inference",
+    detections_per_image=100,  # roi_heads.box_predictor.test_topk_per_image of the model
 )
 
 train = zoo_config("common/train.py").train

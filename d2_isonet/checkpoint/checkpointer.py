@@ -1,18 +1,24 @@
 """Writes backbone.pth, and loads weights that must fit the model."""
 
+import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 
-from d2_isonet.data.categories import categories_record
+from d2_isonet.data.categories import (
+    categories_record,
+    classes_of_data_sets,
+    number_of_classes,
+)
 from d2_isonet.utils.compat import load_file
 from d2_isonet.utils.files import why_not_regular, write_text
 from d2_isonet.utils.messages import MissingFileError, UserError, is_from_user_code
 
+from .classes import match_classes
 from .files import TAG, write_checkpoint
 from .matching import architecture, check_loaded, match, record_of
 from .reading import (
@@ -53,13 +59,18 @@ class ISONetCheckpointer(DetectionCheckpointer):
 
     Args:
         expected_meta: what a file's meta record must say ("architecture", "input"); None to skip.
+            Files that are saved get it as their record; a resumed training keeps the categories of
+            the record that it resumes.
         strict: require every tensor of the model, not only those of the backbone. A training that
             resumes always requires all.
         from_conv2d: let a training start its decoupled convolutions from ordinary ones (the rows
             marked * of the Decoupled Networks slides); radius and k stay as initialized.
         trust_pickle: read .pkl files, which can run any code their author put in.
+        classes: returns the class names of the data that the model meets, by data set; they are
+            compared with the record, see `match_classes`. None if the model meets no data.
 
-    `path` is the file that was loaded last, `record` its meta record, None if it has none.
+    `path` is the file that was loaded last, `record` its meta record, None if it has none, and
+    `restarts` a sentence on the tensors that start anew because the classes differ, or "".
 
     `load` raises FileNotFoundError if there is no such file, and WeightsError if the file is no
     checkpoint or is that of another network.
@@ -74,15 +85,17 @@ class ISONetCheckpointer(DetectionCheckpointer):
         strict: bool = False,
         from_conv2d: bool = False,
         trust_pickle: bool = False,
+        classes: Callable[[], Mapping[str, list[str]]] | None = None,
         **checkpointables,
     ):
         super().__init__(model, save_dir, **checkpointables)
-        self.path = ""
+        self.path = self.restarts = ""
         self.record: Mapping | None = None
         self.expected_meta = expected_meta
         self.strict = strict
         self.from_conv2d = from_conv2d
         self.trust_pickle = trust_pickle
+        self.classes = classes
         self.logger = logging.getLogger(__name__)
 
     def save(self, name, tag=True, **extra):
@@ -147,10 +160,20 @@ class ISONetCheckpointer(DetectionCheckpointer):
         is_start = self.from_conv2d and not strict
         record, expected = self.record, self.expected_meta
         optional = match(self.path, record, tensors, self.model, expected, from_conv2d=is_start)
+        self._match_classes(tensors, starts=not (self.strict or self._resumes))
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         incompatible = super()._load_model(checkpoint)
         check_loaded(self.path, self.model, found, incompatible, strict=strict, optional=optional)
         return incompatible
+
+    def _match_classes(self, tensors: dict, starts: bool) -> None:
+        if self.record and self.classes:
+            names = (self.path, self.record, self.classes)
+            self.restarts = match_classes(*names, tensors, self.model.state_dict(), starts=starts)
+        if self._resumes and self.record:
+            kept = {key: self.record[key] for key in ("categories",) if key in self.record}
+            others = {k: v for k, v in (self.expected_meta or {}).items() if k != "categories"}
+            self.expected_meta = {**others, **kept}
 
 
 def require_file(path: str) -> None:
@@ -168,15 +191,26 @@ def require_file(path: str) -> None:
         raise UserError(f"MODEL.WEIGHTS: {full} cannot be read: {problem}", "name a file")
 
 
-def build_checkpointer(cfg: CfgNode, model, **options) -> ISONetCheckpointer:
+def build_checkpointer(
+    cfg: CfgNode, model, data_sets: Iterable[str] = (), **options
+) -> ISONetCheckpointer:
     """The checkpointer of cfg.OUTPUT_DIR, which compares files with the network and pixels of cfg.
 
     Its files also record the classes of the training set.
+
+    Args:
+        data_sets: names of the data sets that the model meets: their classes are compared, too.
     """
+    classes = functools.partial(classes_of_data_sets, tuple(data_sets), number_of_classes(cfg))
     meta = {**describe(cfg), **categories_record(cfg)}
     from_conv2d = cfg.MODEL.DECOUPLED.FROM_CONV2D
     return ISONetCheckpointer(
-        model, cfg.OUTPUT_DIR, expected_meta=meta, from_conv2d=from_conv2d, **options
+        model,
+        cfg.OUTPUT_DIR,
+        expected_meta=meta,
+        from_conv2d=from_conv2d,
+        classes=classes,
+        **options,
     )
 
 

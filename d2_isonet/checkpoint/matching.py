@@ -53,7 +53,7 @@ def meta_differences(meta: Mapping, expected: Mapping, from_conv2d: bool = False
         record = meta.get(section)
         if not record:
             continue
-        for key, asked in expected[section].items():
+        for key, asked in expected.get(section, {}).items():
             found = record.get(key, _BEFORE.get(key, asked))
             if key == "conv" and from_conv2d and found == "Conv2d":
                 continue

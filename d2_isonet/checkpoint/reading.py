@@ -68,7 +68,8 @@ def _content_problem(path: str, is_pickle: bool = False) -> str | None:
         return _archive_problem(path)
     if not head.startswith(b"\x80"):
         return (
-            f"is not a checkpoint of torch.save (it begins with {head[:16]!r}); name the .pt file"
+            f"is not a checkpoint of torch.save (it begins with {head[:16]!r}); name a .pth or "
+            ".safetensors file"
         )
     return None if _LEGACY_MAGIC in head[:32] else (
         "is a bare pickle, which would run code while it loads; it was not opened. If you "

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from d2_isonet.config.model_zoo import config_names, get_config_file
+from d2_isonet.config.model_zoo import all_names, get_config_file
 from d2_isonet.utils.command_line import typed_program
 from d2_isonet.utils.messages import INTERRUPTED, UserError, nearest, readable_errors
 
@@ -203,7 +203,10 @@ def config_path(text: str) -> str:
     try:
         return get_config_file(text)
     except (UserError, FileNotFoundError):
-        if not os.path.splitext(text)[1] and nearest(text, config_names()):
+        name = re.sub(r"^(\./)?(configs/)?|\.(ya?ml|py)$", "", text)
+        if name != text and name in all_names():
+            raise UserError(f"there is no file {text}; did you mean the config {name}?") from None
+        if not os.path.splitext(text)[1] and nearest(text, all_names()):
             raise
         return text
 

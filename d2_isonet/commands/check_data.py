@@ -93,7 +93,7 @@ def _findings(cfg, args: argparse.Namespace) -> list:
     if args.data_root or cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         train = [] if args.eval_only else load_registered(cfg.DATASETS.TRAIN)[0]
         test = load_registered(cfg.DATASETS.TEST)[0] if cfg.DATASETS.TEST else []
-        return classified_image_findings(train, test, number, cfg.DATALOADER.MAX_UNREADABLE)
+        return classified_image_findings(cfg, train, test, number)
     return dataset_findings(cfg, args.eval_only, number)
 
 

@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     cfg = read_config(args, args.threshold)
     if found.sources[0].kind == "webcam":
         require_camera(int(found.sources[0].path))
-    return run(args, load_detector(cfg, args), found)
+    return run(args, load_detector(cfg, args), found, cfg.INPUT.MAX_IMAGE_PIXELS)
 
 
 def _serve(args: argparse.Namespace) -> int:

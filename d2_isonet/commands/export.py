@@ -36,7 +36,7 @@ def argument_parser(program: str | None = None) -> Parser:
     add("--fuse {auto,on,off}", "fold the shifts of SReLU into biases; auto: if the result is "
         "exact", "auto")  # fmt: skip
     add("--class-names FILE",
-        "COCO json, or text with a name per line (default: those of the dataset)")  # fmt: skip
+        "COCO json, or text with a name per line (default: those of the weights)")  # fmt: skip
     add("--output DIR", "folder for the files", "output/export")
     add = parser.group("the comparison")
     add("--images DIR", "images to compare on, and to calibrate int8 with (default: the test set "

@@ -30,9 +30,12 @@ def pretrain(args: argparse.Namespace):
     from d2_isonet.config.loading import load_config
     from d2_isonet.engine.main import evaluate_or_train
     from d2_isonet.engine.pretraining import ClassificationTrainer, finish_pretraining_setup
+    from d2_isonet.preflight.network import check_task
 
     with readable_errors():
-        cfg = finish_pretraining_setup(load_config(args.config_file, args.opts), args)
+        cfg = load_config(args.config_file, args.opts)
+        check_task(cfg, args.config_file, classifies=True)
+        cfg = finish_pretraining_setup(cfg, args)
     return evaluate_or_train(cfg, args, ClassificationTrainer)
 
 

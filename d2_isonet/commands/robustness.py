@@ -79,8 +79,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     settings = robustness.attack_settings(args.attacks, args.eps, args.step, args.iterations)
     cfg = load_config(args.config_file, args.opts)
-    names = register_data_root(args.data_root)[1:] if args.data_root else cfg.DATASETS.TEST
-    dicts, classes = robustness.choose_images(names, args.num_images, args.seed)
+    if args.data_root:
+        cfg.DATASETS.TEST = register_data_root(args.data_root)[1:]
+    dicts, classes = robustness.choose_images(cfg.DATASETS.TEST, args.num_images, args.seed)
     model, source = robustness.load_classifier(cfg, args.weights, len(classes)), None
     if args.source_weights:
         file, opts = args.config_file, args.opts

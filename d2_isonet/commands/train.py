@@ -44,8 +44,10 @@ def setup(args: argparse.Namespace) -> "CfgNode":
     from d2_isonet.data.datasets import use_own_data
     from d2_isonet.engine.main import finish_setup
     from d2_isonet.preflight.data.sets import check_datasets
+    from d2_isonet.preflight.network import check_task
 
     cfg = load_config(args.config_file, args.opts)
+    check_task(cfg, args.config_file, classifies=False)
     use_own_data(cfg, args)
     check_datasets(cfg, args.eval_only)
     return finish_setup(cfg, args)

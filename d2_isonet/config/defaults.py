@@ -121,12 +121,21 @@ _DEFAULTS = {
     # Number of failed saves in a row (a full disk) that end the training. Until then it continues
     # and tries to save again every tenth of CHECKPOINT_PERIOD.
     "SOLVER.CHECKPOINT_MAX_FAILURES": 20,
+    # Your own COCO-format data: (annotation file, image folder), () for none. The flags
+    # --train-annotations and --train-images (--val-...) fill these in, as absolute paths; a
+    # relative path here starts at the current folder, like OUTPUT_DIR. The sets are registered as
+    # own_train and own_val, which DATASETS.TRAIN and DATASETS.TEST can name.
+    "DATASETS.OWN_TRAIN": (),
+    "DATASETS.OWN_VAL": (),
     # Number of image files of each set that are checked before a run, spread over the set: 0 for
     # none, -1 for all, as d2-isonet check-data does. The result is cached until a file changes.
     "DATASETS.CHECKED_IMAGES": 500,
     # Share of the training images that may be unreadable: other images replace them, and each is
     # logged once and counted (unreadable_images in metrics.json). 0: the first one is an error.
     "DATALOADER.MAX_UNREADABLE": 0.0,
+    # Number of pixels above which an image is not decoded but an error (by default Pillow's limit):
+    # it would take the memory of the loading processes. Tiles are the way to larger images.
+    "INPUT.MAX_IMAGE_PIXELS": 178_956_970,
     # Tar shards: number of shards that one batch (of all processes) is read from; 0 for one per
     # process. Each takes the memory of a shard in every worker of its process. Use a multiple of
     # the number of processes, otherwise several processes read each shard; the same value on 1 and
@@ -149,7 +158,8 @@ _DEFAULTS = {
     # Images per process in one batch of classification evaluation.
     "TEST.CLASSIFICATION_BATCH_SIZE": 64,
     # Save the best evaluation by this metric ("bbox/AP", "classification/top1", as in the log) as
-    # model_best.pth; "" for none. Mode "max": more is better; "min": less is better.
+    # model_best.pth (with SOLVER.EMA_DECAY the average, which is evaluated); "" for none. Mode
+    # "max": more is better; "min": less is better.
     "TEST.BEST_METRIC": "",
     "TEST.BEST_METRIC_MODE": "max",
     # Iterations between two measurements of isometry, written to TensorBoard: singular values,

@@ -123,6 +123,8 @@ def _split_pairs(opts: list[str]) -> list[str]:
         if word.startswith("--"):
             raise UserError(f"{word} stands after the KEY VALUE pairs", "put it before them")
         is_key = len(pairs) % 2 == 0
+        if word == "=" or (is_key and word.startswith("=")):
+            raise UserError(f"there is a space beside the = of {word!r}", "write KEY=VALUE")
         pairs += word.split("=", 1) if is_key and "=" in word else [word]
     if len(pairs) % 2:
         raise UserError(f"the last of the KEY VALUE pairs, {pairs[-1]!r}, has no value")
@@ -135,6 +137,10 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
     key = message.replace("'", " ").split()[-1]
     if "xistent" in message:
         return message + nearest(key, dict(dotted_items(cfg)))
+    types = re.search(r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\)", message)
+    value = dict(dotted_items(cfg)).get(key)
+    if types and value is not None:
+        message += f"; it must be a {types[1]} such as {value!r}, not a {types[2]}"
     if "tuple" in message and "str" in message:
         return f"{message}; a list of names is written {key} \"('my_set',)\""
     return message

@@ -1,5 +1,6 @@
 """The configs that come with d2_isonet, by name."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,17 +33,24 @@ def config_names() -> list[str]:
 def get_config_file(name: str) -> str:
     """The path of the yaml file of that name, for `--config-file`, `_BASE_` or `load_config`.
 
-    A name with the suffix .py, "lazy/mask_rcnn_risonet50_fpn.py", is that of a LazyConfig.
+    "lazy/mask_rcnn_risonet50_fpn", with or without its suffix .py, is a LazyConfig.
 
     Raises:
         UserError: there is no such config; the message has the nearest names.
     """
-    stem = name.removesuffix(".yaml")
-    file = config_folder() / (name if name.endswith(".py") else f"{stem}.yaml")
-    if not stem or ".." in Path(stem).parts or not file.is_file():
+    stem = re.sub(r"\.(yaml|py)$", "", name)
+    files = [config_folder() / f"{stem}{suffix}" for suffix in (".yaml", ".py")]
+    file = next((x for x in files if x.is_file()), None)
+    if not stem or ".." in Path(stem).parts or file is None:
         listed = "; config_names() of d2_isonet.config.model_zoo lists them"
-        raise UserError(f"there is no config {name!r}{nearest(stem, config_names(), listed)}")
+        raise UserError(f"there is no config {name!r}{nearest(stem, all_names(), listed)}")
     return str(file)
+
+
+def all_names() -> list[str]:
+    """`config_names()`, and the names of the LazyConfigs."""
+    lazy = (config_folder() / "lazy").glob("[!_]*_*.py")
+    return [*config_names(), *(f"lazy/{x.stem}" for x in sorted(lazy))]
 
 
 def get_config(name: str, opts: Sequence[str] = ()) -> "CfgNode":

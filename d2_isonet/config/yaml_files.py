@@ -34,8 +34,12 @@ def check_yaml_files(path: str, inherited_by: tuple[str, ...] = (), read: int = 
     if path in inherited_by:
         circle = " -> ".join([*inherited_by[inherited_by.index(path) :], path])
         raise UserError(f"{path}: _BASE_ goes in a circle ({circle})", "take one of them out")
+    asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
+    if os.path.isdir(path):
+        raise UserError(f"{asked}: {path} is a folder", "give a yaml file")
+    if path.endswith(".py"):
+        raise UserError(f"{asked}: {path} is a LazyConfig", "d2-isonet train-lazy trains it")
     if not os.path.exists(path):
-        asked = f"{inherited_by[-1]}: _BASE_" if inherited_by else "--config-file"
         folder, name = os.path.split(path)
         there = os.listdir(folder) if os.path.isdir(folder) else []
         raise MissingFileError(f"{asked}: there is no file {path}{nearest(name, there)}")

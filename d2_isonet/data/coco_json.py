@@ -1,12 +1,20 @@
-"""Reads and validates the form of a COCO json."""
+"""Reads a COCO json, and validates its form and single values."""
 
+import contextlib
+import logging
+import math
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from pycocotools import coco
 
 from d2_isonet.utils.files import read_json
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
 
+logger = logging.getLogger(__name__)
 _MOST_BYTES = 1 << 33
 
 
@@ -81,3 +89,67 @@ def fill_in(annotation: dict) -> None:
     """Add missing keys in place: iscrowd is 0, and area is that of the box."""
     annotation.setdefault("iscrowd", 0)
     annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number that a float can hold, neither nan nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def is_box(value: Any) -> bool:
+    """Whether a value is four finite numbers."""
+    try:
+        return (
+            not isinstance(value, (str, dict))
+            and len(value) == 4
+            and all(map(math.isfinite, value))
+        )
+    except (TypeError, OverflowError):
+        return False
+
+
+def is_keypoints(value: object) -> bool:
+    """Whether a value is x, y, visibility of each keypoint, in one list of finite numbers."""
+    return isinstance(value, list) and len(value) % 3 == 0 and all(map(is_number, value))
+
+
+class _COCO(coco.COCO):
+    """COCO's annotations without malformed keypoints."""
+
+    def createIndex(self) -> None:  # noqa: N802
+        annotations = self.dataset.get("annotations", [])
+        bad = [a for a in annotations if not is_keypoints(a.get("keypoints", []))]
+        for annotation in bad:
+            del annotation["keypoints"]
+        if bad:
+            logger.warning(
+                f"The keypoints of {len(bad)} of {len(annotations)} annotations are left out: they "
+                "are no list of x, y, visibility, ..."
+            )
+        super().createIndex()
+
+
+@contextlib.contextmanager
+def malformed_keypoints_left_out() -> Iterator[None]:
+    """Within it, detectron2 loads COCO files without the keypoints on which it would fail."""
+    original, coco.COCO = coco.COCO, _COCO
+    try:
+        yield
+    finally:
+        coco.COCO = original
+
+
+def is_annotation_id(value: object) -> bool:
+    """Whether COCO's code can tell a match with this annotation from none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def boxes_of(annotations: Iterable[dict]) -> np.ndarray:
+    """The boxes (N, 4) of annotations; nan for what is none."""
+    boxes = [a["bbox"] if is_box(a.get("bbox")) else [math.nan] * 4 for a in annotations]
+    return np.array(boxes, float).reshape(-1, 4)
+
+
+def areas_of(annotations: Iterable[dict]) -> np.ndarray:
+    """The stated areas (N,) of annotations; nan for what is none."""
+    return np.array([a["area"] if is_number(a.get("area")) else math.nan for a in annotations])

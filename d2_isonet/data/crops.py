@@ -3,7 +3,6 @@
 import io
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torchvision import transforms
 
-from .image_folder import errors_naming, read_image
+from .image_file import FORMATS, MOST_PIXELS, errors_naming, read_file, read_image
 
 try:
     import simplejpeg
@@ -55,21 +54,21 @@ class RandomResizedCrop:
             uint8 kernel (the same antialiased bilinear filter; some pixels differ by 1) and
             decodes JPEGs at 1/2, 1/4 or 1/8 if the crop stays at least as large as `size` (pixels
             differ by 1 to 2 on average).
+        most_pixels: INPUT.MAX_IMAGE_PIXELS, of the whole image.
     """
 
     size: int
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     exact: bool = False
+    most_pixels: int = MOST_PIXELS
 
     def __call__(self, path: str, data: bytes | None = None) -> torch.Tensor:
         """A crop of the image at `path`; arguments and errors are those of `read_image`."""
-        if data is None:
-            with errors_naming(path):
-                data = Path(path).read_bytes()
+        data = read_file(path, self.most_pixels) if data is None else data
         frame = find_frame(data)
-        if frame is None:
-            image = read_image(path, data)
+        if frame is None or frame.width * frame.height > self.most_pixels:
+            image = read_image(path, data, self.most_pixels)
             pixels = self._resize(np.array(image.crop(self.draw(*image.size))))
         else:
             box = self.draw(frame.width, frame.height)
@@ -178,7 +177,7 @@ def _shortened(data: bytes, frame: Frame, rows: int) -> bytes:
 
 
 def _decode(data: bytes, scale: int = 1) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.decodermaxblock = len(data)  # 5 % faster than in blocks of 64 kB
         if scale > 1:
             image.draft(None, (image.width // scale, image.height // scale))

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json
 
 from d2_isonet.utils.messages import UserError, nearest
 
-from .coco_json import class_names, read_annotations
+from .categories import categories_of_json
+from .coco_json import malformed_keypoints_left_out, read_annotations
 from .image_folder import load_image_folder
 from .shards.index import ShardedImages, is_shard_root, is_url, load_shard_index, url_of
 
@@ -121,6 +122,7 @@ def load_registered(names: str | Iterable[str]) -> tuple[Images, list[str]]:
 
 
 def _load(name: str) -> tuple[Images, list[str]]:
+    _register_by_path(name)
     if name not in DatasetCatalog.list():
         raise UserError(
             f"Data set {name!r} is not registered{nearest(name, DatasetCatalog.list(), '.')} "
@@ -147,39 +149,90 @@ def register_coco_files(name: str, json_file: str, image_root: str) -> list[str]
     Raises:
         FileNotFoundError, UserError: what `read_annotations` raises.
     """
-    classes = class_names(read_annotations(json_file))
+    categories = categories_of_json(read_annotations(json_file), json_file)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    register_coco_instances(name, {}, json_file, image_root)
-    MetadataCatalog.get(name).thing_classes = classes
-    return classes
+
+    def load() -> list[dict]:
+        with malformed_keypoints_left_out():
+            return load_coco_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, load)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+    metadata.thing_classes = categories.names
+    to_index = {category_id: index for index, category_id in enumerate(categories.ids)}
+    metadata.thing_dataset_id_to_contiguous_id = to_index
+    return categories.names
+
+
+OWN_SETS = {  # the flags that give a set, by its name; cfg.DATASETS has its paths by own_key
+    f"own_{split}": (f"--{split}-annotations", f"--{split}-images") for split in ("train", "val")
+}
+
+
+def own_key(name: str) -> str:
+    """The key of cfg.DATASETS with the files of a set of OWN_SETS."""
+    return name.upper()
 
 
 def use_own_data(cfg: CfgNode, args) -> None:
-    """Register --train-annotations ... --val-images; set cfg.DATASETS and the classes of the head.
+    """Put --train-annotations ... --val-images into cfg.DATASETS, and register the own data there.
+
+    If they are given, they also set DATASETS.TRAIN and TEST and the classes of the head.
 
     Raises:
-        UserError: a json has no image folder or the other way round, there is nothing to train
-            on, or the categories of training and validation differ.
+        UserError: a json has no image folder or the other way round, or there is nothing to train
+            on.
     """
-    names, classes = {}, {}
-    for key, split in (("TRAIN", "train"), ("TEST", "val")):
-        json_file, image_root = (getattr(args, f"{split}_{part}") for part in ("json", "images"))
-        if bool(json_file) != bool(image_root):
-            what = f"--{split}-annotations and --{split}-images go together"
-            raise UserError(what, "one is missing")
-        if json_file:
-            names[key] = f"own_{split}"
-            classes[key] = register_coco_files(names[key], json_file, image_root)
-    if not names:
-        return
-    if "TRAIN" not in names and not args.eval_only:
+    given = [name for name in OWN_SETS if _take_flags(cfg, args, name)]
+    if given == ["own_val"] and not (args.eval_only or cfg.DATASETS.OWN_TRAIN):
         raise UserError("--val-annotations without --train-annotations", "add it, or --eval-only")
-    own = next(iter(classes.values()))
-    if classes.get("TEST", own) != own:
-        what = f"--train-annotations has the categories {own}, --val-annotations {classes['TEST']}"
-        raise UserError(what, "they must be the same, in the same order of ids")
-    cfg.DATASETS.TRAIN = (names.get("TRAIN", names.get("TEST")),)
-    cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(own)
+    register_own_data(cfg, given)
+    if given:
+        train, val = ((name,) if cfg.DATASETS[own_key(name)] else () for name in OWN_SETS)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = train or val, val
+        number = len(MetadataCatalog.get(given[0]).thing_classes)
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = number
+
+
+def _take_flags(cfg: CfgNode, args, name: str) -> bool:
+    """Whether the flags of a set of OWN_SETS are given; then cfg.DATASETS gets their paths."""
+    split = name.removeprefix("own_")
+    pair = [getattr(args, f"{split}_{part}") for part in ("json", "images")]
+    if bool(pair[0]) != bool(pair[1]):
+        raise UserError(f"{' and '.join(OWN_SETS[name])} go together", "one is missing")
+    if all(pair):
+        cfg.DATASETS[own_key(name)] = tuple(pair)
+    return all(pair)
+
+
+def register_own_data(cfg: CfgNode, required: Iterable[str] = ()) -> None:
+    """Register the own data that cfg names: DATASETS.OWN_TRAIN, OWN_VAL, folders of --data-root.
+
+    The paths in `cfg` become absolute. A file that is missing is left out, unless its set is
+    `required`: not every command needs it, and the check of the data sets tells where it was.
+
+    Raises:
+        FileNotFoundError, UserError: what `register_coco_files` raises, or a key has no two paths.
+    """
+    for name, key in ((name, own_key(name)) for name in OWN_SETS):
+        pair = tuple(os.path.abspath(os.path.expanduser(str(x))) for x in cfg.DATASETS[key])
+        if len(pair) not in (0, 2):
+            what = f"DATASETS.{key} is {cfg.DATASETS[key]}"
+            raise UserError(what, "give an annotation file and an image folder, or ()")
+        if not cfg.is_frozen():
+            cfg.DATASETS[key] = pair
+        if pair and (name in required or os.path.isfile(pair[0])):
+            register_coco_files(name, *pair)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        _register_by_path(name)
+
+
+def _register_by_path(name: str) -> None:
+    """Register a name that `register_data_root` gave in another run, if its folder is there."""
+    root, _, split = name.rpartition("/")
+    is_there = is_url(root) or os.path.isdir(root)
+    if split in ("train", "val") and is_there and name not in DatasetCatalog.list():
+        register_data_root(root)

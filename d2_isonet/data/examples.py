@@ -10,11 +10,12 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, detection_utils
+from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from d2_isonet.utils.messages import MissingFileError, UserError
 
+from .image_file import read_upright
 from .image_folder import list_images
 from .imagenet import classification_mapper
 from .shards.index import ShardedImages
@@ -108,7 +109,7 @@ def _reader(cfg: CfgNode) -> Callable[[str | np.ndarray], torch.Tensor]:
 
     def read_for_detection(image: str | np.ndarray) -> torch.Tensor:
         if isinstance(image, str):
-            image = detection_utils.read_image(image, cfg.INPUT.FORMAT)
+            image = read_upright(image, cfg.INPUT.FORMAT, cfg.INPUT.MAX_IMAGE_PIXELS)
         pixels = resize.get_transform(image).apply_image(image)
         return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
 

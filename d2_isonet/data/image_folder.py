@@ -1,13 +1,10 @@
-"""Lists, validates and reads folder trees of classified images, ROOT/{train,val}/<class>/*."""
+"""Lists and validates folder trees of classified images, ROOT/{train,val}/<class>/*."""
 
-import io
 import logging
 import os
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from d2_isonet.utils.messages import MissingFileError, UserError, shortened
@@ -38,22 +35,39 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The visible folders in `folder`, at any depth and itself, each with the names of its files.
+
+    Links are followed, but each real folder comes once, and none that contains `folder`.
+    """
+    real = os.path.realpath(folder)
+    listed = {real, *map(str, Path(real).parents)}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        yield parent, [name for name in files if not name.startswith(".")]
+        visible = [os.path.join(parent, name) for name in folders if not name.startswith(".")]
+        folders.clear()
+        for path in sorted(visible, key=lambda path: (os.path.islink(path), path)):
+            if (target := os.path.realpath(path)) not in listed:
+                listed.add(target)
+                folders.append(os.path.basename(path))
+
+
 def list_images(
     folder: str, suffixes: tuple[str, ...] = IMG_EXTENSIONS
 ) -> tuple[list[str], list[str]]:
-    """Sorted paths of the images in `folder`, at any depth, and of its other files.
+    """Sorted paths of the images that `walk` finds in `folder`, and of its other files.
+
+    Hidden files, such as ._x.JPEG and .DS_Store in archives of macOS, are left out.
 
     Args:
         suffixes: of the files that count as images, in lower case.
     """
     images: list[str] = []
     others: list[str] = []
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, files in walk(folder):
         for name in files:
-            if not name.startswith("."):  # such as ._x.JPEG and .DS_Store in archives of macOS
-                is_image = name.lower().endswith(suffixes)
-                (images if is_image else others).append(os.path.join(parent, name))
+            is_image = name.lower().endswith(suffixes)
+            (images if is_image else others).append(os.path.join(parent, name))
     return sorted(images), sorted(others)
 
 
@@ -129,57 +143,3 @@ def load_image_folder(root: str, split: str) -> tuple[list[dict], list[str]]:
     labelled = [(path, label_of[name]) for name in folders for path in images[name]]
     dicts = [{"file_name": path, "image_id": i, "label": x} for i, (path, x) in enumerate(labelled)]
     return dicts, classes
-
-
-class UnreadableImage(UserError):
-    """An image file that cannot be decoded, or whose pixels a conversion would clip."""
-
-
-# What Pillow raises for files that it cannot decode. It also raises ValueError, as much else does.
-PILLOW_ERRORS = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-@contextmanager
-def errors_naming(path: str, errors: tuple = (*PILLOW_ERRORS, ValueError)) -> Iterator[None]:
-    """Turn an error of reading the image at `path` into one of those that `read_image` raises.
-
-    Args:
-        errors: the types that mean a damaged image.
-    """
-    try:
-        yield
-    except errors as error:
-        if getattr(error, "filename", None) not in (None, path):  # of a file that a mapper needs
-            raise
-        if isinstance(error, FileNotFoundError):
-            what = f"Image {path} does not exist (a broken link, or removed since it was listed)"
-            raise MissingFileError(what, "restore it or start again") from error
-        what = f"Image {path} cannot be read ({error})"
-        raise UnreadableImage(what, "replace or remove the file") from error
-
-
-def refuse_deep_pixels(path: str, mode: str) -> None:
-    """Raise UnreadableImage for Pillow's modes of more than 8 bits a channel.
-
-    A conversion to 8 bits would clip almost all of the image to white.
-    """
-    if mode.startswith(("I", "F")):
-        what = f"Image {path} has more than 8 bits a channel (mode {mode})"
-        raise UnreadableImage(what, "save it with 8 bits")
-
-
-def read_image(path: str, data: bytes | None = None) -> Image.Image:
-    """The image as 8-bit RGB; grey, palette and CMYK are converted, an alpha channel is dropped.
-
-    Args:
-        data: the content of the file; None reads it from `path`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UnreadableImage: it cannot be decoded, or has more than 8 bits a channel.
-    """
-    with errors_naming(path), Image.open(path if data is None else io.BytesIO(data)) as image:
-        mode = image.mode
-        converted = image.convert("RGB")
-    refuse_deep_pixels(path, mode)
-    return converted

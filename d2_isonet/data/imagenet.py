@@ -17,7 +17,8 @@ from d2_isonet.utils.messages import UserError
 
 from .crops import RandomResizedCrop
 from .datasets import Images
-from .image_folder import read_image
+from .image_file import MOST_PIXELS, read_image, unreadable
+from .image_sizes import SIZE_REMEDY, resized_problem
 from .loader import LoaderOptions, build_resumable_loader
 from .sampling import shuffled_pass
 
@@ -33,7 +34,7 @@ class ImageNetMapper:
     training loader seeds for every image.
 
     EXIF orientation is NOT applied, unlike in detectron2's mappers: ImageNet accuracies, the
-    authors' included, are measured on the pixels as stored.
+    authors' included, are measured on the pixels as stored. (Pillow applies that of a TIFF.)
 
     Args:
         image_format: "RGB" or "BGR", channel order of the result (INPUT.FORMAT).
@@ -42,6 +43,7 @@ class ImageNetMapper:
         padding: zero pixels on each side in training; 0 for random resized crops.
         exact_crops: random resized crops have torchvision's pixels to the last bit. Otherwise the
             same crops are made faster and differ a little, see `RandomResizedCrop`.
+        most_pixels: INPUT.MAX_IMAGE_PIXELS, of a file and of the resized image.
 
     Raises:
         UserError: a number is out of its range, or the crop does not fit into the resized image.
@@ -56,6 +58,7 @@ class ImageNetMapper:
         scale: tuple[float, float] = (0.08, 1.0),
         padding: int = 0,
         exact_crops: bool = False,
+        most_pixels: int = MOST_PIXELS,
     ):
         check_name("INPUT.FORMAT", image_format, ("RGB", "BGR"))
         check_range("INPUT.CLASSIFICATION.CROP_SIZE", crop_size, 1)
@@ -65,6 +68,7 @@ class ImageNetMapper:
             what = f"INPUT.CLASSIFICATION.MIN_AREA is {scale[0]}"
             raise UserError(what, f"it must be a share from 0 to {scale[1]:g}")
         self.image_format = image_format
+        self.resize, self.most_pixels = resize, most_pixels
         self.random_crop = None
         # torchvision's v2 gives the same pixels, but takes 50 % longer on small images.
         if not is_train:
@@ -75,7 +79,9 @@ class ImageNetMapper:
             steps = [transforms.Resize(resize), transforms.RandomCrop(crop_size, padding)]
             steps.append(transforms.RandomHorizontalFlip())
         else:
-            self.random_crop = RandomResizedCrop(crop_size, scale, exact=exact_crops)
+            self.random_crop = RandomResizedCrop(
+                crop_size, scale, exact=exact_crops, most_pixels=most_pixels
+            )
             return
         self.transform = transforms.Compose([*steps, transforms.PILToTensor()])
 
@@ -86,9 +92,15 @@ class ImageNetMapper:
         """
         mapped = dict(dataset_dict)
         file = mapped["file_name"], mapped.pop("data", None)
-        image = self.random_crop(*file) if self.random_crop else self.transform(read_image(*file))
+        image = self.random_crop(*file) if self.random_crop else self._resized(*file)
         mapped["image"] = image.flip(0) if self.image_format == "BGR" else image
         return mapped
+
+    def _resized(self, path: str, data: bytes | None) -> torch.Tensor:
+        image = read_image(path, data, self.most_pixels)
+        if reason := resized_problem(*image.size, self.resize, self.most_pixels):
+            raise unreadable(path, reason, SIZE_REMEDY)
+        return self.transform(image)
 
 
 def _check_crop_fits(crop_size: int, resize: int, padding: int = 0) -> None:
@@ -154,4 +166,5 @@ def classification_mapper(cfg: CfgNode, is_train: bool) -> ImageNetMapper:
         scale=(options.MIN_AREA, 1.0),
         padding=options.PADDING,
         exact_crops=options.EXACT_CROPS,
+        most_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
     )

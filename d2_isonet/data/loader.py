@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from d2_isonet.distributed.lifetime import outlive_signals
 from d2_isonet.utils.messages import UserError
 
+from .coco_json import malformed_keypoints_left_out
 from .sampling import BatchOrder, Draw, Pass, aspect_ratio_groups, configured_pass, seeded
 from .shards.order import ShardOrder
 from .unreadable_images import CountingLoader, Mapper, ReplacingMapper
@@ -143,7 +144,8 @@ def build_resumable_loader(
 
 def build_detection_loader(cfg: CfgNode, mapper: Mapper) -> Iterable[list[dict]]:
     """detectron2's training loader for `cfg`, resumable: the same images, filters and groups."""
-    parts = build_detection_train_loader.from_config(cfg, mapper=mapper, sampler="ours")
+    with malformed_keypoints_left_out():
+        parts = build_detection_train_loader.from_config(cfg, mapper=mapper, sampler="ours")
     dicts = parts["dataset"]
     groups = aspect_ratio_groups(dicts) if parts["aspect_ratio_grouping"] else None
     options = LoaderOptions(

@@ -1,14 +1,21 @@
 """Replaces unreadable training images, logs each, and fails above a limit."""
 
+import copy
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import check_image_size, transform_proposals
+from detectron2.data.transforms import AugInput
 from detectron2.utils.events import get_event_storage
-from PIL import Image
 
-from .image_folder import PILLOW_ERRORS, UnreadableImage, errors_naming, refuse_deep_pixels
+from .image_file import UnreadableImage, read_upright, unreadable
+from .image_sizes import SIZE_REMEDY, detection_size_problem
+from .masks import refuse_masks
 
 logger = logging.getLogger(__name__)
 _KEY = "unreadable_images"  # in a sample: {file name: message} of the images that it replaces
@@ -18,20 +25,51 @@ _TRIES = 10  # After as many unreadable images in a row, the disk is the likely 
 
 
 class NamingDatasetMapper(DatasetMapper):
-    """detectron2's DatasetMapper, with errors that name the image.
+    """detectron2's DatasetMapper with this project's reader of images, whose errors name the image.
 
     Raises (when called):
-        UnreadableImage: it is damaged, or has more than 8 bits a channel (detectron2 would clip).
+        UnreadableImage: it is damaged, has more than 8 bits a channel (detectron2 would clip), or a
+            size of which a crop or a resize would leave nothing.
         FileNotFoundError: the image does not exist.
     """
 
+    def __init__(self, cfg: CfgNode, is_train: bool):
+        super().__init__(cfg, is_train)
+        self.most_pixels = cfg.INPUT.MAX_IMAGE_PIXELS
+        self.size_problem = detection_size_problem(cfg, is_train)
+
     def __call__(self, dataset_dict: dict) -> dict:
-        path = dataset_dict["file_name"]
-        with errors_naming(path, PILLOW_ERRORS):
-            if "://" not in path:
-                with Image.open(path) as image:
-                    refuse_deep_pixels(path, image.mode)
-            return super().__call__(dataset_dict)
+        dataset_dict = copy.deepcopy(dataset_dict)
+        # sizes such as 120.0 of a json: detectron2 makes masks of that shape
+        sizes = {k: int(dataset_dict[k]) for k in ("width", "height") if dataset_dict.get(k)}
+        dataset_dict.update(sizes)
+        if self.use_instance_mask:  # sets of Python's may be checked by nobody else
+            size = (sizes["width"], sizes["height"]) if len(sizes) == 2 else None
+            refuse_masks(dataset_dict.get("annotations", ()), size, dataset_dict["file_name"])
+        inputs = self._read(dataset_dict)
+        transforms = self.augmentations(inputs)
+        size = inputs.image.shape[:2]
+        pixels = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
+        dataset_dict["image"] = torch.as_tensor(pixels)
+        if inputs.sem_seg is not None:
+            dataset_dict["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype("long"))
+        if self.proposal_topk is not None:
+            transform_proposals(dataset_dict, size, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            dataset_dict.pop("annotations", None)
+        elif "annotations" in dataset_dict:
+            self._transform_annotations(dataset_dict, transforms, size)
+        return dataset_dict
+
+    def _read(self, dataset_dict: dict) -> AugInput:
+        """The pixels, and the semantic labels of a set that has them."""
+        path, labels = dataset_dict["file_name"], dataset_dict.pop("sem_seg_file_name", None)
+        image = read_upright(path, self.image_format, self.most_pixels)
+        check_image_size(dataset_dict, image)
+        height, width = image.shape[:2]
+        if reason := self.size_problem(width, height):
+            raise unreadable(path, reason, SIZE_REMEDY)
+        return AugInput(image, sem_seg=labels and read_upright(labels, "L").squeeze(2))
 
 
 class ReplacingMapper:

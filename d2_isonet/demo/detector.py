@@ -11,7 +11,7 @@ from detectron2.structures import Instances
 
 from d2_isonet.checkpoint.checkpointer import require_file
 from d2_isonet.config.loading import fall_back_to_cpu, load_config
-from d2_isonet.data.categories import Categories, categories_of_json
+from d2_isonet.data.categories import Categories, categories_of_json, check_named_classes
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.engine.predictor import Predictor
 from d2_isonet.modeling.fusion import fuse_for_inference
@@ -91,19 +91,7 @@ def _named_by(annotations: str, found: Categories, weights: str) -> Categories:
     `found` are the classes of the detector. They are certain only if the weights name them.
     """
     asked = categories_of_json(read_annotations(annotations), annotations)
-    if len(asked.names) != len(found.names):
-        raise UserError(
-            f"--annotations: {annotations} has {len(asked.names)} categories, the detector "
-            f"{len(found.names)} classes",
-            "give a file of the dataset it was trained on",
-        )
-    differing = [(a, b) for a, b in zip(found.names, asked.names, strict=True) if a != b]
-    if found.source == weights and differing:
-        raise UserError(
-            f"--annotations: {annotations} has {differing[0][1]!r} in place of "
-            f"{differing[0][0]!r} in {found.source}, and {len(differing) - 1} more differences",
-            "give a file of the dataset that the detector was trained on",
-        )
+    check_named_classes(f"--annotations: {annotations}", asked.names, found, weights)
     return asked
 
 

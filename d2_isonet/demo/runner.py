@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from detectron2.structures import Instances
 from tqdm import tqdm
 
+from d2_isonet.data.image_file import MOST_PIXELS
 from d2_isonet.engine.drawing import draw_instances
 from d2_isonet.utils.messages import INTERRUPTED, shortened
 
@@ -19,10 +20,13 @@ from .sources import Found, Source
 from .streams import Picture, Report, count_pictures, read_pictures
 
 
-def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
+def run(
+    args: argparse.Namespace, detector: Detector, found: Found, most_pixels: int = MOST_PIXELS
+) -> int:
     """Detect objects in all sources, write the results, print a summary, return the exit code.
 
-    Ctrl-C ends the run early and keeps the results so far. A webcam is stopped in this way.
+    Ctrl-C ends the run early and keeps the results so far. A webcam is stopped in this way. Images
+    of more than `most_pixels` (INPUT.MAX_IMAGE_PIXELS) are skipped.
     """
     start, report, is_interrupted = time.time(), Report(), False
     results = CocoResults(detector.categories, args.annotations)
@@ -30,7 +34,7 @@ def run(args: argparse.Namespace, detector: Detector, found: Found) -> int:
     if found.others:
         report.note(f"left out, not an image or video by suffix: {shortened(found.others)}")
     try:
-        _detect_all(args, detector, found.sources, results, report)
+        _detect_all(args, detector, found.sources, results, report, most_pixels)
     except KeyboardInterrupt:
         is_interrupted = True
     results.write(args.output)
@@ -50,11 +54,12 @@ def _detect_all(
     sources: list[Source],
     results: CocoResults,
     report: Report,
+    most_pixels: int,
 ) -> None:
     total = count_pictures(sources, args.max_frames)
     interval = 0.5 if sys.stderr.isatty() else 30
     pictures = itertools.chain.from_iterable(
-        read_pictures(source, report, args.max_frames) for source in sources
+        read_pictures(source, report, args.max_frames, most_pixels) for source in sources
     )
     names, sink = detector.categories.names, Sink(args.output)
     with (

@@ -5,6 +5,7 @@ It refuses what pages of other sites send, and its headers restrict the browser.
 
 import argparse
 import contextlib
+import ctypes
 import ipaddress
 import socket
 import sys
@@ -16,19 +17,23 @@ from urllib.parse import urlsplit
 
 import waitress
 from flask import Flask, Response, abort, jsonify, request
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from d2_isonet.data.image_file import UnreadableImage
 from d2_isonet.engine.drawing import class_colour
 from d2_isonet.utils.messages import UserError
 
 from .answers import answer_of
 from .detector import Detector
-from .streams import NoPicture, decode
+from .streams import decode
 
 PAGE = Path(__file__).resolve().parent / "page"
 MOST_PIXELS = 64_000_000  # of an uploaded image, before it is reduced
 LONGEST = 2048  # pixels; detectors use smaller images, and 100 masks of this size fit in memory
 MOST_WAITING = 4  # images in the queue
+MOST_CONNECTIONS = 32  # each may hold an upload in memory
 THREADS = 8  # more than can wait, so that the page itself always loads
 LEAST_SCORE = 0.05  # lower end of the slider on the page
 UPLOAD_TYPE = "application/octet-stream"
@@ -158,6 +163,16 @@ class Turns:
             self._places.release()
 
 
+@contextlib.contextmanager
+def _memory_returned() -> Iterator[None]:
+    """Give the memory of an image back to the system, of which glibc would keep hundreds of MB."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # where there is no glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _detect(detector: Detector, turns: Turns) -> Response:
     require_own_page()
     try:
@@ -165,11 +180,11 @@ def _detect(detector: Detector, turns: Turns) -> Response:
     except RequestEntityTooLarge:
         limit = request.max_content_length or 0
         abort(413, f"the file has more than {limit / 1e6:g} MB (--max-upload)")
-    with turns.take():
+    with turns.take(), _memory_returned():
         try:
             pixels = decode(data, MOST_PIXELS, LONGEST)
-        except NoPicture as error:
-            abort(422, f"this file cannot be shown: {error}")
+        except UnreadableImage as error:
+            abort(422, f"this file cannot be shown: {error.reason}")
         start = time.perf_counter()
         found = detector.instances([pixels.bgr])[0]
         seconds = time.perf_counter() - start
@@ -178,14 +193,30 @@ def _detect(detector: Detector, turns: Turns) -> Response:
     return jsonify(answer_of(pixels, found, detector.categories, seconds))
 
 
-def create_server(app: Flask, listening: socket.socket, args: argparse.Namespace):
+class Connection(HTTPChannel):
+    """A connection that, if there are too many, closes the oldest one without a whole request.
+
+    So slow senders, who cannot be told from a slow network, never keep out the page.
+    """
+
+    def __init__(self, server: TcpWSGIServer, *args, **options):
+        others = list(server.active_channels.values())
+        unasked = [other for other in others if not (other.requests or other.total_outbufs_len)]
+        if len(others) >= MOST_CONNECTIONS and unasked:
+            min(unasked, key=lambda other: other.creation_time).handle_close()
+        super().__init__(server, *args, **options)
+
+
+def create_server(app: Flask, listening: socket.socket, args: argparse.Namespace) -> TcpWSGIServer:
     """A waitress server of `app` that keeps uploads in memory."""
     most = most_bytes(args)
     memory = {"inbuf_overflow": most + 1, "outbuf_overflow": 1 << 28}  # no temporary files
-    return waitress.create_server(
-        app, sockets=[listening], threads=THREADS, connection_limit=32, ident=None,
-        max_request_body_size=most, **memory,
+    server = waitress.create_server(
+        app, sockets=[listening], threads=THREADS, connection_limit=4 * MOST_CONNECTIONS,
+        ident=None, max_request_body_size=most, **memory,
     )  # fmt: skip
+    server.channel_class = Connection
+    return server
 
 
 def serve(detector: Detector, listening: socket.socket, args: argparse.Namespace) -> int:

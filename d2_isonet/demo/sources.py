@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from d2_isonet.data.image_folder import list_images
+from d2_isonet.data.image_folder import list_images, walk
 from d2_isonet.utils.messages import MissingFileError, UserError
 
 VIDEO_SUFFIXES = (
@@ -76,10 +76,22 @@ def _find(word: str) -> tuple[str, list[str], list[str]]:
         raise MissingFileError(f"--input: {path} is a link to a file that is not there")
     if not glob.has_magic(word):
         raise MissingFileError(f"--input: there is no file or folder {path}")
-    found = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+    found = sorted(filter(os.path.isfile, _matches(path)))
     if not found:
         raise MissingFileError(f"--input: no file matches the pattern {path}")
     return os.path.commonpath([os.path.dirname(path) for path in found]), found, []
+
+
+def _matches(pattern: str) -> set[str]:
+    """The paths that match; ** stands for each real folder once, also where links form circles."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    place = parts.index("**")
+    roots = filter(os.path.isdir, glob.glob(os.sep.join(parts[:place]) or os.sep))
+    folders = {os.path.normpath(folder) for root in roots for folder, _ in walk(root)}
+    inside = parts[place + 1 :] or ["*"]
+    return set().union(*(_matches(os.path.join(glob.escape(x), *inside)) for x in folders))
 
 
 def _source(path: str, root: str) -> Source:

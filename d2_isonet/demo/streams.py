@@ -1,24 +1,31 @@
 """The pictures of a source: a decoded image, or the frames of a video or a webcam."""
 
 import contextlib
-import io
 import itertools
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
-from d2_isonet.utils.messages import UserError, printable
+from d2_isonet.data.image_file import (
+    MOST_PIXELS,
+    UnreadableImage,
+    is_deep,
+    opened,
+    read_file,
+    unreadable,
+    upright,
+)
+from d2_isonet.utils.messages import printable
 
 from .sources import Source
 from .videos import FrameReader, NoVideo
 
-MOST_PIXELS = 178_956_970  # Pillow's limit: it raises above twice its MAX_IMAGE_PIXELS
+_BLOCK = 1 << 20  # pixels
 
 
 class Picture(NamedTuple):
@@ -44,21 +51,28 @@ class Report:
         tqdm.write(printable(text, "message"), file=sys.stderr)
 
 
-def read_pictures(source: Source, report: Report, max_frames: int | None) -> Iterator[Picture]:
+def read_pictures(
+    source: Source, report: Report, max_frames: int | None, most_pixels: int = MOST_PIXELS
+) -> Iterator[Picture]:
     """The pictures of one source. If it cannot be read: none, and the reason in the report.
 
     Args:
         max_frames: limit for a video or a webcam; None for all.
+        most_pixels: INPUT.MAX_IMAGE_PIXELS, of an image.
     """
     try:
-        yield from _read(source, report, max_frames)
-    except (NoPicture, NoVideo, OSError) as error:
+        yield from _read(source, report, max_frames, most_pixels)
+    except UnreadableImage as error:
+        report.skip(source, error.reason)
+    except (NoVideo, OSError) as error:
         report.skip(source, error)
 
 
-def _read(source: Source, report: Report, max_frames: int | None) -> Iterator[Picture]:
+def _read(
+    source: Source, report: Report, max_frames: int | None, most_pixels: int
+) -> Iterator[Picture]:
     if source.kind == "image":
-        pixels, note = decode(Path(source.path).read_bytes())
+        pixels, note = decode(read_file(source.path, most_pixels), most_pixels)
         if note:
             report.note(f"{source.name}: {note}")
         yield Picture(source, _entry(source, pixels), pixels)
@@ -104,10 +118,6 @@ def require_camera(number: int) -> None:
     FrameReader(number).close()
 
 
-class NoPicture(UserError):
-    """The bytes are not an image, or a damaged or too large one; the message says which."""
-
-
 class Pixels(NamedTuple):
     """A decoded image."""
 
@@ -116,7 +126,7 @@ class Pixels(NamedTuple):
 
 
 def decode(data: bytes, most_pixels: int = MOST_PIXELS, longest: int | None = None) -> Pixels:
-    """The image in `data`, turned by its EXIF orientation.
+    """The image in `data`, turned by its orientation.
 
     As in training, grey, palette and CMYK images become RGB, and an alpha channel is dropped.
 
@@ -125,41 +135,29 @@ def decode(data: bytes, most_pixels: int = MOST_PIXELS, longest: int | None = No
         longest: larger images are reduced until their longer side has this many pixels.
 
     Raises:
-        NoPicture: there is no image, or it cannot be decoded.
+        UnreadableImage: there is no image, or it cannot be decoded; its `reason` names no file.
     """
-    if not data:
-        raise NoPicture("it is empty (0 bytes)")
-    too_large = f"has more than {most_pixels / 1e6:.0f} million pixels; reduce it first"
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > most_pixels:
-                raise NoPicture(f"it is {image.width} x {image.height} and {too_large}")
-            return _upright(image, longest)
-    except NoPicture:
-        raise
-    except UnidentifiedImageError as error:
-        raise NoPicture("it is not an image that Pillow can read") from error
-    except Image.DecompressionBombError as error:
-        raise NoPicture(f"it {too_large}") from error
-    except MemoryError as error:
-        raise NoPicture("there is not enough memory for it") from error
-    except Exception as error:  # on a damaged file, Pillow's plug-ins raise all kinds of errors
-        raise NoPicture(f"it is damaged ({error or type(error).__name__})") from error
+    with opened("", data, most_pixels) as image:
+        width, height = image.size
+        if longest and 2 * min(image.size) * longest < max(image.size):
+            what = f"it is {width} x {height}: reduced to {longest} pixels on the long side"
+            raise unreadable("", f"{what}, it would be thinner than a pixel")
+        return _upright(image, longest)
 
 
 def _upright(image: Image.Image, longest: int | None) -> Pixels:
-    width, height = image.size
+    largest, note = max(image.size), ""
     if longest:
         image.draft(None, (longest, longest))  # lets a JPEG be decoded at a smaller size
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(("I", "F")):
-        upright, note = _to_8_bits(upright)
-    else:
-        upright, note = upright.convert("RGB"), ""
-    if longest and max(width, height) > longest:
-        upright.thumbnail((longest, longest))
-        note += f"reduced from {max(width, height)} to {max(upright.size)} pixels on the long side"
-    return Pixels(np.ascontiguousarray(np.asarray(upright)[:, :, ::-1]), note)
+    pixels = upright(image)
+    if is_deep(pixels.mode):
+        pixels, note = _to_8_bits(pixels)
+    elif pixels.mode != "RGB":
+        pixels = pixels.convert("RGB")
+    if longest and largest > longest:
+        pixels.thumbnail((longest, longest))
+        note += f"reduced from {largest} to {max(pixels.size)} pixels on the long side"
+    return Pixels(np.ascontiguousarray(np.asarray(pixels.convert("RGB"))[:, :, ::-1]), note)
 
 
 def _to_8_bits(image: Image.Image) -> tuple[Image.Image, str]:
@@ -167,11 +165,13 @@ def _to_8_bits(image: Image.Image) -> tuple[Image.Image, str]:
 
     Pillow's own conversion would clip almost all of it to white.
     """
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and math.isfinite(high)):  # also NaN
-        what = f"its pixels are from {low:g} to {high:g}"
-        raise NoPicture(what, "save it with 8 bits per channel")
-    scaled = (values * (255 / high if high else 0)).round().astype(np.uint8)
+        raise unreadable("", f"its pixels are from {low:g} to {high:g}; save it with 8 bits")
+    scaled, flat = np.empty(values.size, np.uint8), values.reshape(-1)
+    for first in range(0, values.size, _BLOCK):  # all at once takes four times the memory
+        block = flat[first : first + _BLOCK].astype(np.float64)
+        scaled[first : first + _BLOCK] = (block * (255 / high if high else 0)).round()
     note = f"{image.mode} pixels, of more than 8 bits, scaled: 0-{high:g} became 0-255. "
-    return Image.fromarray(scaled).convert("RGB"), note
+    return Image.fromarray(scaled.reshape(values.shape)), note

@@ -39,6 +39,8 @@ from .preemption import ENDED_OUTSIDE, StopRequest, end_at_once, exit_code_of, h
 from .supervision import ProcessFailure, supervise, trace_file
 from .torchrun import under_torchrun
 
+_MOST_ON_A_CPU = 16  # processes, whatever the number of its cores: for tests on small machines
+
 
 def run(main: Callable, args: argparse.Namespace) -> None:
     """Run `main(args)` in every process that `args` or torchrun ask for.
@@ -93,6 +95,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             f"{started} processes are asked for (--num-gpus, or torchrun's --nproc-per-node), but "
             f"this machine has {gpus} GPUs"
+        )
+    cores = os.cpu_count() or 1
+    if gpus == 0 and started > max(_MOST_ON_A_CPU, cores):
+        raise UserError(
+            f"--num-gpus is {started}, but this machine has no GPU and {cores} CPU cores",
+            f"on a CPU it is the number of processes: give at most {max(_MOST_ON_A_CPU, cores)}",
         )
     if not 0 <= args.machine_rank < max(1, args.num_machines):
         raise UserError(

@@ -10,17 +10,21 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from omegaconf import OmegaConf
 from torch import nn
 
 from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.data.categories import classes_of_data_sets, record_of_data_sets
 from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
 from d2_isonet.engine.hooks.checkpointing import CheckpointHook
+from d2_isonet.evaluation.per_class import evaluated_weights
 from d2_isonet.modeling.execution import flush_denormals
 from d2_isonet.utils.compat import create_ddp_model
 from d2_isonet.utils.messages import MissingFileError, UserError
 
 from .folder_lock import lock_folder
+from .main import log_evaluation
 from .train_loop import AccumulatingTrainer
 from .writers import tolerant_writers, write_evaluation
 
@@ -34,8 +38,12 @@ def load_lazy_config(args: argparse.Namespace) -> Any:
     falls_back = str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available()
     if falls_back:
         cfg.train.device = "cpu"
-    lock_folder(cfg.train.output_dir)
-    default_setup(cfg, args)
+    folder = cfg.train.output_dir
+    lock_folder(folder)
+    if args.eval_only and os.path.isfile(os.path.join(folder, "config.yaml")):
+        log_evaluation(folder, args, args.opts)
+    else:
+        default_setup(cfg, args)
     if falls_back:
         logger.warning("there is no CUDA device: running on the CPU (train.device cpu)")
     return cfg
@@ -74,7 +82,15 @@ def train(cfg: Any, resume: bool = False, trust_pickle: bool = False) -> dict:
     model = create_ddp_model(model)
     precision = "float16" if options.amp.enabled else ""
     trainer = AccumulatingTrainer(model, loader, optimizer, precision=precision)
-    saver = ISONetCheckpointer(model, folder, trust_pickle=trust_pickle, trainer=trainer)
+    trained = _data_sets(cfg, "train")
+    saver = ISONetCheckpointer(
+        model,
+        folder,
+        expected_meta=record_of_data_sets(trained),
+        trust_pickle=trust_pickle,
+        classes=lambda: classes_of_data_sets([*trained, *_data_sets(cfg, "test")]),
+        trainer=trainer,
+    )
     results: dict = {}
 
     def evaluation() -> dict:
@@ -106,9 +122,21 @@ def evaluate(cfg: Any, trust_pickle: bool = False) -> dict:
             "--eval-only with train.init_checkpoint '' would evaluate random weights",
             "set train.init_checkpoint to the file of a trained model",
         )
-    checkpointer = ISONetCheckpointer(model, strict=True, trust_pickle=trust_pickle)
+    checkpointer = ISONetCheckpointer(
+        model,
+        strict=True,
+        trust_pickle=trust_pickle,
+        classes=lambda: classes_of_data_sets(_data_sets(cfg, "test")),
+    )
     checkpointer.load(cfg.train.init_checkpoint, [])
-    return _measure(cfg, model)
+    with evaluated_weights(os.path.abspath(cfg.train.init_checkpoint)):
+        return _measure(cfg, model)
+
+
+def _data_sets(cfg: Any, split: str) -> list[str]:
+    """The names of the data sets of cfg.dataloader.train or .test; [] if it has none by name."""
+    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names") or []
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _measure(cfg: Any, model: nn.Module) -> dict:

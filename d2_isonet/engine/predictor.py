@@ -7,13 +7,14 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.config.loading import fall_back_to_cpu
 from d2_isonet.data.categories import categories_of
+from d2_isonet.data.datasets import register_own_data
 from d2_isonet.preflight.network import check_names
 from d2_isonet.utils.messages import UserError
 
@@ -21,7 +22,7 @@ from d2_isonet.utils.messages import UserError
 class Predictor(DefaultPredictor):
     """Detects objects in one image, predictor(image)["instances"], or in several, `predict`.
 
-    `categories` names the classes of the detector.
+    `categories` names the classes of the detector as its weights do, and so does `metadata`.
 
     Args:
         cfg: config of a trained detector; MODEL.WEIGHTS is its checkpoint. Without a GPU, the
@@ -43,9 +44,14 @@ class Predictor(DefaultPredictor):
         self.model = build_model(cfg).eval()
         checkpointer = build_checkpointer(cfg, self.model, strict=True, trust_pickle=trust_pickle)
         checkpointer.load(cfg.MODEL.WEIGHTS, [])
+        if not (checkpointer.record and "categories" in checkpointer.record):
+            register_own_data(cfg)
         self.categories = categories_of(cfg, checkpointer.record, cfg.MODEL.WEIGHTS)
         if cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+        if self.categories.source == cfg.MODEL.WEIGHTS:
+            known = vars(getattr(self, "metadata", Metadata(name=cfg.MODEL.WEIGHTS)))
+            self.metadata = Metadata(**{**known, "thing_classes": self.categories.names})
         sizes = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
         self.aug = T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TEST)
         self.input_format = cfg.INPUT.FORMAT

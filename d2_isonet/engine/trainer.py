@@ -13,6 +13,7 @@ from detectron2.utils.events import EventWriter
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.checkpoint.files import checkpoint_to_resume
+from d2_isonet.data.coco_json import malformed_keypoints_left_out
 from d2_isonet.data.loader import build_detection_loader
 from d2_isonet.data.unreadable_images import NamingDatasetMapper
 from d2_isonet.distributed.lifetime import with_loaders_that_outlive_signals
@@ -50,7 +51,11 @@ class Trainer(DefaultTrainer):
         self._trainer = build_step(cfg, model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = build_checkpointer(
-            cfg, model, trust_pickle=trust_pickle, trainer=weakref.proxy(self)
+            cfg,
+            model,
+            (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST),
+            trust_pickle=trust_pickle,
+            trainer=weakref.proxy(self),
         )
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -70,7 +75,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = NamingDatasetMapper(cfg, False)
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        with malformed_keypoints_left_out():
+            loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return with_loaders_that_outlive_signals(loader)
 
     @classmethod
@@ -82,7 +88,7 @@ class Trainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:  # their predictions have the same file name
             folder = str(folder_of(folder, dataset_name))
-        return build_evaluator(dataset_name, folder)
+        return build_evaluator(dataset_name, folder, cfg.TEST.DETECTIONS_PER_IMAGE)
 
     def build_writers(self) -> list[EventWriter]:
         writers = tolerant_writers(self.cfg.OUTPUT_DIR, self.max_iter)

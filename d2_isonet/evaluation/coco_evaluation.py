@@ -15,6 +15,7 @@ from d2_isonet.utils.files import tolerate, write_text
 from d2_isonet.utils.messages import UserError
 
 from .coco_measures import REGIONS, coco_measures, import_hotcoco, measures_of_nothing
+from .coco_truth import put_right
 from .per_class import current_iteration, detection_measures, folder_of, write_per_class
 
 logger = logging.getLogger(__name__)
@@ -23,25 +24,28 @@ logger = logging.getLogger(__name__)
 class FastCOCOEvaluator(COCOEvaluator):
     """detectron2's COCOEvaluator with the same results and files; hotcoco matches and accumulates.
 
-    pycocotools evaluates what hotcoco refuses or counts differently: keypoints, scores that are
-    NaN, annotations with id 0 or with equal ids; and everything if hotcoco is not installed.
-    `evaluate` raises UserError if the class or image of a detection is not in the data set.
+    pycocotools evaluates what hotcoco refuses: keypoints and scores that are NaN; and everything if
+    hotcoco is not installed. The annotations are `put_right` first. `evaluate` raises UserError if
+    the class or image of a detection is not in the data set.
+
+    Args:
+        detections_per_image: most detections of an image that the model returns, -1 for all. COCO's
+            limit of 100 for an image and a class is raised to it.
     """
 
     _output_dir: str | None
 
-    def __init__(self, dataset_name: str, *args, **kwargs):
+    def __init__(self, dataset_name: str, *args, detections_per_image: int = 100, **kwargs):
+        if detections_per_image > 100:  # with None, detectron2 prints COCO's own lines
+            kwargs.setdefault("max_dets_per_image", detections_per_image)
         super().__init__(dataset_name, *args, **kwargs)
+        put_right(self._coco_api, self._metadata.json_file)
+        self._detections_per_image = detections_per_image
         self._hotcoco = import_hotcoco()
         self._predicts_masks = False
         self._per_class: dict[str, list[dict]] = {}
         self._num_detections: Counter = Counter()  # by class
         self._folder: str | None = None  # as _output_dir, detectron2 would write there
-        if 0 in self._coco_api.anns:
-            logger.warning(
-                f"{self._metadata.json_file}: an annotation has the id 0, and COCO's code takes a "
-                "match with it for none: number annotations from 1. Evaluation by pycocotools"
-            )
 
     def evaluate(self, img_ids: list | None = None) -> dict:
         """detectron2's results; a file that cannot be written is only a warning."""
@@ -84,12 +88,25 @@ class FastCOCOEvaluator(COCOEvaluator):
         results = list(chain.from_iterable(prediction["instances"] for prediction in predictions))
         self._num_detections = Counter(result["category_id"] for result in results)
         self._per_class = {}
+        if self._detections_per_image < 0:
+            most = max(len(prediction["instances"]) for prediction in predictions)
+            self._max_dets_per_image = [1, 10, max(100, most)]
         self._evaluate_results(predictions, results, img_ids)
+        self._log_images_at_the_limit(predictions)
         if self._folder and self._per_class:
             folder = folder_of(self._folder, self._metadata.name)
             # an evaluation of several data sets already has a folder for each
             folder = folder.parent if folder.name == folder.parent.name else folder
             write_per_class(folder, self._per_class, self._about(img_ids))
+
+    def _log_images_at_the_limit(self, predictions: list[dict]) -> None:
+        limit = self._detections_per_image
+        number = sum(len(x["instances"]) >= limit for x in predictions) if limit > 0 else 0
+        self._logger.log(
+            logging.WARNING if number else logging.INFO,
+            f"{number} of {len(predictions)} images are at the limit of {limit} detections "
+            "(TEST.DETECTIONS_PER_IMAGE)",
+        )
 
     def _about(self, img_ids: list | None) -> dict:
         metadata, image_root = self._metadata, self._metadata.get("image_root")
@@ -148,8 +165,6 @@ class FastCOCOEvaluator(COCOEvaluator):
             self._do_evaluation
             and len(results) > 0
             and REGIONS.keys() >= set(tasks)
-            and 0 not in self._coco_api.anns
-            and len(self._coco_api.anns) == len(self._coco_api.dataset["annotations"])
             and not any(result["score"] != result["score"] for result in results)  # NaN
         )
 

@@ -1,12 +1,15 @@
 """Results of an evaluation per class, written as csv for people and json for programs."""
 
+import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,21 @@ from d2_isonet.utils.files import tolerate, write_text
 from d2_isonet.utils.messages import printable
 
 NAME = "per_class"  # stem of both file names
+
+
+logger = logging.getLogger(__name__)
+_weights: ContextVar[str] = ContextVar("weights", default="")
+
+
+@contextlib.contextmanager
+def evaluated_weights(name: str) -> Iterator[None]:
+    """Log which weights are evaluated inside, and name them in per_class.json."""
+    logger.info(f"Evaluating {name}")
+    token = _weights.set(name)
+    try:
+        yield
+    finally:
+        _weights.reset(token)
 
 
 def folder_of(output_dir: str | os.PathLike, dataset_name: str) -> Path:
@@ -70,10 +88,14 @@ def write_per_class(
     """Write per_class.csv and per_class.json; a full disk is a warning, not an error.
 
     `rows` has a row per class for each task ("bbox", "segm", "classification"), `about` further
-    entries of the json: the data set, its files, the iteration.
+    entries of the json: the data set, its files, the iteration; `evaluated_weights` adds its name.
     """
     folder = Path(folder)
-    content = {**about, "tasks": {task: list(table) for task, table in rows.items()}}
+    content = {
+        **about,
+        "weights": _weights.get(),
+        "tasks": {task: list(table) for task, table in rows.items()},
+    }
     with tolerate(folder, "The evaluation continues without the results of each class"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{NAME}.json", json.dumps(content, indent=1) + "\n")

@@ -35,7 +35,7 @@ def load_classifier(cfg: CfgNode, weights: str, num_classes: int) -> ImageClassi
     fall_back_to_cpu(cfg)
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = num_classes
     model = build_model(cfg)
-    build_checkpointer(cfg, model, strict=True).load(weights)
+    build_checkpointer(cfg, model, cfg.DATASETS.TEST, strict=True).load(weights)
     return model.eval()
 
 
@@ -54,6 +54,7 @@ def load_source(
             f"{target.INPUT.FORMAT}",
             "a black-box attack needs two networks of one channel order",
         )
+    cfg.DATASETS.TEST = target.DATASETS.TEST
     return load_classifier(cfg, weights, num_classes)
 
 

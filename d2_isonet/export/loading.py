@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,8 +21,12 @@ from .formats import quiet
 from .targets import PixelFeatures
 
 
-def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = False) -> nn.Module:
-    """The model of `cfg` on the CPU. For the target "backbone", only the backbone and its pixels.
+def load_model(
+    cfg: CfgNode, target: str, weights: str, trust_pickle: bool = False
+) -> tuple[nn.Module, Mapping | None]:
+    """The model of `cfg` on the CPU, and the record of its weights.
+
+    For the target "backbone", the model is only the backbone and its pixels.
 
     A backbone can come from a backbone.pth, a classifier or a detector, if the file contains all
     its tensors, including those of a pyramid.
@@ -46,7 +50,7 @@ def load_model(cfg: CfgNode, target: str, weights: str, trust_pickle: bool = Fal
     # for a backbone, fvcore would warn about the unused heads in a detector's file
     with quiet() if target == "backbone" else contextlib.nullcontext():
         checkpointer.load(weights, [])
-    return model.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval(), checkpointer.record
 
 
 def variant(model: nn.Module, fuse: str, precision: str) -> tuple[nn.Module, bool]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import detectron2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from d2_isonet import __version__
 from d2_isonet.checkpoint.checkpointer import describe
-from d2_isonet.data.categories import number_of_classes
+from d2_isonet.data.categories import categories_of, check_named_classes
 from d2_isonet.data.coco_json import class_names, read_annotations
 from d2_isonet.utils.files import MOST_RECORD_BYTES, read_regular, write_text
-from d2_isonet.utils.messages import MissingFileError, UserError
+from d2_isonet.utils.messages import MissingFileError
 
 from .targets import detector_outputs, pixel_module
 
@@ -94,32 +94,31 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def find_class_names(cfg: CfgNode, target: str, file: str | None) -> tuple[list[str], str]:
+def find_class_names(
+    cfg: CfgNode, target: str, file: str | None, record: Mapping | None = None, weights: str = ""
+) -> tuple[list[str], str]:
     """The class names by index, and where they come from.
 
     Args:
-        file: a COCO json, or a text file with one name per line. None: the names that the
-            datasets of `cfg` are registered with.
+        file: a COCO json, or a text file with one name per line. None: the names in the weights
+            or, if they have none, those of the datasets of `cfg`.
+        record: the meta record of the file `weights`, None if it has none.
 
     Raises:
-        UserError: the file and the network have different numbers of classes.
+        UserError: the file and the weights name different classes.
         FileNotFoundError: there is no such file.
     """
     if target == "backbone":
         return [], "a backbone has none"
-    is_detector = target == "detector"
-    number = number_of_classes(cfg) if is_detector else cfg.MODEL.CLASSIFIER.NUM_CLASSES
+    found = categories_of(cfg, record, weights)
     if file:
         names = read_class_names(file)
-        if len(names) != number:
-            raise UserError(f"--class-names: {file} has {len(names)} names, the network {number}")
+        check_named_classes(f"--class-names: {file}", names, found, weights)
         return names, file
-    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        known = MetadataCatalog.get(dataset)
-        names = known.get("thing_classes" if is_detector else "classes") or []
-        if len(names) == number:
-            return list(names), f"dataset {dataset}"
-    return [f"class {i}" for i in range(number)], "NONE KNOWN, numbered: give --class-names FILE"
+    if found.source:
+        return found.names, found.source
+    names = [f"class {i}" for i in range(len(found.names))]
+    return names, "NONE KNOWN, numbered: give --class-names FILE"
 
 
 def read_class_names(file: str) -> list[str]:

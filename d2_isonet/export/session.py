@@ -10,6 +10,7 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.data.datasets import register_own_data
 from d2_isonet.data.examples import Examples, find_examples
 from d2_isonet.utils.files import bytes_of
 from d2_isonet.utils.messages import UserError, show
@@ -35,8 +36,9 @@ def export_and_compare(args: argparse.Namespace) -> list[str]:
     target = choose_target(cfg, args.target)
     check_format(target, args.format, args.precision, cfg.MODEL.ROI_HEADS.NAME)
     weights = args.weights or cfg.MODEL.WEIGHTS
-    names, source_of_names = find_class_names(cfg, target, args.class_names)
-    original = load_model(cfg, target, weights, args.trust_pickle)
+    original, found = load_model(cfg, target, weights, args.trust_pickle)
+    register_own_data(cfg)
+    names, source_of_names = find_class_names(cfg, target, args.class_names, found, weights)
     examples = find_examples(cfg, args.images, args.num_images)
     model, fused = variant(original, args.fuse, args.precision)
     record = make_record(

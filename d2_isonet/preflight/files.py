@@ -12,7 +12,8 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from torch import nn
 
-from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, require_file
+from d2_isonet.checkpoint.checkpointer import build_checkpointer, require_file
+from d2_isonet.checkpoint.files import checkpoint_to_resume
 from d2_isonet.checkpoint.reading import is_read_by_detectron2, what_is_wrong
 from d2_isonet.utils.files import bytes_of, why_not_regular
 from d2_isonet.utils.messages import UserError, refusals_of_libraries
@@ -37,7 +38,9 @@ def nothing_to_evaluate(cfg: CfgNode) -> UserError:
 
 
 def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | None) -> Finding:
-    """What a training or an evaluation would start from: weights compared by names and shapes.
+    """What a training or an evaluation would start from.
+
+    The weights are compared by names, shapes and classes.
 
     Args:
         model: the network of cfg on the meta device; None to check only the kind of the file.
@@ -47,8 +50,13 @@ def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | N
             weights that do not fit.
     """
     path, from_conv2d = cfg.MODEL.WEIGHTS, cfg.MODEL.DECOUPLED.FROM_CONV2D
-    if args.resume and checkpoints_in(cfg.OUTPUT_DIR):
-        return _fact(f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")
+    if args.resume:
+        with _silence("d2_isonet.checkpoint.files"):
+            last = checkpoint_to_resume(cfg.OUTPUT_DIR)
+        if last and model is not None:
+            _load_outline(cfg, args, model, last)
+        if last or checkpoints_in(cfg.OUTPUT_DIR):
+            return _fact(f"--resume takes the last checkpoint of {cfg.OUTPUT_DIR}")
     if not path and args.eval_only:
         raise nothing_to_evaluate(cfg)
     if not path and from_conv2d:
@@ -66,13 +74,21 @@ def weights_finding(cfg: CfgNode, args: argparse.Namespace, model: nn.Module | N
         raise UserError(f"{os.path.abspath(path)} {problem}")
     if model is None or is_read_by_detectron2(path):
         return _fact(f"whether {path} fits is checked when it is read")
-    checkpointer = ISONetCheckpointer(
-        model, expected_meta=describe(cfg), strict=args.eval_only, from_conv2d=from_conv2d
-    )
-    silence = _silence("d2_isonet.checkpoint.checkpointer", "detectron2.checkpoint")
-    with silence, refusals_of_libraries(f"{path} cannot be loaded"):
-        checkpointer.load(path, [])
+    restarts = _load_outline(cfg, args, model, path)
+    if restarts:
+        return Finding("warning", "weights", restarts)
     return _fact(f"{os.path.abspath(path)} fits the network")
+
+
+def _load_outline(cfg: CfgNode, args: argparse.Namespace, model: nn.Module, path: str) -> str:
+    """Load names and shapes; return what starts anew because the classes differ."""
+    sets = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    checkpointer = build_checkpointer(cfg, model, sets, strict=args.eval_only)
+    names = ("checkpoint.checkpointer", "checkpoint.matching", "checkpoint.classes")
+    silence = _silence(*(f"d2_isonet.{name}" for name in names), "detectron2.checkpoint")
+    with silence, refusals_of_libraries(f"{path} cannot be loaded"):
+        checkpointer.load(path, None if args.resume else [])
+    return checkpointer.restarts
 
 
 def _fact(what: str) -> Finding:
@@ -101,6 +117,7 @@ def output_findings(
         model: the network of cfg, on any device; None to skip the check of free space.
     """
     if not cfg.OUTPUT_DIR:
+        yield Finding("error", "OUTPUT_DIR", "it is empty", "set it to a folder for the run")
         return
     folder = Path(os.path.abspath(os.path.expanduser(cfg.OUTPUT_DIR)))
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
@@ -118,6 +135,10 @@ def output_findings(
         return
     yield _room(cfg, folder, there, model)
     files = [] if args.resume else checkpoints_in(folder)
+    of_config = Path(os.path.abspath(getattr(args, "config_file", ""))).parent
+    if args.resume and not checkpoints_in(folder) and checkpoints_in(of_config):
+        what = f"{folder} has no checkpoint to resume, but the folder of --config-file has"
+        yield Finding("error", "OUTPUT_DIR", what, f"add OUTPUT_DIR {of_config}")
     if files:
         what = f"{folder} holds an earlier run's {files[-1]}, and this one starts at iteration 0"
         remedy = "add --resume to continue it, or name another folder"

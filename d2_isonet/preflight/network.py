@@ -90,6 +90,15 @@ _CLASSIFIER_ALONE = {  # options of ImageClassifier, and their values that do no
 }
 
 
+def check_task(cfg: CfgNode, config_file: str, classifies: bool) -> None:
+    """Raise UserError if a classifier's config was given to train a detector, or the reverse."""
+    is_classifier = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
+    if is_classifier != classifies:
+        kind, command = ("classifier", "pretrain") if is_classifier else ("detector", "train")
+        what = f"{config_file} describes a {kind} (MODEL.META_ARCHITECTURE"
+        raise UserError(f"{what} {cfg.MODEL.META_ARCHITECTURE})", f"d2-isonet {command} trains it")
+
+
 def check_detector(cfg: CfgNode) -> None:
     """Raise UserError if cfg sets an option of ImageClassifier for a detector."""
     for key, none in _CLASSIFIER_ALONE.items():

@@ -46,6 +46,7 @@ _RANGES: dict[str, tuple[float, ...]] = {
     "DATALOADER.NUM_WORKERS": (0,),
     "DATALOADER.SHARD_STREAMS": (0,),
     "DATASETS.CHECKED_IMAGES": (-1,),
+    "INPUT.MAX_IMAGE_PIXELS": (1,),
 }
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from d2_isonet.data import image_folder
 from d2_isonet.data.datasets import load_registered
+from d2_isonet.data.image_file import read_image, read_upright
 from d2_isonet.data.pixels import pixels_of
 from d2_isonet.engine.drawing import class_colour, draw_objects
 from d2_isonet.engine.pretraining import ClassificationTrainer
@@ -91,12 +91,13 @@ def _masks(masks: PolygonMasks | BitMasks) -> list:
 
 def from_annotations(cfg: CfgNode, number: int) -> Iterator[Sample]:
     """Stored images, upright, with their annotations; evenly spread over the data set."""
+    most_pixels = cfg.INPUT.MAX_IMAGE_PIXELS
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
         dicts, classes = load_registered(cfg.DATASETS.TRAIN)
         if not isinstance(dicts, list):
             raise UserError("images in shards have no files to show", "omit --source annotation")
         for item in _spread(dicts, number):
-            pixels = np.asarray(image_folder.read_image(item["file_name"]))
+            pixels = np.asarray(read_image(item["file_name"], most_pixels=most_pixels))
             yield Sample(pixels, item["file_name"], [classes[item["label"]]])
         return
     for name in cfg.DATASETS.TRAIN:
@@ -107,7 +108,8 @@ def from_annotations(cfg: CfgNode, number: int) -> Iterator[Sample]:
                 names.append(classes[x["category_id"]] + (" (crowd)" if x.get("iscrowd") else ""))
                 box = list(BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYWH_ABS))
                 objects.append({"bbox": box, "segmentation": x.get("segmentation")})
-            yield Sample(read_image(item["file_name"], "RGB"), item["file_name"], names, objects)
+            pixels = read_upright(item["file_name"], "RGB", most_pixels)
+            yield Sample(pixels, item["file_name"], names, objects)
 
 
 def _spread(dicts: Sequence[dict], number: int) -> list[dict]:

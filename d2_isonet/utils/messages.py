@@ -71,8 +71,9 @@ class MissingFileError(UserError, FileNotFoundError):
 # An error in their code is due to what it was called with, so that its caller tells whose it is.
 _LIBRARIES = {
     *sys.stdlib_module_names,
-    *("PIL", "detectron2", "fvcore", "iopath", "numpy", "safetensors", "torch", "torchvision"),
-    *("webdataset", "yacs", "yaml"),
+    *("PIL", "cv2", "detectron2", "filelock", "fvcore", "hotcoco", "iopath", "matplotlib", "numpy"),
+    *("omegaconf", "onnx", "onnxruntime", "pycocotools", "safetensors", "simplejpeg", "tabulate"),
+    *("timm", "torch", "torchvision", "tqdm", "webdataset", "yacs", "yaml"),
 }
 
 

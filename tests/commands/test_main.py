@@ -156,3 +156,40 @@ def test_a_copy_of_train_net_takes_code_of_ones_own(tmp_path):
     copy.write_text(text.replace(line, "print('mine')\n"))
     process = run(str(copy), "--help", PYTHONPATH=str(REPOSITORY))
     assert process.stdout.startswith("mine\nusage: ") and process.returncode == 0
+
+
+def test_help_of_a_command_may_be_asked_for_in_either_order(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(monkeypatch, "--help", "report")
+    assert end.value.code == 0 and "OUTPUT_DIR" in capsys.readouterr().out
+    assert main(monkeypatch, "--config-file", "risonet50_fpn") == 2
+    assert "name a command before '--config-file'" in capsys.readouterr().err
+
+
+WRONG_TASKS = [
+    ("train", "imagenet/risonet50", "describes a classifier", "d2-isonet pretrain trains it"),
+    ("pretrain", "risonet50_fpn", "describes a detector", "d2-isonet train trains it"),
+    ("train", "lazy/mask_rcnn_risonet50_fpn", "is a LazyConfig", "d2-isonet train-lazy trains it"),
+    ("train", ".", "is a folder", "give a yaml file"),
+    ("train", "configs_/risonet50_fpn.yaml", "there is no file", ""),
+    (
+        "train-lazy",
+        "lazy/mask_rcnn_risonet50",
+        "no config",
+        "did you mean lazy/mask_rcnn_risonet50_c4",
+    ),
+    ("train", "risonet50_fpn.yml", "there is no file", "did you mean the config risonet50_fpn?"),
+    ("train", "risonet18_c4 --num-gpus 4000", "has no GPU", "give at most"),
+    ("train", "risonet18_c4 SOLVER.BASE_LR = 0.1", "a space beside the =", "write KEY=VALUE"),
+    ("train", "risonet18_c4 SOLVER.BASE_LR abc", "it must be a float such as 0.01", "not a str"),
+]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU --num-gpus has another limit")
+@pytest.mark.parametrize(("command", "words", "what", "remedy"), WRONG_TASKS)
+def test_a_config_of_another_kind_is_named(command, words, what, remedy, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(monkeypatch, command, "--config-file", *words.split())
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and "error: " in message
+    assert what in message and remedy in message

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
 
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
@@ -11,6 +12,7 @@ from d2_isonet.data.categories import categories_of, categories_of_json, categor
 from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.engine.predictor import Predictor
+from d2_isonet.export.record import find_class_names
 
 SMALL = "configs/quickstart/small_risonet18_dc5.yaml"
 
@@ -82,15 +84,39 @@ def test_a_json_names_them_in_the_order_of_their_ids(coco_files):
 
 
 def test_trained_weights_carry_their_classes_to_the_predictor(coco_files, tmp_path):
-    from detectron2.data import DatasetCatalog
-
     register_coco_files("own_train", str(coco_files[0]), str(coco_files[1]))
     DatasetCatalog.get("own_train")  # as the loader does before the checkpointer is built
     cfg = config(3, "own_train", "", "OUTPUT_DIR", str(tmp_path))
     build_checkpointer(cfg, build_model(cfg)).save("trained")
     elsewhere = config(3, "", "", "MODEL.WEIGHTS", str(tmp_path / "trained.pth"))
-    found = Predictor(elsewhere).categories
-    assert found == (["cat", "tree", "ship"], [3, 7, 9], str(tmp_path / "trained.pth"))
+    predictor = Predictor(elsewhere)
+    assert predictor.categories == (["cat", "tree", "ship"], [3, 7, 9], elsewhere.MODEL.WEIGHTS)
+    assert predictor.metadata.thing_classes == ["cat", "tree", "ship"]
+    record = torch.load(elsewhere.MODEL.WEIGHTS, weights_only=True)["meta"]
+    names, source = find_class_names(cfg, "detector", None, record, elsewhere.MODEL.WEIGHTS)
+    assert (names, source) == (["cat", "tree", "ship"], elsewhere.MODEL.WEIGHTS)
+    (tmp_path / "names.txt").write_text("cat\nship\ntree\n")
+    with pytest.raises(ValueError, match="--class-names: .* has 'ship' in place of 'tree' in"):
+        find_class_names(
+            cfg, "detector", str(tmp_path / "names.txt"), record, elsewhere.MODEL.WEIGHTS
+        )
+
+
+def test_a_config_with_other_names_than_the_weights_is_warned_of(three_classes, caplog):
+    record = {"categories": {"names": ["cat", "ship", "tree"], "ids": [1, 2, 3]}}
+    categories_of(config(3, three_classes), record, "w.pth")
+    assert (
+        "named by w.pth: cat, ship, tree. In the config, data set 'three_classes' has cat, tree"
+        in (caplog.text)
+    )
+
+
+def test_a_json_that_was_not_loaded_yet_names_its_classes(coco_files):
+    register_coco_instances("unloaded", {}, str(coco_files[0]), str(coco_files[1]))
+    found = categories_of(config(3, "", "unloaded"), None, "w.pth")
+    assert found == (["cat", "tree", "ship"], [3, 7, 9], "data set 'unloaded'")
+    DatasetCatalog.remove("unloaded")
+    MetadataCatalog.remove("unloaded")
 
 
 def test_weights_from_before_the_record_are_read(tmp_path):

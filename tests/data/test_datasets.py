@@ -4,10 +4,20 @@ import json
 from argparse import Namespace
 
 import pytest
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from PIL import Image
 
+from d2_isonet.config.defaults import add_isonet_config
 from d2_isonet.config.loading import load_config
-from d2_isonet.data.datasets import register_coco_files, use_own_data
+from d2_isonet.data.datasets import (
+    OWN_SETS,
+    load_registered,
+    register_coco_files,
+    register_own_data,
+    use_own_data,
+)
 from d2_isonet.evaluation.build import coco_evaluator
 from d2_isonet.preflight.data.sets import check_datasets
 
@@ -69,16 +79,31 @@ def test_other_categories_for_validation_are_refused(coco_files, tmp_path):
     content = json.loads(json_file.read_text())
     content["categories"][0]["name"] = "boat"
     (tmp_path / "val.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="'ship'.*'boat'"):
-        use_own_data(
-            config(),
-            arguments(
-                train_json=str(json_file),
-                train_images=str(images),
-                val_json=str(tmp_path / "val.json"),
-                val_images=str(images),
-            ),
-        )
+    cfg, val = config(), str(tmp_path / "val.json")
+    given = {"train_json": str(json_file), "train_images": str(images)}
+    use_own_data(cfg, arguments(**given, val_json=val, val_images=str(images)))
+    with pytest.raises(ValueError, match="data set 'own_val': .*boat, and 'own_train' .*ship"):
+        check_datasets(cfg)
+
+
+@pytest.mark.parametrize("keys", [("TRAIN", "TEST"), ("TRAIN", "TRAIN"), ("TEST", "TEST")])
+def test_data_sets_of_a_run_must_agree_on_their_classes(keys, coco_files, tmp_path):
+    json_file, images = coco_files
+    content = json.loads(json_file.read_text())
+    for category, name in zip(content["categories"], ("cat", "ship", "tree"), strict=True):
+        category["name"] = name
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    cfg = config("DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "3")
+    for name, file, key in zip("ab", (json_file, tmp_path / "other.json"), keys, strict=True):
+        register_coco_instances(f"agree_{name}", {}, str(file), str(images))
+        cfg.DATASETS[key] += (f"agree_{name}",)
+    try:
+        with pytest.raises(ValueError, match="data set 'agree_b': it has the classes .*'agree_a'"):
+            check_datasets(cfg, eval_only=keys[0] == "TEST")
+    finally:
+        for name in "ab":
+            DatasetCatalog.remove(f"agree_{name}")
+            MetadataCatalog.remove(f"agree_{name}")
 
 
 @pytest.mark.parametrize(
@@ -127,3 +152,65 @@ def test_one_may_train_without_a_validation_set(coco_files):
     use_own_data(cfg, arguments(train_json=str(coco_files[0]), train_images=str(coco_files[1])))
     assert cfg.DATASETS.TEST == ()
     check_datasets(cfg)
+
+
+def given(coco_files, *splits: str, **options) -> Namespace:
+    """The flags of own data for these splits."""
+    values = dict(zip(("json", "images"), coco_files, strict=True))
+    return arguments(**{f"{s}_{k}": str(v) for s in splits for k, v in values.items()}, **options)
+
+
+def test_a_run_is_repeated_from_its_config_without_flags(coco_files, tmp_path, monkeypatch):
+    cfg = config()
+    monkeypatch.chdir(coco_files[0].parent)
+    use_own_data(cfg, given([path.name for path in coco_files], "train", "val"))
+    paths = tuple(map(str, coco_files))  # absolute, whatever was typed
+    assert cfg.DATASETS.OWN_TRAIN == cfg.DATASETS.OWN_VAL == paths
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    for name in OWN_SETS:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    monkeypatch.chdir("/")
+    again = get_cfg()
+    add_isonet_config(again)
+    again.merge_from_file(str(tmp_path / "config.yaml"))  # as plain detectron2 does
+    use_own_data(again, arguments())
+    assert again.DATASETS == cfg.DATASETS
+    check_datasets(again)
+
+
+def test_flags_replace_one_set_of_the_config(coco_files, tmp_path):
+    cfg = config()
+    use_own_data(cfg, given(coco_files, "train", "val"))
+    new = tmp_path / "new.json"
+    new.write_text(coco_files[0].read_text())
+    use_own_data(cfg, given((new, coco_files[1]), "val"))
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("own_train",), ("own_val",))
+    assert cfg.DATASETS.OWN_TRAIN[0] == str(coco_files[0]) and cfg.DATASETS.OWN_VAL[0] == str(new)
+    assert MetadataCatalog.get("own_val").json_file == str(new)
+
+
+def test_data_that_have_moved_are_named_with_their_flags(coco_files):
+    cfg = config()
+    use_own_data(cfg, given(coco_files, "train", "val"))
+    for name in OWN_SETS:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    coco_files[0].unlink()
+    use_own_data(cfg, arguments())  # the demo and the export do not need them
+    with pytest.raises(ValueError, match="there is no file .* by --val-annotations and --val-imag"):
+        check_datasets(cfg, eval_only=True)
+
+
+def test_a_key_of_one_path_is_refused():
+    with pytest.raises(ValueError, match="DATASETS.OWN_VAL is .*give an annotation file and"):
+        register_own_data(config("DATASETS.OWN_VAL", "('a.json',)"))
+
+
+def test_the_folders_of_a_pretraining_are_found_by_their_names(tmp_path):
+    for split in ("train", "val"):
+        for label in "ab":
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / label / "0.png")
+    dicts, classes = load_registered(f"{tmp_path}/val")  # as its config.yaml names it
+    assert classes == ["a", "b"] and len(dicts) == 2

@@ -9,7 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from d2_isonet.data.datasets import load_registered, register_data_root, register_image_folder
-from d2_isonet.data.image_folder import load_image_folder, read_image
+from d2_isonet.data.image_file import read_image
+from d2_isonet.data.image_folder import load_image_folder
 
 
 def make_tree(root: Path, *paths: str) -> Path:

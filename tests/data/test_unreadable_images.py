@@ -11,7 +11,7 @@ from PIL import Image
 
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files
-from d2_isonet.data.image_folder import UnreadableImage
+from d2_isonet.data.image_file import UnreadableImage
 from d2_isonet.data.imagenet import ImageNetMapper, build_image_train_loader
 from d2_isonet.data.loader import LoaderOptions
 from d2_isonet.data.unreadable_images import CountingLoader, NamingDatasetMapper, ReplacingMapper

@@ -73,7 +73,7 @@ def test_a_folder_becomes_annotated_copies_and_coco_json(photos, tmp_path, capsy
     assert images["categories"][2] == {"id": 9, "name": "blue"}
     told = capsys.readouterr()
     assert "2 pictures in" in told.out and "3 objects of score 0.5 or more" in told.out
-    assert "skipped: empty.jpg: it is empty (0 bytes)" in told.err
+    assert "skipped: empty.jpg: 0 bytes" in told.err
     assert "2 of 4 files could not be read: empty.jpg, sub/text.jpg" in told.err
     assert "left out, not an image or video by suffix: " in told.err and "notes.txt" in told.err
 
@@ -289,7 +289,7 @@ def test_names_come_from_the_annotations_only_where_they_are_the_detectors(tmp_p
         named("w.pth")
     for uncertain in ("data set 'coco_2017_val'", ""):
         assert named(uncertain).names == ["cat", "green", "blue"]
-    with pytest.raises(ValueError, match="has 2 categories, the detector 3 classes"):
+    with pytest.raises(ValueError, match="has 2 names, the network 3 classes"):
         named("", categories=truth["categories"][:2])
 
 

@@ -7,8 +7,9 @@ import pytest
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+from d2_isonet.data.image_file import UnreadableImage
 from d2_isonet.demo import streams as pictures
-from d2_isonet.demo.streams import NoPicture, decode
+from d2_isonet.demo.streams import decode
 
 ORIENTATION = 0x0112  # EXIF
 NOISE = np.random.RandomState(0).randint(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -62,28 +63,28 @@ def test_a_black_16_bit_image_stays_black():
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
 def test_numbers_that_are_no_brightness_are_refused(value):
     values = np.array([[0, value]], dtype=np.float32)
-    with pytest.raises(NoPicture, match="its pixels are from .*; save it with 8 bits"):
+    with pytest.raises(UnreadableImage, match="its pixels are from .*; save it with 8 bits"):
         decode(encode(Image.fromarray(values), "tiff"))
 
 
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", r"it is empty \(0 bytes\)"),
-        (b"\x89PNG\r\n\x1a\n", "it is not an image that Pillow"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is not an image that Pillow"),
-        (encode(Image.fromarray(NOISE))[:60], "it is damaged"),
-        (turned(1, "jpeg")[:-40], "it is damaged .image file is truncated"),
+        (b"", r"\(0 bytes\)"),
+        (b"\x89PNG\r\n\x1a\n", "no image of a kind that is read"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image of a kind that is read"),
+        (encode(Image.fromarray(NOISE))[:60], "cannot be read .*image file is truncated"),
+        (turned(1, "jpeg")[:-40], "image file is truncated"),
     ],
 )
 def test_what_is_none_is_told(data, message):
-    with pytest.raises(NoPicture, match=message):
+    with pytest.raises(UnreadableImage, match=message):
         decode(data)
 
 
 def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(pictures, "_upright", lambda *args: pytest.fail("it was decoded"))
-    with pytest.raises(NoPicture, match="it is 8 x 6 and has more than 0 million pixels"):
+    with pytest.raises(UnreadableImage, match="it is 8 x 6 and has more than 0 million pixels"):
         decode(encode(Image.fromarray(NOISE)), most_pixels=47)
 
 

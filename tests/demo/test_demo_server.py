@@ -1,10 +1,13 @@
 """The demo's server: its answers, and the requests that it refuses."""
 
 import argparse
+import contextlib
 import http.client
 import io
 import json
+import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -90,9 +93,9 @@ def test_the_page_asks_for_nothing_from_elsewhere():
 
 
 NO_IMAGES = {
-    "it is empty": b"",
-    "it is not an image that Pillow can read": b"<script>alert(1)</script>",
-    "it is damaged": png(np.zeros((200, 200, 3), np.uint8), "jpeg")[:700],
+    "0 bytes": b"",
+    "no image of a kind that is read": b"<script>alert(1)</script>",
+    "image file is truncated": png(np.zeros((200, 200, 3), np.uint8), "jpeg")[:700],
 }
 
 
@@ -250,6 +253,51 @@ def test_more_than_may_wait_are_told_to_come_again(monkeypatch):
     assert answers == [200] and detect(app.test_client()).status_code == 200
 
 
+@contextlib.contextmanager
+def served(**changes):
+    """The address of a running server."""
+    args = arguments(**changes)
+    with server.open_socket(args.host, 0) as listening:
+        app = server.create_app(demo_detector.BrightDetector(), args)
+        serving = server.create_server(app, listening, args)
+        thread = threading.Thread(target=serving.run, daemon=True)
+        thread.start()
+        yield listening.getsockname()
+        serving.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("number", [32, 100])
+@pytest.mark.parametrize("rest", [b"X-Slow: ", b"Content-Length: 10000\r\n\r\nabc"])
+def test_slow_connections_do_not_keep_out_the_page(number, rest):
+    begun = (
+        b"POST /detect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/octet-stream\r\n"
+    )
+    with served() as address, contextlib.ExitStack() as stack:
+        for _ in range(number):
+            slow = stack.enter_context(socket.create_connection(address))
+            slow.sendall(begun + rest)
+        begin = time.monotonic()
+        for path in ("/", "/page.js", "/settings"):
+            connection = http.client.HTTPConnection(*address, timeout=10)
+            connection.request("GET", path)
+            assert connection.getresponse().status == 200
+            connection.close()
+        assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("size", [(1_000_000, 1), (1, 1_000_000)])
+@pytest.mark.parametrize("mode, kind", [("L", "png"), ("F", "tiff")])
+def test_an_image_that_would_be_thinner_than_a_pixel_is_not_decoded(size, mode, kind, monkeypatch):
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, kind, **({"compression": "tiff_lzw"} if mode == "F" else {}))
+    monkeypatch.setattr(pictures, "_upright", lambda *args: pytest.fail("it was decoded"))
+    answer = detect(client_of(max_upload=20), file.getvalue())
+    said = f"it is {size[0]} x {size[1]}: reduced to 2048 pixels on the long side, it would be thin"
+    assert answer.status_code == 422 and said in answer.json["error"]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
 def test_loopback(host):
     assert server.is_loopback(host)
@@ -289,18 +337,10 @@ def test_an_upload_is_kept_in_memory(monkeypatch):
     monkeypatch.setattr(TempfileBasedBuffer, "newfile", lambda self: pytest.fail("a file"))
     noise = np.random.RandomState(0).randint(0, 100, (500, 500, 3), dtype=np.uint8)
     data = png(noise, compress_level=0)  # more than waitress keeps by itself
-    args = arguments(max_upload=2)
-    with server.open_socket(args.host, 0) as listening:
-        app = server.create_app(demo_detector.BrightDetector(), args)
-        serving = server.create_server(app, listening, args)
-        thread = threading.Thread(target=serving.run, daemon=True)
-        thread.start()
-        connection = http.client.HTTPConnection(*listening.getsockname(), timeout=30)
+    with served(max_upload=2) as address:
+        connection = http.client.HTTPConnection(*address, timeout=30)
         connection.request("POST", "/detect", data, BYTES)
         answer = connection.getresponse()
         assert answer.status == 200 and json.loads(answer.read())["width"] == 500
         assert "Server" not in answer.headers
         connection.close()
-        serving.close()
-        thread.join(10)
-        assert not thread.is_alive()

@@ -165,3 +165,10 @@ def test_a_folder_that_cannot_be_written_to_is_named(files):
     (files / "locked").mkdir(mode=0o500)
     with pytest.raises(ValueError, match="locked cannot be written to; name another folder"):
         check_targets(find_sources([str(files / "b.jpg")]), files / "locked", False)
+
+
+def test_two_stars_list_each_real_folder_once(files):
+    for name in ("self", "again", "sub/up"):
+        (files / name).symlink_to(files)
+    assert names_of(files / "**" / "*.[jJ]*") == ["b.jpg", "sub/c.JPG"]
+    assert names_of(files / "**" / "sub" / "**") == names_of(files / "sub" / "*")

@@ -1,5 +1,7 @@
 """Videos and cameras: every frame is read once, at its rate; errors are reported."""
 
+import os
+
 import cv2
 import demo_detector
 import numpy as np
@@ -193,3 +195,10 @@ def test_a_camera_has_no_end_to_wait_for(monkeypatch):
     monkeypatch.setattr(streams, "FrameReader", lambda address: FrameReader.__new__(FrameReader))
     camera = Source("webcam", "0", "webcam0")
     assert count_pictures([camera], None) is None and count_pictures([camera], 7) == 7
+
+
+def test_a_fifo_with_the_name_of_a_video_is_skipped_at_once(tmp_path):
+    os.mkfifo(tmp_path / "clip.mp4")
+    pictures, report = read(tmp_path / "clip.mp4")
+    assert not pictures and report.skipped == {"clip.mp4": "it is a FIFO, not a file"}
+    assert count_pictures([source(tmp_path / "clip.mp4")], None) == 0

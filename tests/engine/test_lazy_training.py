@@ -11,7 +11,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_backbone
 
 import d2_isonet
-from d2_isonet.checkpoint.checkpointer import describe, save_backbone
+from d2_isonet.checkpoint.checkpointer import ISONetCheckpointer, describe, save_backbone
 from d2_isonet.checkpoint.reading import WeightsError
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.engine.lazy_training import evaluate, load_lazy_config, train
@@ -143,3 +143,27 @@ def test_random_weights_are_not_evaluated(tmp_path, coco_files):
     cfg = small(LAZY[-1], tmp_path / "run", *coco_files)
     with pytest.raises(ValueError, match="would evaluate random weights"):
         evaluate(cfg)
+
+
+def test_weights_of_other_classes_are_refused(tmp_path, coco_files):
+    cfg = small(LAZY[-1], tmp_path / "run", *coco_files)
+    saver = ISONetCheckpointer(instantiate(cfg.model), str(tmp_path / "run"))
+    for name, names in ("moved", ["tree", "cat", "ship"]), ("other", ["a", "b", "c"]):
+        saver.expected_meta = {"categories": {"names": names, "ids": [3, 7, 9]}}
+        saver.save(name, tag=False)
+    for name, message in (
+        ("moved", "in another order"),
+        ("other", "a, b, c, and data set 'lazy_set'"),
+    ):
+        cfg.train.init_checkpoint = str(tmp_path / "run" / f"{name}.pth")
+        with pytest.raises(WeightsError, match=message):
+            evaluate(cfg)
+
+
+def test_an_evaluation_leaves_config_yaml_as_it_is(tmp_path):
+    (tmp_path / "config.yaml").write_text("of the training")
+    path = d2_isonet.get_config_file("lazy/mask_rcnn_risonet50_fpn.py")
+    args = arguments(path, f"train.output_dir={tmp_path}")
+    args.eval_only = True
+    load_lazy_config(args)
+    assert (tmp_path / "config.yaml").read_text() == "of the training"

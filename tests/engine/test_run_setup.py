@@ -1,11 +1,15 @@
 """Validation and scaling of a config before a model is built."""
 
+from argparse import Namespace
+
 import pytest
 from detectron2.utils import comm
 from torch import nn
 
 from d2_isonet.config.loading import load_config
+from d2_isonet.engine.main import _set_up
 from d2_isonet.layers.decoupled_conv import DecoupledConv2d
+from d2_isonet.preflight.files import output_findings
 from d2_isonet.preflight.network import check_pixels
 from d2_isonet.preflight.training import check_filter_options, check_training_options
 from d2_isonet.solver.schedule import scale_to_processes, what_was_scaled
@@ -144,3 +148,23 @@ def test_pixels_that_cannot_be_normalized_are_refused(opts):
     check_pixels(config("INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[1.]", "MODEL.PIXEL_STD", "[1.]"))
     with pytest.raises(ValueError, match="PIXEL_MEAN is .* and MODEL.PIXEL_STD .*above 0"):
         check_pixels(config(*opts))
+
+
+def test_an_evaluation_leaves_config_yaml_as_it_is_and_appends_to_the_log(tmp_path):
+    (tmp_path / "config.yaml").write_text("of the training")
+    cfg = load_config("", ["OUTPUT_DIR", str(tmp_path), "SEED", "1"])
+    _set_up(cfg, Namespace(eval_only=True, config_file=""))
+    assert (tmp_path / "config.yaml").read_text() == "of the training"
+    assert "Command line arguments: Namespace" in (tmp_path / "log.txt").read_text()
+    _set_up(cfg, Namespace(eval_only=False, config_file=""))
+    assert "SEED: 1" in (tmp_path / "config.yaml").read_text()
+
+
+def test_resume_by_the_config_of_a_run_asks_for_its_folder(tmp_path):
+    (tmp_path / "model_final.pth").touch()
+    args = Namespace(config_file=str(tmp_path / "config.yaml"), resume=True, eval_only=False)
+    cfg = load_config("", ["OUTPUT_DIR", str(tmp_path / "other")])
+    found = [str(x) for x in output_findings(cfg, args, nn.Linear(1, 1)) if x.severity == "error"]
+    assert len(found) == 1 and found[0].endswith(f"add OUTPUT_DIR {tmp_path}")
+    cfg.OUTPUT_DIR = str(tmp_path)
+    assert not [x for x in output_findings(cfg, args, nn.Linear(1, 1)) if x.severity == "error"]

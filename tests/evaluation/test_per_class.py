@@ -137,4 +137,4 @@ def test_several_data_sets_do_not_replace_each_others_predictions(
     cfg = get_cfg()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path), ("set", "other")[:number]
     Trainer.build_evaluator(cfg, "set")
-    assert asked == [("set", str(tmp_path / "inference" / folder).rstrip("/"))]
+    assert asked == [("set", str(tmp_path / "inference" / folder).rstrip("/"), 100)]

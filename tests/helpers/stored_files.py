@@ -100,7 +100,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
+    content = torch.load(path, weights_only=True)
+    if (path.parent / "backbone.pth").exists():  # classifiers did not record their classes then
+        content.get("meta", {}).pop("categories", None)
+    return content
 
 
 def machine() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from d2_isonet.data.image_folder import load_image_folder
+from d2_isonet.utils.files import why_not_regular
 from d2_isonet.utils.messages import UserError
 
 SPLITS = ("train", "val")
@@ -62,6 +63,8 @@ def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) ->
 def described(image: dict, folder: str) -> dict:
     """The dict with its "file" relative to the split's folder and its "size" in bytes."""
     path = image["file_name"]
+    if reason := why_not_regular(path):
+        raise UserError(f"Image {path} cannot be read ({reason})", "replace or remove the file")
     size = os.path.getsize(path)
     if size == 0:
         raise UserError(f"Image {path} is empty", "replace or remove the file")

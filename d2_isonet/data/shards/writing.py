@@ -13,8 +13,9 @@ from typing import BinaryIO, TextIO
 from filelock import FileLock, Timeout
 from webdataset import TarWriter
 
+from d2_isonet.data.image_file import read_file
 from d2_isonet.utils.files import MOST_RECORD_BYTES, parse_json, read_regular, write_text
-from d2_isonet.utils.messages import MissingFileError, UserError
+from d2_isonet.utils.messages import UserError
 
 from .index import FORMAT, INDEX_NAME, JOURNAL_NAME, VERSION
 from .plan import Plan, PlannedShard, record_of
@@ -179,13 +180,7 @@ def write_shard(output: Path, shard: PlannedShard) -> dict:
 
 def _sample(image: dict) -> dict:
     path = Path(image["file_name"])
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        what = f"Image {path} does not exist (removed since it was listed)"
-        raise MissingFileError(what, "restore it or start again with another --output") from error
-    except OSError as error:
-        raise UserError(f"Image {path} cannot be read ({error})", "replace the file") from error
+    data = read_file(str(path))
     if len(data) != image["size"]:
         raise UserError(
             f"Image {path} has {len(data)} bytes, {image['size']} when it was listed: a program is "

@@ -51,9 +51,11 @@ class WeightAveraging(HookBase):
         if self.trainer.iter >= self.trainer.max_iter:  # not after a step that raised
             write_when_possible(lambda: self.save("model_final_ema"), self.attempts)
 
-    def save(self, name: str) -> None:
+    def save(self, name: str, **extra) -> None:
         """Write the average to OUTPUT_DIR/<name>.pth, without optimizer state."""
-        self._checkpointer.save(name, tag=False)
+        # a resumed training has kept the record of its checkpoint
+        self._checkpointer.expected_meta = self.trainer.checkpointer.expected_meta
+        self._checkpointer.save(name, tag=False, **extra)
 
     def state_dict(self) -> dict:
         return self._averaged.state_dict()

@@ -28,8 +28,9 @@ class TrainingEnded(BaseException):
 class BestCheckpoint(HookBase):
     """Writes model_best.pth at every evaluation that is better than all before it.
 
-    If the weights are averaged, the average is evaluated and also written, as model_best_ema.pth.
-    last_checkpoint does not change. Equal, NaN and infinite values are not better.
+    It holds the network that was evaluated: if the weights are averaged, the average alone, from
+    which no training resumes. last_checkpoint does not change. Equal, NaN and infinite values are
+    not better.
 
     The trainer's state and model_best.json keep all evaluations. A resumed run needs the file,
     because a checkpoint is written before the evaluation of its iteration.
@@ -126,7 +127,8 @@ class BestCheckpoint(HookBase):
                 self._save(iteration)
         if comm.is_main_process():
             with tolerate(self.path, "A run resumed from before this evaluation repeats it"):
-                write_text(self.path, json.dumps(self.state_dict()))
+                average = "trained" if averaging_of(self.trainer) is None else "average"
+                write_text(self.path, json.dumps({**self.state_dict(), "weights": average}))
 
     def _value(self) -> float:
         """The metric's value in the last evaluation; NaN if a full disk lost the results.
@@ -147,9 +149,10 @@ class BestCheckpoint(HookBase):
     def _save(self, iteration: int) -> None:
         averaging = averaging_of(self.trainer)
         with tolerate("model_best.pth", "The best checkpoint stays as it was"):
-            self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
-            if averaging is not None:
-                averaging.save("model_best_ema")
+            if averaging is None:
+                self.trainer.checkpointer.save("model_best", tag=False, iteration=iteration)
+            else:
+                averaging.save("model_best", iteration=iteration)
 
     def _add_recorded(self) -> None:
         """Add the evaluations that model_best.json has from after the checkpoint was written."""

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from d2_isonet.checkpoint.checkpointer import build_checkpointer
 from d2_isonet.data.sampling import seed_of
 from d2_isonet.engine.writers import write_evaluation
+from d2_isonet.evaluation.per_class import evaluated_weights
 from d2_isonet.isometry.decoupled_filters import FilterOrthogonalRegularizer, WeightProjection
 from d2_isonet.isometry.monitor import IsometryMonitor
 from d2_isonet.isometry.regularizer import OrthogonalRegularizer
@@ -129,7 +130,9 @@ def _evaluation(trainer: DefaultTrainer) -> Callable[[], dict]:
     def evaluate_after(iterations: int) -> dict:
         averaging = averaging_of(trainer)
         model = trainer.model if averaging is None else averaging.model
-        trainer._last_eval_results = trainer.test(trainer.cfg, model)
+        average = f"the average of the weights (SOLVER.EMA_DECAY {trainer.cfg.SOLVER.EMA_DECAY:g})"
+        with evaluated_weights("the trained weights" if averaging is None else average):
+            trainer._last_eval_results = trainer.test(trainer.cfg, model)
         write_evaluation(trainer, trainer._last_eval_results)
         return trainer._last_eval_results
 

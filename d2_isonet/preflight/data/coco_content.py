@@ -1,27 +1,33 @@
 """Checks the content of a COCO json: its ids, its keys and its objects."""
 
 import functools
-import math
 import os
 from collections.abc import Iterable, Iterator
 
-from d2_isonet.data.coco_json import can_be_sorted, class_names, is_id, repeated
+from d2_isonet.data.coco_json import (
+    can_be_sorted,
+    class_names,
+    is_annotation_id,
+    is_id,
+    is_number,
+    repeated,
+)
 from d2_isonet.preflight.findings import Finding, Rule, broken_rules, found, found_values
 from d2_isonet.utils.messages import shortened
 
 from .images import ImageEntry
-from .objects import Demands, LabelledObject, object_findings
+from .objects import CheckedObjects, Demands, LabelledObject, object_findings
 
 REPAIR = "d2-isonet check-data --annotations FILE --images DIR --repair NEW writes a file with {}"
 _NEW_IDS = REPAIR.format("new ids, 1 to N")
 
 
-def coco_findings(content: dict, demands: Demands) -> tuple[list[Finding], bool]:
-    """What is wrong with the content of `read_annotations`, and whether any mask is RLE."""
+def coco_findings(content: dict, demands: Demands) -> CheckedObjects:
+    """What is wrong with the content of `read_annotations`."""
     where, images = demands.where, content["images"]
     annotations = content.get("annotations", [])
-    objects, has_rle = object_findings(_objects(content), class_names(content), demands)
-    return [
+    checked = object_findings(_objects(content), class_names(content), demands)
+    findings = [
         _summary(content, where),
         *_categories(content, where),
         *broken_rules(where, "images", images, functools.partial(_name, "image"), _IMAGE_RULES),
@@ -31,8 +37,9 @@ def coco_findings(content: dict, demands: Demands) -> tuple[list[Finding], bool]
             _ANNOTATION_RULES,
         ),
         *_annotation_ids(content, where),
-        *objects,
-    ], has_rle  # fmt: skip
+        *checked.findings,
+    ]  # fmt: skip
+    return checked._replace(findings=findings)
 
 
 def coco_entries(content: dict, image_root: str) -> list[ImageEntry]:
@@ -107,14 +114,7 @@ def _has_file(image: dict) -> bool:
 
 
 def _has_size(image: dict) -> bool:
-    return all(_is_number(image.get(key)) and image[key] > 0 for key in ("width", "height"))
-
-
-def _is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
+    return all(is_number(image.get(key)) and image[key] > 0 for key in ("width", "height"))
 
 
 def _is_one_of(value: object, *allowed: int) -> bool:
@@ -126,12 +126,19 @@ _IMAGE_RULES = (
     Rule("error", lambda i: not _has_file(i), "without file_name", "name the file"),
     Rule("error", lambda i: not _has_size(i), "without width and height",
          REPAIR.format("the sizes of the files")),
+    Rule("error", lambda i: _has_size(i) and not all(i[k] % 1 == 0 for k in ("width", "height")),
+         "with a width or height that is no whole number of pixels",
+         REPAIR.format("the sizes of the files")),
 )  # fmt: skip
 _ANNOTATION_RULES = (
     Rule("error", lambda a: not is_id(a.get("id")), "without id", _NEW_IDS),
-    Rule("warning", lambda a: "area" not in a, "without area", "evaluation takes their box's"),
+    Rule("warning", lambda a: is_id(a.get("id")) and not is_annotation_id(a["id"]),
+         "with an id that is no whole number from 1, which COCO's own code takes for none",
+         f"evaluation numbers them itself; {_NEW_IDS}"),
+    Rule("warning", lambda a: "area" not in a, "without area",
+         "evaluation takes that of their mask or box"),
     Rule("warning", lambda a: "iscrowd" not in a, "without iscrowd", "0 is taken"),
-    Rule("error", lambda a: not _is_number(a.get("area", 0)), "with an area that is no number",
+    Rule("error", lambda a: not is_number(a.get("area", 0)), "with an area that is no number",
          "correct it, or leave it out"),
     Rule("error", lambda a: not _is_one_of(a.get("iscrowd", 0), 0, 1),
          "with an iscrowd other than 0 and 1", "detectron2 takes all but 0 for crowds: correct it"),
@@ -156,4 +163,7 @@ def _objects(content: dict) -> Iterator[LabelledObject]:
             a.get("segmentation"),
             a.get("iscrowd", 0) != 0,
             sizes.get(image) if is_id(image) else None,
+            image if is_id(image) else None,
+            a.get("area"),
+            a.get("keypoints", ()),
         )

@@ -9,15 +9,13 @@ from detectron2.structures import BoxMode
 from d2_isonet.data.coco_json import repeated
 from d2_isonet.preflight.findings import Finding, Rule, broken_rules, found, found_values
 
-from .objects import Demands, LabelledObject, object_findings
+from .objects import CheckedObjects, Demands, LabelledObject, object_findings
 
 _FORMAT = 'see detectron2\'s tutorial on datasets, "Standard Dataset Dicts"'
 
 
-def dict_findings(
-    dicts: object, classes: Sequence[str], demands: Demands
-) -> tuple[list[Finding], bool]:
-    """What is wrong with the dicts of a registered data set, and whether any mask is RLE.
+def dict_findings(dicts: object, classes: Sequence[str], demands: Demands) -> CheckedObjects:
+    """What is wrong with the dicts of a registered data set.
 
     Args:
         classes: names by class index.
@@ -25,21 +23,22 @@ def dict_findings(
     where, trained = demands.where, demands.trained
     if not isinstance(dicts, (list, tuple)):
         what = f"it is a {type(dicts).__name__}, whose images and objects are not checked"
-        return [Finding("fact", where, what)], False
+        return CheckedObjects([Finding("fact", where, what)])
     if not dicts or not all(isinstance(entry, dict) for entry in dicts):
         what = f"it is empty or no list of dicts: {repr(dicts)[:80]}"
-        return [Finding("error", where, what, _FORMAT)], False
+        return CheckedObjects([Finding("error", where, what, _FORMAT)])
     annotations = [annotation for d in dicts for annotation in d.get("annotations") or ()]
-    objects, has_rle = object_findings(_objects(dicts), classes, demands, drops_polygons=False)
+    checked = object_findings(_objects(dicts), classes, demands, drops_polygons=False)
     twice = [] if trained else repeated(str(d.get("image_id")) for d in dicts)
     summary = f"{len(dicts)} images, {len(annotations)} annotations, {len(classes)} classes"
-    return [
+    findings = [
         Finding("fact", where, summary),
         *broken_rules(where, "images", dicts, _name, _TRAINED if trained else _EVALUATED),
         *found("error", where, twice, "image_ids given twice", "make them unique"),
         *_class_indices(annotations, where, len(classes)),
-        *objects,
-    ], has_rle
+        *checked.findings,
+    ]
+    return checked._replace(findings=findings)
 
 
 def _without(key: str) -> Rule:
@@ -79,7 +78,18 @@ def _objects(dicts: Sequence[dict]) -> Iterator[LabelledObject]:
                 annotation.get("segmentation"),
                 annotation.get("iscrowd", 0) != 0,
                 size if annotation.get("bbox_mode") != BoxMode.XYWHA_ABS else None,
+                i,
+                None,
+                _flat(annotation.get("keypoints", ())),
             )
+
+
+def _flat(keypoints: object) -> object:
+    """The numbers of keypoints of any shape that detectron2 reads; else the value itself."""
+    try:
+        return np.asarray(keypoints, float).ravel().tolist() if keypoints is not None else None
+    except (TypeError, ValueError, OverflowError):
+        return keypoints
 
 
 def _box(annotation: dict) -> object:

@@ -7,10 +7,17 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
+from d2_isonet.data.image_sizes import (
+    SIZE_REMEDY,
+    SizeProblem,
+    classification_size_problem,
+    detection_size_problem,
+)
 from d2_isonet.data.shards.index import ShardedImages
 from d2_isonet.preflight.findings import Finding, Rule, Severity, broken_rules, check_once, found
 
 from .image_scan import MISSING, ImageFile, look_at_all
+from .pixel_statistics import pixel_findings
 
 Images = Sequence[dict] | ShardedImages
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK"}
@@ -44,11 +51,35 @@ def sample_of(entries: Sequence[ImageEntry], number: int) -> Sequence[ImageEntry
     return [entries[i] for i in sorted({0, len(entries) - 1, *inner})[:number]]
 
 
+class Reader(NamedTuple):
+    """How a run reads the files of a set.
+
+    Args:
+        turns: whether it applies the EXIF orientation.
+        most_pixels: INPUT.MAX_IMAGE_PIXELS.
+        problem: what is wrong with a width and a height for its crops and resizes.
+    """
+
+    turns: bool
+    most_pixels: int
+    problem: SizeProblem
+
+
+def detection_reader(cfg: CfgNode, is_train: bool) -> Reader:
+    """The reader of a detector's training or validation images."""
+    return Reader(True, cfg.INPUT.MAX_IMAGE_PIXELS, detection_size_problem(cfg, is_train))
+
+
 class Look(NamedTuple):
-    """What the data set states of an image, and what its file has."""
+    """What the data set states of an image, and what its file has.
+
+    Args:
+        problem: why a crop or a resize would make it unusable; "" if it would not.
+    """
 
     stated: ImageEntry
     file: ImageFile
+    problem: str = ""
 
     def has_other_size(self) -> bool:
         """Whether the stated size is not that of the upright image."""
@@ -67,43 +98,55 @@ class Look(NamedTuple):
 def image_findings(
     where: str,
     entries: Sequence[ImageEntry],
-    number: int = -1,
-    max_unreadable: float = 0.0,
-    turns: bool = True,
+    number: int,
+    max_unreadable: float,
+    reader: Reader,
 ) -> list[Finding]:
     """What is wrong with `number` of the files (-1: all); nothing without files.
 
     Args:
         max_unreadable: share of these files that may be unreadable; up to it, they are a warning.
-        turns: whether the reader applies the EXIF orientation, as that of detectron2 does.
     """
     if not (number and entries):
         return []
     chosen = sample_of(entries, number)
-    files = look_at_all((entry.path for entry in chosen), title=f"{where}: images")
-    looks = [Look(entry, files[entry.path]) for entry in chosen]
+    paths = [entry.path for entry in chosen]
+    files = look_at_all(paths, f"{where}: images", reader.most_pixels)
+    looks = [Look(x, files[x.path], _size_problem(files[x.path], reader)) for x in chosen]
     what = f"{len(looks)} of {len(entries)} image files looked at"
     remedy = "d2-isonet check-data looks at all, DATASETS.CHECKED_IMAGES -1 too"
-    rules = [*_unusable(looks, max_unreadable), *(_SIZES if turns else _TURNED)]
+    rules = [*_unusable(looks, max_unreadable), *(_SIZES if reader.turns else _TURNED)]
     return [
         Finding("fact", where, what, remedy if len(looks) < len(entries) else ""),
         *broken_rules(where, "images", looks, lambda look, _: look.stated.path, rules),
         *_converted(where, looks),
+        *_constant_size(where, looks),
     ]
+
+
+def _size_problem(file: ImageFile, reader: Reader) -> str:
+    size = file.upright_size() if reader.turns else (file.width, file.height)
+    return "" if file.error else reader.problem(*size)
 
 
 def _unusable(looks: Sequence[Look], max_unreadable: float) -> list[Rule]:
     """The rules of files that cannot be trained on: warnings up to that share, else errors."""
-    number = sum(bool(look.file.error) or look.file.has_deep_pixels for look in looks)
+    number = sum(bool(x.file.error or x.problem) or x.file.has_deep_pixels for x in looks)
+    most = max((look.file.pixels for look in looks), default=0)
     severity: Severity = "error" if number > max_unreadable * len(looks) else "warning"
     passes = f"; DATALOADER.MAX_UNREADABLE {max_unreadable:g} is the share that may be so"
     return [
         Rule(severity, lambda look: look.file.error == MISSING, "looked for and not there",
              "restore them, take them out of the data set, or give the right folder "
              "(DETECTRON2_DATASETS, --train-images, --val-images)"),
-        Rule(severity, lambda look: look.file.error not in ("", MISSING), "unreadable",
-             "replace the files, or take them out of the data set" + passes,
+        Rule(severity, lambda look: look.file.error not in ("", MISSING) and not look.file.pixels,
+             "unreadable", "replace the files, or take them out of the data set" + passes,
              lambda look: f"({look.file.error})"),
+        Rule(severity, lambda look: look.file.pixels, "too large",
+             f"cut them into tiles, or set INPUT.MAX_IMAGE_PIXELS {most}",
+             lambda look: f"({look.file.error})"),
+        Rule(severity, lambda look: look.problem, "that a crop or a resize would make unusable",
+             SIZE_REMEDY.replace("it", "them"), lambda look: f"({look.problem})"),
         Rule(severity, lambda look: look.file.has_deep_pixels,
              "with more than 8 bits a channel, which a conversion would turn white",
              "save them with 8 bits, scaled as their content asks for",
@@ -122,7 +165,7 @@ _SIZES = (  # for readers that apply the EXIF orientation
 )  # fmt: skip
 _TURNED = (  # for readers that do not
     Rule("fact", lambda look: look.file.orientation != 1,
-         "with an EXIF orientation, which is not applied"),
+         "with an EXIF orientation, which is not applied (that of a TIFF is)"),
 )  # fmt: skip
 
 
@@ -133,6 +176,17 @@ def _converted(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
     alpha = "; their alpha channel is dropped" if any("A" in mode for mode in modes) else ""
     if modes:
         yield Finding("fact", where, f"images that are converted to RGB: {counts}{alpha}")
+
+
+def _constant_size(where: str, looks: Sequence[Look]) -> Iterator[Finding]:
+    """One size for all images, which most files do not have, is no size at all."""
+    stated = {look.stated[1:] for look in looks}
+    others = sum(look.has_other_size() for look in looks)
+    if len(stated) == 1 and others > max(1, len(looks) / 2):
+        width, height = stated.pop()
+        what = f"all images are stated as {width} x {height}, which {others} files are not"
+        remedy = "some tools write a constant; see whether the boxes are of the files' sizes"
+        yield Finding("warning", where, what, remedy)
 
 
 def duplicate_findings(
@@ -157,7 +211,7 @@ def duplicate_findings(
 
 
 def classified_image_findings(
-    train: Images, test: Images, number: int = -1, max_unreadable: float = 0.0
+    cfg: CfgNode, train: Images, test: Images, number: int = -1
 ) -> list[Finding]:
     """What is wrong with the files of two sets of classified images, each of which may be empty.
 
@@ -165,12 +219,16 @@ def classified_image_findings(
 
     Args:
         number: images of each set that are read; -1 for all, 0 for none.
-        max_unreadable: share of the training images that may be unreadable.
     """
     training, validation = dict_entries(train), dict_entries(test)
+    readers = [
+        Reader(False, cfg.INPUT.MAX_IMAGE_PIXELS, classification_size_problem(cfg, is_train))
+        for is_train in (True, False)
+    ]
+    share = cfg.DATALOADER.MAX_UNREADABLE
     return [
-        *image_findings("DATASETS.TRAIN", training, number, max_unreadable, turns=False),
-        *image_findings("DATASETS.TEST", validation, number, turns=False),
+        *image_findings("DATASETS.TRAIN", training, number, share, readers[0]),
+        *image_findings("DATASETS.TEST", validation, number, 0.0, readers[1]),
         *duplicate_findings(training, validation, number),
     ]
 
@@ -186,7 +244,8 @@ def check_classified_images(cfg: CfgNode, train: Images, test: Images) -> None:
     check_once(
         lambda: [
             *max_unreadable_findings(share, isinstance(train, ShardedImages)),
-            *classified_image_findings(train, test, number, share),
+            *classified_image_findings(cfg, train, test, number),
+            *pixel_findings(cfg, "DATASETS.TRAIN", dict_entries(train) if number else []),
         ]
     )
 

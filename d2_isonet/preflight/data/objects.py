@@ -1,24 +1,26 @@
 """What is wrong with the labelled objects of a data set: their boxes, masks and classes."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from d2_isonet.data.coco_json import areas_of, boxes_of, is_box, is_keypoints
+from d2_isonet.data.masks import Size, mask_problem, measured
 from d2_isonet.preflight.findings import Finding, Severity, found
 
+from .consistency import Objects, consistency_findings
+from .density import Numbers, numbers_of
+
 _POINT = 1.0  # pixels of rounding that a box may go beyond its image without a finding
-Size = tuple[float, float]  # width and height of an image in pixels
 
 
 def box_problem(box: Any, size: Size | None) -> str | None:
     """The name of what is wrong with a box (x, y, width, height), or None."""
     if box is None:
         return "none"
-    try:
-        if isinstance(box, (str, dict)) or len(box) != 4 or not all(map(math.isfinite, box)):
-            return "malformed"
-    except (TypeError, OverflowError):
+    if not is_box(box):
         return "malformed"
     x, y, width, height = box
     if width <= 0 or height <= 0:
@@ -31,62 +33,6 @@ def box_problem(box: Any, size: Size | None) -> str | None:
     return "beyond" if beyond > _POINT else None
 
 
-def mask_problem(segmentation: object, size: Size | None) -> str | None:
-    """The name of what is wrong with a segmentation, or None."""
-    if segmentation is None or segmentation == []:
-        return "none"
-    if isinstance(segmentation, dict):
-        return _rle_problem(segmentation, size)
-    if not isinstance(segmentation, list):
-        return "malformed"
-    try:
-        if not all(all(map(math.isfinite, polygon)) for polygon in segmentation):
-            return "malformed"
-        usable = [len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation]
-    except (TypeError, OverflowError):
-        return "malformed"
-    if all(usable):
-        return None
-    return "some points" if any(usable) else "points"
-
-
-def _rle_problem(rle: dict, size: Size | None) -> str | None:
-    counts, shape = rle.get("counts"), rle.get("size")
-    if not isinstance(shape, (list, tuple)) or len(shape) != 2 or not all(map(_is_count, shape)):
-        return "malformed"
-    pixels = _pixels_of(counts)
-    if pixels is None or pixels > shape[0] * shape[1]:
-        return "malformed"
-    return "size" if size is not None and tuple(shape) != (size[1], size[0]) else None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-
-
-def _pixels_of(counts: object) -> int | None:
-    """The sum of run lengths. Above the pixels of the image, pycocotools writes past its memory."""
-    if isinstance(counts, list):
-        return sum(counts) if all(map(_is_count, counts)) else None
-    if isinstance(counts, str):
-        counts = counts.encode("ascii", "replace")
-    if not isinstance(counts, bytes):
-        return None
-    runs: list[int] = []
-    value = shift = 0
-    for byte in counts:  # pycocotools' rleFrString: 5 bits a byte, differences from the third run
-        digit = byte - 48
-        if not 0 <= digit < 64 or shift > 30:
-            return None
-        value |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:
-            value -= (1 << shift) if digit & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return sum(runs) if not shift and all(run >= 0 for run in runs) else None
-
-
 class Demands(NamedTuple):
     """What a run needs of a data set.
 
@@ -94,11 +40,13 @@ class Demands(NamedTuple):
         where: the file or the name of the set, for its findings.
         masks: whether every object needs a mask.
         trained: whether the set is trained on; otherwise a set without objects is no error.
+        keypoints: number that an object must have; 0 if keypoints are not learned.
     """
 
     where: str
     masks: bool = False
     trained: bool = True
+    keypoints: int = 0
 
 
 class LabelledObject(NamedTuple):
@@ -109,6 +57,9 @@ class LabelledObject(NamedTuple):
         box: x, y, width, height in pixels; or any other value that the data set has; None for none.
         segmentation: polygons, RLE, or any other value; None for none.
         size: width and height of the image; None if they are unknown.
+        image: that it is in.
+        area: as it is stated, in pixels; or any other value.
+        keypoints: x, y, visibility of each, or any other value.
     """
 
     name: str
@@ -117,6 +68,17 @@ class LabelledObject(NamedTuple):
     segmentation: object = None
     is_crowd: bool = False
     size: Size | None = None
+    image: Hashable = None
+    area: object = None
+    keypoints: object = ()
+
+
+class CheckedObjects(NamedTuple):
+    """The findings on the objects of a set, whether any mask is RLE, and how many there are."""
+
+    findings: list[Finding]
+    has_rle: bool = False
+    numbers: Numbers = Numbers()
 
 
 class _Problem(NamedTuple):
@@ -143,7 +105,11 @@ _PROBLEMS = {
         "error", "without segmentation", "MODEL.MASK_ON False, or a faster_*.yaml, does without"),
     "mask malformed": _Problem(
         "error", "with a segmentation that is neither polygons nor RLE",
-        'give [[x1, y1, x2, y2, ...], ...] in pixels or {"counts": ..., "size": [h, w]}'),
+        'give [[x1, y1, x2, y2, ...], ...] in pixels or {"counts": ..., "size": [h, w]}, whose '
+        "counts add up to h times w"),
+    "mask far": _Problem(
+        "error", "with polygons that go beyond the image by 10 times its size or more",
+        "give their points in pixels of the image, or take the objects out"),
     "mask size": _Problem(
         "error", "with an RLE mask of another size than the image",
         "encode it at the image's size"),
@@ -152,6 +118,9 @@ _PROBLEMS = {
         f"{_THREE}, or no segmentation at all"),
     "mask some points": _Problem(
         "warning", "with polygons of fewer than three points, which are left out", _THREE, True),
+    "keypoints malformed": _Problem(
+        "fact", "with keypoints of another form than COCO's, which are left out: none are learned",
+        "", True),
 }  # fmt: skip
 _POLYGON_PROBLEMS = ("mask points", "mask some points")
 
@@ -161,8 +130,8 @@ def object_findings(
     classes: Sequence[str],
     demands: Demands,
     drops_polygons: bool = True,
-) -> tuple[list[Finding], bool]:
-    """What is wrong with the objects, and whether any mask is RLE.
+) -> CheckedObjects:
+    """What is wrong with the objects.
 
     Args:
         classes: names by class index.
@@ -171,58 +140,108 @@ def object_findings(
             training of masks.
     """
     objects, findings, lost = list(objects), [], set()
-    groups = _grouped(objects)
-    for key, problem in _problems(demands.masks, drops_polygons).items():
+    masks = [mask_problem(o.segmentation, o.size) for o in objects]
+    groups = _grouped(objects, masks, demands)
+    for key, problem in _problems(demands, drops_polygons).items():
         things, shows_box = groups[key], key.startswith("box") and key != "box none"
         items = [f"{o.name} {o.box}" if shows_box else o.name for o in things]
         what = f"of {len(objects)} objects {problem.what}"
         findings += found(problem.severity, demands.where, items, what, problem.remedy)
         lost |= set() if problem.learnable else {o.name for o in things}
-    learned = [o for o in objects if not o.is_crowd and o.name not in lost]
-    findings += [*_learnable(demands, objects, learned), *_classes(demands, learned, classes)]
-    return findings, any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
+    learned = [not o.is_crowd and o.name not in lost for o in objects]
+    table = _table(objects, masks)
+    findings += [
+        *_learnable(demands, objects, any(learned)),
+        *_classes(demands, table.classes[learned], classes),
+        *consistency_findings(table, demands.where, demands.masks),
+    ]
+    has_rle = any(isinstance(o.segmentation, dict) for o in objects if not o.is_crowd)
+    numbers = numbers_of(table.of(np.array(learned, bool)), classes)
+    if any(finding.severity == "error" for finding in findings):
+        numbers = numbers._replace(sizes=())  # they may be none
+    return CheckedObjects(findings, has_rle, numbers)
 
 
-def _grouped(objects: Sequence[LabelledObject]) -> dict[str, list[LabelledObject]]:
-    """The objects that have each problem."""
+def _grouped(
+    objects: Sequence[LabelledObject], masks: Sequence[str | None], demands: Demands
+) -> dict[str, list]:
+    """The objects that have each problem; that of their masks is in `masks`."""
     groups = defaultdict(list)
-    for thing in objects:
-        box = box_problem(thing.box, thing.size)
-        mask = mask_problem(thing.segmentation, thing.size)
-        for kind, problem in (("box", box), ("mask", mask)):
+    for thing, mask in zip(objects, masks, strict=True):
+        problems = (
+            ("box", box_problem(thing.box, thing.size)),
+            ("mask", mask),
+            ("keypoints", _keypoint_problem(thing.keypoints, demands.keypoints)),
+        )
+        for kind, problem in problems:
             if problem:
                 groups[f"{kind} {problem}"].append(thing)
     return groups
 
 
-def _problems(masks: bool, drops_polygons: bool) -> dict[str, _Problem]:
+def _keypoint_problem(keypoints: Any, number: int) -> str | None:
+    is_right = is_keypoints(keypoints) and (not number or len(keypoints) in (0, 3 * number))
+    return None if keypoints == () or is_right else "malformed"
+
+
+def _problems(demands: Demands, drops_polygons: bool) -> dict[str, _Problem]:
     """The problems that matter to the reader of the set."""
     problems = dict(_PROBLEMS)
-    if masks and not drops_polygons:
+    if demands.masks and not drops_polygons:
         for key in _POLYGON_PROBLEMS:
             problems[key] = problems[key]._replace(severity="error")
-    if not masks:
-        kept = ("mask malformed", *_POLYGON_PROBLEMS) if drops_polygons else ()
-        problems = {k: p for k, p in problems.items() if k in kept or k.startswith("box")}
+    if not demands.masks:
+        always = ("mask malformed", "mask far")
+        kept = (*always, *_POLYGON_PROBLEMS) if drops_polygons else always[1:]
+        problems = {k: p for k, p in problems.items() if k in kept or not k.startswith("mask")}
+    if demands.keypoints:
+        what = f"with keypoints that are not x, y, visibility of {demands.keypoints} points"
+        remedy = (
+            "give one list of numbers, [x1, y1, v1, x2, ...], for ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
+        )
+        problems["keypoints malformed"] = _Problem("error", what, remedy, True)
     return problems
 
 
-def _learnable(demands: Demands, objects: Sequence, learned: Sequence) -> Iterator[Finding]:
+def _table(objects: Sequence[LabelledObject], problems: Sequence[str | None]) -> Objects:
+    """The objects as arrays.
+
+    Args:
+        problems: of their masks.
+    """
+    values = [{"bbox": o.box, "area": o.area} for o in objects]
+    boxes = boxes_of(values)
+    boxes[~(boxes[:, 2:] > 0).all(1)] = np.nan
+    numbers: dict[Hashable, int] = {}
+    return Objects(
+        [o.name for o in objects],
+        np.array([numbers.setdefault(o.image, len(numbers)) for o in objects], int),
+        np.array([o.class_index for o in objects], int),
+        boxes,
+        np.array([o.size or (np.nan, np.nan) for o in objects], float).reshape(-1, 2),
+        np.array([o.is_crowd for o in objects], bool),
+        *measured([o.segmentation for o in objects], problems),
+        areas_of(values),
+    )
+
+
+def _learnable(demands: Demands, objects: Sequence, is_any_learned: bool) -> Iterator[Finding]:
     reason = "all are iscrowd" if all(o.is_crowd for o in objects) else "see the other lines"
     reason = reason if objects else "there are no annotations"
-    if not learned and demands.trained:
+    if not is_any_learned and demands.trained:
         remedy = "give another file, or objects with a box inside their image"
         yield Finding("error", demands.where, f"no object can be learned ({reason})", remedy)
-    elif not learned:
+    elif not is_any_learned:
         remedy = "AP will be nan; evaluate on a set with objects"
         yield Finding("warning", demands.where, f"there is no ground truth ({reason})", remedy)
 
 
-def _classes(demands: Demands, learned: Sequence, classes: Sequence[str]) -> list[Finding]:
-    used = {thing.class_index for thing in learned}
+def _classes(demands: Demands, learned: np.ndarray, classes: Sequence[str]) -> list[Finding]:
+    used = set(learned.tolist())
     unused = [name for index, name in enumerate(classes) if used and index not in used]
     what = f"of {len(classes)} classes have no object"
     if not demands.trained:
         return found("fact", demands.where, unused, what, "their AP will be nan")
+    what += " to learn from"
     remedy = "nothing is learned of them; leave them out, or add objects"
     return found("warning", demands.where, unused, what, remedy)

@@ -10,26 +10,26 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from d2_isonet.data import coco_json
+from d2_isonet.data import coco_json, masks
 from d2_isonet.data.categories import head_section, number_of_classes
+from d2_isonet.data.datasets import OWN_SETS, own_key
 from d2_isonet.preflight.findings import Finding, check_once
 from d2_isonet.utils.messages import UserError, nearest, shortened
 
-from . import coco_content, images, objects
+from . import coco_content, consistency, density, images, objects
 from .cache import PreflightCache, file_stamp
+from .density import Numbers
 from .dicts import dict_findings
 from .objects import Demands
+from .pixel_statistics import pixel_findings
 
 _TREE = (
     "set DETECTRON2_DATASETS to the folder that holds coco/annotations, coco/train2017 and "
     "coco/val2017, or give --train-annotations, --train-images, --val-annotations, --val-images"
 )
 _MOST_PASSES = 1000  # over the training images; a schedule with more must be an oversight
-OWN_SETS = {  # the flags that give a set, by its name in the config.yaml of a run
-    f"own_{split}": f"--{split}-annotations and --{split}-images" for split in ("train", "val")
-}
 # The cached findings on a file depend on the code of these modules.
-_CHECKS = (coco_json, coco_content, objects)
+_CHECKS = (coco_json, masks, coco_content, objects, consistency, density)
 
 
 class CheckedSet(NamedTuple):
@@ -39,6 +39,7 @@ class CheckedSet(NamedTuple):
     entries: list[images.ImageEntry] = []
     classes: list[str] | None = None
     has_rle: bool = False
+    numbers: Numbers = Numbers()
 
 
 Sets = dict[str, list[CheckedSet]]  # by the key of cfg.DATASETS; for an evaluation TEST alone
@@ -94,6 +95,7 @@ def _all_findings(cfg: CfgNode, sets: Sets, number: int) -> list[Finding]:
         *images.duplicate_findings(train, val, number),
         *(_schedule(cfg, len(train)) if "TRAIN" in sets else ()),
         *_empty(cfg, next(iter(sets))),
+        *_classes_of_all(cfg, sets),
         *_mask_format(cfg, sets),
         *images.max_unreadable_findings(cfg.DATALOADER.MAX_UNREADABLE),
     ]
@@ -112,6 +114,18 @@ def _empty(cfg: CfgNode, key: str) -> Iterator[Finding]:
     remedy = "name a data set, e.g. \"('my_set',)\""
     if not cfg.DATASETS[key]:
         yield Finding("error", f"DATASETS.{key}", "it is empty", remedy)
+
+
+def _classes_of_all(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
+    """An error for each set whose classes differ from those of the first set."""
+    checked = [x for key in sets for x in zip(cfg.DATASETS[key], sets[key], strict=True)]
+    named = [(name, list(x.classes)) for name, x in checked if x.classes is not None]
+    for name, classes in named[1:]:
+        first, expected = named[0]
+        if classes != expected:
+            what = f"it has the classes {shortened(classes)}, and {first!r} {shortened(expected)}"
+            remedy = "they must be the same, in the same order (of a json's ids)"
+            yield Finding("error", f"data set {name!r}", what, remedy)
 
 
 def _mask_format(cfg: CfgNode, sets: Sets) -> Iterator[Finding]:
@@ -134,30 +148,42 @@ def check_set(cfg: CfgNode, key: str, name: str, number: int) -> CheckedSet:
     """
     metadata, trained = MetadataCatalog.get(name), key == "TRAIN"
     if name not in DatasetCatalog.list():
-        checked = CheckedSet([_unknown_name(key, name)], classes=metadata.get("thing_classes"))
+        checked = CheckedSet([_unknown_name(cfg, key, name)], classes=metadata.get("thing_classes"))
     elif missing := _missing_paths(name):
         checked = CheckedSet(missing, classes=metadata.get("thing_classes"))
     elif metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-        demands = Demands(metadata.json_file, cfg.MODEL.MASK_ON, trained)
-        checked = check_coco(demands, metadata.image_root)
+        checked = check_coco(_demands(cfg, metadata.json_file, trained), metadata.image_root)
     else:
-        checked = _check_python(cfg, Demands(name, cfg.MODEL.MASK_ON, trained))
+        checked = _check_python(cfg, _demands(cfg, name, trained))
     share = cfg.DATALOADER.MAX_UNREADABLE if trained else 0.0
     findings = [
         *checked.findings,
         *_number_of_classes(cfg, name, checked.classes),
         *_registered_classes(name, checked.classes),
-        *images.image_findings(name, checked.entries, number, share),
+        *density.density_findings(cfg, name, checked.numbers, trained),
+        *images.image_findings(
+            name, checked.entries, number, share, images.detection_reader(cfg, trained)
+        ),
+        *pixel_findings(cfg, name, checked.entries if number else []),
     ]
     return checked._replace(findings=findings)
 
 
-def _unknown_name(key: str, name: str) -> Finding:
+def _demands(cfg: CfgNode, where: str, trained: bool) -> Demands:
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
+    return Demands(where, cfg.MODEL.MASK_ON, trained, keypoints)
+
+
+def _unknown_name(cfg: CfgNode, key: str, name: str) -> Finding:
     near = nearest(name, DatasetCatalog.list()).removeprefix("; ")
     remedy = near or "register it, or import what registers it"
+    what = f"unknown data set {name!r}"
     if name in OWN_SETS:
-        remedy = f"this run used your own data set: repeat {OWN_SETS[name]}"
-    return Finding("error", f"DATASETS.{key}", f"unknown data set {name!r}", remedy)
+        flags, paths = " and ".join(OWN_SETS[name]), cfg.DATASETS[own_key(name)]
+        remedy = f"this run used your own data set: repeat {flags}"
+        if paths:  # in the config.yaml of a run, whose data have moved since
+            what, remedy = f"{name!r}: there is no file {paths[0]}", f"give its place by {flags}"
+    return Finding("error", f"DATASETS.{key}", what, remedy)
 
 
 def _missing_paths(name: str) -> list[Finding]:
@@ -193,16 +219,17 @@ def _registered_classes(name: str, classes: list[str] | None) -> Iterator[Findin
 def check_coco(demands: Demands, image_root: str) -> CheckedSet:
     """Check the COCO json `demands.where`; the findings are cached until the file changes."""
     path = os.path.abspath(PathManager.get_local_path(demands.where))
-    key, stamp = f"{path}|{image_root}|{demands.masks}|{demands.trained}", file_stamp(path)
+    key, stamp = f"{path}|{image_root}|{demands[1:]}", file_stamp(path)
     key += "".join(f"|{file_stamp(str(module.__file__))}" for module in _CHECKS)
     with closing(PreflightCache()) as cache:
         kept = cache.get(key, stamp)
         if not kept:
             kept = _check_coco_content(demands._replace(where=path), image_root)
             cache.put([(key, stamp, kept)])
-    findings, entries, classes, has_rle = kept
+    findings, entries, classes, has_rle, numbers = kept
     findings = [Finding(*f)._replace(items=tuple(f[4])) for f in findings]
-    return CheckedSet(findings, [images.ImageEntry(*e) for e in entries], classes, has_rle)
+    entries = [images.ImageEntry(*e) for e in entries]
+    return CheckedSet(findings, entries, classes, has_rle, Numbers(*numbers))
 
 
 def _check_coco_content(demands: Demands, image_root: str) -> CheckedSet:
@@ -210,9 +237,9 @@ def _check_coco_content(demands: Demands, image_root: str) -> CheckedSet:
         content = coco_json.read_annotations(demands.where)
     except UserError as error:
         return CheckedSet([Finding("error", "annotations", error.what, error.remedy)])
-    findings, has_rle = coco_content.coco_findings(content, demands)
+    findings, has_rle, numbers = coco_content.coco_findings(content, demands)
     entries = coco_content.coco_entries(content, image_root)
-    return CheckedSet(findings, entries, coco_json.class_names(content), has_rle)
+    return CheckedSet(findings, entries, coco_json.class_names(content), has_rle, numbers)
 
 
 def _check_python(cfg: CfgNode, demands: Demands) -> CheckedSet:
@@ -220,9 +247,9 @@ def _check_python(cfg: CfgNode, demands: Demands) -> CheckedSet:
     dicts = DatasetCatalog.get(name)
     classes = MetadataCatalog.get(name).get("thing_classes")
     names = classes or [f"class {i}" for i in range(number_of_classes(cfg))]
-    findings, has_rle = dict_findings(dicts, names, demands)
+    findings, has_rle, numbers = dict_findings(dicts, names, demands)
     if classes is None and not demands.trained:
         what = "its metadata have no thing_classes, which evaluation needs"
         remedy = f"MetadataCatalog.get({name!r}).thing_classes = [...]"
         findings.insert(0, Finding("error", f"data set {name!r}", what, remedy))
-    return CheckedSet(findings, images.dict_entries(dicts), classes, has_rle)
+    return CheckedSet(findings, images.dict_entries(dicts), classes, has_rle, numbers)

@@ -18,7 +18,7 @@ from d2_isonet.checkpoint.reading import WeightsError, read_state_dict
 from d2_isonet.config.loading import load_config
 from d2_isonet.data.datasets import register_coco_files
 from d2_isonet.data.examples import find_examples, image_files
-from d2_isonet.data.image_folder import read_image
+from d2_isonet.data.image_file import read_image
 from d2_isonet.data.pixels import pixels_of
 from d2_isonet.isometry.criterion import Convolution
 from d2_isonet.isometry.measures import linear_convolutions

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2_isonet.data.image_folder import PILLOW_ERRORS, read_image
+from d2_isonet.data.image_file import UnreadableImage, read_image
 from d2_isonet.evaluation.classification import Prediction, read_predictions
 from d2_isonet.reporting.page.page import Page, Picture
 
@@ -79,7 +79,7 @@ def _add_predictions(
 def _picture(prediction: Prediction, classes: list[str], missing: list[str]) -> Picture | None:
     try:
         image = read_image(prediction.file_name)
-    except (*PILLOW_ERRORS, ValueError) as error:
+    except (UnreadableImage, FileNotFoundError) as error:
         missing.append(str(error))
         return None
     caption = f"{classes[prediction.predicted]} {prediction.probability:.0%}"

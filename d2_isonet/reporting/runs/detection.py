@@ -11,8 +11,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import Params
 
-from d2_isonet.data.coco_json import fill_in, read_annotations
+from d2_isonet.data.coco_json import read_annotations
 from d2_isonet.evaluation.coco_measures import evaluated, params_of, summarized
+from d2_isonet.evaluation.coco_truth import put_right
 from d2_isonet.evaluation.per_class import detection_measures
 from d2_isonet.utils.files import read_json
 from d2_isonet.utils.messages import UserError
@@ -73,9 +74,10 @@ def read_truth(json_file: Path) -> COCO:
         FileNotFoundError, UserError: see `read_annotations`.
     """
     content = read_annotations(str(json_file))
-    for annotation in content.setdefault("annotations", []):
-        fill_in(annotation)
-    return _indexed(content)
+    content.setdefault("annotations", [])
+    truth = _indexed(content)
+    put_right(truth, str(json_file))
+    return truth
 
 
 def _indexed(content: dict) -> COCO:

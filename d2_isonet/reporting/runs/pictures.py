@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 
-from d2_isonet.data.image_folder import PILLOW_ERRORS
+from d2_isonet.data.image_file import read_upright
 from d2_isonet.engine.drawing import draw_objects
 from d2_isonet.reporting.page.page import Page, Picture
 
@@ -46,10 +45,10 @@ def _picture(
     first = next(iter(runs.values()))
     name = first.truth.imgs[score.image_id]["file_name"]
     try:
-        pixels = read_image(str(image_root / name), "RGB")
+        pixels = read_upright(str(image_root / name))
         panels = [_truth_panel(pixels, first, score.image_id)]
         panels += [_panel(pixels, analysis, score.image_id) for analysis in runs.values()]
-    except (*PILLOW_ERRORS, ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError) as error:
         missing.append(f"{name} ({type(error).__name__}: {error})")
         return None
     caption = f"{name}: {score.right} right, {score.wrong} wrong, {score.missed} missed"

@@ -28,8 +28,11 @@ def add_provenance(page: Page, runs: Sequence[Run]) -> None:
 
 
 def _add_starts(page: Page, run: Run) -> None:
+    weights = {e.dataset: e.about.get("weights") for e in run.evaluations}
+    page.facts({f"weights evaluated on {name}": x for name, x in weights.items() if x})
     if run.records:
-        last = run.records[-1]
+        trainings = [x for x in run.records if x.get("kind") != "evaluation"]
+        last = (trainings or run.records)[-1]
         page.facts({name: _shown(last.get(key)) for key, name in _FACTS.items()})
         page.code(str(last.get("command", "")))
         if len(run.records) > 1:

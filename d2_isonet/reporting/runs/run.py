@@ -17,7 +17,8 @@ from .logs import METRICS, Log, Metrics, read_log, read_metrics
 
 CONFIG = "config.yaml"
 PREDICTIONS = {"detection": "coco_instances_results.json", "classification": "predictions.csv"}
-_ABOUT = {"json_file": str, "image_root": str, "max_detections": int, "classes": list}
+_TEXTS = dict.fromkeys(("json_file", "image_root", "weights"), str)
+_ABOUT = {**_TEXTS, "max_detections": int, "classes": list}
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Evaluation:
     """The last evaluation of one data set."""
 
     dataset: str
-    # of per_class.json: json_file, image_root, max_detections; or classes
+    # of per_class.json: weights; json_file, image_root, max_detections; or classes
     about: dict = field(default_factory=dict)
     # "bbox", "segm" or "classification" -> a row per class
     tasks: dict[str, list[dict]] = field(default_factory=dict)

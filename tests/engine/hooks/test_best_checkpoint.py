@@ -116,13 +116,18 @@ def test_another_metric_starts_anew(tmp_path, caplog):
     assert "was 'toy/score' and is 'toy/other' now" in caplog.text
 
 
-def test_with_an_average_the_best_average_is_written_too(tmp_path):
+def test_with_an_average_the_best_checkpoint_is_the_average_that_was_evaluated(tmp_path, caplog):
+    caplog.set_level("INFO")
     trainer = run(
         small_config(tmp_path, *BEST, "SOLVER.EMA_DECAY", "0.5"),
         trainer_class(scores=[1, 3, 2, 0, 0, 0]),
     )
-    saved = load(tmp_path / "model_best_ema.pth")["model"]["backbone.0.weight"]
-    assert torch.equal(saved, trainer.evaluated[1])
+    content = load(tmp_path / "model_best.pth")
+    saved = content["model"]["backbone.0.weight"]
+    assert torch.equal(saved, trainer.evaluated[1]) and content["iteration"] == 1
+    assert "trainer" not in content and not (tmp_path / "model_best_ema.pth").exists()
+    assert '"weights": "average"' in (tmp_path / "model_best.json").read_text()
+    assert "Evaluating the average of the weights (SOLVER.EMA_DECAY 0.5)" in caplog.text
     assert not torch.equal(saved, weights(averaging_of(trainer).model)[0])
 
 

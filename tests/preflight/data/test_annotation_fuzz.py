@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pycocotools import mask
 
 from d2_isonet.data.coco_json import read_annotations
+from d2_isonet.data.masks import mask_problem
 from d2_isonet.preflight.data.coco_content import coco_entries, coco_findings
-from d2_isonet.preflight.data.objects import Demands, mask_problem
+from d2_isonet.preflight.data.objects import Demands
 from d2_isonet.preflight.findings import SEVERITIES, findings_table
 
 # The second in the slow suite: 3,300 inputs in all.
@@ -95,7 +96,7 @@ def check_file(file) -> list | None:
         assert str(file) in str(error) and "no COCO annotation file" in str(error)
         return None
     coco_entries(content, str(file.parent))
-    findings, _ = coco_findings(content, Demands(str(file), masks=True))
+    findings = coco_findings(content, Demands(str(file), masks=True)).findings
     assert {f.severity for f in findings} <= set(SEVERITIES)
     findings_table(findings)
     return findings

@@ -1,6 +1,7 @@
 """Data that detectron2 trips over, or learns from without a word: each is told before a run."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,23 @@ def deep(data: Data) -> None:
     data.content["images"][1]["file_name"] = "deep.png"
 
 
+def saved(size: tuple[int, int], name: str, *opts: str, **options) -> Callable[[Data], None]:
+    """Let the second image be one of that size."""
+
+    def change(data: Data) -> None:
+        Image.new("RGB", size).save(data.images / name, **options)
+        data.content["images"][1].update(file_name=name, width=size[0], height=size[1])
+        data.opts = [*data.opts, *opts]
+
+    return change
+
+
+def fifo(data: Data) -> None:
+    data.file(1).unlink()
+    os.mkfifo(data.images / "fifo")
+    data.file(1).symlink_to("fifo")
+
+
 def turned(data: Data) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -246,6 +264,8 @@ ROWS = [
         "neither polygons nor RLE: annotation 11"),
     Row(22, one("images", width=81), "error",
         r"another width x height than is claimed: /.*1.jpg \(81 x 60, the file has 80 x 60\)"),
+    Row(22, lambda data: [i.update(width=640, height=480) for i in data.content["images"]],
+        "warning", "all images are stated as 640 x 480, which 4 files are not; .*constant"),
     Row(23, without("images", "width"), "error",
         "1 of 4 images without width and height: image 1; .*--repair NEW"),
     Row(24, turned, "error", r"before their EXIF .*1.jpg \(80 x 60, the file has 60 x 80\)"),
@@ -254,7 +274,7 @@ ROWS = [
         "warning", r"1 of 4 images unreadable: /.*1.jpg \(.*MAX_UNREADABLE 0.3 is the share"),
     Row(26, lambda data: data.file(1).write_bytes(b""), "error", r"unreadable: .*jpg \(0 bytes\)"),
     Row(26, lambda data: data.file(1).write_text("<html>"), "error",
-        r"unreadable: /.*1.jpg \(no image of a kind that Pillow knows, 6 bytes\)"),
+        r"unreadable: /.*1.jpg \(no image of a kind that is read .*, 6 bytes\)"),
     Row(27, of_other_kinds, "fact", "converted to RGB: 1 CMYK, 1 grey, 1 RGBA; their alpha chan"),
     Row(28, deep, "error", r"1 of 4 images with more than 8 bits .*deep.png \(mode I;16\)"),
     Row(62, no_ground_truth(key=False), "warning", "val.json: there is no ground truth"),
@@ -267,8 +287,20 @@ ROWS = [
     Row(63, bare, "warning", "7 of 7 annotations without iscrowd: .*; 0 is taken"),
     Row(63, one("annotations", area="big"), "error", "area that is no number: annotation 11"),
     Row(63, one("annotations", iscrowd="0"), "error", "iscrowd other than 0 and 1: annotation 11"),
+    Row(111, saved((3000, 1), "thin.png"), "error",
+        r"1 of 4 images that a crop or a resize would make unusable: /.*thin.png \(it is 3000 x 1, "
+        r"and thinner than a pixel if it fits INPUT.MAX_SIZE_TRAIN 1333\); cut them into shorter"),
+    Row(111, saved((3000, 1), "thin.png", "DATALOADER.MAX_UNREADABLE", "0.3"), "warning",
+        "1 of 4 images that a crop or a resize would make unusable"),
+    Row(112, saved((80, 61), "large.png", "INPUT.MAX_IMAGE_PIXELS", "4800"), "error",
+        "1 of 4 images too large: .*large.png .it is 80 x 61 and has more than .*; cut them into "
+        "tiles, or set INPUT.MAX_IMAGE_PIXELS 4880"),
+    Row(113, fifo, "error", r"1 of 4 images unreadable: /.*1.jpg \(it is a FIFO, not a file\)"),
+    Row(114, lambda data: data.file(1).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "error",
+        r"unreadable: /.*1.jpg \(no image of a kind that is read .*, 24 bytes\)"),
 ]  # fmt: skip
 HARMLESS = {
+    "110: a TIFF with an orientation": saved((80, 60), "1.tif", tiffinfo={274: 3}),
     "24: a turned image of the turned size": turned_rightly,
     "29: one image for a batch of 16": one_image,
     "a set of Python's": lambda data: data.register(),

@@ -27,12 +27,17 @@ def dicts(tree) -> list[list[dict]]:
     return [load_registered(name)[0] for name in register_data_root(str(tree))]
 
 
+def findings_of(tree, max_unreadable: float = 0.0) -> list:
+    cfg = load_config("", ["DATALOADER.MAX_UNREADABLE", str(max_unreadable)])
+    return classified_image_findings(cfg, *dicts(tree))
+
+
 def said(findings, severity: str) -> str:
     return "\n".join(str(f) for f in findings if f.severity == severity)
 
 
 def test_a_good_tree_has_facts_alone(tree):
-    findings = classified_image_findings(*dicts(tree))
+    findings = findings_of(tree)
     assert {f.severity for f in findings} == {"fact"}
     assert "DATASETS.TRAIN: 20 of 20 image files looked at" in said(findings, "fact")
 
@@ -40,19 +45,19 @@ def test_a_good_tree_has_facts_alone(tree):
 def test_an_unreadable_image_is_an_error_or_within_the_share_a_warning(tree):
     (tree / "train/a/3.png").write_bytes(b"")
     message = f"1 of 20 images unreadable: {tree}/train/a/3.png (0 bytes)"
-    assert message in said(classified_image_findings(*dicts(tree)), "error")
-    assert message in said(classified_image_findings(*dicts(tree), max_unreadable=0.1), "warning")
+    assert message in said(findings_of(tree), "error")
+    assert message in said(findings_of(tree, 0.1), "warning")
 
 
 def test_an_unreadable_image_for_evaluation_is_an_error_whatever_the_share(tree):
     (tree / "val/a/1.png").write_bytes(b"")
-    findings = classified_image_findings(*dicts(tree), max_unreadable=0.5)
+    findings = findings_of(tree, 0.5)
     assert f"1 of 4 images unreadable: {tree}/val/a/1.png" in said(findings, "error")
 
 
 def test_an_image_in_both_is_told_by_its_content(tree):
     (tree / "val/b/copy.png").write_bytes((tree / "train/a/3.png").read_bytes())
-    findings = classified_image_findings(*dicts(tree))
+    findings = findings_of(tree)
     names = f"{tree}/val/b/copy.png (as {tree}/train/a/3.png)"
     assert f"1 of 5 images that are trained on as well: {names}" in said(findings, "warning")
 
@@ -61,7 +66,7 @@ def test_an_orientation_that_is_not_applied_is_a_fact(tree):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (9, 5)).save(tree / "train/a/turned.jpg", exif=exif)
-    findings = classified_image_findings(*dicts(tree))
+    findings = findings_of(tree)
     assert "with an EXIF orientation, which is not applied" in said(findings, "fact")
 
 
