@@ -7,7 +7,7 @@ import numpy as np
 
 from d2_isonet.preflight.findings import Finding, found
 
-from .image_scan import LOOK_SIDE, look_at_all
+from .image_scan import LOOK_SIDE, ImageFile, look_at, look_at_all
 
 MOST_COMPARED = 20_000  # images of all sets that are read before a run to be compared by content
 # Correlation of two looks. Re-encoded and resized photographs have 0.98 and more, other images up
@@ -29,7 +29,7 @@ def copy_findings(train: Iterable[str], val: Iterable[str], number: int = -1) ->
         return
     sets = {"DATASETS.TRAIN": [*dict.fromkeys(train)], "DATASETS.TEST": [*dict.fromkeys(val)]}
     paths = [*dict.fromkeys(path for one in sets.values() for path in one)]
-    files = look_at_all(paths, "copies") if number < 0 else {}
+    files = looks_at(paths) if number < 0 else {}
     contents = {path: files[path].digest or path if path in files else path for path in paths}
     for where, one in sets.items():
         copies = [(path, twin) for path, twin in _twins(one, one, contents) if path != twin]
@@ -47,6 +47,13 @@ def copy_findings(train: Iterable[str], val: Iterable[str], number: int = -1) ->
         what = f"of {len(validation)} images that look like one that is trained on"
         remedy += ", if they are re-encoded or resized copies, or frames of one scene"
         yield from found("warning", "DATASETS.TEST", _pairs(alike, "like"), what, remedy)
+
+
+def looks_at(paths: Iterable[str]) -> dict[str, ImageFile]:
+    """Each file with its look, which a cache of before does not have."""
+    files = look_at_all(paths, "copies")
+    old = [x for x, f in files.items() if not (f.error or f.look or f.has_deep_pixels)]
+    return files | {path: look_at(path) for path in old}
 
 
 def _pairs(pairs: Iterable[tuple[str, str]], word: str) -> list[str]:

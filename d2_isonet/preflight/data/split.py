@@ -17,7 +17,7 @@ from d2_isonet.utils.files import write_text
 from d2_isonet.utils.messages import UserError
 
 from .coco_content import coco_entries
-from .image_scan import look_at_all
+from .copies import looks_at
 
 _PARTS = ("train", "val")
 _SEED = 0  # not cfg.SEED: runs that differ in it are compared on the same images
@@ -90,7 +90,7 @@ def _is_validation(images: Sequence[dict], image_root: str, share: float) -> lis
     usable = [isinstance(x.get("file_name"), str) and str(x.get("id")) not in twice for x in images]
     places = [place for place, is_usable in enumerate(usable) if is_usable]
     entries = coco_entries({"images": [images[place] for place in places]}, image_root)
-    files = look_at_all((entry.path for entry in entries), "copies")
+    files = looks_at(entry.path for entry in entries)
     groups = defaultdict(list)
     for place, entry in zip(places, entries, strict=True):
         groups[files[entry.path].digest or entry.path].append(place)

@@ -74,7 +74,7 @@ def test_the_split_is_random_and_repeated(own, monkeypatch):
     first = made(own, "--val-fraction", "0.5")
     ids = [image["id"] for image in parts(first)[1]["images"]]
     assert ids == sorted(ids) != list(range(ids[0], ids[0] + 10))
-    monkeypatch.setattr(split, "look_at_all", None)  # the second time, no image is read
+    monkeypatch.setattr(split, "looks_at", None)  # the second time, no image is read
     assert vars(made(own, "--val-fraction", "0.5")) == vars(first)
 
 
