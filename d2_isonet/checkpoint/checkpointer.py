@@ -31,14 +31,7 @@ from .reading import (
 )
 
 FORMAT_VERSION = 1
-_OF_WRONG_TYPES = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_OF_WRONG_TYPES = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
 def save_backbone(path: str | os.PathLike, state_dict: Mapping, meta: dict) -> None:
@@ -136,7 +129,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
                 return load_file(self, path, checkpointables)
             return super().load(path, checkpointables)
         except _OF_WRONG_TYPES as error:
-            if isinstance(error, UserError) or is_from_user_code(error):
+            if is_from_user_code(error):
                 raise
             what = f"{path} has values of another kind ({type(error).__name__}: {error})"
             raise WeightsError(what, "choose another checkpoint, or make it again") from error
@@ -156,7 +149,10 @@ class ISONetCheckpointer(DetectionCheckpointer):
         return content if isinstance(content, dict) and "model" in content else {"model": content}
 
     def _load_model(self, checkpoint):
-        self.record = record_of(checkpoint)
+        try:
+            self.record = record_of(checkpoint)
+        except ValueError as error:
+            raise WeightsError(f"{self.path}: {error}", "make it again") from error
         # a training that resumes must get back everything it saved
         strict = self.strict or (self._resumes and "trainer" in checkpoint)
         remedy = "convert weights of another program with d2-isonet convert first"

@@ -96,6 +96,12 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
+def whole_sizes(image: dict) -> dict[str, int]:
+    """The width and height of an image that are floats such as 120.0, as whole numbers."""
+    sizes = {key: image.get(key) for key in ("width", "height")}
+    return {k: int(v) for k, v in sizes.items() if isinstance(v, float) and v.is_integer()}
+
+
 def is_box(value: Any) -> bool:
     """Whether a value is four finite numbers."""
     try:

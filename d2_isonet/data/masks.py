@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from d2_isonet.utils.messages import UserError
 Size = tuple[float, float]  # width and height of an image in pixels
 _FAR = 10  # sizes of the image that a polygon may reach beyond it
 _FARTHEST = 1e6  # pixels, whatever the image: rasterizing takes memory for the way to each point
-UNUSABLE = frozenset({"none", "malformed", "far", "points"})  # problems of what cannot be measured
+HARMFUL = frozenset({"malformed", "far"})  # problems of what must not be rasterized
+UNUSABLE = HARMFUL | {"none", "points"}  # problems of what cannot be measured
 _BLOCK = 50_000  # masks that are measured at once, which bounds the memory
 
 
@@ -43,12 +44,16 @@ def mask_problem(segmentation: object, size: Size | None) -> str | None:
     return "some points" if any(usable) else "points"
 
 
-def refuse_masks(annotations: Iterable[dict], size: Size | None, file: str) -> None:
-    """Raise UserError if detectron2 would leave its memory, or fill it, with one of the masks."""
-    for annotation in annotations:
+def refuse_masks(dataset_dict: dict) -> None:
+    """Raise UserError if rasterizing a mask of the image would leave or fill the memory."""
+    width, height = map(dataset_dict.get, ("width", "height"))
+    for annotation in dataset_dict.get("annotations", ()):
         mask = annotation.get("segmentation")
-        if isinstance(mask, (list, dict)) and mask_problem(mask, size) in ("malformed", "far"):
-            what = f"{file}: an object's mask is malformed or far outside of its image"
+        size = (width, height) if width and height else None
+        if isinstance(mask, (list, dict)) and mask_problem(mask, size) in HARMFUL:
+            what = (
+                f"{dataset_dict['file_name']}: an object's mask is malformed or far outside of it"
+            )
             raise UserError(what, "d2-isonet check-data names such objects of a COCO json")
 
 

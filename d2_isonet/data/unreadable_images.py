@@ -13,6 +13,7 @@ from detectron2.data.detection_utils import check_image_size, transform_proposal
 from detectron2.data.transforms import AugInput
 from detectron2.utils.events import get_event_storage
 
+from .coco_json import whole_sizes
 from .image_file import UnreadableImage, read_upright, unreadable
 from .image_sizes import SIZE_REMEDY, detection_size_problem
 from .masks import refuse_masks
@@ -40,12 +41,9 @@ class NamingDatasetMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict) -> dict:
         dataset_dict = copy.deepcopy(dataset_dict)
-        # sizes such as 120.0 of a json: detectron2 makes masks of that shape
-        sizes = {k: int(dataset_dict[k]) for k in ("width", "height") if dataset_dict.get(k)}
-        dataset_dict.update(sizes)
+        dataset_dict.update(whole_sizes(dataset_dict))  # of which detectron2 makes masks
         if self.use_instance_mask:  # sets of Python's may be checked by nobody else
-            size = (sizes["width"], sizes["height"]) if len(sizes) == 2 else None
-            refuse_masks(dataset_dict.get("annotations", ()), size, dataset_dict["file_name"])
+            refuse_masks(dataset_dict)
         inputs = self._read(dataset_dict)
         transforms = self.augmentations(inputs)
         size = inputs.image.shape[:2]

@@ -8,6 +8,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 
 from d2_isonet.engine.hooks.best_checkpoint import BestCheckpoint
+from d2_isonet.utils.messages import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def resumed_seed(trainer, saved: dict | None) -> int:
         )
         return trainer.seed
     if type(saved["seed"]) is not int or saved["seed"] < 0:
-        raise ValueError("the seed of its data_order is no whole number")
+        what = f"the checkpoint's seed is {saved['seed']!r}, no whole number from 0"
+        raise UserError(what, "resume from another checkpoint")
     now = {**data_order(trainer), "seed": saved["seed"]}
     differences = [f"{k} {saved.get(k)} -> {now[k]}" for k in now if saved.get(k) != now[k]]
     if differences:

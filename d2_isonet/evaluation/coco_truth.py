@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools.coco import COCO
 
-from d2_isonet.data.coco_json import areas_of, boxes_of, is_annotation_id, is_number
-from d2_isonet.data.masks import Size, mask_problem, measured, right_areas
+from d2_isonet.data.coco_json import areas_of, boxes_of, is_annotation_id, whole_sizes
+from d2_isonet.data.masks import HARMFUL, Size, mask_problem, measured, right_areas
 from d2_isonet.utils.messages import UserError, shortened
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def put_right(truth: COCO, file: str) -> None:
     """
     content = truth.dataset
     for image in content["images"]:
-        image |= {k: int(image[k]) for k in ("width", "height") if is_number(image.get(k))}
+        image |= whole_sizes(image)
     annotations = content.get("annotations", [])
     for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
@@ -58,10 +58,11 @@ def _put_areas_right(annotations: Sequence[dict], sizes: dict, file: str) -> int
         mask_problem(mask, sizes.get(a["image_id"]))
         for mask, a in zip(masks, annotations, strict=True)
     ]
-    far = [str(a["id"]) for a, x in zip(annotations, problems, strict=True) if x == "far"]
-    if far:
-        what = f"{file}: {len(far)} annotations have polygons far outside of their image: "
-        raise UserError(what + shortened(far), "give their points in pixels of the image")
+    bad = [str(a["id"]) for a, x in zip(annotations, problems, strict=True) if x in HARMFUL]
+    if bad:
+        what = f"{file}: {len(bad)} annotations have masks that are malformed or far outside of "
+        remedy = "d2-isonet check-data says what is wrong with them"
+        raise UserError(f"{what}their image: {shortened(bad)}", remedy)
     stated = areas_of(annotations)
     right = right_areas(stated, boxes_of(annotations), measured(masks, problems)[1])
     for place in np.flatnonzero((right != stated) & ~np.isnan(right)).tolist():

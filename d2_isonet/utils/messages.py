@@ -26,7 +26,10 @@ _ESCAPED = {
 }
 
 
-def printable(text: str, kind: Literal["name", "message", "log"] = "name") -> str:
+_Kind = Literal["name", "message", "log"]
+
+
+def printable(text: str, kind: _Kind = "name") -> str:
     """`text` with its control characters and marks of direction escaped, as in "\\x1b[31m".
 
     Whatever comes from a file passes through it before it reaches a terminal, a log or a page.
@@ -55,7 +58,9 @@ class UserError(ValueError):
     """
 
     def __init__(self, what: str, remedy: str = ""):
-        self.what, self.remedy = printable(what, "message"), printable(remedy, "message")
+        # torch raises an error of a loading process again, with the traceback there as its message
+        kind: _Kind = "log" if what.startswith("Caught ") else "message"
+        self.what, self.remedy = printable(what, kind), printable(remedy, kind)
         super().__init__(f"{self.what}; {self.remedy}" if remedy else self.what)
 
 

@@ -134,7 +134,9 @@ def test_polygons_far_outside_are_refused_before_they_are_rasterized(tmp_path):
     content["annotations"][1]["segmentation"] = [[1e9, 0, 5, 5, 0, 5]]
     (tmp_path / "x.json").write_text(json.dumps(content))
     register_coco_files(NAME, str(tmp_path / "x.json"), "")
-    with pytest.raises(UserError, match="x.json: 1 annotations have polygons far outside .*: 2"):
+    with pytest.raises(
+        UserError, match="x.json: 1 annotations have masks that .*far outside .*: 2"
+    ):
         coco_evaluator(NAME, str(tmp_path))
 
 

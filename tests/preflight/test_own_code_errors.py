@@ -257,9 +257,10 @@ def test_a_value_that_torch_refuses_is_a_user_error(tmp_path):
 def test_a_path_that_the_package_cannot_open_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("D2_ISONET_TRACEBACK", raising=False)
     with pytest.raises(SystemExit) as end, readable_errors():
-        read_predictions(tmp_path)
+        read_predictions(tmp_path / "no.csv")
     assert end.value.code == 2
-    assert capsys.readouterr().err == f"error: [Errno 21] Is a directory: '{tmp_path}'\n"
+    message = f"error: [Errno 2] No such file or directory: '{tmp_path / 'no.csv'}'\n"
+    assert capsys.readouterr().err == message
 
 
 def test_a_path_that_other_code_opens_keeps_its_traceback(own):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from d2_isonet.data.image_file import errors_naming, unreadable
 from d2_isonet.data.image_folder import load_image_folder
 from d2_isonet.utils.files import why_not_regular
 from d2_isonet.utils.messages import UserError
@@ -63,9 +64,10 @@ def make_plan(folder: Path, megabytes: float, samples: int | None, seed: int) ->
 def described(image: dict, folder: str) -> dict:
     """The dict with its "file" relative to the split's folder and its "size" in bytes."""
     path = image["file_name"]
-    if reason := why_not_regular(path):
-        raise UserError(f"Image {path} cannot be read ({reason})", "replace or remove the file")
-    size = os.path.getsize(path)
+    with errors_naming(path):
+        if reason := why_not_regular(path):
+            raise unreadable(path, reason)
+        size = os.path.getsize(path)
     if size == 0:
         raise UserError(f"Image {path} is empty", "replace or remove the file")
     return {**image, "file": os.path.relpath(path, folder), "size": size}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from iopath.common.file_io import get_cache_dir
 
 logger = logging.getLogger(__name__)
-FORMAT = 2  # raise it if the meaning of a cached value changes
+FORMAT = 1  # raise it if the meaning of a cached value changes
 
 
 def file_stamp(path: str) -> str | None:

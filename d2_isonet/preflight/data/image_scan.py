@@ -103,7 +103,9 @@ def look_at_all(
     interval = 0.5 if sys.stderr.isatty() else 30
     with contextlib.closing(PreflightCache()) as cache:
         kept = {path: cache.get(os.path.abspath(path), stamp) for path, stamp in stamps.items()}
-        looks = {path: ImageFile(*values) for path, values in kept.items() if values}
+        # Rows without `pixels` are of an earlier version, which turned a TIFF twice.
+        fields = len(ImageFile._fields)
+        looks = {p: ImageFile(*x) for p, x in kept.items() if x and (len(x) == fields or x[4] == 1)}
         found = {path: file for path, file in looks.items() if file.is_within(most_pixels)}
         left = [path for path in stamps if path not in found]
         bar = tqdm(total=len(left), desc=title, unit=" files", mininterval=interval, delay=3)

@@ -6,13 +6,15 @@ from contextlib import closing
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data.detection_utils import read_image
 
+from d2_isonet.data.image_file import read_upright
 from d2_isonet.preflight.findings import Finding
+from d2_isonet.utils.messages import UserError
 
 from .cache import PreflightCache, file_stamp
 
 _IMAGES = 50  # that are measured
+_SIDE = 500  # pixels of the shorter side of an image that are taken
 _FAR = 100.0  # of 255, between the means of a channel
 _RATIO = 5.0  # between the deviations of a channel
 _PRETRAINED = (
@@ -27,7 +29,7 @@ def pixel_findings(cfg: CfgNode, where: str, entries: Sequence[tuple]) -> Iterat
         entries: of the images, whose first value is the path; some are read.
     """
     chosen = entries[:: -(-len(entries) // _IMAGES)] if entries else []
-    moments = np.array([x for path, *_ in chosen if (x := _moments(path))])
+    moments = np.array([x for path, *_ in chosen if (x := _moments(path, cfg))])
     if not len(moments):
         return
     mean, square = moments.mean(0).reshape(2, 3)
@@ -47,16 +49,18 @@ def pixel_findings(cfg: CfgNode, where: str, entries: Sequence[tuple]) -> Iterat
         yield Finding("warning", where, f"the network expects other pixels: {what}", remedy)
 
 
-def _moments(path: str) -> list[float] | None:
+def _moments(path: str, cfg: CfgNode) -> list[float] | None:
     """The means of R, G, B, and of their squares; None if the file cannot be read."""
     key, stamp = f"moments|{os.path.abspath(path)}", file_stamp(path)
     with closing(PreflightCache()) as cache:
         kept = cache.get(key, stamp)
         if not kept:
             try:
-                pixels = read_image(path, "RGB").reshape(-1, 3).astype(np.float64)
-            except Exception:  # another check names the file and the reason
+                image = read_upright(path, "RGB", cfg.INPUT.MAX_IMAGE_PIXELS)
+            except (UserError, FileNotFoundError):  # another check names the file and the reason
                 return None
+            step = max(1, min(image.shape[:2]) // _SIDE)
+            pixels = image[::step, ::step].reshape(-1, 3).astype(np.float64)
             kept = [*pixels.mean(0), *(pixels**2).mean(0)]
             cache.put([(key, stamp, kept)])
     return kept

@@ -287,20 +287,20 @@ ROWS = [
     Row(63, bare, "warning", "7 of 7 annotations without iscrowd: .*; 0 is taken"),
     Row(63, one("annotations", area="big"), "error", "area that is no number: annotation 11"),
     Row(63, one("annotations", iscrowd="0"), "error", "iscrowd other than 0 and 1: annotation 11"),
-    Row(111, saved((3000, 1), "thin.png"), "error",
+    Row(99, saved((3000, 1), "thin.png"), "error",
         r"1 of 4 images that a crop or a resize would make unusable: /.*thin.png \(it is 3000 x 1, "
         r"and thinner than a pixel if it fits INPUT.MAX_SIZE_TRAIN 1333\); cut them into shorter"),
-    Row(111, saved((3000, 1), "thin.png", "DATALOADER.MAX_UNREADABLE", "0.3"), "warning",
+    Row(99, saved((3000, 1), "thin.png", "DATALOADER.MAX_UNREADABLE", "0.3"), "warning",
         "1 of 4 images that a crop or a resize would make unusable"),
-    Row(112, saved((80, 61), "large.png", "INPUT.MAX_IMAGE_PIXELS", "4800"), "error",
+    Row(100, saved((80, 61), "large.png", "INPUT.MAX_IMAGE_PIXELS", "4800"), "error",
         "1 of 4 images too large: .*large.png .it is 80 x 61 and has more than .*; cut them into "
         "tiles, or set INPUT.MAX_IMAGE_PIXELS 4880"),
-    Row(113, fifo, "error", r"1 of 4 images unreadable: /.*1.jpg \(it is a FIFO, not a file\)"),
-    Row(114, lambda data: data.file(1).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "error",
+    Row(101, fifo, "error", r"1 of 4 images unreadable: /.*1.jpg \(it is a FIFO, not a file\)"),
+    Row(102, lambda data: data.file(1).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "error",
         r"unreadable: /.*1.jpg \(no image of a kind that is read .*, 24 bytes\)"),
 ]  # fmt: skip
 HARMLESS = {
-    "110: a TIFF with an orientation": saved((80, 60), "1.tif", tiffinfo={274: 3}),
+    "98: a TIFF with an orientation": saved((80, 60), "1.tif", tiffinfo={274: 3}),
     "24: a turned image of the turned size": turned_rightly,
     "29: one image for a batch of 16": one_image,
     "a set of Python's": lambda data: data.register(),
