@@ -60,7 +60,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
     Args:
         expected_meta: what a file's meta record must say ("architecture", "input"); None to skip.
             Files that are saved get it as their record; a resumed training keeps the categories of
-            the record that it resumes.
+            the record that it resumes, none if that has none.
         strict: require every tensor of the model, not only those of the backbone. A training that
             resumes always requires all.
         from_conv2d: let a training start its decoupled convolutions from ordinary ones (the rows
@@ -108,7 +108,7 @@ class ISONetCheckpointer(DetectionCheckpointer):
             return
         states = {key: x.state_dict() for key, x in self.checkpointables.items()}
         # so that evaluating or resuming with other pixels is refused as at the first load
-        meta = {} if self.expected_meta is None else {"meta": dict(self.expected_meta)}
+        meta = {} if not self.expected_meta else {"meta": dict(self.expected_meta)}
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         write_checkpoint(path, {"model": self.model.state_dict(), **states, **meta, **extra})
@@ -170,8 +170,8 @@ class ISONetCheckpointer(DetectionCheckpointer):
         if self.record and self.classes:
             names = (self.path, self.record, self.classes)
             self.restarts = match_classes(*names, tensors, self.model.state_dict(), starts=starts)
-        if self._resumes and self.record:
-            kept = {key: self.record[key] for key in ("categories",) if key in self.record}
+        if self._resumes:  # the names are those of the file, also if it has none
+            kept = {k: v for k, v in (self.record or {}).items() if k == "categories"}
             others = {k: v for k, v in (self.expected_meta or {}).items() if k != "categories"}
             self.expected_meta = {**others, **kept}
 

@@ -109,6 +109,18 @@ def test_a_resumed_training_keeps_the_record(data_set, model, file, tmp_path):
     assert record["categories"] == {"names": ["cat", "dog"], "ids": [3, 7]}
 
 
+def test_a_resumed_training_does_not_name_the_classes_of_a_file_without_names(
+    model, file, tmp_path
+):
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "meta": None}, file)
+    checkpointer = build_checkpointer(config(tmp_path), model, ["pets"])
+    checkpointer.load(file)
+    checkpointer.save("resumed")
+    record = torch.load(tmp_path / "resumed.pth", weights_only=True)["meta"]
+    assert "categories" not in record and record["architecture"]
+
+
 def test_without_a_config_the_record_is_kept_too(model, file, tmp_path):
     lazy = ISONetCheckpointer(model, str(tmp_path), classes=lambda: classes_of_data_sets(["pets"]))
     lazy.load(file)

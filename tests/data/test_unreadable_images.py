@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetFromList
+from detectron2.data import DatasetCatalog, DatasetFromList, DatasetMapper
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
@@ -193,3 +193,25 @@ def test_a_wrong_size_is_no_unreadable_image(tmp_path):
 def test_serialized_dicts_serve_as_well():
     images = DatasetFromList(dicts("bad.jpg", "a.jpg", "b.jpg"), copy=False)
     assert ReplacingMapper(Mapper(), images)(images[0])["image"] in ("a.jpg", "b.jpg")
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("masks", ["polygon", "bitmask"])
+def test_a_readable_image_is_mapped_as_by_detectron2_to_the_bit(masks, is_train, coco_files):
+    json_file, images = coco_files
+    register_coco_files("mapped_set", str(json_file), str(images))
+    opts = ["INPUT.MASK_FORMAT", masks, "INPUT.MIN_SIZE_TEST", "50", "INPUT.FORMAT", "RGB"]
+    cfg = load_config("configs/risonet18_c4.yaml", [*OPTS, *opts])
+    for sample in DatasetCatalog.get("mapped_set"):
+        mapped = []
+        for mapper in (NamingDatasetMapper(cfg, is_train), DatasetMapper(cfg, is_train)):
+            np.random.seed(0)
+            mapped.append(mapper(sample))
+        ours, theirs = mapped
+        assert ours.keys() == theirs.keys() and (ours["image"] == theirs["image"]).all()
+        if is_train:
+            ours, theirs = (x["instances"] for x in mapped)
+            assert (ours.gt_boxes.tensor == theirs.gt_boxes.tensor).all()
+            assert (ours.gt_classes == theirs.gt_classes).all() and len(ours) == len(theirs)
+            pairs = zip(ours.gt_masks, theirs.gt_masks, strict=True)
+            assert all(np.array_equal(np.ravel(a), np.ravel(b)) for a, b in pairs)

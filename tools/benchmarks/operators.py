@@ -56,7 +56,7 @@ def regularize(convs: dict[str, nn.Conv2d]) -> Callable[[], None]:
     """The work of the hook before each step of the optimizer."""
     optimizer = torch.optim.SGD([conv.weight for conv in convs.values()], lr=0.1)
     hook = attached_hook(optimizer, convs)
-    return lambda: hook._regularize(optimizer)
+    return lambda: hook._regularize(optimizer, None)
 
 
 def attached_hook(
