@@ -37,7 +37,7 @@ def read_annotations(json_file: str) -> dict:
     if not os.path.exists(json_file):
         raise MissingFileError(f"annotations: there is no file {path}")
     other = what_folder(path) if os.path.isdir(path) else None
-    if not why_not_regular(path):
+    if not why_not_regular(path, _MOST_BYTES):
         other = other_format(path, beginning_of(path))
     content: Any
     content, problem = (None, other) if other else _parsed(path)

@@ -43,7 +43,8 @@ def use_split(
         UserError: there is nothing to split, validation is given as well, or a run that is
             continued or evaluated has another split.
     """
-    share, source, images = args.val_fraction, args.train_json, args.train_images
+    share = getattr(args, "val_fraction", 0.0)  # a script may have its own parser
+    source, images = args.train_json, args.train_images
     if not share:
         return []
     if not (source and images) or args.val_json or args.val_images:
