@@ -89,7 +89,8 @@ def end_at_once(number: int, _frame: FrameType | None = None, reason: str = ENDE
     os.write(2, text.encode())  # print is not allowed inside another print
     try:
         for child in multiprocessing.active_children():
-            child.kill()
+            if getattr(child, "_parent_pid", None) == os.getpid():  # a fork lists its parent's too
+                child.kill()
     finally:  # DataLoader's handler may raise that one has ended
         os._exit(code)
 

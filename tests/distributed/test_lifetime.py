@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from d2_isonet.distributed import lifetime
 from d2_isonet.distributed.lifetime import end_with_parent, with_loaders_that_outlive_signals
-from d2_isonet.distributed.preemption import SIGNALS
+from d2_isonet.distributed.preemption import PREEMPTED, SIGNALS, end_at_once
 
 
 class ProcessNumber:
@@ -84,3 +84,9 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path, monkeypatch):
 def is_zombie(number: str) -> bool:
     with open(f"/proc/{number}/stat") as file:
         return file.read().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_fork_that_is_ended_at_once_leaves_the_children_of_its_parent(batches, tmp_path):
+    process = int(next(batches))
+    assert wait(fork(lambda: end_at_once(signal.SIGTERM), tmp_path / "log")) == PREEMPTED
+    assert [int(next(batches)) for _ in range(10)] == [process] * 10

@@ -42,7 +42,9 @@ def pixel_findings(cfg: CfgNode, where: str, entries: Sequence[tuple]) -> Iterat
                ("MODEL.PIXEL_MEAN", expected), ("MODEL.PIXEL_STD", scale))]  # fmt: skip
     what = f"pixels ({cfg.INPUT.FORMAT}) of {len(moments)} images: {', '.join(values)}"
     yield Finding("fact", where, what)
-    ratio = np.abs(np.log(deviation.clip(0.1) / scale)).max() if (scale != 1).any() else 0.0
+    ratio = (
+        np.abs(np.log(deviation.clip(0.1) / scale.clip(1e-6))).max() if (scale != 1).any() else 0.0
+    )
     if np.abs(mean - expected).max() > _FAR or ratio > np.log(_RATIO):
         new = [np.round(x, 1).tolist() for x in (mean, deviation.clip(1))]
         remedy = f'set MODEL.PIXEL_MEAN "{new[0]}" MODEL.PIXEL_STD "{new[1]}", {_PRETRAINED}'
