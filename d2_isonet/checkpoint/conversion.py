@@ -151,13 +151,7 @@ def convert(
         UserError: `target` is `source` or a folder.
     """
     path = os.path.abspath(source)
-    if path == os.path.abspath(target):
-        raise UserError(f"OUT is IN ({path})", "name another file for the result")
-    if os.path.isdir(target):
-        raise UserError(f"OUT is a folder ({os.path.abspath(target)})", "name a file in it")
-    if not os.path.isfile(path):
-        problem = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise MissingFileError(f"{path} {problem}; name the checkpoint to convert")
+    _check_paths(path, os.path.abspath(target))
     found = find_network(path, read_tensors(path, trust_pickle=trust_pickle), network)
     tensors, origin = rename_tensors(path, found.tensors)
     architecture = infer_architecture(path, tensors)
@@ -184,6 +178,16 @@ def convert(
     if not classes:
         say("without a classifier: a backbone for detectors")
     return meta, list(Counter(stage_of(name) for name in tensors).items())
+
+
+def _check_paths(source: str, target: str) -> None:
+    if source == target:
+        raise UserError(f"OUT is IN ({source})", "name another file for the result")
+    if os.path.isdir(target):
+        raise UserError(f"OUT is a folder ({target})", "name a file in it")
+    if not os.path.isfile(source):
+        problem = "is a folder" if os.path.isdir(source) else "does not exist"
+        raise MissingFileError(f"{source} {problem}; name the checkpoint to convert")
 
 
 def has_names_of_others(path: str, trust_pickle: bool = False) -> bool:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,16 @@ def malformed_keypoints_left_out() -> Iterator[None]:
 def is_annotation_id(value: object) -> bool:
     """Whether COCO's code can tell a match with this annotation from none."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def renumber_unusable_ids(annotations: Sequence[dict]) -> bool:
+    """Number the annotations from 1, in place, if an id is unusable or occurs twice; whether so."""
+    ids = {a["id"] for a in annotations if is_annotation_id(a.get("id"))}
+    if len(ids) == len(annotations):
+        return False
+    for number, annotation in enumerate(annotations, 1):
+        annotation["id"] = number
+    return True
 
 
 def boxes_of(annotations: Iterable[dict]) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools.coco import COCO
 
-from d2_isonet.data.coco_json import areas_of, boxes_of, is_annotation_id, whole_sizes
+from d2_isonet.data.coco_json import areas_of, boxes_of, renumber_unusable_ids, whole_sizes
 from d2_isonet.data.masks import HARMFUL, Size, mask_problem, measured, right_areas
 from d2_isonet.utils.messages import UserError, shortened
 
@@ -31,10 +31,7 @@ def put_right(truth: COCO, file: str) -> None:
     annotations = content.get("annotations", [])
     for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
-    ids = {a.get("id") for a in annotations if is_annotation_id(a.get("id"))}
-    if len(ids) < len(annotations):
-        for number, annotation in enumerate(annotations, 1):
-            annotation["id"] = number
+    if renumber_unusable_ids(annotations):
         with contextlib.redirect_stdout(io.StringIO()):
             truth.createIndex()
         logger.warning(f"{file}: the annotations are numbered from 1, as some ids cannot be used")

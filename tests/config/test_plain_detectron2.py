@@ -47,4 +47,6 @@ def test_plain_detectron2_builds_the_network(name):
     cfg = _plain(CONFIGS / f"{name}.yaml")
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = 10  # 0 in the defaults: the dataset says it
-    build_model(cfg)
+    model = build_model(cfg)
+    assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE
+    assert sum(parameter.numel() for parameter in model.backbone.parameters()) > 0

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from d2_isonet.data.coco_json import areas_of, boxes_of, is_annotation_id
+from d2_isonet.data.coco_json import areas_of, boxes_of, renumber_unusable_ids
 from d2_isonet.data.masks import mask_problem, measured, right_areas
 from d2_isonet.utils.messages import shortened
 
@@ -75,12 +75,8 @@ def _sizes(images: Sequence[dict], image_root: str) -> list[str]:
 
 
 def _ids(annotations: Sequence[dict]) -> list[str]:
-    ids = {a["id"] for a in annotations if is_annotation_id(a.get("id"))}
-    if len(ids) == len(annotations):
-        return []
-    for number, annotation in enumerate(annotations, 1):
-        annotation["id"] = number
-    return [f"{len(annotations)} annotations have new ids, 1 to {len(annotations)}"]
+    what = f"{len(annotations)} annotations have new ids, 1 to {len(annotations)}"
+    return [what] if renumber_unusable_ids(annotations) else []
 
 
 def _areas(content: dict) -> list[str]:
