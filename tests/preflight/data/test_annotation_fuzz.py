@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from coco_content_examples import COCO
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from hypothesis import HealthCheck, given, settings
@@ -38,16 +39,12 @@ VALUES = st.recursive(
 OBJECTS = st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6), max_size=3)
 COCO_LIKE = st.fixed_dictionaries({key: OBJECTS | VALUES for key in KEYS[2:5]})
 VALID = {
-    "images": [{"id": i, "file_name": f"{i}.jpg", "width": 8, "height": 6} for i in (1, 2)],
+    **COCO,
     "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0,
-         "segmentation": [[1, 1, 5, 1, 5, 5]]},
-        {"id": 2, "image_id": 2, "category_id": 7, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 1,
-         "segmentation": {"counts": [8, 40], "size": [6, 8]}},
+        *COCO["annotations"],
         {"id": 3, "image_id": 2, "category_id": 7, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0,
          "segmentation": {"counts": "8:5Ia0", "size": [6, 8]}},
     ],
-    "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "tree"}],
 }  # fmt: skip
 REMOVED = object()
 PLAUSIBLE = st.integers(0, 9) | st.floats(0, 9) | st.lists(st.integers(0, 9), max_size=6)

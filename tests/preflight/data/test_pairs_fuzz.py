@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from coco_content_examples import COCO
 from detectron2.engine import TrainerBase
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -200,18 +201,6 @@ def test_what_a_run_records(examples, tmp_path, caplog):
 
     files = {name: pairs_of_changes(content, REMARKABLE) for name, content in RECORDS.items()}
     fuzz(st.fixed_dictionaries(files), examples, check)
-
-
-COCO = {
-    "images": [{"id": i, "file_name": f"{i}.jpg", "width": 8, "height": 6} for i in (1, 2)],
-    "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0,
-         "segmentation": [[1, 1, 5, 1, 5, 5]]},
-        {"id": 2, "image_id": 2, "category_id": 7, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 1,
-         "segmentation": {"counts": [8, 40], "size": [6, 8]}},
-    ],
-    "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "tree"}],
-}  # fmt: skip
 
 
 @EXAMPLES
